@@ -1,0 +1,1 @@
+"""The stages of a reconstruction, as thin Prefect tasks over `tasks.core`."""

@@ -1,0 +1,1 @@
+"""A generated place and a simulated drone flight over it."""

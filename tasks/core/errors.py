@@ -1,0 +1,76 @@
+"""Every error this product raises on purpose.
+
+SpaceportError
+├── InputError              the caller's photos, options or paths are wrong; a retry cannot help       exit status 2
+│   ├── PhotosError           no usable photos, an unsafe archive, an unreadable folder
+│   ├── OptionsError          an unknown option, or a value out of bounds
+│   ├── DestinationError      the output place cannot be written
+│   ├── RegistrationError     too few photos could be placed in one scene
+│   └── FormatError           a .ply, .sog or COLMAP file does not hold what its format promises
+├── MissingPartError        something this machine needs is not installed; the message says how to      exit status 1
+├── StageError              a stage failed although its input was acceptable                            exit status 1
+│   ├── SfmCrashError         the structure-from-motion process died (it can abort inside native code)  retryable
+│   └── TrainingDivergedError the optimisation produced values that are not finite
+└── StorageError            stored bytes are missing, altered or out of reach                           retryable
+
+A message gives the number, the limit and the way out, in one sentence or two: it is shown to people as it stands.
+"""
+
+from typing import ClassVar
+
+
+class SpaceportError(Exception):
+    """Base class. `retryable`: whether doing the same again may succeed. `exit_status`: what the command line ends with."""
+
+    retryable: ClassVar[bool] = False
+    exit_status: ClassVar[int] = 1
+
+
+class InputError(SpaceportError):
+    """The input or the command is wrong; the person who gave it has to change something."""
+
+    exit_status = 2
+
+
+class PhotosError(InputError):
+    """The photos as a whole cannot be used."""
+
+
+class OptionsError(InputError):
+    """An option does not exist or its value is out of bounds."""
+
+
+class DestinationError(InputError):
+    """The output place cannot be written."""
+
+
+class RegistrationError(InputError):
+    """Too few photos could be registered into one model."""
+
+
+class FormatError(InputError):
+    """A file does not follow its format; the message names the file and the field."""
+
+
+class MissingPartError(SpaceportError):
+    """A program or package that this machine needs is missing."""
+
+
+class StageError(SpaceportError):
+    """A stage failed on input that had passed validation."""
+
+
+class SfmCrashError(StageError):
+    """The structure-from-motion process ended without a result."""
+
+    retryable = True
+
+
+class TrainingDivergedError(StageError):
+    """Training produced values that are not finite."""
+
+
+class StorageError(SpaceportError):
+    """Stored bytes are missing, altered or out of reach."""
+
+    retryable = True

@@ -1,0 +1,1 @@
+"""A folder or an archive of files becomes a validated photo set."""

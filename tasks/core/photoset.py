@@ -1,0 +1,68 @@
+"""A validated set of photos on disk: what the photos stage gives and the sfm stage takes.
+
+Layout of the folder: `images/<name>` (upright JPEG or PNG, nothing rotated by EXIF) and `photos.json`.
+"""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+PHOTOS_FILE = "photos.json"
+IMAGES_FOLDER = "images"
+
+
+class Gps(BaseModel):
+    """Where EXIF says a photo was taken, WGS84."""
+
+    model_config = ConfigDict(frozen=True)
+
+    latitude_deg: float
+    longitude_deg: float
+    altitude_m: float | None = None
+
+
+class Photo(BaseModel):
+    """One usable photo."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str  # relative to images/, posix; the user's own name and subfolder, with the extension of the stored format
+    width: int
+    height: int
+    sha256: str  # of the file as the user gave it
+    focal_px: float | None = None  # from EXIF, in pixels of the long side's scale at width x height
+    camera: str | None = None  # EXIF make and model: photos that agree in it, in size and in focal length share intrinsics
+    taken_at: str | None = None  # EXIF local time, ISO 8601
+    gps: Gps | None = None
+
+
+class RejectedPhoto(BaseModel):
+    """A file that was offered as a photo and cannot be used."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    reason: str
+
+
+class PhotoSet(BaseModel):
+    """The usable photos in capture order (time, else natural name order), and what was rejected."""
+
+    model_config = ConfigDict(frozen=True)
+
+    photos: tuple[Photo, ...]
+    rejected: tuple[RejectedPhoto, ...] = ()
+
+    @property
+    def found(self) -> int:
+        """How many files were offered as photos."""
+        return len(self.photos) + len(self.rejected)
+
+    def save(self, folder: Path) -> None:
+        """Write `photos.json` into the folder that holds `images/`."""
+        (folder / PHOTOS_FILE).write_text(self.model_dump_json(indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "PhotoSet":
+        """Read what `save` wrote."""
+        return cls.model_validate_json((folder / PHOTOS_FILE).read_text(encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""What a run measured: report.json and report.html."""

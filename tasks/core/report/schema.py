@@ -1,0 +1,96 @@
+"""The contents of `report.json`. A number that was not measured is null, never invented."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.core.photoset import RejectedPhoto
+
+SCHEMA_VERSION = 1
+
+
+class Section(BaseModel):
+    """A part of the report."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PhotosSection(Section):
+    """What came in."""
+
+    found: int
+    usable: int
+    rejected: tuple[RejectedPhoto, ...] = ()
+
+
+class SfmSection(Section):
+    """What structure from motion made of it."""
+
+    registered: int
+    unregistered: tuple[str, ...] = ()
+    models: int  # separate reconstructions; the largest is used
+    mean_reprojection_error_px: float | None = None
+    points: int
+    georeferenced: bool
+    gps_residual_rms_m: float | None = None
+    matcher: str  # "exhaustive", "spatial+sequential", or "given" for a user's own COLMAP model
+    mapper: str  # "incremental", "global", or "given"
+
+
+class CurvePoint(Section):
+    """Held-out quality at one moment of training."""
+
+    step: int
+    seconds: float  # wall time of training, evaluation left out
+    psnr_db: float
+
+
+class TrainSection(Section):
+    """How training went."""
+
+    backend: str  # "cpu" or "cuda"
+    steps: int
+    num_gaussians: int
+    image_width: int  # of the first camera at the training resolution
+    image_height: int
+    psnr_db: float | None = None  # mean over the held-out views
+    ssim: float | None = None
+    eval_views: tuple[str, ...] = ()
+    stopped_by: str  # "schedule", "time budget"
+    curve: tuple[CurvePoint, ...] = ()
+
+
+class SogSection(Section):
+    """What compression cost and saved."""
+
+    bytes: int
+    ply_bytes: int
+    psnr_drop_db: float | None = None  # held-out PSNR of the .ply minus that of the decoded .sog
+    sh_bands: int
+
+
+class SecondsSection(Section):
+    """Wall time by stage; null for a stage that was taken from the cache or did not run."""
+
+    photos: float | None = None
+    sfm: float | None = None
+    train: float | None = None
+    compress: float | None = None
+    publish: float | None = None
+    total: float | None = None
+
+
+class Report(Section):
+    """Everything measured in one run."""
+
+    schema_version: int = SCHEMA_VERSION
+    capture: str  # what people call it: the name of the photos' folder or archive
+    created_at: str  # ISO 8601, UTC
+    photos: PhotosSection | None  # null for a user's own COLMAP model
+    sfm: SfmSection
+    train: TrainSection
+    sog: SogSection
+    seconds: SecondsSection
+    peak_memory_bytes: int | None = None
+    cache_hits: tuple[str, ...] = ()
+    degradations: tuple[str, ...] = ()  # what was done worse than asked for, and why
+    options: dict[str, object] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)

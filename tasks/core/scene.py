@@ -1,0 +1,145 @@
+"""A scene: cameras, undistorted images and sparse points. What sfm gives, and training, compression and reports take.
+
+Layout of the folder: `images/<name>` (undistorted, at the training resolution), `sparse/0/*.bin` (the same model for
+COLMAP and its friends), `scene.json` (cameras and frame) and `points.npz` (sparse points).
+
+Axes: cameras look along +z, x right, y down (OpenCV, as COLMAP). The centre of the top-left pixel is at (0.5, 0.5) px.
+"""
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tasks.core.transforms import Float64, rigid_inverse
+
+SCENE_FILE = "scene.json"
+POINTS_FILE = "points.npz"
+IMAGES_FOLDER = "images"
+MODEL_FOLDER = "sparse/0"
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera and where it stood. `name` is the image's path below `images/`, posix."""
+
+    name: str
+    width: int
+    height: int
+    fx: float  # focal lengths and principal point in pixels
+    fy: float
+    cx: float
+    cy: float
+    cam_from_world: Float64  # [4, 4], rigid
+
+    @cached_property
+    def center(self) -> Float64:
+        """Position of the camera in the world [3]."""
+        return rigid_inverse(self.cam_from_world)[:3, 3]
+
+    @cached_property
+    def forward(self) -> Float64:
+        """Unit viewing direction in the world [3]."""
+        return self.cam_from_world[2, :3].copy()
+
+    @cached_property
+    def up(self) -> Float64:
+        """Unit vector towards the image's top, in the world [3]."""
+        return -self.cam_from_world[1, :3]
+
+    def resized(self, width: int, height: int) -> "Camera":
+        """The same camera with an image of another size."""
+        sx, sy = width / self.width, height / self.height
+        return Camera(
+            self.name, width, height, self.fx * sx, self.fy * sy, self.cx * sx, self.cy * sy, self.cam_from_world
+        )
+
+
+@dataclass(frozen=True)
+class SparsePoints:
+    """Triangulated points."""
+
+    xyz: Float64  # [P, 3]
+    rgb: NDArray[np.uint8]  # [P, 3]
+    errors_px: Float64  # [P] mean reprojection error
+    track_lengths: NDArray[np.int32]  # [P] number of images that see the point
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """A scene in metres, East-North-Up around a WGS84 origin."""
+
+    latitude_deg: float
+    longitude_deg: float
+    altitude_m: float
+    residual_rms_m: float  # of camera centres against EXIF GPS
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Registered cameras in capture order, sparse points, and the frame they stand in."""
+
+    folder: Path
+    cameras: tuple[Camera, ...]
+    points: SparsePoints = field(repr=False)
+    up: Float64  # [3] unit vector that points to the sky
+    georeference: Georeference | None = None
+
+    @cached_property
+    def extent(self) -> float:
+        """Twice the greatest distance of a camera from the centroid of all cameras: the unit of position errors."""
+        centers = np.stack([camera.center for camera in self.cameras])
+        return float(2 * np.linalg.norm(centers - centers.mean(axis=0), axis=1).max())
+
+    def image_path(self, camera: Camera) -> Path:
+        """Where the camera's undistorted image lies."""
+        return self.folder / IMAGES_FOLDER / camera.name
+
+    def image(self, camera: Camera) -> NDArray[np.uint8]:
+        """The camera's undistorted image, RGB [height, width, 3]."""
+        with Image.open(self.image_path(camera)) as image:
+            return np.asarray(image.convert("RGB"))
+
+    def split(self, hold_out_every: int = 8) -> tuple[tuple[Camera, ...], tuple[Camera, ...]]:
+        """Training cameras and held-out cameras: every n-th in name order, starting with the first (as the 3DGS papers)."""
+        by_name = sorted(self.cameras, key=lambda camera: camera.name)
+        held_out = tuple(by_name[::hold_out_every])
+        return tuple(camera for i, camera in enumerate(by_name) if i % hold_out_every), held_out
+
+    def save(self) -> None:
+        """Write `scene.json` and `points.npz` into the scene's folder."""
+        georeference = None if self.georeference is None else vars(self.georeference)
+        cameras = [
+            {
+                **{key: getattr(camera, key) for key in ("name", "width", "height", "fx", "fy", "cx", "cy")},
+                "cam_from_world": camera.cam_from_world.tolist(),
+            }
+            for camera in self.cameras
+        ]
+        text = json.dumps({"up": self.up.tolist(), "georeference": georeference, "cameras": cameras}, indent=1)
+        (self.folder / SCENE_FILE).write_text(text, encoding="utf-8")
+        with (self.folder / POINTS_FILE).open("wb") as file:
+            np.savez(file, allow_pickle=False, **vars(self.points))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Scene":
+        """Read what `save` wrote."""
+        described: dict[str, Any] = json.loads((folder / SCENE_FILE).read_text(encoding="utf-8"))
+        cameras = tuple(
+            Camera(**{**camera, "cam_from_world": np.array(camera["cam_from_world"])}) for camera in described["cameras"]
+        )
+        georeference = described["georeference"]
+        with np.load(folder / POINTS_FILE, allow_pickle=False) as arrays:
+            points = SparsePoints(**{name: arrays[name] for name in ("xyz", "rgb", "errors_px", "track_lengths")})
+        return cls(
+            folder=folder,
+            cameras=cameras,
+            points=points,
+            up=np.array(described["up"]),
+            georeference=None if georeference is None else Georeference(**georeference),
+        )

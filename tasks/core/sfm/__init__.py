@@ -1,0 +1,1 @@
+"""Structure from motion: photos become cameras, sparse points and undistorted images."""

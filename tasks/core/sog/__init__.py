@@ -1,0 +1,1 @@
+"""The PlayCanvas SOG format: writer and reader."""

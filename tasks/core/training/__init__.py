@@ -1,0 +1,1 @@
+"""Gaussians that look like the photos from every side."""
