@@ -20,7 +20,7 @@ from typing import ClassVar
 
 
 class SpaceportError(Exception):
-    """Base class. `retryable`: whether doing the same again may succeed. `exit_status`: what the command line ends with."""
+    """Base class. `retryable`: the same again may succeed. `exit_status`: what the command line ends with."""
 
     retryable: ClassVar[bool] = False
     exit_status: ClassVar[int] = 1

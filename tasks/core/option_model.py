@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict
 class OptionModel(BaseModel):
     """Options of one stage.
 
-    Every field has a title, a description (with the unit) and bounds: the command line's help and Prefect's *Run* form are
-    made from them.
+    Every field has a title, a description (with the unit) and bounds: the command line's help and Prefect's *Run*
+    form are made from them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -31,7 +31,7 @@ class Photo(BaseModel):
     height: int
     sha256: str  # of the file as the user gave it
     focal_px: float | None = None  # from EXIF, in pixels of the long side's scale at width x height
-    camera: str | None = None  # EXIF make and model: photos that agree in it, in size and in focal length share intrinsics
+    camera: str | None = None  # EXIF make and model: photos that agree in it, in size and focal length share intrinsics
     taken_at: str | None = None  # EXIF local time, ISO 8601
     gps: Gps | None = None
 

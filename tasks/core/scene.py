@@ -106,7 +106,7 @@ class Scene:
             return np.asarray(image.convert("RGB"))
 
     def split(self, hold_out_every: int = 8) -> tuple[tuple[Camera, ...], tuple[Camera, ...]]:
-        """Training cameras and held-out cameras: every n-th in name order, starting with the first (as the 3DGS papers)."""
+        """Training cameras and held-out cameras: every n-th in name order, from the first on (as the 3DGS papers)."""
         by_name = sorted(self.cameras, key=lambda camera: camera.name)
         held_out = tuple(by_name[::hold_out_every])
         return tuple(camera for i, camera in enumerate(by_name) if i % hold_out_every), held_out
@@ -131,7 +131,8 @@ class Scene:
         """Read what `save` wrote."""
         described: dict[str, Any] = json.loads((folder / SCENE_FILE).read_text(encoding="utf-8"))
         cameras = tuple(
-            Camera(**{**camera, "cam_from_world": np.array(camera["cam_from_world"])}) for camera in described["cameras"]
+            Camera(**{**camera, "cam_from_world": np.array(camera["cam_from_world"])})
+            for camera in described["cameras"]
         )
         georeference = described["georeference"]
         with np.load(folder / POINTS_FILE, allow_pickle=False) as arrays:

@@ -1,4 +1,4 @@
-"""Rotations and rigid transforms. Quaternions are wxyz; a transform `b_from_a` maps coordinates in a to coordinates in b."""
+"""Rotations and rigid transforms. Quaternions are wxyz; `b_from_a` maps coordinates in a to coordinates in b."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ def rotation_angle_deg(rotation: Float64) -> Float64:
     )
     sine = np.linalg.norm(antisymmetric, axis=-1) / 2
     cosine = (np.trace(rotation, axis1=-2, axis2=-1) - 1) / 2
-    return np.degrees(np.arctan2(sine, cosine))
+    return np.asarray(np.degrees(np.arctan2(sine, cosine)))
 
 
 def similarity_from_points(source: Float64, target: Float64) -> tuple[float, Float64, Float64]:
