@@ -1,4 +1,7 @@
-"""The contents of `report.json`. A number that was not measured is null, never invented."""
+"""What each stage measures, and `report.json`, which is made of it.
+
+A number that was not measured is null, never invented.
+"""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -53,7 +56,8 @@ class TrainSection(Section):
     image_height: int
     psnr_db: float | None = None  # mean over the held-out views
     ssim: float | None = None
-    eval_views: tuple[str, ...] = ()
+    eval_views: tuple[str, ...] = ()  # names of the held-out cameras
+    eval_psnr_db: tuple[float, ...] = ()  # one for each of eval_views
     stopped_by: str  # "schedule", "time budget"
     curve: tuple[CurvePoint, ...] = ()
 
