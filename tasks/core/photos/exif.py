@@ -1,0 +1,151 @@
+"""What the camera wrote beside the pixels: focal length, make and model, time, place. Anything malformed is absent."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from PIL import Image
+from PIL.ExifTags import GPS, IFD, Base
+
+from tasks.core.photoset import Gps
+
+FULL_FRAME_DIAGONAL_MM = math.hypot(36, 24)  # 35 mm equivalents compare diagonals: CIPA DCG-001, section 5
+MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # EXIF 2.32, FocalPlaneResolutionUnit
+
+KEPT_TAGS = (Base.Make, Base.Model, Base.DateTime)
+KEPT_EXIF_TAGS = (
+    Base.FocalLength,
+    Base.FocalLengthIn35mmFilm,
+    Base.FocalPlaneXResolution,
+    Base.FocalPlaneYResolution,
+    Base.FocalPlaneResolutionUnit,
+    Base.DateTimeOriginal,
+    Base.SubsecTimeOriginal,
+)
+KEPT_GPS_TAGS = (
+    GPS.GPSLatitudeRef,
+    GPS.GPSLatitude,
+    GPS.GPSLongitudeRef,
+    GPS.GPSLongitude,
+    GPS.GPSAltitudeRef,
+    GPS.GPSAltitude,
+)
+
+
+@dataclass(frozen=True)
+class ExifFacts:
+    """What later stages use. Focal length in pixels of the photo's own size."""
+
+    orientation: int  # 1 = upright, 2..8 as in EXIF
+    focal_px: float | None
+    camera: str | None
+    taken_at: str | None
+    gps: Gps | None
+
+
+def read_exif(image: Image.Image) -> ExifFacts:
+    """Read the facts of an opened image; nothing is rotated yet."""
+    exif = image.getexif()
+    details = exif.get_ifd(IFD.Exif)
+    orientation = exif.get(Base.Orientation, 1)
+    return ExifFacts(
+        orientation=orientation if orientation in range(1, 9) else 1,
+        focal_px=_focal_px(details, *image.size),
+        camera=_camera(exif),
+        taken_at=_taken_at(exif, details),
+        gps=_gps(exif.get_ifd(IFD.GPSInfo)),
+    )
+
+
+def upright_exif(source: Image.Exif) -> Image.Exif:
+    """A small EXIF block for re-encoded pixels: camera, focal length, time and place, without orientation.
+
+    Only known tags are carried over: maker notes hold offsets that a rewrite breaks, and some cameras write values
+    (NaN rationals) that cannot be written back.
+    """
+    kept = Image.Exif()
+    for tag in KEPT_TAGS:
+        if isinstance(source.get(tag), str):
+            kept[tag] = source[tag]
+    folders: tuple[tuple[int, tuple[int, ...]], ...] = ((IFD.Exif, KEPT_EXIF_TAGS), (IFD.GPSInfo, KEPT_GPS_TAGS))
+    for folder, tags in folders:
+        found = source.get_ifd(folder)
+        target = kept.get_ifd(folder)
+        for tag in tags:
+            if tag in found and _writable(found[tag]):
+                target[tag] = found[tag]
+    return kept
+
+
+def _writable(value: Any) -> bool:
+    values = value if isinstance(value, tuple) else (value,)
+    return all(isinstance(item, str | bytes) or _number(item) is not None for item in values)
+
+
+def _number(value: Any) -> float | None:
+    """A finite float, or None."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _focal_px(details: Mapping[int, Any], width: int, height: int) -> float | None:
+    equivalent_mm = _number(details.get(Base.FocalLengthIn35mmFilm))
+    if equivalent_mm and equivalent_mm > 0:
+        return equivalent_mm / FULL_FRAME_DIAGONAL_MM * math.hypot(width, height)
+    focal_mm = _number(details.get(Base.FocalLength))
+    resolution = _number(details.get(Base.FocalPlaneXResolution))
+    unit_mm = MM_PER_RESOLUTION_UNIT.get(details.get(Base.FocalPlaneResolutionUnit, 2))
+    if not (focal_mm and resolution and unit_mm and focal_mm > 0 and resolution > 0):
+        return None
+    # the resolution counts pixels of the sensor's full readout; the file may have been scaled since
+    sensor_px = _number(details.get(Base.ExifImageWidth)) or width
+    return focal_mm * resolution / unit_mm * max(width, height) / max(sensor_px, 1)
+
+
+def _text(value: Any) -> str:
+    return value.strip("\0 \t\r\n") if isinstance(value, str) else ""
+
+
+def _camera(exif: Image.Exif) -> str | None:
+    return " ".join(filter(None, (_text(exif.get(Base.Make)), _text(exif.get(Base.Model))))) or None
+
+
+def _taken_at(exif: Image.Exif, details: Mapping[int, Any]) -> str | None:
+    text = _text(details.get(Base.DateTimeOriginal)) or _text(exif.get(Base.DateTime))
+    subseconds = _text(details.get(Base.SubsecTimeOriginal))
+    try:
+        taken = datetime.strptime(text, "%Y:%m:%d %H:%M:%S")  # noqa: DTZ007 (EXIF local time has no zone)
+    except ValueError:
+        return None
+    if subseconds.isdecimal():
+        taken = taken.replace(microsecond=int(f"0.{subseconds}"[2:8].ljust(6, "0")))
+    return taken.isoformat()
+
+
+def _gps(tags: Mapping[int, Any]) -> Gps | None:
+    latitude = _degrees(tags.get(GPS.GPSLatitude), tags.get(GPS.GPSLatitudeRef), "S", 90)
+    longitude = _degrees(tags.get(GPS.GPSLongitude), tags.get(GPS.GPSLongitudeRef), "W", 180)
+    if latitude is None or longitude is None or (latitude == 0 and longitude == 0):  # 0, 0: no fix yet
+        return None
+    altitude = _number(tags.get(GPS.GPSAltitude))
+    if altitude is not None and tags.get(GPS.GPSAltitudeRef) in (1, b"\x01", "\x01"):
+        altitude = -altitude
+    return Gps(latitude_deg=latitude, longitude_deg=longitude, altitude_m=altitude)
+
+
+def _degrees(value: Any, reference: Any, negative: str, limit: float) -> float | None:
+    """Degrees from (degrees, minutes, seconds) and a hemisphere's letter."""
+    if not isinstance(value, tuple) or not value:
+        return None
+    parts = [_number(item) for item in value]
+    if len(parts) > 3 or None in parts:
+        return None
+    degrees = math.fsum(part / 60.0**i for i, part in enumerate(parts) if part is not None)
+    if not 0 <= degrees <= limit:
+        return None
+    return -degrees if _text(reference).upper() == negative else degrees

@@ -1,0 +1,79 @@
+"""Which files of a folder are offered as photos, and in what order."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.core.errors import PhotosError
+
+PHOTO_SUFFIXES = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".bmp",
+        ".heic",
+        ".heif",
+        ".hif",
+        ".avif",
+    ]
+)
+RAW_SUFFIXES = frozenset(
+    [".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".srw", ".pef", ".raw"]
+)  # said to be unreadable
+
+
+@dataclass(frozen=True)
+class Offered:
+    """A file with a photo's extension. `name` is its path below the source, posix."""
+
+    name: str
+    path: Path
+
+
+def is_photo_name(name: str) -> bool:
+    """Whether a posix path is offered as a photo: by its extension, outside hidden and system folders."""
+    parts = name.split("/")
+    if any(part.startswith(".") or part in ("__MACOSX", "@eaDir") for part in parts):
+        return False
+    return Path(parts[-1]).suffix.lower() in PHOTO_SUFFIXES | RAW_SUFFIXES
+
+
+def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key under which photo2 stands before photo10. Ties (photo2, photo02) are broken by the name itself."""
+    pieces = re.split(r"(\d+)", name.casefold())
+    key = [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in pieces if piece]
+    return (*key, (2, 0, name))
+
+
+def offered_photos(folder: Path) -> list[Offered]:
+    """All files below a folder that are offered as photos, in natural name order.
+
+    Raises:
+        PhotosError: the folder cannot be read, is empty, or none of its files has a photo's extension.
+    """
+    unreadable: list[OSError] = []
+    names: list[str] = []
+    for parent, _, files in os.walk(folder, onerror=unreadable.append):
+        names += [(Path(parent) / file).relative_to(folder).as_posix() for file in files]
+    if unreadable and not names:
+        raise PhotosError(
+            f"{folder} cannot be read ({unreadable[0].strerror}): give its owner's permission to read it."
+        )
+    if not names:
+        raise PhotosError(f"{folder} is empty: put at least 3 overlapping photos of one place into it.")
+    photos = sorted((name for name in names if is_photo_name(name)), key=natural_order)
+    if not photos:
+        kinds = ", ".join(sorted({Path(name).suffix.lower() or "no extension" for name in names})[:6])
+        raise PhotosError(
+            f"No photos among {len(names)} files in {folder.name} (found: {kinds}): give JPEG, PNG, HEIC, WebP or TIFF."
+        )
+    return [Offered(name, folder / name) for name in photos]

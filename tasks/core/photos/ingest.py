@@ -1,0 +1,165 @@
+"""The photos stage: a folder or a .zip becomes a checked, de-duplicated, ordered photo set on disk."""
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+from tasks.core.errors import PhotosError
+from tasks.core.photos.archive import unpack
+from tasks.core.photos.files import Offered, natural_order, offered_photos
+from tasks.core.photos.options import PhotosOptions
+from tasks.core.photos.pixels import RejectedError, StagedPhoto, stage_photo
+from tasks.core.photoset import IMAGES_FOLDER, PHOTOS_FILE, Photo, PhotoSet, RejectedPhoto
+from tasks.core.progress import Progress, ProgressCallback
+
+MIN_PHOTOS = 3
+STAGING_FOLDER = ".staging"
+NAMED_REJECTIONS = 3
+
+
+def ingest(source: Path, out: Path, options: PhotosOptions, on_progress: ProgressCallback) -> PhotoSet:
+    """Read all photos of `source`, and write `images/` and `photos.json` into the empty folder `out`.
+
+    Args:
+        source: a folder (searched recursively) or a .zip.
+        out: an empty or missing folder; left empty when the stage fails.
+        options: what is accepted.
+        on_progress: told the number of photos checked.
+
+    Returns:
+        The photo set, in order of capture time where all photos have one, else in natural name order.
+
+    Raises:
+        PhotosError: there is no such source, it is unsafe or unreadable, or fewer than 3 photos are usable.
+    """
+    staging = out / STAGING_FOLDER
+    staging.mkdir(parents=True, exist_ok=True)
+    try:
+        offered = offered_photos(_as_folder(source, staging / "unpacked", options))
+        staged, rejected = _stage_all(offered, staging, options, on_progress)
+        unique, twins = _without_twins(staged)
+        photos = PhotoSet(
+            photos=tuple(_place(_in_capture_order(unique), out / IMAGES_FOLDER)),
+            rejected=tuple(sorted([*rejected, *twins], key=lambda photo: natural_order(photo.name))),
+        )
+        _require_enough(source, photos)
+        photos.save(out)
+    except BaseException:
+        shutil.rmtree(out / IMAGES_FOLDER, ignore_errors=True)
+        (out / PHOTOS_FILE).unlink(missing_ok=True)
+        raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return photos
+
+
+def _as_folder(source: Path, unpacked: Path, options: PhotosOptions) -> Path:
+    """The folder that holds the source's files; a .zip is unpacked first."""
+    if source.is_dir():
+        if not os.access(source, os.R_OK | os.X_OK):
+            raise PhotosError(f"{source} cannot be read: give its owner's permission to read it.")
+        return source
+    if not source.exists():
+        raise PhotosError(f"{source} does not exist: give a folder of photos or a .zip.")
+    if source.suffix.lower() != ".zip":
+        raise PhotosError(f"{source.name} is one file: give a folder with at least {MIN_PHOTOS} photos, or a .zip.")
+    unpacked.mkdir()
+    unpack(source, unpacked, options)
+    return unpacked
+
+
+def _stage_all(
+    offered: list[Offered], staging: Path, options: PhotosOptions, on_progress: ProgressCallback
+) -> tuple[list[StagedPhoto], list[RejectedPhoto]]:
+    """Check and store all photos on all cores (Pillow decodes without the interpreter's lock)."""
+
+    def outcome(numbered: tuple[int, Offered]) -> StagedPhoto | RejectedPhoto:
+        index, photo = numbered
+        try:
+            return stage_photo(photo, staging / f"{index:06d}", options)
+        except RejectedError as reason:
+            return RejectedPhoto(name=photo.name, reason=str(reason))
+
+    staged: list[StagedPhoto] = []
+    rejected: list[RejectedPhoto] = []
+    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+    try:
+        for done, result in enumerate(pool.map(outcome, enumerate(offered)), start=1):
+            if isinstance(result, StagedPhoto):
+                staged.append(result)
+            else:
+                rejected.append(result)
+            on_progress(Progress(done, len(offered), f"checked {done}/{len(offered)} photos"))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return staged, rejected
+
+
+def _without_twins(staged: list[StagedPhoto]) -> tuple[list[StagedPhoto], list[RejectedPhoto]]:
+    """One of each content: the first by name. Duplicates would weigh double in training."""
+    first: dict[str, StagedPhoto] = {}
+    twins: list[RejectedPhoto] = []
+    for photo in staged:
+        original = first.setdefault(photo.sha256, photo)
+        if original is not photo:
+            reason = f"byte-identical to {original.offered.name}"
+            twins.append(RejectedPhoto(name=photo.offered.name, reason=reason))
+    return list(first.values()), twins
+
+
+def _in_capture_order(staged: list[StagedPhoto]) -> list[StagedPhoto]:
+    if all(photo.exif.taken_at for photo in staged):
+        return sorted(staged, key=lambda photo: photo.exif.taken_at or "")  # stable: equal times stay in name order
+    return staged
+
+
+def _place(staged: list[StagedPhoto], images: Path) -> Iterable[Photo]:
+    """Move the stored photos to their names below `images/`."""
+    taken: set[str] = set()
+    for photo in staged:
+        name = _free_name(PurePosixPath(photo.offered.name).with_suffix(photo.suffix), taken)
+        target = images / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        photo.path.replace(target)
+        yield Photo(
+            name=name,
+            width=photo.width,
+            height=photo.height,
+            sha256=photo.sha256,
+            focal_px=photo.exif.focal_px,
+            camera=photo.exif.camera,
+            taken_at=photo.exif.taken_at,
+            gps=photo.exif.gps,
+        )
+
+
+def _free_name(wanted: PurePosixPath, taken: set[str]) -> str:
+    """The name, with -2, -3, … when a.heic and a.png both became a.jpg (also where file systems ignore case)."""
+    name, count = wanted, 1
+    while name.as_posix().casefold() in taken:
+        count += 1
+        name = wanted.with_stem(f"{wanted.stem}-{count}")
+    taken.add(name.as_posix().casefold())
+    return name.as_posix()
+
+
+def _require_enough(source: Path, photos: PhotoSet) -> None:
+    usable = len(photos.photos)
+    if usable >= MIN_PHOTOS:
+        return
+    reasons = Counter(photo.reason.split(" (")[0].split(":")[0] for photo in photos.rejected)
+    if usable == 0 and reasons and set(reasons) == {"blank"}:
+        raise PhotosError(
+            f"All {photos.found} photos in {source.name} are blank (one even brightness, such as all black): "
+            f"give at least {MIN_PHOTOS} photos that show the place."
+        )
+    why = "; ".join(f"{photo.name}: {photo.reason}" for photo in photos.rejected[:NAMED_REJECTIONS])
+    more = f"; and {len(photos.rejected) - NAMED_REJECTIONS} more" if len(photos.rejected) > NAMED_REJECTIONS else ""
+    rejected = f" Rejected: {why}{more}." if why else ""
+    raise PhotosError(
+        f"Only {usable} of {photos.found} photos in {source.name} can be used, at least {MIN_PHOTOS} are needed "
+        f"(20 or more make a good scene): add photos that overlap.{rejected}"
+    )

@@ -1,0 +1,114 @@
+"""Decoding one photo to the last byte, judging it, and storing it upright in a format every later stage reads."""
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pillow_heif
+from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
+
+from tasks.core.photos.exif import ExifFacts, read_exif, upright_exif
+from tasks.core.photos.files import RAW_SUFFIXES, Offered
+from tasks.core.photos.options import PhotosOptions
+
+pillow_heif.register_heif_opener()
+# beyond half of its limit Pillow only warns; the limit itself is what rejects a photo here
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+BLANK_DEVIATION = 1.0  # of 255 levels; sensor noise alone gives about 1, the dullest usable photo more than 10
+COPIED_SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+}
+DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+class RejectedError(Exception):
+    """This photo cannot be used; the text says why. Never leaves the photos stage."""
+
+
+@dataclass(frozen=True)
+class StagedPhoto:
+    """A usable photo, stored under a provisional path."""
+
+    offered: Offered
+    path: Path
+    suffix: str  # of the stored format, as the user wrote it where it fits
+    width: int
+    height: int
+    sha256: str
+    exif: ExifFacts
+
+
+def stage_photo(offered: Offered, path: Path, options: PhotosOptions) -> StagedPhoto:
+    """Check one photo and store it at `path`: byte for byte where it can stay, else upright as JPEG or PNG.
+
+    Raises:
+        RejectedError: the file is no image, is cut off, too small, too large, or blank.
+    """
+    if Path(offered.name).suffix.lower() in RAW_SUFFIXES:
+        raise RejectedError("a camera's raw file; export it as JPEG")
+    try:
+        data = offered.path.read_bytes()
+    except OSError as error:
+        raise RejectedError(f"cannot be read ({error.strerror})") from None
+    if not data:
+        raise RejectedError("the file is empty")
+    image, exif = _decode(data)
+    if min(image.size) < options.min_side_px:
+        raise RejectedError(f"{image.width}x{image.height} px is too small; need {options.min_side_px} px")
+    deep = image.mode in DEEP_MODES
+    upright = ImageOps.exif_transpose(_eight_bit(image) if deep else image)
+    deviation = ImageStat.Stat(upright.convert("L")).stddev[0]
+    if deviation < BLANK_DEVIATION:
+        raise RejectedError(f"blank: its brightness varies by {deviation:.1f} of 255 levels")
+
+    suffixes = COPIED_SUFFIXES.get(image.format or "", ())
+    suffix = Path(offered.name).suffix
+    if suffixes and exif.orientation == 1 and image.mode != "CMYK" and not deep:
+        path.write_bytes(data)
+        suffix = suffix if suffix.lower() in suffixes else suffixes[0]
+    else:
+        suffix = _store_converted(upright, upright_exif(image.getexif()), path, options.conversion_quality)
+    digest = hashlib.sha256(data).hexdigest()
+    return StagedPhoto(offered, path, suffix, upright.width, upright.height, digest, exif)
+
+
+def _decode(data: bytes) -> tuple[Image.Image, ExifFacts]:
+    """All pixels of the first frame, as stored in the file, and its EXIF."""
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        return image, read_exif(image)
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise RejectedError(f"more than {limit:.0f} megapixels; scale it down") from None
+    except UnidentifiedImageError:
+        raise RejectedError("not an image, whatever its name says") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError, RuntimeError) as error:
+        # what Pillow's decoders raise for bytes that stop early or make no sense
+        raise RejectedError(f"damaged or cut off ({error})") from None
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """A deep grey image scaled to 8 bits: from 16 bits by value, floats by their own range."""
+    values = np.asarray(image, dtype=np.float64)
+    top = float(values.max(initial=0.0))
+    full = 65535.0 if 1.0 < top <= 65535.0 else max(top, 1e-12)
+    grey = Image.fromarray((np.clip(values / full, 0, 1) * 255).round().astype(np.uint8))
+    grey.getexif()[0x0112] = image.getexif().get(0x0112, 1)
+    return grey
+
+
+def _store_converted(upright: Image.Image, exif: Image.Exif, path: Path, quality: int) -> str:
+    """Re-encode and return the suffix: PNG where there is transparency, else JPEG."""
+    if "A" in upright.getbands() or "transparency" in upright.info:
+        upright.convert("RGBA").save(path, format="PNG", exif=exif, compress_level=3)
+        return ".png"
+    colours = upright if upright.mode in ("L", "RGB") else upright.convert("RGB")
+    colours.save(path, format="JPEG", exif=exif, quality=quality, subsampling=0)
+    return ".jpg"
