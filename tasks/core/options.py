@@ -1,0 +1,126 @@
+"""The options of a whole reconstruction: each stage's own model, and the preset that fills in what was not said."""
+
+import json
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, JsonValue, ValidationError, model_validator
+
+from tasks.core.errors import OptionsError
+from tasks.core.option_model import OptionModel
+from tasks.core.photos.options import PhotosOptions
+from tasks.core.sfm.options import SfmOptions
+from tasks.core.sog.options import CompressOptions
+from tasks.core.training.options import TRAIN_PRESETS, TrainOptions
+
+Preset = Literal["draft", "standard", "high"]
+
+
+class ReconstructOptions(OptionModel):
+    """Everything that can be chosen for one reconstruction."""
+
+    preset: Preset = Field(
+        "standard",
+        title="Preset",
+        description="Budget of training time on two CPU cores: draft about 1 minute at 480 px, standard 5 at 960 px, "
+        "high 25 at 1600 px. It fills in every `train` option that is not given.",
+    )
+    photos: PhotosOptions = Field(default_factory=PhotosOptions, title="Photos")
+    sfm: SfmOptions = Field(default_factory=SfmOptions, title="Structure from motion")
+    train: TrainOptions = Field(default_factory=lambda: TRAIN_PRESETS["standard"], title="Training")
+    compress: CompressOptions = Field(default_factory=CompressOptions, title="Compression")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        preset = TRAIN_PRESETS.get(given.get("preset", "standard"))
+        train = given.get("train", {})
+        if isinstance(train, BaseModel):
+            train = train.model_dump(exclude_unset=True)
+        if preset is None or not isinstance(train, dict):
+            return given  # field validation says what is wrong
+        return {**given, "train": {**preset.model_dump(), **train}}
+
+
+def parse_options(preset: str | None, assignments: Iterable[str]) -> ReconstructOptions:
+    """Options from the command line: `stage.option=value` each.
+
+    Raises OptionsError that names the option, the value and the bound.
+    """
+    given: dict[str, Any] = {} if preset is None else {"preset": preset}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        stage, dot, option = name.strip().partition(".")
+        if not (equals and dot and option):
+            raise OptionsError(f"--set {assignment!r} is not of the form stage.option=value, as in train.steps=3000.")
+        given.setdefault(stage, {})[option] = _parse_value(text.strip())
+    try:
+        return ReconstructOptions.model_validate(given)
+    except ValidationError as error:
+        raise OptionsError(_describe(error)) from error
+
+
+def _parse_value(text: str) -> JsonValue:
+    """Numbers, booleans and null as JSON writes them; anything else is a string."""
+    try:
+        value: JsonValue = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    return value
+
+
+def _describe(error: ValidationError) -> str:
+    """One sentence for the first thing that is wrong."""
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"There is no option '{name}'. {_known_options(first['loc'])}"
+    return f"{name}={first['input']}: {first['msg'].lower()}."
+
+
+def _known_options(location: tuple[int | str, ...]) -> str:
+    """What there is instead of an unknown option."""
+    model: type[BaseModel] = ReconstructOptions
+    for part in location[:-1]:
+        annotation = model.model_fields[str(part)].annotation
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
+        model = annotation
+    prefix = "".join(f"{part}." for part in location[:-1])
+    return "There are: " + ", ".join(prefix + name for name in model.model_fields) + "."
+
+
+def describe_options() -> list[tuple[str, str, str, str]]:
+    """All options for help texts: (name, default in the standard preset, bounds or choices, description)."""
+    defaults = ReconstructOptions()
+    rows = []
+    for stage in ("photos", "sfm", "train", "compress"):
+        model: BaseModel = getattr(defaults, stage)
+        schema = type(model).model_json_schema()["properties"]
+        for option in type(model).model_fields:
+            field = schema[option]
+            rows.append(
+                (
+                    f"{stage}.{option}",
+                    json.dumps(model.model_dump(mode="json")[option]).strip('"'),
+                    _bounds(field),
+                    str(field.get("description", "")),
+                )
+            )
+    return rows
+
+
+def _bounds(field: dict[str, Any]) -> str:
+    """Choices or bounds of one field of a JSON schema, as people write them."""
+    variants = [field, *field.get("anyOf", [])]
+    choices = [str(choice) for variant in variants for choice in variant.get("enum", [])]
+    if choices:
+        return " | ".join(choices)
+    for variant in variants:
+        low = variant.get("minimum", variant.get("exclusiveMinimum"))
+        high = variant.get("maximum", variant.get("exclusiveMaximum"))
+        if low is not None or high is not None:
+            return f"{'' if low is None else low} … {'' if high is None else high}".strip()
+    return ""

@@ -1,0 +1,59 @@
+"""What travels between stages: a pointer to a stored output and what is known about it, never the bytes."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Ref(BaseModel):
+    """A stage's stored output."""
+
+    model_config = ConfigDict(frozen=True)
+
+    uri: str  # of the output's folder, which holds `manifest.json`
+    digest: str  # sha256 over the manifest's file list: equal digests are equal outputs
+    seconds: float | None = None  # wall time of the computation; null when it came from the cache
+    peak_memory_bytes: int | None = None  # of the process and its children so far
+    cached: bool = False
+
+
+class PhotosRef(Ref):
+    """A validated photo set."""
+
+    capture: str  # what people call it
+    usable: int
+    rejected: int
+
+
+class SceneRef(Ref):
+    """Cameras, images and sparse points."""
+
+    capture: str
+    cameras: int
+    points: int
+
+
+class GaussiansRef(Ref):
+    """A trained splat."""
+
+    count: int
+    psnr_db: float | None
+
+
+class SogRef(Ref):
+    """A compressed splat."""
+
+    bytes: int
+
+
+class Publication(BaseModel):
+    """Where people find the result."""
+
+    model_config = ConfigDict(frozen=True)
+
+    uri: str
+    page: str
+    report: str
+    psnr_db: float | None
+    num_gaussians: int
+    sog_bytes: int
+    cache_hits: tuple[str, ...] = ()
+    degradations: tuple[str, ...] = ()

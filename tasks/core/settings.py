@@ -1,0 +1,48 @@
+"""Where this machine keeps things. The only place that reads environment variables."""
+
+import os
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+DEFAULT_WORKSPACE = "spaceport-data"
+
+
+class Settings(BaseModel):
+    """What the environment decides: `SPACEPORT_WORKSPACE` and `SPACEPORT_HOME`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    workspace: str  # root of stage outputs, a local folder
+    home: Path  # this user's state on this machine: Prefect's database
+
+    @classmethod
+    def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> "Settings":
+        """Read the settings; both have defaults."""
+        state = Path(environment.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+        return cls(
+            workspace=environment.get("SPACEPORT_WORKSPACE", DEFAULT_WORKSPACE),
+            home=Path(environment.get("SPACEPORT_HOME", state / "spaceport")),
+        )
+
+
+def configure_prefect(settings: Settings, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Make Prefect run inside this process, quietly; to be called before `prefect` is imported.
+
+    Whoever sets a `PREFECT_…` variable keeps it: with `PREFECT_API_URL` the run appears on that server instead.
+    """
+    defaults = {
+        "PREFECT_HOME": str(settings.home / "prefect"),
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        # The default of 20 s is too short for a cold start on two cores.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        # The telemetry task can log a 60-line "database is locked" traceback at start.
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        # The terminal belongs to our own progress display; the run's log still goes to the API.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_FLOW_RUNS_LEVEL": "CRITICAL",
+    }
+    for name, value in defaults.items():
+        environment.setdefault(name, value)

@@ -1,0 +1,60 @@
+"""The photos stage: a folder or archive of files becomes a validated photo set in the workspace."""
+
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.core.errors import PhotosError
+from tasks.core.photos.ingest import ingest
+from tasks.core.photos.options import PhotosOptions
+from tasks.core.photoset import PhotoSet
+from tasks.core.refs import PhotosRef
+from tasks.core.storage import hash_tree
+from tasks.reporting import announce, stage_progress
+from tasks.stage import can_retry, run_stage
+
+STAGE = "photos"
+VERSION = "1"
+
+
+@task(name=STAGE, retries=1, retry_condition_fn=can_retry, cache_policy=NO_CACHE)
+def ingest_photos(source: str, options: PhotosOptions, workspace: str, fresh: bool = False) -> PhotosRef:
+    """Validate the photos of a folder or .zip and store them with what EXIF says. Raises PhotosError."""
+    path = local_source(source)
+    output = run_stage(
+        STAGE,
+        VERSION,
+        workspace=workspace,
+        inputs=[hash_tree(path)],
+        options=options.model_dump(mode="json"),
+        compute=lambda folder: ingest(path, folder, options, stage_progress(STAGE)),
+        fresh=fresh,
+    )
+    photos = PhotoSet.load(output.folder)
+    if output.cached:
+        announce(STAGE, f"{len(photos.photos)} photos, from the workspace")
+    return PhotosRef.model_validate(
+        {
+            **output.as_ref_fields(),
+            "capture": capture_name(path),
+            "usable": len(photos.photos),
+            "rejected": len(photos.rejected),
+        }
+    )
+
+
+def local_source(source: str) -> Path:
+    """The local path of what the caller named. Raises PhotosError when it cannot be read from here."""
+    if "://" in source:
+        raise PhotosError(f"{source} is not on this machine; this version takes a folder or a .zip from local disk.")
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise PhotosError(f"{source} does not exist; give a folder or a .zip of photos.")
+    return path.resolve()
+
+
+def capture_name(path: Path) -> str:
+    """What people call the capture: the folder's or archive's name; `images` and the like go by their parent's."""
+    name = path.stem if path.is_file() else path.name
+    return path.parent.name if name.lower() in {"images", "photos", "input"} and path.parent.name else name

@@ -1,0 +1,164 @@
+"""The publish stage: splat, viewer page, report and pictures at the place people asked for."""
+
+import importlib.metadata
+import platform
+import shutil
+import time
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.core.errors import DestinationError
+from tasks.core.measurements import (
+    PhotosSection,
+    Report,
+    SecondsSection,
+    SfmSection,
+    SogSection,
+    TrainSection,
+)
+from tasks.core.options import ReconstructOptions
+from tasks.core.photoset import PhotoSet
+from tasks.core.ply import read_ply
+from tasks.core.progress import Progress
+from tasks.core.refs import GaussiansRef, PhotosRef, Publication, Ref, SceneRef, SogRef
+from tasks.core.render.backends import rasterizer_for
+from tasks.core.report.html import write_report
+from tasks.core.report.preview import write_preview
+from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER, Scene
+from tasks.core.viewer.page import start_view, write_page
+from tasks.reporting import stage_progress
+from tasks.stage import can_retry, open_output, peak_memory_bytes, read_measurements
+
+STAGE = "publish"
+REPORTED_PACKAGES = ("spaceport", "prefect", "pycolmap", "torch", "gsplat", "numba", "numpy", "pillow")
+
+
+@task(name=STAGE, retries=1, retry_condition_fn=can_retry, cache_policy=NO_CACHE)
+def publish_splat(
+    photos: PhotosRef | None,
+    scene: SceneRef,
+    gaussians: GaussiansRef,
+    sog: SogRef,
+    options: ReconstructOptions,
+    destination: str,
+    started_at: float,
+) -> Publication:
+    """Put the result at `destination`, a local folder; what an earlier run put there is replaced at the very end.
+
+    `started_at` is the run's start in seconds since the epoch. Raises DestinationError.
+    """
+    start = time.time()
+    report_progress = stage_progress(STAGE)
+    target = check_destination(destination)
+    scene_folder, sog_folder = open_output(scene.uri), open_output(sog.uri)
+    ply = open_output(gaussians.uri) / "scene.ply"
+    loaded = Scene.load(scene_folder)
+
+    partial = target / f".partial-{uuid.uuid4().hex[:8]}"
+    partial.mkdir()
+    try:
+        report_progress(Progress(0, 5, "copying"))
+        shutil.copy2(sog_folder / "scene.sog", partial)
+        shutil.copy2(ply, partial)
+        shutil.copytree(scene_folder / MODEL_FOLDER, partial / "colmap" / MODEL_FOLDER)
+        shutil.copytree(scene_folder / IMAGES_FOLDER, partial / "colmap" / IMAGES_FOLDER)
+        report_progress(Progress(1, 5, "preview picture"))
+        view = start_view(loaded, scene.capture)
+        write_preview(read_ply(ply), view.camera, rasterizer_for("auto"), partial / "preview.jpg")
+        report_progress(Progress(2, 5, "viewer page"))
+        write_page(partial / "scene.sog", partial / "index.html", view)
+        report_progress(Progress(3, 5, "report"))
+        report = _compose_report(photos, scene, gaussians, sog, options, start, started_at)
+        write_report(report, loaded, sog_folder / "held_out", partial / "report.html")
+        (partial / "report.json").write_text(report.model_dump_json(indent=1), encoding="utf-8")
+        report_progress(Progress(4, 5, "moving into place"))
+        _replace(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    report_progress(Progress(5, 5, str(target)))
+    return Publication(
+        uri=str(target),
+        page=str(target / "index.html"),
+        report=str(target / "report.html"),
+        psnr_db=report.train.psnr_db,
+        num_gaussians=report.train.num_gaussians,
+        sog_bytes=report.sog.bytes,
+        cache_hits=report.cache_hits,
+        degradations=report.degradations,
+    )
+
+
+def check_destination(destination: str, *, keep: bool = True) -> Path:
+    """The local folder to publish to, made and tried for writing. Raises DestinationError.
+
+    With `keep` false a folder that had to be made for the trial is removed again: a run that fails leaves nothing
+    behind.
+    """
+    if "://" in destination:
+        raise DestinationError(f"{destination} is not a local folder; this version publishes to local folders only.")
+    target = Path(destination).expanduser().absolute()
+    missing = [folder for folder in (target, *target.parents) if not folder.exists()]
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        probe = target / f".probe-{uuid.uuid4().hex[:8]}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise DestinationError(
+            f"The output folder {target} cannot be written ({error.strerror}); name another one with --out."
+        ) from error
+    if not keep:
+        for folder in missing:
+            folder.rmdir()
+    return target
+
+
+def _compose_report(
+    photos: PhotosRef | None,
+    scene: SceneRef,
+    gaussians: GaussiansRef,
+    sog: SogRef,
+    options: ReconstructOptions,
+    publish_start: float,
+    started_at: float,
+) -> Report:
+    photo_set = None if photos is None else PhotoSet.load(Path(photos.uri))
+    stages: dict[str, Ref] = {"sfm": scene, "train": gaussians, "compress": sog}
+    if photos is not None:
+        stages = {"photos": photos, **stages}
+    now = time.time()
+    return Report(
+        capture=scene.capture,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        photos=None
+        if photo_set is None
+        else PhotosSection(found=photo_set.found, usable=len(photo_set.photos), rejected=photo_set.rejected),
+        sfm=read_measurements(scene.uri, SfmSection),
+        train=read_measurements(gaussians.uri, TrainSection),
+        sog=read_measurements(sog.uri, SogSection),
+        seconds=SecondsSection(
+            **{name: ref.seconds for name, ref in stages.items()},
+            publish=now - publish_start,
+            total=now - started_at,
+        ),
+        peak_memory_bytes=max([peak_memory_bytes(), *(ref.peak_memory_bytes or 0 for ref in stages.values())]),
+        cache_hits=tuple(name for name, ref in stages.items() if ref.cached),
+        options=options.model_dump(mode="json"),
+        versions={
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in REPORTED_PACKAGES},
+        },
+    )
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Move every entry of `source` to `target`; an older one of that name goes once the new one is at hand."""
+    for entry in sorted(source.iterdir()):
+        place = target / entry.name
+        if place.is_dir():
+            place.rename(source / f".old-{entry.name}")
+        entry.replace(place)

@@ -1,0 +1,62 @@
+"""How a stage's progress leaves the task: to the run's log, throttled, and to whoever listens in this process."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from prefect import get_run_logger
+from prefect.exceptions import MissingContextError
+
+from tasks.core.progress import Progress, ProgressCallback
+
+LOG_INTERVAL_SECONDS = 15.0
+
+StageListener = Callable[[str, Progress], None]
+
+_listeners: list[StageListener] = []
+
+
+@contextmanager
+def listening(listener: StageListener) -> Iterator[None]:
+    """Call `listener(stage, progress)` for every report made in this process while the block runs."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def stage_progress(stage: str) -> ProgressCallback:
+    """The callback that a stage's domain code gets.
+
+    Every report goes to the listeners, which throttle for themselves. The run's log, which costs milliseconds a line,
+    gets one line in LOG_INTERVAL_SECONDS and the last one.
+    """
+    logged_at = -float("inf")
+
+    def report(progress: Progress) -> None:
+        nonlocal logged_at
+        for listener in _listeners:
+            listener(stage, progress)
+        now = time.monotonic()
+        finished = progress.total > 0 and progress.done >= progress.total
+        if finished or now - logged_at >= LOG_INTERVAL_SECONDS:
+            logged_at = now
+            share = f"{100 * progress.done / progress.total:.0f} %" if progress.total else "…"
+            run_logger().info("%s %s %s", stage, share, progress.note)
+
+    return report
+
+
+def announce(stage: str, note: str) -> None:
+    """Say that a stage is done at once, because its output was in the workspace."""
+    stage_progress(stage)(Progress(1, 1, note))
+
+
+def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    """The logger of the current Prefect run; the module's own outside of one, so that `task.fn` works in tests."""
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return logging.getLogger(__name__)

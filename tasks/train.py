@@ -1,0 +1,57 @@
+"""The train stage: a scene becomes Gaussians."""
+
+import time
+from collections.abc import Callable
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.core.measurements import TrainSection
+from tasks.core.progress import Progress
+from tasks.core.refs import GaussiansRef, SceneRef
+from tasks.core.scene import Scene
+from tasks.core.training.options import TrainOptions
+from tasks.core.training.trainer import TrainingStats, train
+from tasks.reporting import announce, stage_progress
+from tasks.stage import can_retry, open_output, read_measurements, run_stage
+
+STAGE = "train"
+VERSION = "1"
+REPORT_INTERVAL_SECONDS = 0.5
+
+
+@task(name=STAGE, retries=1, retry_condition_fn=can_retry, cache_policy=NO_CACHE)
+def train_gaussians(scene: SceneRef, options: TrainOptions, workspace: str, fresh: bool = False) -> GaussiansRef:
+    """Optimise Gaussians until they look like the scene's images. Raises TrainingDivergedError."""
+    output = run_stage(
+        STAGE,
+        VERSION,
+        workspace=workspace,
+        inputs=[scene.digest],
+        options=options.model_dump(mode="json"),
+        compute=lambda folder: train(Scene.load(open_output(scene.uri)), folder, options, _on_step()),
+        fresh=fresh,
+    )
+    measured = read_measurements(str(output.folder), TrainSection)
+    if output.cached:
+        announce(STAGE, f"{measured.num_gaussians:,} Gaussians, from the workspace")
+    return GaussiansRef.model_validate(
+        {**output.as_ref_fields(), "count": measured.num_gaussians, "psnr_db": measured.psnr_db}
+    )
+
+
+def _on_step() -> Callable[[TrainingStats], None]:
+    """Training statistics as progress, a few times a second."""
+    report = stage_progress(STAGE)
+    reported_at = -float("inf")
+
+    def on_step(stats: TrainingStats) -> None:
+        nonlocal reported_at
+        now = time.monotonic()
+        if stats.step < stats.steps and now - reported_at < REPORT_INTERVAL_SECONDS:
+            return
+        reported_at = now
+        quality = "" if stats.psnr_db is None else f"{stats.psnr_db:.2f} dB, "
+        report(Progress(stats.step, stats.steps, f"{quality}{stats.num_gaussians:,} Gaussians, loss {stats.loss:.3f}"))
+
+    return on_step

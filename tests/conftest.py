@@ -1,0 +1,45 @@
+"""What every test may use, and which tests this machine can run."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+PHOTO_SETS = REPOSITORY.parent / "shared" / "data"
+
+
+def has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what cannot run here. CI sets SPACEPORT_REQUIRE_DATA, and then missing photo sets are an error."""
+    if not PHOTO_SETS.is_dir():
+        if os.environ.get("SPACEPORT_REQUIRE_DATA"):
+            raise pytest.UsageError(f"the photo sets are not at {PHOTO_SETS}, and SPACEPORT_REQUIRE_DATA demands them")
+        _leave_out(config, items, "data")
+    if not has_cuda():
+        _leave_out(config, items, "cuda")
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item], marker: str) -> None:
+    left_out = [item for item in items if item.get_closest_marker(marker)]
+    items[:] = [item for item in items if not item.get_closest_marker(marker)]
+    config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(scope="session")
+def photo_sets() -> Path:
+    """The folder with brighton_beach, fox and sceaux_castle; for tests marked `data`."""
+    return PHOTO_SETS
+
+
+@pytest.fixture
+def empty_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace of the test's own."""
+    workspace = tmp_path / "workspace"
+    monkeypatch.setenv("SPACEPORT_WORKSPACE", str(workspace))
+    return workspace

@@ -1,0 +1,151 @@
+"""The walls of docs/architecture.md: who may import whom, and the traps of Prefect's flow loader."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+SOURCES = sorted(path for top in ("flows", "tasks", "deployments") for path in (REPOSITORY / top).rglob("*.py"))
+
+# Below tasks/core, from the top down: a module may import its own room and rooms of later rows.
+CORE_LAYERS = (
+    {"options"},
+    {"photos", "sfm", "training", "sog", "viewer", "report", "demo"},
+    {"render"},
+    {"scene", "gaussians", "ply", "storage", "refs", "photoset", "measurements", "settings"},
+    {"option_model", "progress", "transforms", "errors"},
+)
+# Rooms of one row that may see each other, each with a reason.
+NEIGHBOURS = {
+    ("report", "viewer"),  # the preview picture is taken from the viewer's start view
+    ("viewer", "report"),
+    ("scene", "photoset"),
+    ("ply", "gaussians"),
+    ("measurements", "photoset"),
+}
+HOMES = {  # a package and the only places that may import it
+    "prefect": ("flows", "tasks/*.py", "deployments"),
+    "pycolmap": ("tasks/core/sfm",),
+    "gsplat": ("tasks/core/render/cuda.py",),
+    "boto3": ("tasks/core/storage", "deployments"),
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of all modules that a file imports, at any depth of its code."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module or "")
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(REPOSITORY).as_posix()
+
+
+def room(module: str) -> str | None:
+    """`tasks.core.render.cpu` -> `render`."""
+    parts = module.split(".")
+    return parts[2] if parts[:2] == ["tasks", "core"] and len(parts) > 2 else None
+
+
+def layer(name: str) -> int:
+    found = [i for i, names in enumerate(CORE_LAYERS) if name in names]
+    assert found, f"tasks/core/{name} stands in no layer of tests/test_architecture.py"
+    return found[0]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_imports_go_one_way(path: Path) -> None:
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    for name in imported(path):
+        if parts[0] == "tasks":
+            assert not name.startswith("flows"), f"{relative(path)} imports {name}"
+        if parts[:2] == ("tasks", "core") and len(parts) > 2 and parts[2] != "__init__":
+            assert not (name.startswith("tasks.") and room(name) is None and name != "tasks.core"), (
+                f"{relative(path)} imports {name}"
+            )
+            here, there = parts[2], room(name)
+            if there is not None and here != there:
+                below = layer(there) > layer(here)
+                assert below or (here, there) in NEIGHBOURS, f"{relative(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_packages_stay_in_their_homes(path: Path) -> None:
+    for name in imported(path):
+        homes = HOMES.get(name.split(".")[0])
+        if homes is None:
+            continue
+        inside = any(
+            path.relative_to(REPOSITORY).match(home) if "*" in home else relative(path).startswith(home)
+            for home in homes
+        )
+        assert inside, f"{relative(path)} imports {name}; it may be imported in {', '.join(homes)}"
+
+
+def test_the_specification_knows_no_fast_kernel() -> None:
+    names = imported(REPOSITORY / "tasks/core/render/reference.py")
+    fast = ("tasks.core.render.cpu", "tasks.core.render.cuda", "tasks.core.render.kernels")
+    assert not {
+        n
+        for n in names
+        if n.startswith(("tasks.core.render.cpu", "tasks.core.render.cuda", "tasks.core.render.kernels"))
+    }
+
+
+def test_only_settings_reads_the_environment() -> None:
+    readers = [
+        relative(path)
+        for path in SOURCES
+        if relative(path).startswith("tasks/core") and "os.environ" in path.read_text(encoding="utf-8")
+    ]
+    assert readers == ["tasks/core/settings.py"]
+
+
+def test_core_prints_nothing() -> None:
+    for path in SOURCES:
+        if not relative(path).startswith("tasks/core"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
+            assert called != "print", f"{relative(path)}:{getattr(node, 'lineno', 0)} prints"
+
+
+FLOW_FILES = [path for path in (REPOSITORY / "flows").glob("*.py") if path.name != "__init__.py"]
+
+
+@pytest.mark.parametrize("path", FLOW_FILES, ids=relative)
+def test_no_flow_file_hides_a_module(path: Path) -> None:
+    """Prefect puts the flow file's folder first on sys.path, so its name would shadow a module of that name."""
+    tops = {"flows", "tasks", "tests", "deployments", "docker"}
+    assert path.stem not in sys.stdlib_module_names | tops
+
+
+@pytest.mark.parametrize("path", FLOW_FILES, ids=relative)
+def test_flow_files_can_be_loaded_by_prefect(path: Path) -> None:
+    """A flow file is loaded as `reconstruct`, not `flows.reconstruct`: types defined in it would be two different types.
+
+    Postponed annotations hide the parameters' types from Prefect's form.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    defines_flow = any(
+        isinstance(node, ast.FunctionDef)
+        and any("flow" in ast.unparse(decorator).split("(")[0] for decorator in node.decorator_list)
+        for node in ast.walk(tree)
+    )
+    assert "annotations" not in {name.rpartition(".")[2] for name in imported(path) if name.startswith("__future__")}
+    if defines_flow:
+        assert not [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+
+
+def test_docker_folder_holds_no_python() -> None:
+    """A package named docker at the top would shadow the Docker SDK, which Prefect imports."""
+    assert not list((REPOSITORY / "docker").rglob("*.py"))
