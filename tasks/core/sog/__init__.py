@@ -1,1 +1,1 @@
-"""The PlayCanvas SOG format: writer and reader."""
+"""Compression: Gaussians into the PlayCanvas SOG format, version 2, and back."""

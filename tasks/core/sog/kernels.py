@@ -1,0 +1,26 @@
+"""Compiles this stage's numba kernels, so that set-up pays for it and not the first user."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from tasks.core.gaussians import Gaussians
+from tasks.core.sog.options import CompressOptions
+from tasks.core.sog.writer import write_sog
+
+
+def compile_kernels() -> None:
+    """Run every kernel once on a little data; numba keeps the result on disk."""
+    rng = np.random.default_rng(0)
+    n = 1200  # more than the smallest palette, so that k-means runs
+    gaussians = Gaussians(
+        means=rng.normal(size=(n, 3)).astype(np.float32),
+        quats=rng.normal(size=(n, 4)).astype(np.float32),
+        log_scales=rng.normal(size=(n, 3)).astype(np.float32),
+        raw_opacities=rng.normal(size=n).astype(np.float32),
+        sh0=rng.normal(size=(n, 1, 3)).astype(np.float32),
+        shN=rng.normal(size=(n, 3, 3)).astype(np.float32),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        write_sog(gaussians, Path(folder) / "scene.sog", CompressOptions(max_palette=64))

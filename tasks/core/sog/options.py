@@ -1,0 +1,34 @@
+"""The options of the compress stage."""
+
+from pydantic import Field
+
+from tasks.core.gaussians import MAX_SH_DEGREE
+from tasks.core.option_model import OptionModel
+
+
+class CompressOptions(OptionModel):
+    """How Gaussians become a .sog."""
+
+    sh_degree: int = Field(
+        default=MAX_SH_DEGREE,
+        ge=0,
+        le=MAX_SH_DEGREE,
+        title="View-dependent colour",
+        description="Highest spherical-harmonics degree that is kept. 0 keeps one colour for all directions and makes "
+        "the smallest file.",
+    )
+    max_palette: int = Field(
+        default=65536,
+        ge=64,
+        le=65536,
+        title="Largest palette of view-dependent colours (entries)",
+        description="Gaussians share this many sets of view-dependent coefficients at most. An entry costs about 40 "
+        "bytes at degree 3. Small scenes get fewer entries on their own.",
+    )
+    webp_effort: int = Field(
+        default=1,
+        ge=0,
+        le=6,
+        title="WebP effort",
+        description="0 is fastest, 6 is slowest. Pictures are lossless at every effort; only time and bytes change.",
+    )

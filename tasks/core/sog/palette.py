@@ -1,0 +1,234 @@
+"""A palette of view-dependent colours: seeded k-means in two levels.
+
+Plain k-means costs Gaussians × entries. Here a coarse k-means cuts the space into cells, each cell gets entries by its
+share of the distortion, Lloyd's algorithm runs inside the cells, and at last every Gaussian looks into the few nearest
+cells. The same input gives the same bytes: sums run in a fixed order, whatever the number of threads.
+"""
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from tasks.core.gaussians import Float32
+from tasks.core.transforms import Float64
+
+_ENTRIES_PER_CELL = 256
+_COARSE_SAMPLE = 64  # points per cell that the coarse level is fitted to
+_COARSE_ROUNDS = 8
+_CELL_ROUNDS = 6
+_NEAR_CELLS = 4  # cells in which a Gaussian looks for its entry
+_THREADS = 2  # a fixed number, so that memory stays predictable; results do not depend on it
+
+Labels = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Palette:
+    """`entries` [P, D], the most used first, and which of them each of N rows uses: `labels` [N]."""
+
+    entries: Float32
+    labels: Labels
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _nearest_in_block(point: Float32, block: Float32, half_norms: Float32, scores: Float32) -> tuple[int, float]:
+    """The nearest of k entries, as (index, ½|entry|² − point·entry).
+
+    block: [D, k], transposed, so that the inner loop runs over entries and vectorises without changing the order of
+    a sum. scores: [k], scratch.
+    """
+    k = len(half_norms)
+    for e in range(k):
+        scores[e] = half_norms[e]
+    for d in range(len(point)):
+        value = point[d]
+        for e in range(k):
+            scores[e] -= value * block[d, e]
+    best, least = 0, scores[0]
+    for e in range(1, k):
+        if scores[e] < least:
+            best, least = e, scores[e]
+    return best, least
+
+
+@njit(cache=True, nogil=True)
+def _half_norms(entries: Float32) -> Float32:
+    """½|entry|² of entries [k, D]."""
+    result = np.empty(len(entries), np.float32)
+    for e in range(len(entries)):
+        total = 0.0
+        for d in range(entries.shape[1]):
+            total += entries[e, d] * entries[e, d]
+        result[e] = 0.5 * total
+    return result
+
+
+@njit(cache=True, nogil=True)
+def _nearest(points: Float32, entries: Float32, labels: Labels, distances: Float32) -> None:
+    """Fill the nearest of entries [k, D] for each of points [n, D], and its squared distance."""
+    block = np.ascontiguousarray(entries.T)
+    half_norms = _half_norms(entries)
+    point_norms = _half_norms(points)
+    scores = np.empty(len(entries), np.float32)
+    for i in range(len(points)):
+        best, least = _nearest_in_block(points[i], block, half_norms, scores)
+        labels[i] = best
+        distances[i] = max(0.0, 2 * (point_norms[i] + least))
+
+
+@njit(cache=True, nogil=True)
+def _move_to_means(points: Float32, labels: Labels, distances: Float32, entries: Float32) -> None:
+    """Lloyd's step in place; an entry that nobody uses moves to the worst-served point that is still free."""
+    k, width = entries.shape
+    sums = np.zeros((k, width))
+    counts = np.zeros(k)
+    for i in range(len(points)):
+        counts[labels[i]] += 1
+        for d in range(width):
+            sums[labels[i], d] += points[i, d]
+    empty = k - np.count_nonzero(counts)
+    worst = np.argsort(-distances)[:empty] if empty else np.zeros(0, np.int64)
+    taken = 0
+    for e in range(k):
+        if counts[e] > 0:
+            for d in range(width):
+                entries[e, d] = sums[e, d] / counts[e]
+        elif taken < len(worst):
+            entries[e] = points[worst[taken]]
+            taken += 1
+
+
+@njit(cache=True, nogil=True)
+def _lloyd(points: Float32, k: int, rounds: int, seed: int) -> tuple[Float32, float]:
+    """k-means of points [n, D] from k <= n distinct rows; returns entries [k, D] and the last round's distortion."""
+    np.random.seed(seed)  # noqa: NPY002 - numba's own generator, local to the thread
+    entries = points[np.sort(np.random.permutation(len(points))[:k])].copy()  # noqa: NPY002
+    labels = np.empty(len(points), np.int32)
+    distances = np.empty(len(points), np.float32)
+    for _ in range(rounds):
+        _nearest(points, entries, labels, distances)
+        _move_to_means(points, labels, distances, entries)
+    return entries, float(distances.sum())
+
+
+@njit(cache=True, nogil=True)
+def _nearest_in_cells(
+    points: Float32, near: Labels, blocks: Float32, half_norms: Float32, offsets: NDArray[np.int64], labels: Labels
+) -> None:
+    """Fill the nearest entry for each of points [n, D] among the cells that `near` [n, m] lists.
+
+    blocks: the transposed entries of all cells one after another, cell c from offsets[c] · D on.
+    """
+    width = points.shape[1]
+    scores = np.empty(np.max(np.diff(offsets)), np.float32)
+    for i in range(len(points)):
+        least = np.inf
+        for cell in near[i]:
+            first, last = offsets[cell], offsets[cell + 1]
+            if last == first:
+                continue
+            block = blocks[first * width : last * width].reshape(width, last - first)
+            best, score = _nearest_in_block(points[i], block, half_norms[first:last], scores[: last - first])
+            if score < least:
+                least = score
+                labels[i] = first + best
+
+
+@njit(cache=True, nogil=True)
+def _nearest_cells(points: Float32, centres: Float32, near: Labels) -> None:
+    """Fill the indices of the nearest m cells for each point, near: [n, m], nearest first, m <= cells."""
+    block = np.ascontiguousarray(centres.T)
+    half_norms = _half_norms(centres)
+    scores = np.empty(len(centres), np.float32)
+    for i in range(len(points)):
+        _nearest_in_block(points[i], block, half_norms, scores)
+        for rank in range(near.shape[1]):
+            cell = np.argmin(scores)
+            near[i, rank] = cell
+            scores[cell] = np.inf
+
+
+def _in_chunks(rows: int, work: Callable[[slice], None]) -> None:
+    """Run `work` on slices of so many rows, on a few threads; the kernels let go of the interpreter lock."""
+    step = max(1, -(-rows // (4 * _THREADS)))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(work, [slice(start, start + step) for start in range(0, rows, step)]))
+
+
+def _share_entries(total: int, distortions: Float64, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many of `total` entries each cell gets: by root distortion, never more than it has points, at least one."""
+    wanted = np.sqrt(distortions * sizes) + 1e-30
+    share = np.minimum(sizes, 1)
+    for _ in range(64):
+        left = total - int(share.sum())
+        open_cells = share < sizes
+        if left <= 0 or not open_cells.any():
+            break
+        weights = np.where(open_cells, wanted, 0.0)
+        add = np.floor(left * weights / weights.sum()).astype(np.int64)
+        if not add.any():  # fewer entries are left than cells: the neediest get one each
+            add[np.argsort(-weights, kind="stable")[:left]] = 1
+        share = np.minimum(sizes, share + add)
+    return share
+
+
+def make_palette(points: Float32, entries: int, on_share: Callable[[float], None], seed: int = 0) -> Palette:
+    """At most `entries` rows that stand for points [N, D] with little squared error.
+
+    With no more than `entries` distinct points the palette is exact. on_share is told the finished share, 0 to 1.
+    """
+    distinct, inverse = np.unique(points, axis=0, return_inverse=True) if len(points) <= entries else (points, None)
+    if inverse is not None:
+        return _by_use(distinct, inverse.reshape(-1).astype(np.int32))
+    n, width = points.shape
+    cells = max(1, entries // _ENTRIES_PER_CELL)
+    sample = points[:: max(1, n // (cells * _COARSE_SAMPLE))]
+    centres, _ = _lloyd(np.ascontiguousarray(sample), cells, _COARSE_ROUNDS, seed)
+    near = np.empty((n, min(_NEAR_CELLS, cells)), np.int32)
+    _in_chunks(n, lambda rows: _nearest_cells(points[rows], centres, near[rows]))
+    on_share(0.1)
+
+    order = np.argsort(near[:, 0], kind="stable")
+    sizes = np.bincount(near[:, 0], minlength=cells)
+    members = np.split(order, np.cumsum(sizes)[:-1])
+    distortions = np.array([((points[rows] - centres[c]) ** 2).sum() for c, rows in enumerate(members)])
+    share = _share_entries(entries, distortions, sizes)
+    offsets = np.concatenate([[0], np.cumsum(share)]).astype(np.int64)
+    flat = np.empty((int(offsets[-1]), width), np.float32)
+
+    def fit_cell(cell: int) -> None:
+        if share[cell]:
+            fitted, _ = _lloyd(points[members[cell]], int(share[cell]), _CELL_ROUNDS, seed + 1 + cell)
+            flat[offsets[cell] : offsets[cell + 1]] = fitted
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for done, _ in enumerate(pool.map(fit_cell, range(cells)), start=1):
+            on_share(0.1 + 0.6 * done / cells)
+
+    labels = np.zeros(n, np.int32)
+
+    def choose_entries() -> None:
+        blocks = np.concatenate([flat[first:last].T.ravel() for first, last in itertools.pairwise(offsets)])
+        norms = _half_norms(flat)
+        _in_chunks(n, lambda rows: _nearest_in_cells(points[rows], near[rows], blocks, norms, offsets, labels[rows]))
+
+    choose_entries()
+    on_share(0.85)
+    _move_to_means(points, labels, np.zeros(n, np.float32), flat)
+    choose_entries()
+    on_share(1.0)
+    return _by_use(flat, labels)
+
+
+def _by_use(entries: Float32, labels: Labels) -> Palette:
+    """Drop entries that nobody uses and put the most used first: small labels compress better."""
+    counts = np.bincount(labels, minlength=len(entries))
+    order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+    rank = np.empty(len(entries), np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    return Palette(entries=np.ascontiguousarray(entries[order]), labels=rank[labels])

@@ -1,0 +1,54 @@
+"""Lossless WebP, with the size known before anything is decoded."""
+
+import io
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tasks.core.errors import FormatError
+
+_RIFF_HEADER = 12  # "RIFF", size, "WEBP"
+_CHUNK_HEADER = 8
+_VP8L_SIGNATURE = 0x2F
+_ANIMATION_FLAG = 0x02
+
+# Lossless WebP of noise is a little larger than the pixels; the rest is room for headers and metadata.
+BYTES_PER_PIXEL = 5
+HEADROOM_BYTES = 1 << 16
+
+
+def encode_webp(pixels: NDArray[np.uint8], effort: int) -> bytes:
+    """RGBA pixels [H, W, 4] as lossless WebP. `exact` keeps colours where alpha is 0."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels, "RGBA").save(buffer, "WEBP", lossless=True, exact=True, method=effort)
+    return buffer.getvalue()
+
+
+def webp_size(data: bytes, name: str) -> tuple[int, int]:
+    """Width and height in px from the header. https://developers.google.com/speed/webp/docs/riff_container.
+
+    Raises FormatError when it is not one still, lossless WebP picture: the decoder would allocate whatever an
+    animation's header promises, and lossy bytes mean nothing here.
+    """
+    start = _RIFF_HEADER + _CHUNK_HEADER
+    kind = data[_RIFF_HEADER : _RIFF_HEADER + 4]
+    if len(data) < start + 10 or data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        raise FormatError(f"{name} is not a WebP picture.")
+    if kind == b"VP8L" and data[start] == _VP8L_SIGNATURE:
+        (bits,) = struct.unpack_from("<I", data, start + 1)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8X" and not data[start] & _ANIMATION_FLAG:
+        return (int.from_bytes(data[start + 4 : start + 7], "little") + 1,
+                int.from_bytes(data[start + 7 : start + 10], "little") + 1)  # fmt: skip
+    raise FormatError(f"{name} is a lossy or moving WebP picture; SOG needs a still, lossless one.")
+
+
+def decode_webp(data: bytes, name: str) -> NDArray[np.uint8]:
+    """RGBA pixels [H, W, 4]. The caller has checked `webp_size`. Raises FormatError when the bytes are damaged."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["WEBP"]) as image:
+            return np.asarray(image.convert("RGBA"))
+    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
+        raise FormatError(f"{name} cannot be decoded: {error}. The file is damaged; write it again.") from error
