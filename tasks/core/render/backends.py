@@ -1,0 +1,43 @@
+"""Which rasterizer draws: the only place that chooses."""
+
+from typing import Literal
+
+from tasks.core.errors import MissingPartError
+from tasks.core.render.interface import Rasterizer
+
+Backend = Literal["auto", "cpu", "cuda", "reference"]
+
+
+def rasterizer_for(backend: Backend) -> Rasterizer:
+    """A rasterizer of the given kind.
+
+    "auto" is CUDA on a machine where it works and the CPU anywhere else. A rasterizer keeps buffers between calls: use
+    one in one thread only. Raises MissingPartError when the backend cannot run on this machine, saying what to do.
+    """
+    # Imported here so that a process loads the libraries of the one backend it uses: numba, torch or gsplat.
+    chosen = resolve_backend(backend)
+    if chosen == "cuda":
+        from tasks.core.render.cuda import CudaRasterizer
+
+        return CudaRasterizer()
+    if chosen == "reference":
+        from tasks.core.render.reference import ReferenceRasterizer
+
+        return ReferenceRasterizer()
+    from tasks.core.render.cpu import CpuRasterizer
+
+    return CpuRasterizer()
+
+
+def resolve_backend(backend: Backend) -> Literal["cpu", "cuda", "reference"]:
+    """The backend that a request means on this machine; MissingPartError when it asks for what cannot run here."""
+    if backend in ("cpu", "reference"):
+        return backend
+    from tasks.core.render.cuda import why_unavailable
+
+    reason = why_unavailable()
+    if reason is None:
+        return "cuda"
+    if backend == "cuda":
+        raise MissingPartError(f"{reason} Or choose the CPU with train.backend=cpu.")
+    return "cpu"

@@ -1,0 +1,131 @@
+"""gsplat on a CUDA GPU behind our interface: argument mapping and autograd, no mathematics of its own.
+
+Written against gsplat 1.5.3's signatures. It needs an NVIDIA GPU; the parity tests cover it on machines that have one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasks.core.gaussians import Gaussians
+from tasks.core.render.interface import EPS2D, NEAR_PLANE, Gradients, Image
+from tasks.core.scene import Camera
+
+PARAMETERS = tuple(field.name for field in fields(Gaussians))
+
+
+def why_unavailable() -> str | None:
+    """Why gsplat's CUDA kernels cannot run here, as a sentence with the way out; None when they can.
+
+    The first call on a machine without a prebuilt gsplat compiles its kernels, which takes minutes.
+    """
+    if not torch.cuda.is_available():
+        build = (
+            "has no CUDA support" if torch.version.cuda is None else f"finds no usable GPU (CUDA {torch.version.cuda})"
+        )
+        return f"PyTorch {torch.__version__} {build}; install an NVIDIA driver and a CUDA build of PyTorch."
+    try:
+        from gsplat.cuda._backend import _C
+    except (ImportError, OSError, RuntimeError) as error:
+        first_line = str(error).strip().splitlines()[:1]
+        reason = " ".join(first_line)
+        return f"gsplat's CUDA kernels could not be built ({reason}); install the CUDA toolkit (nvcc) and g++."
+    if _C is None:
+        return f"gsplat has no CUDA kernels; install the CUDA toolkit {torch.version.cuda} (nvcc) to build them."
+    return None
+
+
+def rasterize(
+    parameters: dict[str, Tensor],
+    camera: Camera,
+    sh_degree: int,
+    background: Tensor,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The image that the camera sees, differentiable in the parameters.
+
+    Args:
+        parameters: the fields of Gaussians as tensors on the GPU, before activation.
+        camera: pinhole camera.
+        sh_degree: degree to use, at most that of the parameters.
+        background: RGB [3] on the GPU.
+
+    Returns:
+        Image [H, W, 3], and gsplat's `meta`: `means2d` [1, N, 2] and `radii` [1, N, 2] among others.
+    """
+    from gsplat import rasterization
+
+    device = background.device
+    intrinsics = [[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]]
+    images, _, meta = rasterization(
+        means=parameters["means"],
+        quats=parameters["quats"],
+        scales=torch.exp(parameters["log_scales"]),
+        opacities=torch.sigmoid(parameters["raw_opacities"]),
+        colors=torch.cat([parameters["sh0"], parameters["shN"]], dim=1),
+        viewmats=torch.as_tensor(camera.cam_from_world, dtype=torch.float32, device=device)[None],
+        Ks=torch.tensor(intrinsics, dtype=torch.float32, device=device)[None],
+        width=camera.width,
+        height=camera.height,
+        near_plane=NEAR_PLANE,
+        eps2d=EPS2D,
+        sh_degree=sh_degree,
+        packed=False,
+        backgrounds=background[None],
+        rasterize_mode="classic",
+    )
+    return images[0], meta
+
+
+class CudaRasterizer:
+    """gsplat for callers that hold numpy arrays; training uses `rasterize` on tensors that stay on the GPU."""
+
+    name = "cuda"
+
+    def __init__(self) -> None:
+        self._tensors: dict[str, Tensor] | None = None
+        self._image: Tensor | None = None
+
+    def render(
+        self,
+        gaussians: Gaussians,
+        camera: Camera,
+        sh_degree: int | None = None,
+        background: Sequence[float] = (0, 0, 0),
+    ) -> Image:
+        """The image that the camera sees; see `Rasterizer.render`."""
+        with torch.no_grad():
+            return self.forward(gaussians, camera, sh_degree, background)
+
+    def forward(
+        self,
+        gaussians: Gaussians,
+        camera: Camera,
+        sh_degree: int | None = None,
+        background: Sequence[float] = (0, 0, 0),
+    ) -> Image:
+        """As `render`, and remembers what `backward` needs."""
+        degree = gaussians.sh_degree if sh_degree is None else min(sh_degree, gaussians.sh_degree)
+        self._tensors = {
+            name: torch.tensor(getattr(gaussians, name), device="cuda", requires_grad=True) for name in PARAMETERS
+        }
+        color = torch.tensor([float(channel) for channel in background], device="cuda")
+        if len(gaussians) == 0:  # gsplat's kernels refuse empty inputs
+            self._image = color.expand(camera.height, camera.width, 3)
+        else:
+            self._image, _ = rasterize(self._tensors, camera, degree, color)
+        return np.ascontiguousarray(self._image.detach().cpu().numpy(), np.float32)
+
+    def backward(self, d_image: Image) -> Gradients:
+        """Gradients for the last forward's image; see `Rasterizer.backward`."""
+        if self._tensors is None or self._image is None:
+            raise ValueError("backward needs a forward pass before it")
+        if self._image.requires_grad:
+            self._image.backward(torch.as_tensor(d_image, device="cuda"))  # type: ignore[no-untyped-call]
+        gradients = {
+            name: np.zeros(tensor.shape, np.float32) if tensor.grad is None else tensor.grad.cpu().numpy()
+            for name, tensor in self._tensors.items()
+        }
+        return Gradients(**gradients)

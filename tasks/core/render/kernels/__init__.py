@@ -1,0 +1,5 @@
+"""The CPU rasterizer's inner loops, compiled by numba: float32, parallel, no state.
+
+Work is dealt to a fixed number of workers (`prange(workers)`), never to "whoever is free", and every sum over tiles is
+taken in a fixed order: the same input gives the same bytes for any number of threads.
+"""

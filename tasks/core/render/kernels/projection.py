@@ -1,0 +1,168 @@
+# mypy: allow-untyped-defs, allow-untyped-calls
+"""From Gaussians in the world to splats in the image: EWA splatting, doi:10.1109/VISUAL.2001.964490.
+
+The mathematics, a formula a line, stands in `render/reference.py`; here the same, one Gaussian after another.
+"""
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+from tasks.core.render.kernels.constants import (
+    C0,
+    EPS2D,
+    FASTMATH,
+    FOV_MARGIN,
+    HALF,
+    MAX_DET,
+    MIN_ALPHA,
+    NEAR_PLANE,
+    ONE,
+    TWO,
+    ZERO,
+)
+from tasks.core.render.kernels.spherical_harmonics import sh_basis
+
+
+@njit(inline="always")
+def sigmoid(x):
+    """The logistic function."""
+    return ONE / (ONE + math.exp(-x))
+
+
+@njit(inline="always")
+def rotation_entries(w, x, y, z):
+    """The nine entries, row by row, of the rotation matrix of a unit quaternion."""
+    return (
+        ONE - TWO * (y * y + z * z), TWO * (x * y - w * z), TWO * (x * z + w * y),
+        TWO * (x * y + w * z), ONE - TWO * (x * x + z * z), TWO * (y * z - w * x),
+        TWO * (x * z - w * y), TWO * (y * z + w * x), ONE - TWO * (x * x + y * y),
+    )  # fmt: skip
+
+
+@njit(inline="always")
+def jacobian_limits(fx, fy, cx, cy, width, height):
+    """Bounds of x/z and y/z, low and high, at which the Jacobian of the projection is taken."""
+    margin_x, margin_y = FOV_MARGIN * HALF * width / fx, FOV_MARGIN * HALF * height / fy
+    return -cx / fx - margin_x, (width - cx) / fx + margin_x, -cy / fy - margin_y, (height - cy) / fy + margin_y
+
+
+@njit(inline="always")
+def image_covariance(p0, p1, p2, q0, q1, q2):
+    """Covariance xx, xy, yy of a splat in px² and its determinant, from the two rows p, q of J W R S.
+
+    The determinant by Lagrange's identity |p|²|q|² - (p·q)² = |p x q|²: the plain difference loses, for a thin splat,
+    twice the digits in float32.
+    """
+    pp, pq, qq = p0 * p0 + p1 * p1 + p2 * p2, p0 * q0 + p1 * q1 + p2 * q2, q0 * q0 + q1 * q1 + q2 * q2
+    c0, c1, c2 = p1 * q2 - p2 * q1, p2 * q0 - p0 * q2, p0 * q1 - p1 * q0
+    return pp + EPS2D, pq, qq + EPS2D, c0 * c0 + c1 * c1 + c2 * c2 + EPS2D * (pp + qq + EPS2D)
+
+
+@njit(parallel=True, fastmath=FASTMATH, cache=True)
+def project(
+    means, quats, log_scales, raw_opacities, sh0, shN, pose, intrinsics, center, width, height, sh_degree,
+    workers, splats, visible, counts,
+):  # fmt: skip
+    """Fill `splats` rows of the Gaussians that can touch the image, and list them.
+
+    pose [3, 4] cam_from_world; intrinsics fx, fy, cx, cy; center [3] of the camera in the world; width, height float32.
+    Worker w writes the ascending indices of its visible Gaussians into `visible` from its first Gaussian on and their
+    number into counts[w]; `compact` closes the gaps.
+    """
+    n = means.shape[0]
+    fx, fy, cx, cy = intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3]
+    low_x, high_x, low_y, high_y = jacobian_limits(fx, fy, cx, cy, width, height)
+    for worker in prange(workers):
+        basis = np.empty(15, np.float32)
+        first, last = worker * n // workers, (worker + 1) * n // workers
+        found = first
+        for i in range(first, last):
+            mx, my, mz = means[i, 0], means[i, 1], means[i, 2]
+            z = pose[2, 0] * mx + pose[2, 1] * my + pose[2, 2] * mz + pose[2, 3]
+            if not z >= NEAR_PLANE:
+                continue
+            opacity = sigmoid(raw_opacities[i])
+            if not opacity >= MIN_ALPHA:
+                continue
+            x = pose[0, 0] * mx + pose[0, 1] * my + pose[0, 2] * mz + pose[0, 3]
+            y = pose[1, 0] * mx + pose[1, 1] * my + pose[1, 2] * mz + pose[1, 3]
+            rz = ONE / z
+            mean_x, mean_y = fx * x * rz + cx, fy * y * rz + cy
+
+            norm = ONE / math.sqrt(
+                quats[i, 0] * quats[i, 0]
+                + quats[i, 1] * quats[i, 1]
+                + quats[i, 2] * quats[i, 2]
+                + quats[i, 3] * quats[i, 3]
+            )
+            r00, r01, r02, r10, r11, r12, r20, r21, r22 = rotation_entries(
+                quats[i, 0] * norm, quats[i, 1] * norm, quats[i, 2] * norm, quats[i, 3] * norm
+            )
+            sx, sy, sz = math.exp(log_scales[i, 0]), math.exp(log_scales[i, 1]), math.exp(log_scales[i, 2])
+            # Rows of J W, with the Jacobian J taken inside the widened image
+            jx = -fx * rz * min(max(x * rz, low_x), high_x)
+            jy = -fy * rz * min(max(y * rz, low_y), high_y)
+            u0 = fx * rz * pose[0, 0] + jx * pose[2, 0]
+            u1 = fx * rz * pose[0, 1] + jx * pose[2, 1]
+            u2 = fx * rz * pose[0, 2] + jx * pose[2, 2]
+            v0 = fy * rz * pose[1, 0] + jy * pose[2, 0]
+            v1 = fy * rz * pose[1, 1] + jy * pose[2, 1]
+            v2 = fy * rz * pose[1, 2] + jy * pose[2, 2]
+            # J W R S: the covariance is this times its transpose
+            p0, p1, p2 = (
+                (u0 * r00 + u1 * r10 + u2 * r20) * sx,
+                (u0 * r01 + u1 * r11 + u2 * r21) * sy,
+                (u0 * r02 + u1 * r12 + u2 * r22) * sz,
+            )
+            q0, q1, q2 = (
+                (v0 * r00 + v1 * r10 + v2 * r20) * sx,
+                (v0 * r01 + v1 * r11 + v2 * r21) * sy,
+                (v0 * r02 + v1 * r12 + v2 * r22) * sz,
+            )
+            cov_xx, cov_xy, cov_yy, det = image_covariance(p0, p1, p2, q0, q1, q2)
+            if not det < MAX_DET:
+                continue
+            # Beyond this many standard deviations alpha is below MIN_ALPHA
+            reach = math.sqrt(TWO * max(math.log(opacity / MIN_ALPHA), ZERO))
+            half_width, half_height = reach * math.sqrt(cov_xx), reach * math.sqrt(cov_yy)
+            if not (
+                mean_x + half_width > ZERO
+                and mean_x - half_width < width
+                and mean_y + half_height > ZERO
+                and mean_y - half_height < height
+            ):
+                continue
+
+            dx, dy, dz = mx - center[0], my - center[1], mz - center[2]
+            inverse = ONE / math.sqrt(dx * dx + dy * dy + dz * dz)
+            sh_basis(sh_degree, dx * inverse, dy * inverse, dz * inverse, basis)
+            red, green, blue = HALF + C0 * sh0[i, 0, 0], HALF + C0 * sh0[i, 0, 1], HALF + C0 * sh0[i, 0, 2]
+            for k in range((sh_degree + 1) * (sh_degree + 1) - 1):
+                red += basis[k] * shN[i, k, 0]
+                green += basis[k] * shN[i, k, 1]
+                blue += basis[k] * shN[i, k, 2]
+
+            row = splats[i]
+            row[0], row[1] = mean_x, mean_y
+            row[2], row[3], row[4] = cov_yy / det, -cov_xy / det, cov_xx / det
+            row[5] = opacity
+            row[6], row[7], row[8] = max(red, ZERO), max(green, ZERO), max(blue, ZERO)
+            row[9], row[10], row[11] = half_width, half_height, z
+            visible[found] = i
+            found += 1
+        counts[worker] = found - first
+
+
+@njit(cache=True)
+def compact(visible, counts, n):
+    """Move the workers' lists together; returns how many Gaussians are visible."""
+    workers = counts.shape[0]
+    total = counts[0]
+    for worker in range(1, workers):
+        first = worker * n // workers
+        for k in range(counts[worker]):
+            visible[total] = visible[first + k]
+            total += 1
+    return total
