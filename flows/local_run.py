@@ -84,10 +84,12 @@ def _check_apart(source: Path, target: Path) -> None:
 
 def _reconstruct(source: Path, target: Path, options: ReconstructOptions, fresh: bool, console: Console) -> None:
     from flows.terminal import showing_progress
+    from tasks.core.sfm.import_model import is_colmap_model
     from tasks.photos import check_source
     from tasks.publish import check_destination
 
-    check_source(source)
+    if not is_colmap_model(source):
+        check_source(source)
     check_destination(str(target), keep=False)
     console.print("starting Prefect in this process …", style="dim")
     from flows.reconstruct import reconstruct

@@ -6,6 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.core.errors import PhotosError
+from tasks.core.photos.files import offered_photos
 from tasks.core.photos.ingest import ingest
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.photoset import PhotoSet
@@ -22,11 +23,12 @@ VERSION = "1"
 def ingest_photos(source: str, options: PhotosOptions, workspace: str, fresh: bool = False) -> PhotosRef:
     """Validate the photos of a folder or .zip and store them with what EXIF says. Raises PhotosError."""
     path = local_source(source)
+    check_source(path)
     output = run_stage(
         STAGE,
         VERSION,
         workspace=workspace,
-        inputs=[hash_tree(path)],
+        inputs=[source_digest(path)],
         options=options.model_dump(mode="json"),
         compute=lambda folder: ingest(path, folder, options, stage_progress(STAGE)),
         fresh=fresh,
@@ -52,6 +54,20 @@ def local_source(source: str) -> Path:
     if not path.exists():
         raise PhotosError(f"{source} does not exist; give a folder or a .zip of photos.")
     return path.resolve()
+
+
+def check_source(path: Path) -> None:
+    """What can be said about a source without decoding anything. Raises PhotosError."""
+    if path.is_dir():
+        offered_photos(path)
+
+
+def source_digest(path: Path) -> str:
+    """The sha256 over the source's names and bytes. Raises PhotosError for a file that cannot be read."""
+    try:
+        return hash_tree(path)
+    except OSError as error:
+        raise PhotosError(f"{error.filename} cannot be read ({error.strerror}): allow it, or take it away.") from error
 
 
 def capture_name(path: Path) -> str:

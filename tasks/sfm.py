@@ -13,8 +13,7 @@ from tasks.core.scene import Scene
 from tasks.core.sfm.import_model import import_model
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.reconstruct import reconstruct
-from tasks.core.storage import hash_tree
-from tasks.photos import capture_name
+from tasks.photos import capture_name, source_digest
 from tasks.reporting import announce, stage_progress
 from tasks.stage import can_retry, open_output, run_stage
 
@@ -43,7 +42,7 @@ def import_cameras(source: str, image_size: int, workspace: str, fresh: bool = F
     path = Path(source).expanduser().resolve()
     return _scene_stage(
         capture_name(path),
-        inputs=[hash_tree(path)],
+        inputs=[source_digest(path)],
         options={"given": True, "image_size": image_size},
         compute=lambda out: import_model(path, out, image_size, stage_progress(STAGE)),
         workspace=workspace,

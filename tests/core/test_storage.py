@@ -1,0 +1,98 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from tasks.core.errors import DestinationError, StorageError
+from tasks.core.storage import MANIFEST_FILE, Workspace, cache_key, describe_output, hash_tree, verify_output
+
+
+def store(workspace: Workspace, key: str, content: bytes = b"bytes") -> Path:
+    with workspace.new_output("train", key) as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "file").write_bytes(content)
+        manifest = describe_output(folder, "train", {"steps": 3}, "0/1", 1.5)
+        return workspace.commit(folder, "train", key, manifest)
+
+
+def test_an_output_is_found_by_its_key(tmp_path: Path) -> None:
+    workspace = Workspace(str(tmp_path))
+    assert workspace.find("train", "k") is None
+    place = store(workspace, "k")
+    manifest = workspace.find("train", "k")
+    assert manifest is not None
+    assert [file.path for file in manifest.files] == ["sub/file"]
+    assert (place / "sub" / "file").read_bytes() == b"bytes"
+    assert [entry.name for entry in place.parent.iterdir()] == ["k"], "the partial folder is gone"
+
+
+@pytest.mark.parametrize("damage", ["remove", "alter", "truncate", "manifest"])
+def test_a_damaged_output_is_a_miss_and_is_replaced(tmp_path: Path, damage: str) -> None:
+    workspace = Workspace(str(tmp_path))
+    place = store(workspace, "k")
+    file = place / "sub" / "file"
+    if damage == "remove":
+        file.unlink()
+    elif damage == "alter":
+        file.write_bytes(b"BYTES")
+    elif damage == "truncate":
+        file.write_bytes(b"b")
+    else:
+        (place / MANIFEST_FILE).write_text("{}")
+    assert workspace.find("train", "k") is None
+    with pytest.raises(StorageError):
+        verify_output(place)
+    store(workspace, "k")
+    assert verify_output(place).stage == "train"
+
+
+def test_a_failed_computation_leaves_nothing(tmp_path: Path) -> None:
+    def fail_halfway() -> None:
+        with Workspace(str(tmp_path)).new_output("train", "k") as folder:
+            (folder / "half").write_bytes(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway()
+    assert list((tmp_path / "stages" / "train").iterdir()) == []
+
+
+def test_the_first_of_two_equal_outputs_stays(tmp_path: Path) -> None:
+    workspace = Workspace(str(tmp_path))
+    with workspace.new_output("train", "k") as ours:
+        (ours / "file").write_bytes(b"ours")
+        theirs = store(workspace, "k", b"theirs")
+        place = workspace.commit(ours, "train", "k", describe_output(ours, "train", {}, "0/1", 1.0))
+    assert place == theirs
+    assert (place / "sub" / "file").read_bytes() == b"theirs"
+
+
+def test_keys_depend_on_inputs_options_and_version() -> None:
+    base = cache_key(["a"], {"steps": 1}, "1")
+    assert base == cache_key(["a"], {"steps": 1}, "1")
+    others = [
+        cache_key(["b"], {"steps": 1}, "1"),
+        cache_key(["a"], {"steps": 2}, "1"),
+        cache_key(["a"], {"steps": 1}, "2"),
+    ]
+    assert len({base, *others}) == 4
+
+
+def test_a_tree_is_its_names_and_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "sub" / "a.jpg").write_bytes(b"a")
+    assert hash_tree(tmp_path / "one") == hash_tree(tmp_path / "two"), "the folder's own name does not count"
+    (tmp_path / "two" / "sub" / "a.jpg").rename(tmp_path / "two" / "a.jpg")
+    assert hash_tree(tmp_path / "one") != hash_tree(tmp_path / "two")
+
+
+def test_a_root_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DestinationError, match=re.escape("s3://bucket/x is not a local folder")):
+        Workspace("s3://bucket/x")
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(DestinationError, match="cannot be written"),
+        Workspace(str(tmp_path / "file")).new_output("a", "k"),
+    ):
+        pass
