@@ -70,7 +70,8 @@ def run_stage(
         (folder / MEASUREMENTS_FILE).write_text(measured.model_dump_json(indent=1), encoding="utf-8")
         code_version = f"{importlib.metadata.version('spaceport')}/{version}"
         manifest = describe_output(folder, stage, options, code_version, seconds)
-        return _output(store.commit(folder, stage, key, manifest), manifest, cached=False)
+        manifest = store.commit(folder, stage, key, manifest, replace=fresh)
+    return _output(store.output_folder(stage, key), manifest, cached=False)
 
 
 def _output(folder: Path, manifest: Manifest, *, cached: bool) -> StageOutput:

@@ -1,9 +1,15 @@
 """What every test may use, and which tests this machine can run."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tasks.core.settings import Settings, configure_prefect
+
+# Before anything imports Prefect: what the command line does too.
+configure_prefect(Settings.from_environment())
 
 REPOSITORY = Path(__file__).parents[1]
 PHOTO_SETS = REPOSITORY.parent / "shared" / "data"
@@ -35,6 +41,16 @@ def _leave_out(config: pytest.Config, items: list[pytest.Item], marker: str) -> 
 def photo_sets() -> Path:
     """The folder with brighton_beach, fox and sceaux_castle; for tests marked `data`."""
     return PHOTO_SETS
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """One Prefect server with an empty database for all tests that run flows."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    # The default of 30 s is too short for the database's first migration on two busy cores.
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
 
 
 @pytest.fixture

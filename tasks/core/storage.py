@@ -111,22 +111,26 @@ class Workspace:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def commit(self, folder: Path, stage: str, key: str, manifest: Manifest) -> Path:
-        """Write the manifest and move a filled folder to its place.
+    def commit(self, folder: Path, stage: str, key: str, manifest: Manifest, *, replace: bool = False) -> Manifest:
+        """Write the manifest, move a filled folder to its place in one rename, and give the manifest that is there now.
 
-        The move is one rename. When another run got there first with a complete output, theirs stays and ours is
-        dropped: same key, same content.
+        When another run got there first with a complete output, theirs stays and ours is dropped (same key, same
+        content), unless `replace` says that ours shall take its place.
         """
         (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
         place = self.output_folder(stage, key)
-        if place.exists() and self.find(stage, key) is None:
-            shutil.rmtree(place)
+        if place.exists() and (replace or self.find(stage, key) is None):
+            aside = place.with_name(f".{key}.{uuid.uuid4().hex[:8]}.old")
+            place.rename(aside)
+            shutil.rmtree(aside)
         try:
             folder.rename(place)
         except OSError:
-            if self.find(stage, key) is None:
+            theirs = self.find(stage, key)
+            if theirs is None:
                 raise
-        return place
+            return theirs
+        return manifest
 
 
 def describe_output(

@@ -12,7 +12,8 @@ def store(workspace: Workspace, key: str, content: bytes = b"bytes") -> Path:
         (folder / "sub").mkdir()
         (folder / "sub" / "file").write_bytes(content)
         manifest = describe_output(folder, "train", {"steps": 3}, "0/1", 1.5)
-        return workspace.commit(folder, "train", key, manifest)
+        workspace.commit(folder, "train", key, manifest)
+    return workspace.output_folder("train", key)
 
 
 def test_an_output_is_found_by_its_key(tmp_path: Path) -> None:
@@ -62,9 +63,9 @@ def test_the_first_of_two_equal_outputs_stays(tmp_path: Path) -> None:
     with workspace.new_output("train", "k") as ours:
         (ours / "file").write_bytes(b"ours")
         theirs = store(workspace, "k", b"theirs")
-        place = workspace.commit(ours, "train", "k", describe_output(ours, "train", {}, "0/1", 1.0))
-    assert place == theirs
-    assert (place / "sub" / "file").read_bytes() == b"theirs"
+        manifest = workspace.commit(ours, "train", "k", describe_output(ours, "train", {}, "0/1", 1.0))
+    assert manifest == workspace.find("train", "k")
+    assert (theirs / "sub" / "file").read_bytes() == b"theirs"
 
 
 def test_keys_depend_on_inputs_options_and_version() -> None:

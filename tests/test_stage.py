@@ -1,0 +1,87 @@
+"""The frame of all stage tasks: a stage is computed once for the same input, options and version."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from tasks.core.errors import PhotosError, StorageError
+from tasks.stage import StageOutput, open_output, read_measurements, run_stage
+
+
+class Measured(BaseModel):
+    value: int
+
+
+class Stage:
+    """A stage that counts how often it is computed."""
+
+    def __init__(self, workspace: Path) -> None:
+        self.workspace, self.computed = workspace, 0
+
+    def compute(self, folder: Path) -> Measured:
+        self.computed += 1
+        (folder / "result").write_text("result")
+        return Measured(value=self.computed)
+
+    def run(self, *, digest: str = "a", steps: int = 1, version: str = "1", fresh: bool = False) -> StageOutput:
+        return run_stage(
+            "train",
+            version,
+            workspace=str(self.workspace),
+            inputs=[digest],
+            options={"steps": steps},
+            compute=self.compute,
+            fresh=fresh,
+        )
+
+
+def test_the_same_is_computed_once(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    first, second = stage.run(), stage.run()
+    assert stage.computed == 1
+    assert (first.cached, second.cached) == (False, True)
+    assert first.digest == second.digest
+    assert first.seconds is not None
+    assert second.seconds is None
+    assert read_measurements(str(second.folder), Measured).value == 1
+
+
+@pytest.mark.parametrize("change", [{"digest": "b"}, {"steps": 2}, {"version": "2"}])
+def test_another_input_option_or_version_is_computed(tmp_path: Path, change: dict[str, object]) -> None:
+    stage = Stage(tmp_path)
+    stage.run()
+    assert not stage.run(**change).cached  # type: ignore[arg-type]
+    assert stage.computed == 2
+
+
+def test_fresh_computes_anew(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.run()
+    again = stage.run(fresh=True)
+    assert not again.cached
+    assert stage.computed == 2
+    assert read_measurements(str(again.folder), Measured).value == 2, "the new output took the old one's place"
+    assert open_output(str(again.folder)) == again.folder
+
+
+def test_a_damaged_output_is_computed_anew(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    output = stage.run()
+    (output.folder / "result").write_text("RESULT")
+    with pytest.raises(StorageError, match="missing or altered"):
+        open_output(str(output.folder))
+    assert not stage.run().cached
+    assert open_output(str(output.folder)) == output.folder
+
+
+def test_a_failed_stage_stores_nothing_and_keeps_what_was_there(tmp_path: Path) -> None:
+    def fail(folder: Path) -> Measured:
+        (folder / "half").write_text("half")
+        raise PhotosError("no")
+
+    stage = Stage(tmp_path)
+    kept = stage.run()
+    with pytest.raises(PhotosError):
+        run_stage("train", "1", workspace=str(tmp_path), inputs=["x"], options={}, compute=fail)
+    assert [entry.name for entry in (tmp_path / "stages" / "train").iterdir()] == [kept.folder.name]
