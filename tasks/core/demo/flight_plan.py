@@ -1,0 +1,105 @@
+"""The flight: two orbits and a small nadir grid over the hamlet, flown with a real drone's drift."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field
+
+from tasks.core.option_model import OptionModel
+from tasks.core.scene import Camera
+from tasks.core.transforms import Float64, rigid
+
+FOCAL_35MM_EQUIVALENT = 24  # of the usual drone; 36 mm of film are as wide as the image: 73.7° across
+GPS_NOISE_M = 0.3  # standard deviation per axis
+
+
+class DemoOptions(OptionModel):
+    """The demo flight."""
+
+    photos: int = Field(36, ge=8, le=200, title="Photos", description="How many photos the drone takes.")
+    width: int = Field(1152, ge=240, le=4000, title="Width", description="Width of a photo in pixels.")
+    height: int = Field(864, ge=180, le=3000, title="Height", description="Height of a photo in pixels.")
+    seed: int = Field(
+        0, ge=0, le=2**31 - 1, title="Seed", description="Changes the drone's drift and the error of its GPS; not the place."
+    )
+
+
+@dataclass(frozen=True)
+class Leg:
+    """Photos on a circle (or, with radius 0, on a grid) at one height, looking at one spot or straight down."""
+
+    photos: int
+    radius_m: float
+    height_m: float
+    first_angle_deg: float
+
+
+def legs(photos: int) -> tuple[Leg, ...]:
+    """How the photos are shared out.
+
+    Neighbours on an orbit stay within 30° of one another, beyond which SIFT loses them: the low orbit needs 12 photos, so
+    a short flight has the high one and the grid only.
+    """
+    low = round(0.42 * photos) if photos >= 28 else 0
+    high = round(0.33 * photos) if low else round(0.67 * photos)
+    return Leg(low, 39.0, 27.0, 0.0), Leg(high, 25.0, 38.0, 11.0), Leg(photos - low - high, 0.0, 44.0, 0.0)
+
+
+def look_at(center: Float64, target: Float64, roll_deg: float) -> Float64:
+    """cam_from_world [4, 4] of a camera at `center` that looks at `target`; up is +z, or North when it looks down."""
+    forward = (target - center) / np.linalg.norm(target - center)
+    up = np.array([0.0, 0.0, 1.0]) if abs(forward[2]) < 0.98 else np.array([0.0, 1.0, 0.0])
+    right = np.cross(forward, up)
+    right /= np.linalg.norm(right)
+    down = np.cross(forward, right)
+    cos, sin = math.cos(math.radians(roll_deg)), math.sin(math.radians(roll_deg))
+    rotation = np.stack([cos * right + sin * down, cos * down - sin * right, forward])
+    return rigid(rotation, -rotation @ center)
+
+
+def _grid(photos: int) -> list[tuple[float, float]]:
+    """Positions of a lawnmower flight: rows of about equal length, every second one backwards."""
+    if photos == 0:
+        return []
+    rows = max(1, round(math.sqrt(photos / 1.6)))
+    counts = [photos // rows + (row < photos % rows) for row in range(rows)]
+    spots = []
+    for row, count in enumerate(counts):
+        xs = (np.arange(count) - (count - 1) / 2) * min(13.0, 40.0 / count)
+        spots += [(float(x), (row - (rows - 1) / 2) * 15.0) for x in (xs if row % 2 == 0 else xs[::-1])]
+    return spots
+
+
+def plan(options: DemoOptions) -> tuple[tuple[Camera, ...], Float64]:
+    """Cameras in flight order, ENU metres around the origin, and the positions that GPS reports [photos, 3]."""
+    generator = np.random.default_rng(options.seed)
+    poses = []
+    for leg in legs(options.photos):
+        for number, (x, y) in enumerate(_grid(leg.photos) if leg.radius_m == 0 else [(0.0, 0.0)] * leg.photos):
+            if leg.radius_m:
+                angle = math.radians(leg.first_angle_deg + 360 * number / leg.photos)
+                center = np.array([leg.radius_m * math.cos(angle), leg.radius_m * math.sin(angle), leg.height_m])
+                target = np.array([0.10 * center[0], 0.10 * center[1], 1.0])
+            else:
+                center = np.array([x, y, leg.height_m])
+                target = np.array([x, y, 0.0])
+            center = center + generator.normal(0, [0.7, 0.7, 0.4])  # wind
+            target = target + generator.normal(0, [0.9, 0.9, 0.3])  # the gimbal
+            poses.append(look_at(center, target, generator.normal(0, 0.4)))
+    focal = FOCAL_35MM_EQUIVALENT / 36 * max(options.width, options.height)
+    cameras = tuple(
+        Camera(
+            f"DEMO_{number:04d}.JPG",
+            options.width,
+            options.height,
+            focal,
+            focal,
+            options.width / 2,
+            options.height / 2,
+            pose,
+        )
+        for number, pose in enumerate(poses, start=1)
+    )
+    centers = np.stack([camera.center for camera in cameras])
+    return cameras, centers + generator.normal(0, GPS_NOISE_M, centers.shape)

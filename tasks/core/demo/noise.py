@@ -1,0 +1,83 @@
+"""Procedural texture kernels: value noise and edges, filtered to the size of a pixel.
+
+Everything is anchored in the world, so that two photos of the same spot show the same detail, and everything finer
+than a pixel's footprint fades to its mean, so that nothing flickers from one photo to the next.
+"""
+
+import math
+
+from numba import njit
+
+
+@njit(cache=True, inline="never")
+def hash01(i: int, j: int, seed: int) -> float:
+    """A value in [0, 1) that belongs to an integer cell."""
+    h = (i * 374761393 + j * 668265263 + seed * 2147483647 + 974634777) & 0xFFFFFFFF
+    h = ((h ^ (h >> 13)) * 1274126177) & 0xFFFFFFFF
+    h = ((h ^ (h >> 15)) * 668265263) & 0xFFFFFFFF
+    return float(h ^ (h >> 16)) * 2.3283064365386963e-10
+
+
+@njit(cache=True)
+def noise2(x: float, y: float, seed: int) -> float:
+    """Value noise in [0, 1) with lattice constant 1."""
+    i, j = math.floor(x), math.floor(y)
+    u, v = x - i, y - j
+    u, v = u * u * (3 - 2 * u), v * v * (3 - 2 * v)
+    i, j = int(i), int(j)
+    low = hash01(i, j, seed) * (1 - u) + hash01(i + 1, j, seed) * u
+    high = hash01(i, j + 1, seed) * (1 - u) + hash01(i + 1, j + 1, seed) * u
+    return low * (1 - v) + high * v
+
+
+@njit(cache=True)
+def noise3(x: float, y: float, z: float, seed: int) -> float:
+    """Value noise in [0, 1) in space, lattice constant 1."""
+    k = math.floor(z)
+    w = z - k
+    w = w * w * (3 - 2 * w)
+    layer = seed + 131 * int(k)
+    return noise2(x, y, layer) * (1 - w) + noise2(x, y, layer + 131) * w
+
+
+@njit(cache=True)
+def fractal2(x: float, y: float, wavelength_m: float, octaves: int, gain: float, footprint_m: float, seed: int) -> float:
+    """Octaves of value noise about 0, from `wavelength_m` down by halves; those below ~3 footprints fade away."""
+    total, amplitude = 0.0, 1.0
+    for octave in range(octaves):
+        fade = wavelength_m / footprint_m * 0.5 - 1.0  # 0 at two pixels a wave, 1 at four
+        if fade <= 0:
+            break
+        total += amplitude * min(fade, 1.0) * (noise2(x / wavelength_m, y / wavelength_m, seed + octave) - 0.5)
+        wavelength_m *= 0.5
+        amplitude *= gain
+    return 2 * total
+
+
+@njit(cache=True)
+def ramp(low: float, high: float, value: float) -> float:
+    """Smooth step from 0 at `low` to 1 at `high`."""
+    x = min(max((value - low) / (high - low), 0.0), 1.0)
+    return x * x * (3 - 2 * x)
+
+
+@njit(cache=True)
+def band(value: float, half_width_m: float, footprint_m: float) -> float:
+    """Share of a pixel that a band |value| < half_width covers: an antialiased line or rectangle side."""
+    return min(max((half_width_m - abs(value)) / footprint_m + 0.5, 0.0), 1.0)
+
+
+@njit(cache=True)
+def joint(value: float, period_m: float, width_m: float, footprint_m: float) -> float:
+    """Share of a pixel that joints take which repeat every `period_m`, filtered: far away their mean remains."""
+    inside = value - period_m * math.floor(value / period_m)
+    distance = min(inside, period_m - inside)
+    sharp = min(max((width_m / 2 - distance) / footprint_m + 0.5, 0.0), 1.0)
+    known = ramp(1.5, 3.0, period_m / footprint_m)
+    return sharp * known + (width_m / period_m) * (1 - known)
+
+
+@njit(cache=True)
+def resolved(size_m: float, footprint_m: float) -> float:
+    """1 for things of four pixels and more, 0 for two and less."""
+    return min(max(size_m / footprint_m * 0.5 - 1.0, 0.0), 1.0)

@@ -1,0 +1,142 @@
+"""The place as arrays that compiled kernels read: a map of the ground, primitives, and a grid that finds them."""
+
+import math
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.core.demo import objects, place
+from tasks.core.transforms import Float64
+
+# The ground map: a square of MAP_SIZE samples around the origin, MAP_STEP metres apart, channels below.
+MAP_STEP, MAP_SIZE = 0.5, 720
+HEIGHT, SLOPE_X, SLOPE_Y, LANE, YARD, WATER, OPENNESS, FIELD = range(8)  # FIELD .. FIELD + len(FIELDS) - 1
+CELL_M, CELLS = 2.0, 180  # the grid over the same square that finds primitives
+
+
+class World(NamedTuple):
+    """Everything a ray needs to know."""
+
+    ground: NDArray[np.float32]  # [MAP_SIZE, MAP_SIZE, channels], row = y, column = x
+    fields: Float64  # [F, 4] cos, sin of the rows' direction, row spacing, crop
+    kinds: NDArray[np.int64]  # [P] shape
+    materials: NDArray[np.int64]  # [P]
+    shapes: Float64  # [P, 11] x, y, z, cos, sin of yaw, three half sizes, style, seed, top z
+    cell_starts: NDArray[np.int64]  # [CELLS² + 1] into cell_items, row = y
+    cell_items: NDArray[np.int64]
+    cell_tops: Float64  # [CELLS²] greatest height of what stands in the cell
+    sun: Float64  # [3] unit vector
+
+
+def _hills(x: Float64, y: Float64) -> Float64:
+    """Height of the land in metres; slopes stay below 0.2, which the ray caster relies on."""
+    near = 0.9 * np.sin(x / 19 + 0.6) * np.cos(y / 23) + 0.5 * np.sin((x + 1.7 * y) / 31) + 0.25 * np.sin(x / 8 - y / 9)
+    far = np.clip(np.hypot(x, y) / 60 - 0.7, 0, 2) * (1.6 * np.sin(x / 27 + 2) + 1.8 * np.cos(y / 29 + 0.4) + 1.5)
+    return np.asarray(near + far)
+
+
+def _pond_distance(x: Float64, y: Float64) -> Float64:
+    """Signed distance to the shore, about metres, negative in the water."""
+    px, py, a, b = place.POND
+    angle = np.arctan2((y - py) / b, (x - px) / a)
+    shore = 1 + 0.10 * np.sin(3 * angle + 0.7) + 0.06 * np.sin(5 * angle)
+    return np.asarray((np.hypot((x - px) / a, (y - py) / b) - shore) * min(a, b))
+
+
+def _segment_distance(x: Float64, y: Float64, ax: float, ay: float, bx: float, by: float) -> Float64:
+    along = np.clip(((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / ((bx - ax) ** 2 + (by - ay) ** 2), 0, 1)
+    return np.asarray(np.hypot(x - ax - along * (bx - ax), y - ay - along * (by - ay)))
+
+
+def _height(x: Float64, y: Float64) -> tuple[Float64, Float64]:
+    """Height of the surface (ground or water), and the depth of the water below it (negative on land)."""
+    px, py, *_ = place.POND
+    shore = _pond_distance(x, y)
+    level = float(_hills(np.array(px), np.array(py))) - place.POND_LEVEL_BELOW
+    blend = 1 / (1 + np.exp(-(shore - 4.5) / 1.3))
+    bank = level + np.clip(0.18 * shore, -1.2, 0.8)
+    land = blend * _hills(x, y) + (1 - blend) * bank
+    return np.maximum(land, np.where(shore < 0, level, -np.inf)), np.where(shore < 6, level - land, -1.0)
+
+
+def ground_height(x: float, y: float) -> float:
+    """Height of the surface at one place, metres."""
+    return float(_height(np.array(x), np.array(y))[0])
+
+
+def _ground_map(shapes: Float64) -> NDArray[np.float32]:
+    axis = (np.arange(MAP_SIZE) - (MAP_SIZE - 1) / 2) * MAP_STEP
+    x, y = np.meshgrid(axis, axis)
+    height, water = _height(x, y)
+    slope_y, slope_x = np.gradient(height, MAP_STEP)
+    swing = place.LANE_Y + place.LANE_SWING * np.sin(x / place.LANE_LENGTH)
+    steepness = place.LANE_SWING / place.LANE_LENGTH * np.cos(x / place.LANE_LENGTH)
+    lane = np.abs(y - swing) / np.hypot(1, steepness)  # distance to the centre line
+    yard = np.min(
+        [_segment_distance(x, y, *drive[:4]) - drive[4] for drive in place.DRIVES]
+        + [np.hypot(x - yx, y - yy) - radius for yx, yy, radius in place.YARDS],
+        axis=0,
+    )
+    channels = [height, slope_x, slope_y, lane, yard, water, _openness(x, y, shapes)]
+    for field in place.FIELDS:
+        cos, sin = math.cos(math.radians(field.yaw_deg)), math.sin(math.radians(field.yaw_deg))
+        along, across = cos * (x - field.x) + sin * (y - field.y), cos * (y - field.y) - sin * (x - field.x)
+        channels.append(np.maximum(np.abs(along) - field.length / 2, np.abs(across) - field.width / 2))
+    return np.stack(channels, axis=-1).astype(np.float32)
+
+
+def _openness(x: Float64, y: Float64, shapes: Float64) -> Float64:
+    """Share of the sky that the ground sees, 0..1: every primitive takes some of it from the ground around its foot."""
+    hidden = np.zeros_like(x)
+    for px, py, _, cos, sin, a, b, c, *_ in shapes:
+        reach = 0.5 + 0.6 * c
+        column = slice(*np.searchsorted(x[0], [px - a - b - 2 * reach, px + a + b + 2 * reach]))
+        row = slice(*np.searchsorted(y[:, 0], [py - a - b - 2 * reach, py + a + b + 2 * reach]))
+        dx, dy = x[row, column] - px, y[row, column] - py
+        outside = np.hypot(
+            np.maximum(np.abs(cos * dx + sin * dy) - a, 0), np.maximum(np.abs(cos * dy - sin * dx) - b, 0)
+        )
+        hidden[row, column] += 0.55 * min(c, 1.0) * np.exp(-((outside / reach) ** 2) * 2)
+    return np.asarray(1 / (1 + hidden))
+
+
+def _grid(shapes: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64], Float64]:
+    """Lists of the primitives that touch each cell, [CELLS² + 1] starts and the items, and the cells' tops."""
+    cells: list[list[int]] = [[] for _ in range(CELLS * CELLS)]
+    tops = np.full(CELLS * CELLS, -np.inf)
+    for index, (x, y, _, cos, sin, a, b, _, _, _, top) in enumerate(shapes):
+        reach_x, reach_y = abs(cos) * a + abs(sin) * b, abs(sin) * a + abs(cos) * b
+        first_column, last_column = (int((v + CELLS * CELL_M / 2) // CELL_M) for v in (x - reach_x, x + reach_x))
+        first_row, last_row = (int((v + CELLS * CELL_M / 2) // CELL_M) for v in (y - reach_y, y + reach_y))
+        for row in range(first_row, last_row + 1):
+            for column in range(first_column, last_column + 1):
+                cells[row * CELLS + column].append(index)
+                tops[row * CELLS + column] = max(tops[row * CELLS + column], top)
+    starts = np.concatenate([[0], np.cumsum([len(items) for items in cells])])
+    return starts.astype(np.int64), np.array([item for items in cells for item in items], np.int64), tops
+
+
+@cache
+def build_world() -> World:
+    """The place, ready for the ray caster."""
+    kinds, materials, shapes = objects.primitives(ground_height)
+    starts, items, tops = _grid(shapes)
+    sun = np.array(place.SUN)
+    return World(
+        ground=_ground_map(shapes),
+        fields=np.array(
+            [
+                [math.cos(math.radians(f.yaw_deg)), math.sin(math.radians(f.yaw_deg)), f.row_spacing, f.crop]
+                for f in place.FIELDS
+            ]
+        ),
+        kinds=kinds,
+        materials=materials,
+        shapes=shapes,
+        cell_starts=starts,
+        cell_items=items,
+        cell_tops=tops,
+        sun=sun / np.linalg.norm(sun),
+    )
