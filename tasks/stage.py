@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from prefect.client.schemas.objects import State
 from pydantic import BaseModel, JsonValue
 
 from tasks.core.errors import SpaceportError
@@ -101,16 +102,13 @@ def read_measurements(uri: str, kind: type[Measured]) -> Measured:
     return kind.model_validate_json((Path(uri) / MEASUREMENTS_FILE).read_bytes())
 
 
-def can_retry(_task: object, _task_run: object, state: object) -> bool:
+def can_retry(_task: object, _task_run: object, state: State[object]) -> bool:
     """Prefect's retry condition: only errors that say that a retry can help, and errors that are none of ours."""
-    from prefect.states import State
-
-    assert isinstance(state, State)
     try:
         state.result()
     except SpaceportError as error:
         return error.retryable
-    except (OSError, ConnectionError, TimeoutError):
+    except OSError:  # network and disk
         return True
     except Exception:  # noqa: BLE001 - whatever else failed, doing it again gives the same
         return False

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from tasks.core.errors import DestinationError
+
 DEFAULT_WORKSPACE = "spaceport-data"
 
 
@@ -30,7 +32,8 @@ class Settings(BaseModel):
 def configure_prefect(settings: Settings, environment: MutableMapping[str, str] = os.environ) -> None:
     """Make Prefect run inside this process, quietly; to be called before `prefect` is imported.
 
-    Whoever sets a `PREFECT_…` variable keeps it: with `PREFECT_API_URL` the run appears on that server instead.
+    Whoever sets a `PREFECT_…` variable keeps it: with `PREFECT_API_URL` the run appears on that server instead. Raises
+    DestinationError when the state folder cannot be made.
     """
     defaults = {
         "PREFECT_HOME": str(settings.home / "prefect"),
@@ -46,3 +49,10 @@ def configure_prefect(settings: Settings, environment: MutableMapping[str, str] 
     }
     for name, value in defaults.items():
         environment.setdefault(name, value)
+    home = Path(environment["PREFECT_HOME"])
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DestinationError(
+            f"The state folder {home} cannot be written ({error.strerror}); name another one with SPACEPORT_HOME."
+        ) from error
