@@ -4,19 +4,24 @@ import time
 from pathlib import Path
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from tasks.compress import compress_gaussians
 from tasks.core.options import ReconstructOptions
 from tasks.core.refs import Publication
 from tasks.core.settings import Settings
 from tasks.core.sfm.import_model import is_colmap_model
-from tasks.photos import ingest_photos
+from tasks.photos import capture_name, ingest_photos
 from tasks.publish import publish_splat
 from tasks.sfm import find_cameras, import_cameras
 from tasks.train import train_gaussians
 
 
-@flow(name="reconstruct", flow_run_name="{photos}", validate_parameters=True)
+def _run_name() -> str:
+    return capture_name(Path(flow_run.parameters["photos"]))
+
+
+@flow(name="reconstruct", flow_run_name=_run_name)
 def reconstruct(
     photos: str,
     destination: str,

@@ -1,0 +1,45 @@
+"""Progress on the terminal."""
+
+import io
+
+from rich.console import Console
+
+from flows.terminal import showing_progress
+from tasks.core.progress import Progress
+from tasks.reporting import stage_progress
+
+
+def shown(*, terminal: bool) -> str:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=100)
+    with showing_progress(console):
+        report = stage_progress("sfm")
+        report(Progress(0, 0, "starting"))
+        for done in range(101):
+            report(Progress(done, 100, f"pair {done}"))
+    return stream.getvalue()
+
+
+def test_plain_lines_are_few_and_have_no_control_codes() -> None:
+    lines = shown(terminal=False).splitlines()
+    assert len(lines) == 2, "the first report and the last; those between come faster than the interval"
+    assert lines[0].startswith("sfm")
+    assert "starting" in lines[0]
+    assert "100%" in lines[1]
+    assert "pair 100" in lines[1]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_a_terminal_gets_a_bar_that_ends_full() -> None:
+    output = shown(terminal=True)
+    assert "\x1b" in output
+    assert "100%" in output
+    assert "pair 100" in output
+
+
+def test_nobody_listens_after_the_block() -> None:
+    stream = io.StringIO()
+    with showing_progress(Console(file=stream)):
+        pass
+    stage_progress("sfm")(Progress(1, 2))
+    assert stream.getvalue() == ""
