@@ -1,4 +1,4 @@
-"""Compiles this stage's numba kernels, so that set-up pays for it and not the first user."""
+"""Every numba kernel of this stage on a little data, which compiles it."""
 
 import tempfile
 from pathlib import Path
@@ -10,7 +10,7 @@ from tasks.core.sog.options import CompressOptions
 from tasks.core.sog.writer import write_sog
 
 
-def compile_kernels() -> None:
+def run_every_kernel() -> None:
     """Run every kernel once on a little data; numba keeps the result on disk."""
     rng = np.random.default_rng(0)
     n = 1200  # more than the smallest palette, so that k-means runs

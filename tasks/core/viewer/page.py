@@ -1,0 +1,106 @@
+"""One self-contained page: viewer and splat in a single index.html that opens by double-click, without a network."""
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+from scipy.spatial.transform import Rotation
+
+from tasks.core.errors import MissingPartError
+from tasks.core.transforms import Float64
+from tasks.core.viewer.view import ViewerSettings, start_view
+
+__all__ = ["ViewerSettings", "start_view", "viewer_version", "write_page"]
+
+_HERE = Path(__file__).parent
+_PACKAGE = _HERE / "npm" / "node_modules" / "@playcanvas" / "supersplat-viewer"
+_FOV_RANGE_DEG = (10.0, 120.0)  # what the viewer's settings accept
+_EXPORT = "export { createViewer };"  # the line of the bundle that the start script relies on
+
+
+def viewer_version() -> str:
+    """Version of the installed viewer package; MissingPartError when it is absent."""
+    return str(json.loads(_package_file("package.json"))["version"])
+
+
+def write_page(sog: Path, target: Path, settings: ViewerSettings) -> None:
+    """Write a page that shows `sog` from the start view, with a link to report.html beside it.
+
+    The file holds everything; its content security policy keeps the browser from asking any other host. Query
+    parameters: `noui` leaves only the picture, `webgpu` draws with WebGPU where the browser has it.
+
+    Raises MissingPartError when the viewer package is not installed or not the pinned one.
+    """
+    bundle = _package_file("public/index.js")
+    if _EXPORT not in bundle or "<!--" in bundle:
+        raise MissingPartError(
+            f"supersplat-viewer {viewer_version()} is not the version this program was written for; run `make setup`."
+        )
+    bundle = bundle.replace("//# sourceMappingURL=index.js.map", "").replace("</script", "<\\/script")
+    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True)
+    page = environment.get_template("page.html.j2").render(
+        title=settings.title,
+        version=viewer_version(),
+        license=_package_file("LICENSE").replace("--", "- -"),
+        css=Markup(_package_file("public/index.css")),
+        viewer=Markup(bundle),
+        start=Markup((_HERE / "start.js").read_text(encoding="utf-8")),
+        settings=_for_script(_start_data(settings)),
+        sog=base64.b64encode(sog.read_bytes()).decode(),
+    )
+    target.write_text(page, encoding="utf-8")
+
+
+def _package_file(name: str) -> str:
+    try:
+        return (_PACKAGE / name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise MissingPartError(
+            "The viewer package is not installed; run `make setup` (or `npm ci --prefix tasks/core/viewer/npm`)."
+        ) from error
+
+
+def _for_script(data: object) -> Markup:
+    """JSON that no HTML parser can take for the end of its script element."""
+    return Markup(json.dumps(data).replace("<", "\\u003c"))
+
+
+def _start_data(view: ViewerSettings) -> dict[str, object]:
+    """The viewer's own settings (format version 2) and the rotation of the splat, xyzw."""
+    viewer_from_scene = _y_up_from_scene(view.up)
+    pose = {
+        "position": (viewer_from_scene @ view.camera.center).tolist(),
+        "target": (viewer_from_scene @ view.target).tolist(),
+        "fov": float(np.clip(view.fov_deg, *_FOV_RANGE_DEG)),
+    }
+    settings = {
+        "version": 2,
+        "tonemapping": "none",
+        "highPrecisionRendering": False,
+        "background": {"color": [0, 0, 0]},  # the background that training assumes
+        "postEffectSettings": {
+            "sharpness": {"enabled": False, "amount": 0},
+            "bloom": {"enabled": False, "intensity": 0.1, "blurLevel": 2},
+            "grading": {"enabled": False, "brightness": 1, "contrast": 1, "saturation": 1, "tint": [1, 1, 1]},
+            "vignette": {"enabled": False, "intensity": 0.5, "inner": 0.3, "outer": 0.75, "curvature": 1},
+            "fringing": {"enabled": False, "intensity": 0.5},
+        },
+        "animTracks": [],
+        "cameras": [{"initial": pose}],
+        "annotations": [],
+        "startMode": "default",
+    }
+    return {"settings": settings, "rotation": Rotation.from_matrix(viewer_from_scene).as_quat().tolist()}
+
+
+def _y_up_from_scene(up: Float64) -> Float64:
+    """The rotation [3, 3] that turns `up` [3], a unit vector, to +y; for +z it is a quarter turn about x."""
+    z_up_from_scene = np.diag([1.0, -1.0, -1.0])  # for the one direction that has no shortest turn
+    if up[2] > -1 + 1e-9:  # the shortest turn of up to +z, Rodrigues: v = up × z, R = I + [v] + [v]²/(1 + cos)
+        x, y, z = up
+        cross = np.array([[0, 0, -x], [0, 0, -y], [x, y, 0]])
+        z_up_from_scene = np.eye(3) + cross + cross @ cross / (1 + z)
+    return np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]) @ z_up_from_scene

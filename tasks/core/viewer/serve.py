@@ -1,0 +1,45 @@
+"""A result's folder over http, on this machine only."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from tasks.core.errors import InputError
+
+HOST = "127.0.0.1"
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    extensions_map = {**SimpleHTTPRequestHandler.extensions_map, ".sog": "application/octet-stream"}  # noqa: RUF012
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "no-store")  # the next run writes the same names
+        super().end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Quiet: what is shown is up to the caller."""
+
+
+@contextmanager
+def serve(folder: Path, port: int) -> Iterator[str]:
+    """Serve `folder` on 127.0.0.1 while the context lasts; gives the page's URL. Port 0 takes a free one.
+
+    Raises InputError when the folder holds no page or the port is taken.
+    """
+    if not (folder / "index.html").is_file():
+        raise InputError(f"{folder} holds no index.html; name the folder that `spaceport run --out` filled.")
+    try:
+        server = ThreadingHTTPServer((HOST, port), partial(_Handler, directory=str(folder)))
+    except OSError as error:
+        raise InputError(f"Port {port} cannot be used ({error.strerror}); name another one, or 0 for any.") from error
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://{HOST}:{server.server_address[1]}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

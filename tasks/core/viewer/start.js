@@ -1,0 +1,44 @@
+{
+    // Runs in the module of the viewer's bundle, so createViewer is in scope.
+    const element = (id) => document.getElementById(id);
+    const { settings, rotation } = JSON.parse(element('settings').textContent);
+
+    // A blob and not a data URL: Firefox refuses data URLs above 32 MB.
+    const base64 = element('sog').textContent;
+    element('sog').remove();
+    const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+    const contentUrl = URL.createObjectURL(new Blob([bytes], { type: 'application/octet-stream' }));
+
+    const parameters = new URL(location.href).searchParams;
+    if (parameters.has('noui')) {
+        element('about').remove();
+    }
+    const complain = (error) => {
+        const message = document.createElement('p');
+        message.id = 'trouble';
+        message.textContent = `The splat cannot be drawn: ${error?.message ?? error}`;
+        document.body.append(message);
+        throw error;
+    };
+
+    createViewer({
+        container: document.body,
+        settings,
+        contentUrl,
+        contentFilename: 'scene.sog',
+        ui: !parameters.has('noui'),
+        noanim: parameters.has('noanim'),
+        renderer: parameters.has('webgpu') ? 'webgpu' : 'webgl'
+    }).then((viewer) => {
+        // The viewer's world is y-up and it turns every splat by its own default; the scene's up is put there instead.
+        const orient = (entity) => entity.name === 'gsplat' && entity.setLocalRotation(...rotation);
+        viewer.app.root.children.forEach(orient);
+        viewer.app.root.on('childinsert', orient);
+        // Start still, at the first view, in orbit mode; the viewer would circle or fly on its own.
+        const begin = () => {
+            viewer.resetCamera();
+            window.spaceportViewer = viewer;
+        };
+        viewer.state.loaded ? begin() : viewer.events.once('loaded:changed', begin);
+    }).catch(complain);
+}

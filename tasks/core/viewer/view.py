@@ -1,0 +1,88 @@
+"""Where the page looks from when it opens."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.core.scene import Camera, Scene
+from tasks.core.transforms import Float64, rigid
+
+# A viewer's orbit camera has no heading when it looks straight down, so nadir photos are tilted by at least this much.
+MIN_TILT_DEG = 15.0
+_AIM_WEIGHT = 1 / 45.0  # 45° off the subject weighs as much as standing at the rim of the capture
+
+
+@dataclass(frozen=True)
+class ViewerSettings:
+    """What the page shows first, in scene coordinates."""
+
+    title: str
+    camera: Camera  # level, principal point in the middle: what a viewer can show, for a preview of the same view
+    target: Float64  # [3] point on the camera's axis that the view orbits about
+    up: Float64  # [3] unit vector that points to the sky
+
+    @property
+    def fov_deg(self) -> float:
+        """Field of view of the image's longer side, in degrees: what the viewer's setting means."""
+        camera = self.camera
+        half = max(camera.width / camera.fx, camera.height / camera.fy) / 2
+        return float(np.degrees(2 * np.arctan(half)))
+
+
+def start_view(scene: Scene, title: str) -> ViewerSettings:
+    """The registered camera nearest to the middle of the capture that looks at the subject, made level.
+
+    The subject is the median of the sparse points. A camera that looks nearly straight down is moved about its
+    target until it is tilted by MIN_TILT_DEG, keeping what was up in the photo up.
+    """
+    centers = np.stack([camera.center for camera in scene.cameras])
+    subject = np.median(scene.points.xyz, axis=0)
+    to_subject = subject - centers
+    distances = np.maximum(np.linalg.norm(to_subject, axis=1), 1e-9)
+    forwards = np.stack([camera.forward for camera in scene.cameras])
+    aim_deg = np.degrees(np.arccos(np.clip((forwards * to_subject).sum(axis=1) / distances, -1, 1)))
+    offset = np.linalg.norm(centers - np.median(centers, axis=0), axis=1) / max(scene.extent / 2, 1e-9)
+    chosen = scene.cameras[int(np.argmin(offset + aim_deg * _AIM_WEIGHT))]
+    target = chosen.center + _median_depth(scene, chosen) * chosen.forward
+    return ViewerSettings(title, _level(chosen, target, scene.up), target, scene.up)
+
+
+def _median_depth(scene: Scene, camera: Camera) -> float:
+    """Median depth of the sparse points inside the camera's image, else of all that lie before it."""
+    in_camera = scene.points.xyz @ camera.cam_from_world[:3, :3].T + camera.cam_from_world[:3, 3]
+    depth = in_camera[:, 2]
+    before = depth > 1e-6
+    safe = np.where(before, depth, 1.0)
+    x, y = camera.fx * in_camera[:, 0] / safe + camera.cx, camera.fy * in_camera[:, 1] / safe + camera.cy
+    inside = before & (x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height)
+    chosen = inside if inside.any() else before
+    if not chosen.any():  # a camera that sees none of the points: stay at the scale of the capture
+        return max(scene.extent, 1e-3)
+    return float(np.median(depth[chosen]))
+
+
+def _level(camera: Camera, target: Float64, up: Float64) -> Camera:
+    """The camera without roll, looking at target from the same distance, tilted by at least MIN_TILT_DEG."""
+    forward = camera.forward
+    distance = float(np.linalg.norm(target - camera.center))
+    tilt = np.radians(MIN_TILT_DEG)
+    upright = float(forward @ up)
+    if abs(upright) > np.cos(tilt):
+        heading = -np.sign(upright) * camera.up  # what was up in the photo lies ahead when looking down
+        heading = heading - (heading @ up) * up
+        heading = heading / np.linalg.norm(heading)
+        forward = np.cos(tilt) * np.sign(upright) * up + np.sin(tilt) * heading
+    right = np.cross(forward, up)
+    right /= np.linalg.norm(right)
+    rotation = np.stack([right, np.cross(forward, right), forward])
+    center = target - distance * forward
+    return Camera(
+        camera.name,
+        camera.width,
+        camera.height,
+        camera.fx,
+        camera.fy,
+        camera.width / 2,
+        camera.height / 2,
+        rigid(rotation, -rotation @ center),
+    )

@@ -1,0 +1,134 @@
+"""Headless Chromium for tests, spoken to over the DevTools protocol.
+
+https://chromedevtools.github.io/devtools-protocol/. Software rendering (SwiftShader), so it needs no GPU.
+"""
+
+import base64
+import io
+import json
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from websockets.sync.client import ClientConnection, connect
+
+_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",  # tests run as root in containers
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--force-device-scale-factor=1",
+    "--remote-debugging-port=0",
+)
+_START_SECONDS = 30.0
+
+
+class Page:
+    """One tab: what it logged, what it asked for, and what it shows."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._next_id = 0
+        self.errors: list[str] = []  # console errors, uncaught exceptions, refused or failed requests
+        self.requests: list[str] = []  # URLs
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self._call(f"{domain}.enable")
+
+    def open(self, url: str) -> None:
+        """Navigate; does not wait for anything."""
+        self._call("Page.navigate", url=url)
+
+    def resize(self, width: int, height: int, *, dark: bool = False) -> None:
+        """Give the window a size in px and a colour scheme."""
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def evaluate(self, expression: str) -> Any:
+        """The JSON value of a JavaScript expression; a promise is awaited."""
+        answer = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in answer:
+            raise AssertionError(f"{expression}: {answer['exceptionDetails']}")
+        return answer["result"].get("value")
+
+    def wait_for(self, expression: str, seconds: float) -> None:
+        """Wait until the expression is true; an AssertionError with the page's errors after so many seconds."""
+        end = time.monotonic() + seconds
+        while not self.evaluate(f"Boolean({expression})"):
+            assert time.monotonic() < end, f"{expression} did not become true in {seconds} s; errors: {self.errors}"
+            time.sleep(0.1)
+
+    def screenshot(self, save_to: Path | None = None, *, full: bool = False) -> NDArray[np.uint8]:
+        """RGB [H, W, 3] of the window, or of the full page."""
+        answer = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=full)
+        data = base64.b64decode(answer["data"])
+        if save_to is not None:
+            save_to.write_bytes(data)
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self._next_id += 1
+        self._socket.send(json.dumps({"id": self._next_id, "method": method, "params": parameters}))
+        while True:
+            message = json.loads(self._socket.recv(timeout=120))
+            if message.get("id") == self._next_id:
+                assert "error" not in message, f"{method}: {message['error']}"
+                return dict(message["result"])
+            self._note(message.get("method", ""), message.get("params", {}))
+
+    def _note(self, event: str, parameters: dict[str, Any]) -> None:
+        if event == "Network.requestWillBeSent":
+            self.requests.append(parameters["request"]["url"])
+        elif event == "Network.loadingFailed" and not parameters.get("canceled"):
+            self.errors.append(f"request failed: {parameters.get('errorText')}")
+        elif event == "Runtime.exceptionThrown":
+            self.errors.append(json.dumps(parameters["exceptionDetails"]))
+        elif event == "Runtime.consoleAPICalled" and parameters["type"] == "error":
+            self.errors.append(json.dumps(parameters["args"]))
+        elif event == "Log.entryAdded" and parameters["entry"]["level"] == "error":
+            self.errors.append(parameters["entry"]["text"])
+
+
+@contextmanager
+def chromium(profile: Path, width: int = 960, height: int = 600) -> Iterator[Page]:
+    """A fresh browser with its profile in `profile` (a temporary folder), ended with the context."""
+    program = next(
+        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    )
+    assert program, "these tests need Chromium: apt-get install chromium"
+    command = [program, *_FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"]
+    with (profile / "chromium.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            with connect(_page_socket(profile), max_size=None) as socket:
+                page = Page(socket)
+                page.resize(width, height)
+                yield page
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+def _page_socket(profile: Path) -> str:
+    """The DevTools address of the first tab; Chromium writes its port into the profile."""
+    port_file = profile / "DevToolsActivePort"
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end:
+        if port_file.is_file() and (lines := port_file.read_text().splitlines()):
+            with urllib.request.urlopen(f"http://127.0.0.1:{lines[0]}/json/list", timeout=10) as answer:
+                tabs = [tab for tab in json.load(answer) if tab["type"] == "page"]
+            if tabs:
+                return str(tabs[0]["webSocketDebuggerUrl"])
+        time.sleep(0.1)
+    raise AssertionError(f"Chromium did not start in {_START_SECONDS} s: {(profile / 'chromium.log').read_text()}")
