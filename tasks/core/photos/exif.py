@@ -1,6 +1,7 @@
 """What the camera wrote beside the pixels: focal length, make and model, time, place. Anything malformed is absent."""
 
 import math
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,6 +48,14 @@ class ExifFacts:
 
 def read_exif(image: Image.Image) -> ExifFacts:
     """Read the facts of an opened image; nothing is rotated yet."""
+    try:
+        return _facts(image)
+    except (ValueError, TypeError, KeyError, IndexError, SyntaxError, OSError, OverflowError, struct.error):
+        # an EXIF block that Pillow cannot walk through says nothing, but the pixels are good
+        return ExifFacts(orientation=1, focal_px=None, camera=None, taken_at=None, gps=None)
+
+
+def _facts(image: Image.Image) -> ExifFacts:
     exif = image.getexif()
     details = exif.get_ifd(IFD.Exif)
     orientation = exif.get(Base.Orientation, 1)
@@ -66,9 +75,7 @@ def upright_exif(source: Image.Exif) -> Image.Exif:
     (NaN rationals) that cannot be written back.
     """
     kept = Image.Exif()
-    for tag in KEPT_TAGS:
-        if isinstance(source.get(tag), str):
-            kept[tag] = source[tag]
+    kept.update({tag: source[tag] for tag in KEPT_TAGS if isinstance(source.get(tag), str)})
     folders: tuple[tuple[int, tuple[int, ...]], ...] = ((IFD.Exif, KEPT_EXIF_TAGS), (IFD.GPSInfo, KEPT_GPS_TAGS))
     for folder, tags in folders:
         found = source.get_ifd(folder)

@@ -7,28 +7,12 @@ from pathlib import Path
 
 from tasks.core.errors import PhotosError
 
-PHOTO_SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".mpo",
-        ".png",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".gif",
-        ".bmp",
-        ".heic",
-        ".heif",
-        ".hif",
-        ".avif",
-    ]
-)
-RAW_SUFFIXES = frozenset(
-    [".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".srw", ".pef", ".raw"]
-)  # said to be unreadable
+READ_BY_PILLOW = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp")
+READ_BY_HEIF = (".heic", ".heif", ".hif", ".avif")
+RAW_SUFFIXES = frozenset([".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".srw", ".pef", ".raw"])
+PHOTO_SUFFIXES = (
+    frozenset([*READ_BY_PILLOW, *READ_BY_HEIF]) | RAW_SUFFIXES
+)  # raw files are offered, and rejected by name
 
 
 @dataclass(frozen=True)
@@ -44,7 +28,7 @@ def is_photo_name(name: str) -> bool:
     parts = name.split("/")
     if any(part.startswith(".") or part in ("__MACOSX", "@eaDir") for part in parts):
         return False
-    return Path(parts[-1]).suffix.lower() in PHOTO_SUFFIXES | RAW_SUFFIXES
+    return Path(parts[-1]).suffix.lower() in PHOTO_SUFFIXES
 
 
 def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:

@@ -1,0 +1,89 @@
+"""The database of one reconstruction: cameras, features, matches. Only the worker process touches it."""
+
+import logging
+import os
+from itertools import groupby
+from pathlib import Path
+
+import psutil
+import pycolmap
+
+from tasks.core.photoset import IMAGES_FOLDER, Photo
+from tasks.core.sfm.options import SfmOptions
+from tasks.core.sfm.pairs import PairChoice
+
+logger = logging.getLogger(__name__)
+
+BYTES_PER_PIXEL = 120  # of the scaled photo, in one extraction thread: 0.22 GB at 1600 px, measured; ×4 when doubled
+MATCHING_BLOCKS = 20  # as many as progress needs; each block reads its features anew
+
+
+class FeatureDatabase:
+    """Photos are numbered in capture order and linked as 000001.jpg, …: COLMAP's lists of pairs split at spaces."""
+
+    def __init__(self, folder: Path, photos_folder: Path, photos: tuple[Photo, ...], options: SfmOptions) -> None:
+        self.path = folder / "database.db"
+        self.images = folder / "images"
+        self.names = tuple(f"{i:06d}{Path(photo.name).suffix.lower()}" for i, photo in enumerate(photos, start=1))
+        self._photos = photos
+        self._options = options
+        self.images.mkdir(parents=True)
+        for name, photo in zip(self.names, photos, strict=True):
+            (self.images / name).symlink_to(photos_folder / IMAGES_FOLDER / photo.name)
+        pycolmap.set_random_seed(options.random_seed)
+        pycolmap.Database.open(self.path).close()
+
+    def user_name(self, name: str) -> str:
+        """The photo's own name from the name of its link."""
+        return self._photos[self.names.index(name)].name
+
+    def add_cameras(self) -> None:
+        """Enter the photos; those of the same size, camera and focal length share intrinsics.
+
+        Without EXIF the size alone decides: frames of a video then share one camera, which registers more of them.
+        pycolmap reads focal lengths and GPS from EXIF here. Image numbers follow from the order of entry, and with
+        them everything that depends on numbers, so that a run can be repeated.
+        """
+
+        def intrinsics(i: int) -> tuple[int, int, str, float]:
+            photo = self._photos[i]
+            return photo.width, photo.height, photo.camera or "", round(photo.focal_px or 0.0)
+
+        for _, group in groupby(sorted(range(len(self._photos)), key=intrinsics), key=intrinsics):
+            names = [self.names[i] for i in group]
+            pycolmap.import_images(self.path, self.images, pycolmap.CameraMode.SINGLE, names)
+
+    def extract(self, *, doubled: bool = False) -> None:
+        """Find SIFT features in all photos. `doubled` looks at twice the resolution: 4 × the time and memory."""
+        logger.info("phase features %d", len(self._photos))
+        options = pycolmap.FeatureExtractionOptions()
+        options.max_image_size = self._options.max_features_image_size
+        options.use_gpu = False
+        options.num_threads = self._threads(doubled)
+        options.sift.max_num_features = self._options.max_features
+        options.sift.first_octave = -1 if doubled else 0
+        pycolmap.extract_features(self.path, self.images, extraction_options=options)
+
+    def match(self, choice: PairChoice) -> None:
+        """Match the pairs and verify them; pairs that are done already cost nothing."""
+        block = max(-(-len(choice.pairs) // MATCHING_BLOCKS), 50)
+        logger.info("phase matching %d", -(-len(choice.pairs) // block))
+        logger.info("%d pairs of %d photos, %s", len(choice.pairs), len(self._photos), choice.matcher)
+        pairs_file = self.path.with_name("pairs.txt")
+        pairs_file.write_text("".join(f"{self.names[a]} {self.names[b]}\n" for a, b in choice.pairs))
+        matching = pycolmap.FeatureMatchingOptions()
+        matching.use_gpu = False
+        verification = pycolmap.TwoViewGeometryOptions()
+        verification.ransac.random_seed = self._options.random_seed
+        pairing = pycolmap.ImportedPairingOptions()
+        pairing.match_list_path = pairs_file
+        pairing.block_size = block
+        pycolmap.match_image_pairs(self.path, matching, pairing, verification)
+
+    def _threads(self, doubled: bool) -> int:
+        """All cores, unless memory is short."""
+        limit = self._options.max_features_image_size
+        pixels = max(p.width * p.height * min(1.0, limit / max(p.width, p.height)) ** 2 for p in self._photos)
+        needed_bytes = pixels * BYTES_PER_PIXEL * (4 if doubled else 1)
+        fit = int(psutil.virtual_memory().available * 0.8 / needed_bytes)
+        return max(1, min(len(psutil.Process().cpu_affinity() or [0]) if psutil.LINUX else os.cpu_count() or 1, fit))

@@ -1,0 +1,61 @@
+"""A user's own COLMAP model enters after sfm: it becomes the same Scene folder."""
+
+from pathlib import Path
+
+from tasks.core.errors import FormatError, InputError
+from tasks.core.measurements import SfmSection
+from tasks.core.progress import ProgressCallback
+from tasks.core.scene import IMAGES_FOLDER
+from tasks.core.sfm.job import Job
+from tasks.core.sfm.options import SfmOptions
+from tasks.core.sfm.process import run_worker
+
+MODEL_FOLDERS = ("sparse/0", "sparse", ".")
+MODEL_PARTS = ("cameras", "images", "points3D")
+
+
+def is_colmap_model(folder: Path) -> bool:
+    """Whether a folder holds a COLMAP model (.bin or .txt, in sparse/0, sparse or the folder itself)."""
+    return any(_holds_model(folder / place, MODEL_PARTS[:2]) for place in MODEL_FOLDERS)
+
+
+def find_model(folder: Path) -> Path:
+    """The folder that holds the model's files.
+
+    Raises:
+        FormatError: there is none, or one of its three files is missing.
+    """
+    for place in MODEL_FOLDERS:
+        if _holds_model(folder / place, MODEL_PARTS):
+            return (folder / place).resolve()
+    raise FormatError(
+        f"{folder} holds no complete COLMAP model: sparse/0 needs cameras, images and points3D, all .bin or all .txt."
+    )
+
+
+def import_model(folder: Path, out: Path, image_size: int, on_progress: ProgressCallback) -> SfmSection:
+    """Write a Scene folder from a COLMAP model and its images.
+
+    Images are undistorted and scaled where the cameras are not pinhole or larger than `image_size`, else copied. The
+    frame is normalised (z up, cameras about the origin, their median distance 1).
+
+    Args:
+        folder: holds `sparse/0` (or `sparse`) and `images`.
+        out: an empty or missing folder.
+        image_size: long side of the images, at most (px).
+        on_progress: told percent done.
+
+    Raises:
+        InputError: there is no folder `images`.
+        FormatError: the model is incomplete, or does not fit its images.
+        SfmCrashError: the worker process died.
+    """
+    find_model(folder)
+    if not (folder / IMAGES_FOLDER).is_dir():
+        raise InputError(f"{folder} has no folder 'images': put the photos that the COLMAP model was made from there.")
+    job = Job(kind="import", source=folder.resolve(), out=out.resolve(), options=SfmOptions(), image_size=image_size)
+    return run_worker(job, on_progress)
+
+
+def _holds_model(folder: Path, parts: tuple[str, ...]) -> bool:
+    return any(all((folder / f"{part}{suffix}").is_file() for part in parts) for suffix in (".bin", ".txt"))

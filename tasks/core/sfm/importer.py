@@ -1,0 +1,101 @@
+"""What the worker process does for a user's own COLMAP model."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import pycolmap
+from PIL import Image, UnidentifiedImageError
+
+from tasks.core.errors import FormatError
+from tasks.core.measurements import SfmSection
+from tasks.core.scene import IMAGES_FOLDER
+from tasks.core.sfm.frame import normalise
+from tasks.core.sfm.import_model import find_model
+from tasks.core.sfm.job import Job
+from tasks.core.sfm.scene_writer import undistort, write_model, write_scene
+
+logger = logging.getLogger(__name__)
+
+NAMED_IMAGES = 5
+MIN_CAMERAS = 3
+
+
+def import_in_worker(job: Job) -> SfmSection:
+    """Check the model against its images, normalise its frame, and write it as a scene."""
+    folder = find_model(job.source)
+    model = read_model(folder)
+    images = job.source / IMAGES_FOLDER
+    names = sorted(model.image(i).name for i in model.reg_image_ids())
+    if len(names) < MIN_CAMERAS:
+        raise FormatError(f"The model in {folder} has {len(names)} cameras with a pose; need {MIN_CAMERAS}.")
+    _require_images(model, images, names)
+    error_px = model.compute_mean_reprojection_error()
+    normalise(model)
+    if _is_ready(model, job.image_size):
+        logger.info("phase undistorting %d", len(names))
+        for done, name in enumerate(names, start=1):
+            target = job.out / IMAGES_FOLDER / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(images / name, target)
+            logger.info("Undistorting image [%d/%d] (copied)", done, len(names))
+        write_model(model, job.out)
+    else:
+        undistort(model, images, job.out, job.work, job.image_size)
+    scene = write_scene(job.out, names, None)
+    return SfmSection(
+        registered=len(scene.cameras),
+        unregistered=tuple(sorted(image.name for image in model.images.values() if not image.has_pose)),
+        models=1,
+        mean_reprojection_error_px=error_px if model.num_points3D() else None,
+        points=len(scene.points.xyz),
+        georeferenced=False,
+        matcher="given",
+        mapper="given",
+    )
+
+
+def read_model(folder: Path) -> pycolmap.Reconstruction:
+    """Read a COLMAP model, binary or text. Raises FormatError when it cannot be read."""
+    try:
+        return pycolmap.Reconstruction(folder)
+    except (ValueError, RuntimeError, IndexError, KeyError) as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise FormatError(f"{folder} is not a complete COLMAP model: {reason}.") from error
+
+
+def _require_images(model: pycolmap.Reconstruction, images: Path, names: list[str]) -> None:
+    missing = [name for name in names if not (images / name).is_file()]
+    if missing:
+        shown = ", ".join(missing[:NAMED_IMAGES]) + (" …" if len(missing) > NAMED_IMAGES else "")
+        raise FormatError(
+            f"{len(missing)} of the model's {len(names)} images are not in {images}: {shown}. Put them there, under the "
+            "names that the model gives them."
+        )
+    for image in (model.image(i) for i in sorted(model.reg_image_ids())):
+        if not image.camera.is_perspective:
+            raise FormatError(
+                f"{image.name} has a {image.camera.model_name} camera; only perspective ones can be used."
+            )
+        bitmap_size = _size(images / image.name)
+        if bitmap_size != (image.camera.width, image.camera.height):
+            raise FormatError(
+                f"{image.name} has {bitmap_size[0]}x{bitmap_size[1]} px, but the model's camera has "
+                f"{image.camera.width}x{image.camera.height}: give the images that the model was made from."
+            )
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height as COLMAP sees them: EXIF orientation is not applied."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (UnidentifiedImageError, OSError) as error:
+        raise FormatError(f"{path.name} cannot be read as an image: {error}.") from error
+
+
+def _is_ready(model: pycolmap.Reconstruction, image_size: int) -> bool:
+    return all(
+        camera.model == pycolmap.CameraModelId.PINHOLE and max(camera.width, camera.height) <= image_size
+        for camera in model.cameras.values()
+    )

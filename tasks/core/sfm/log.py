@@ -1,0 +1,67 @@
+"""Reading the worker's log while it grows: the only place where pycolmap says how far it is."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from tasks.core.progress import Progress, ProgressCallback
+
+# The worker writes "phase <name> <number of units>"; each phase owns a part of 0..100 by its usual share of the time
+PHASES = {
+    "features": (0, 40, "features in {done}/{total} photos"),
+    "matching": (40, 65, "matching, block {done}/{total}"),
+    "mapping": (65, 85, "placed {done}/{total} photos"),
+    "undistorting": (85, 100, "undistorted {done}/{total} images"),
+}
+PHASE = re.compile(r"phase (\w+) (\d+)")
+COUNTED = re.compile(
+    r"Processed file \[(?P<features>\d+)/"
+    r"|Processing block \[(?P<matching>\d+)/"
+    r"|\(num_reg_frames=(?P<mapping>\d+)\)"
+    r"|Undistorting image \[(?P<undistorting>\d+)/"
+)
+LAST_LINES = 6
+LAST_LINE_CHARACTERS = 300
+
+
+class ProgressLog:
+    """Turns new lines of the log into progress from 0 to 100, which never goes back."""
+
+    def __init__(self, path: Path, on_progress: ProgressCallback) -> None:
+        self._path = path
+        self._on_progress = on_progress
+        self._read_bytes = 0
+        self._phase, self._total = "features", 0
+        self._done = 0.0
+
+    def report_news(self) -> None:
+        """Read what was added since the last call and report the newest state, once."""
+        with self._path.open("rb") as file:
+            file.seek(self._read_bytes)
+            added = file.read()
+        complete = added[: added.rfind(b"\n") + 1]
+        self._read_bytes += len(complete)
+        newest = self._newest(complete.decode("utf-8", errors="replace").splitlines())
+        if newest is not None:
+            self._on_progress(newest)
+
+    def _newest(self, lines: Iterable[str]) -> Progress | None:
+        newest = None
+        for line in lines:
+            if started := PHASE.search(line):
+                self._phase, self._total, units = started[1], int(started[2]), 0
+            elif (counted := COUNTED.search(line)) and counted.lastgroup == self._phase:
+                units = int(counted[counted.lastgroup])
+            else:
+                continue
+            begin, end, note = PHASES[self._phase]
+            self._done = max(self._done, begin + (end - begin) * min(units / max(self._total, 1), 1))
+            newest = Progress(self._done, 100, note.format(done=units, total=self._total))
+        return newest
+
+
+def last_words(path: Path) -> str:
+    """The end of the log in one line, without native stack traces."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    said = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith(("@", "***", "(unknown)"))]
+    return " | ".join(said[-LAST_LINES:])[-LAST_LINE_CHARACTERS * LAST_LINES :] or "nothing."

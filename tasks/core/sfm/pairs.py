@@ -1,0 +1,145 @@
+"""Which photos are worth comparing. Exhaustive comparison is sure and grows with the square; order and GPS save it."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from tasks.core.errors import OptionsError
+from tasks.core.photoset import Photo
+from tasks.core.sfm.options import SfmOptions
+
+ALWAYS_EXHAUSTIVE = 20  # photos: 190 pairs cost no more than half the feature extraction
+EXHAUSTIVE_AT_MOST = 200  # photos without GPS and order: 20,000 pairs
+ESCALATED_AT_MOST = 300  # photos that are compared exhaustively after a poor first try
+GPS_SHARE = 0.9
+MIN_GPS_SPREAD_M = 10.0  # rms; consumer GPS errs by 2 to 5 m, below this its neighbours are chance
+VIDEO_GAP_SECONDS = 3.0
+SPATIAL_OVERLAP = 2  # neighbours in order that are added to the neighbours by GPS
+WIDER = 3
+METERS_PER_DEGREE = 111_320.0
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class PairChoice:
+    """Pairs of photo numbers, each (smaller, greater), sorted; `matcher` says how they were chosen."""
+
+    matcher: str
+    pairs: tuple[Pair, ...]
+
+
+def choose_pairs(photos: tuple[Photo, ...], options: SfmOptions) -> PairChoice:
+    """The pairs to compare first.
+
+    Raises:
+        OptionsError: neighbours by GPS are asked for, and the photos have no GPS.
+    """
+    matcher = _auto(photos) if options.matcher == "auto" else options.matcher
+    n = len(photos)
+    if matcher == "exhaustive":
+        return PairChoice("exhaustive", tuple(combinations(range(n), 2)))
+    if matcher == "sequential":
+        return PairChoice("sequential", _sorted(sequential_pairs(n, options.sequential_overlap)))
+    near = spatial_pairs(photos, options.spatial_neighbors)
+    if not near:
+        raise OptionsError(
+            f"sfm.matcher=spatial needs photos with GPS, and none of these {n} has it: use sfm.matcher=auto."
+        )
+    without_gps = {i for i, photo in enumerate(photos) if photo.gps is None}
+    in_order = sequential_pairs(n, SPATIAL_OVERLAP, powers=False)
+    lost = [pair for pair in sequential_pairs(n, options.sequential_overlap) if without_gps & set(pair)]
+    return PairChoice("spatial+sequential", _sorted([*near, *in_order, *lost]))
+
+
+def wider_pairs(photos: tuple[Photo, ...], first: PairChoice, options: SfmOptions) -> PairChoice | None:
+    """More pairs for a second try, or None when the first try had all that are worth it."""
+    n = len(photos)
+    everything = n * (n - 1) // 2
+    if len(first.pairs) == everything or options.matcher != "auto":
+        return None
+    if n <= ESCALATED_AT_MOST:
+        return PairChoice("exhaustive", tuple(combinations(range(n), 2)))
+    wide = options.model_copy(
+        update={
+            "matcher": "spatial" if first.matcher.startswith("spatial") else "sequential",
+            "spatial_neighbors": options.spatial_neighbors * WIDER,
+            "sequential_overlap": options.sequential_overlap * WIDER,
+        }
+    )
+    wider = choose_pairs(photos, wide)
+    return wider if len(wider.pairs) > len(first.pairs) else None
+
+
+def sequential_pairs(n: int, overlap: int, *, powers: bool = True) -> list[Pair]:
+    """Each of n photos with the `overlap` next ones, and with those 8, 16, 32, … further on, to close loops."""
+    steps = set(range(1, overlap + 1))
+    if powers:
+        steps |= {2**k for k in range(n.bit_length()) if 2**k > overlap}
+    return [(i, i + step) for step in sorted(steps) for i in range(n - step)]
+
+
+def spatial_pairs(photos: tuple[Photo, ...], neighbors: int) -> list[Pair]:
+    """Each photo that has GPS with its nearest ones in the horizontal plane."""
+    index, east_north_m = _plane(photos)
+    if len(index) < 2:
+        return []
+    count = min(neighbors + 1, len(index))  # the nearest is the photo itself
+    _, nearest = cKDTree(east_north_m).query(east_north_m, k=count)
+    return [
+        (min(a, b), max(a, b))
+        for i, row in enumerate(np.atleast_2d(nearest))
+        for j in row
+        if (a := int(index[i])) != (b := int(index[j]))
+    ]
+
+
+def _auto(photos: tuple[Photo, ...]) -> str:
+    if len(photos) <= ALWAYS_EXHAUSTIVE:
+        return "exhaustive"
+    if _gps_tells_neighbors(photos):
+        return "spatial"
+    if _is_sequence(photos) or len(photos) > EXHAUSTIVE_AT_MOST:
+        return "sequential"
+    return "exhaustive"
+
+
+def _gps_tells_neighbors(photos: tuple[Photo, ...]) -> bool:
+    index, east_north_m = _plane(photos)
+    if len(index) < GPS_SHARE * len(photos):
+        return False
+    spread = east_north_m - east_north_m.mean(axis=0)
+    return float(np.sqrt((spread**2).sum(axis=1).mean())) >= MIN_GPS_SPREAD_M
+
+
+def _plane(photos: tuple[Photo, ...]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Numbers of the photos that have GPS, and their east and north [m] of the first: flat, good for some 100 km."""
+    index = [i for i, photo in enumerate(photos) if photo.gps is not None]
+    degrees = np.array([(g.longitude_deg, g.latitude_deg) for p in photos if (g := p.gps) is not None]).reshape(-1, 2)
+    if len(index) == 0:
+        return np.array(index, dtype=np.intp), degrees
+    offset = degrees - degrees[0]
+    offset[:, 0] = (offset[:, 0] + 180) % 360 - 180  # across the date line
+    return np.array(index, dtype=np.intp), offset * METERS_PER_DEGREE * [np.cos(np.radians(degrees[0, 1])), 1.0]
+
+
+def _is_sequence(photos: tuple[Photo, ...]) -> bool:
+    """Whether neighbours in order were taken shortly after one another: by time, or numbered frames of a video."""
+    times = [photo.taken_at for photo in photos]
+    if all(times):
+        moments = np.array([datetime.fromisoformat(time or "").timestamp() for time in times])
+        return float(np.median(np.diff(moments))) <= VIDEO_GAP_SECONDS
+    if any(times):
+        return False
+    skeletons = {re.sub(r"\d+(?=\D*$)", "#", photo.name) for photo in photos}  # all but the last number
+    return len(skeletons) == 1 and "#" in skeletons.pop()
+
+
+def _sorted(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+    return tuple(sorted(set(pairs)))

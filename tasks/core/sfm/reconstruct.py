@@ -1,0 +1,37 @@
+"""The sfm stage: photos become a scene."""
+
+from pathlib import Path
+
+from tasks.core.errors import PhotosError
+from tasks.core.measurements import SfmSection
+from tasks.core.photoset import PHOTOS_FILE
+from tasks.core.progress import ProgressCallback
+from tasks.core.sfm.job import Job
+from tasks.core.sfm.options import SfmOptions
+from tasks.core.sfm.process import run_worker
+
+
+def reconstruct(
+    photos: Path, out: Path, options: SfmOptions, image_size: int, on_progress: ProgressCallback
+) -> SfmSection:
+    """Find the cameras of a photo set and write a Scene folder.
+
+    Args:
+        photos: what `ingest` wrote.
+        out: an empty or missing folder; receives the scene (tasks.core.scene) and `sfm.log`.
+        options: how cameras are found.
+        image_size: long side of the undistorted images, at most (px).
+        on_progress: told percent done.
+
+    Returns:
+        What was measured. `mean_reprojection_error_px` is in pixels of the photos as they came in.
+
+    Raises:
+        RegistrationError: too few photos can be placed.
+        OptionsError: the options cannot be met with these photos.
+        SfmCrashError: the worker process died; the same again may succeed.
+    """
+    if not (photos / PHOTOS_FILE).is_file():
+        raise PhotosError(f"{photos} is not a photo set: it has no {PHOTOS_FILE}, which the photos stage writes.")
+    job = Job(kind="reconstruct", source=photos.resolve(), out=out.resolve(), options=options, image_size=image_size)
+    return run_worker(job, on_progress)
