@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.gaussians import Gaussians
-from tasks.core.render.interface import Image
-from tasks.core.render.kernels import binning, blending, projection
-from tasks.core.render.kernels.constants import SPLAT_FIELDS, TILE
+from tasks.core.render.interface import Gradients, Image
+from tasks.core.render.kernels import binning, blending, projection, projection_backward
+from tasks.core.render.kernels.constants import GRADIENT_FIELDS, SPLAT_FIELDS, TILE
 from tasks.core.scene import Camera
 
 
@@ -74,6 +74,15 @@ class Pass:
     pair_starts: NDArray[np.int64]  # [total + 1]
     pair_slots: NDArray[np.int64]  # [pairs, or longer]
     image: Image
+
+
+@dataclass(frozen=True)
+class SparseGradients:
+    """Gradients in rows that are valid for the visible Gaussians only; buffers that the next call overwrites."""
+
+    visible: NDArray[np.int64]  # [V] indices, nearest Gaussian first
+    rows: Gradients  # arrays [N or longer, ...]
+    means2d: NDArray[np.float32]  # [N or longer, 2] with respect to the projected means, in px
 
 
 class CpuRasterizer:
@@ -144,3 +153,43 @@ class CpuRasterizer:
             tile_splats, tile_starts, pair_starts, pair_slots, image,
         )  # fmt: skip
         return image
+
+    def backward(self, d_image: Image) -> Gradients:
+        """Gradients for the last forward's image; see `Rasterizer.backward`."""
+        sparse = self.backward_sparse(d_image)
+        n = len(self._last.gaussians) if self._last else 0
+        dense = {name: np.zeros((n, *array.shape[1:]), np.float32) for name, array in vars(sparse.rows).items()}
+        for name, array in dense.items():
+            array[sparse.visible] = getattr(sparse.rows, name)[sparse.visible]
+        return Gradients(**dense)
+
+    def backward_sparse(self, d_image: Image) -> SparseGradients:
+        """As `backward`, without touching memory of Gaussians that the camera does not see.
+
+        Of `shN` only the coefficients of the degree that was rendered are valid.
+        """
+        last, buffers, workers = self._last, self._buffers, numba.get_num_threads()
+        if last is None:
+            raise ValueError("backward needs a forward pass before it")
+        pair_gradients = buffers.floats("pair gradients", last.pairs, GRADIENT_FIELDS)
+        blending.blend_backward(
+            last.splats, last.tile_splats, last.tile_starts, last.tiles_x, last.tiles_y, last.image,
+            np.ascontiguousarray(d_image, np.float32), workers, pair_gradients,
+        )  # fmt: skip
+        gaussians, view, n = last.gaussians, last.view, len(last.gaussians)
+        rows = Gradients(
+            means=buffers.floats("d means", n, 3),
+            quats=buffers.floats("d quats", n, 4),
+            log_scales=buffers.floats("d log_scales", n, 3),
+            raw_opacities=buffers.floats("d raw_opacities", n),
+            sh0=buffers.floats("d sh0", n, 1, 3),
+            shN=buffers.floats("d shN", n, gaussians.shN.shape[1], 3),
+        )
+        means2d = buffers.floats("d means2d", n, 2)
+        projection_backward.project_backward(
+            gaussians.means, gaussians.quats, gaussians.log_scales, gaussians.shN, view.pose, view.intrinsics,
+            view.center, np.float32(last.width), np.float32(last.height), last.sh_degree, last.order, last.total,
+            last.splats, last.pair_starts, last.pair_slots, pair_gradients, workers, rows.means, rows.quats,
+            rows.log_scales, rows.raw_opacities, rows.sh0, rows.shN, means2d,
+        )  # fmt: skip
+        return SparseGradients(last.order[: last.total], rows, means2d)
