@@ -66,7 +66,7 @@ class FeatureDatabase:
 
     def match(self, choice: PairChoice) -> None:
         """Match the pairs and verify them; pairs that are done already cost nothing."""
-        block = max(-(-len(choice.pairs) // MATCHING_BLOCKS), 50)
+        block = max(-(-len(choice.pairs) // MATCHING_BLOCKS), 25)
         logger.info("phase matching %d", -(-len(choice.pairs) // block))
         logger.info("%d pairs of %d photos, %s", len(choice.pairs), len(self._photos), choice.matcher)
         pairs_file = self.path.with_name("pairs.txt")

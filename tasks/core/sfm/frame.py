@@ -80,7 +80,8 @@ def georeference_model(model: pycolmap.Reconstruction, gps: dict[str, Gps], rand
         return None
     model.transform(metric_from_model)
     rms = float(np.sqrt((residuals_m**2).mean()))
-    return Georeference(*(float(value) for value in origin), residual_rms_m=rms)
+    latitude, longitude, altitude = (float(value) for value in origin)
+    return Georeference(latitude, longitude, altitude, residual_rms_m=rms)
 
 
 def normalise(model: pycolmap.Reconstruction) -> None:

@@ -69,19 +69,18 @@ def _require_images(model: pycolmap.Reconstruction, images: Path, names: list[st
     if missing:
         shown = ", ".join(missing[:NAMED_IMAGES]) + (" …" if len(missing) > NAMED_IMAGES else "")
         raise FormatError(
-            f"{len(missing)} of the model's {len(names)} images are not in {images}: {shown}. Put them there, under the "
-            "names that the model gives them."
+            f"{len(missing)} of the model's {len(names)} images are not in {images}: {shown}. Put them there, under "
+            "the names that the model gives them."
         )
     for image in (model.image(i) for i in sorted(model.reg_image_ids())):
-        if not image.camera.is_perspective:
+        camera = model.camera(image.camera_id)
+        if not camera.is_perspective:
+            raise FormatError(f"{image.name} has a {camera.model_name} camera; only perspective ones can be used.")
+        width, height = _size(images / image.name)
+        if (width, height) != (camera.width, camera.height):
             raise FormatError(
-                f"{image.name} has a {image.camera.model_name} camera; only perspective ones can be used."
-            )
-        bitmap_size = _size(images / image.name)
-        if bitmap_size != (image.camera.width, image.camera.height):
-            raise FormatError(
-                f"{image.name} has {bitmap_size[0]}x{bitmap_size[1]} px, but the model's camera has "
-                f"{image.camera.width}x{image.camera.height}: give the images that the model was made from."
+                f"{image.name} has {width}x{height} px, but the model's camera has {camera.width}x{camera.height}: "
+                "give the images that the model was made from."
             )
 
 

@@ -51,7 +51,7 @@ class ProgressLog:
             if started := PHASE.search(line):
                 self._phase, self._total, units = started[1], int(started[2]), 0
             elif (counted := COUNTED.search(line)) and counted.lastgroup == self._phase:
-                units = int(counted[counted.lastgroup])
+                units = int(counted[counted.lastgroup]) - (self._phase == "matching")  # a block is named as it begins
             else:
                 continue
             begin, end, note = PHASES[self._phase]

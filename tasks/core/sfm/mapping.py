@@ -71,7 +71,7 @@ def map_globally(database: FeatureDatabase, folder: Path, options: SfmOptions) -
     """Place all photos at once, in a process of its own: the global mapper can abort, and a result may be at hand."""
     folder.mkdir(parents=True, exist_ok=True)
     arguments = [str(database.path), str(database.images), str(folder), str(options.random_seed)]
-    ended = subprocess.run([sys.executable, "-m", __name__, *arguments], check=False)  # noqa: S603 (this module)
+    ended = subprocess.run([sys.executable, "-m", __name__, *arguments], check=False)
     if ended.returncode != 0:
         logger.warning("the global mapper ended with status %d", ended.returncode)
     models = [pycolmap.Reconstruction(path.parent) for path in sorted(folder.glob("*/cameras.bin"))]

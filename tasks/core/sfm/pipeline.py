@@ -1,4 +1,4 @@
-"""What the worker process does for photos: features, pairs, mapping, frame, scene; more effort where little registers."""
+"""What the worker process does for photos: features, pairs, mapping, frame, scene; more effort if few register."""
 
 import logging
 
@@ -97,6 +97,6 @@ def _require_enough(job: Job, photos: PhotoSet, mapped: Mapped) -> pycolmap.Reco
     parts = f" They fell into {mapped.models} separate parts." if mapped.models > 1 else ""
     raise RegistrationError(
         f"{registered} of {total} photos could be placed in one scene ({registered / total:.0%}); need {limit}.{parts} "
-        f"Not placed: {names}. Each place should be seen in 3 or more sharp photos from different positions: add photos "
-        "between these and the others, leave out what shows something else, or lower sfm.min_registered_share."
+        f"Not placed: {names}. Each place should be seen in 3 or more sharp photos from different positions: add "
+        "photos between these and the others, leave out what shows something else, or lower sfm.min_registered_share."
     )

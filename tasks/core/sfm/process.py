@@ -4,6 +4,7 @@ The worker lives no longer than this process: it holds the reading end of a pipe
 writing end is gone, however this process ended.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -37,7 +38,7 @@ def run_worker(job: Job, on_progress: ProgressCallback) -> SfmSection:
     command = [sys.executable, "-m", "tasks.core.sfm.worker", str(job_file)]
     try:
         with log_path.open("wb") as log:
-            worker = subprocess.Popen(  # noqa: S603 (our own module, a path we made)
+            worker = subprocess.Popen(
                 command, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
             )
         try:
@@ -62,10 +63,8 @@ def _follow(worker: subprocess.Popen[bytes], log: ProgressLog) -> None:
 def _end(worker: subprocess.Popen[bytes]) -> None:
     """Kill the worker and what it started, if anything is left."""
     if worker.poll() is None:
-        try:
+        with contextlib.suppress(ProcessLookupError):  # it ended between the question and the signal
             os.killpg(worker.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # ended between the question and the signal
         worker.wait()
     if worker.stdin is not None:
         worker.stdin.close()

@@ -41,7 +41,7 @@ def write_scene(out: Path, order: Sequence[str], georeference: Georeference | No
     """Write `scene.json` and `points.npz` from `sparse/0`; cameras follow the given order of image names."""
     model = pycolmap.Reconstruction(out / MODEL_FOLDER)
     images = {image.name: image for image in (model.image(i) for i in model.reg_image_ids())}
-    cameras = tuple(_camera(images[name]) for name in order if name in images)
+    cameras = tuple(_camera(images[name], model.camera(images[name].camera_id)) for name in order if name in images)
     points = [point for _, point in sorted(model.points3D.items())]
     scene = Scene(
         folder=out,
@@ -59,8 +59,7 @@ def write_scene(out: Path, order: Sequence[str], georeference: Georeference | No
     return scene
 
 
-def _camera(image: pycolmap.Image) -> Camera:
-    camera = image.camera
+def _camera(image: pycolmap.Image, camera: pycolmap.Camera) -> Camera:
     pose = image.cam_from_world()
     return Camera(
         name=image.name,
