@@ -8,29 +8,40 @@ import math
 
 from numba import njit
 
+# How every kernel of the demo is compiled. Divisions need no checks: no denominator of theirs can be 0. Without the
+# interpreter lock several photos are taken at a time. None of them is cached on its own: numba notices changes of a
+# kernel's own file only, not of those it calls, so just the outermost one is cached, under all files' fingerprint.
+kernel = njit(nogil=True, fastmath=True, error_model="numpy")
 
-@njit(cache=True, inline="never")
+# Odd 62-bit factors; products wrap around at 64 bits, which is what mixes them.
+_I, _J, _SEED, _STIR = 0x1E3779B97F4A7C15, 0x2545F4914F6CDD1D, 0x3C6EF372FE94F82B, 0x14057B7EF767814F
+
+
+@kernel
+def _scatter(cell: int) -> float:
+    cell = (cell ^ (cell >> 29)) * _STIR
+    return float(((cell ^ (cell >> 32)) >> 8) & 0xFFFFFFFF) * 2.3283064365386963e-10
+
+
+@kernel
 def hash01(i: int, j: int, seed: int) -> float:
     """A value in [0, 1) that belongs to an integer cell."""
-    h = (i * 374761393 + j * 668265263 + seed * 2147483647 + 974634777) & 0xFFFFFFFF
-    h = ((h ^ (h >> 13)) * 1274126177) & 0xFFFFFFFF
-    h = ((h ^ (h >> 15)) * 668265263) & 0xFFFFFFFF
-    return float(h ^ (h >> 16)) * 2.3283064365386963e-10
+    return _scatter(i * _I + j * _J + seed * _SEED)
 
 
-@njit(cache=True)
+@kernel
 def noise2(x: float, y: float, seed: int) -> float:
     """Value noise in [0, 1) with lattice constant 1."""
-    i, j = math.floor(x), math.floor(y)
+    i, j = int(math.floor(x)), int(math.floor(y))
     u, v = x - i, y - j
     u, v = u * u * (3 - 2 * u), v * v * (3 - 2 * v)
-    i, j = int(i), int(j)
-    low = hash01(i, j, seed) * (1 - u) + hash01(i + 1, j, seed) * u
-    high = hash01(i, j + 1, seed) * (1 - u) + hash01(i + 1, j + 1, seed) * u
+    cell = i * _I + j * _J + seed * _SEED
+    low = _scatter(cell) * (1 - u) + _scatter(cell + _I) * u
+    high = _scatter(cell + _J) * (1 - u) + _scatter(cell + _I + _J) * u
     return low * (1 - v) + high * v
 
 
-@njit(cache=True)
+@kernel
 def noise3(x: float, y: float, z: float, seed: int) -> float:
     """Value noise in [0, 1) in space, lattice constant 1."""
     k = math.floor(z)
@@ -40,7 +51,7 @@ def noise3(x: float, y: float, z: float, seed: int) -> float:
     return noise2(x, y, layer) * (1 - w) + noise2(x, y, layer + 131) * w
 
 
-@njit(cache=True)
+@kernel
 def fractal2(x: float, y: float, wavelength_m: float, octaves: int, gain: float, footprint_m: float, seed: int) -> float:
     """Octaves of value noise about 0, from `wavelength_m` down by halves; those below ~3 footprints fade away."""
     total, amplitude = 0.0, 1.0
@@ -54,20 +65,20 @@ def fractal2(x: float, y: float, wavelength_m: float, octaves: int, gain: float,
     return 2 * total
 
 
-@njit(cache=True)
+@kernel
 def ramp(low: float, high: float, value: float) -> float:
     """Smooth step from 0 at `low` to 1 at `high`."""
     x = min(max((value - low) / (high - low), 0.0), 1.0)
     return x * x * (3 - 2 * x)
 
 
-@njit(cache=True)
+@kernel
 def band(value: float, half_width_m: float, footprint_m: float) -> float:
     """Share of a pixel that a band |value| < half_width covers: an antialiased line or rectangle side."""
     return min(max((half_width_m - abs(value)) / footprint_m + 0.5, 0.0), 1.0)
 
 
-@njit(cache=True)
+@kernel
 def joint(value: float, period_m: float, width_m: float, footprint_m: float) -> float:
     """Share of a pixel that joints take which repeat every `period_m`, filtered: far away their mean remains."""
     inside = value - period_m * math.floor(value / period_m)
@@ -77,7 +88,7 @@ def joint(value: float, period_m: float, width_m: float, footprint_m: float) -> 
     return sharp * known + (width_m / period_m) * (1 - known)
 
 
-@njit(cache=True)
+@kernel
 def resolved(size_m: float, footprint_m: float) -> float:
     """1 for things of four pixels and more, 0 for two and less."""
     return min(max(size_m / footprint_m * 0.5 - 1.0, 0.0), 1.0)

@@ -24,7 +24,7 @@ def _primitive(
     seed: int,
 ) -> Primitive:
     yaw = math.radians(yaw_deg)
-    top = center[2] + half_sizes[2]
+    top = center[2] + half_sizes[2] * (1.06 if kind == place.CROWN else 1.0)  # leaves reach out of their ellipsoid
     return kind, material, (*center, math.cos(yaw), math.sin(yaw), *half_sizes, style, float(seed), top)
 
 

@@ -5,20 +5,19 @@ Kernels take and give plain numbers: tuples of floats stay in registers. FAR mea
 
 import math
 
-from numba import njit
 from numpy.typing import NDArray
 
-from tasks.core.demo.noise import noise3
+from tasks.core.demo.noise import kernel, noise3
 from tasks.core.demo.place import BOX, CROWN, CYLINDER, ELLIPSOID, GABLE
 from tasks.core.demo.world import CELL_M, CELLS, HEIGHT, MAP_SIZE, MAP_STEP, SLOPE_X, SLOPE_Y, World
 from tasks.core.transforms import Float64
 
 FAR = 1e30
 GROUND = -1  # the identity of the ground beside those of primitives, 0 ..
-_FOLIAGE_STEPS = 10
+_FOLIAGE_STEPS = 8
 
 
-@njit(cache=True)
+@kernel
 def ground_at(ground: NDArray, x: float, y: float, channel: int) -> float:  # type: ignore[type-arg]
     """One channel of the ground map at a place, bilinear."""
     u = min(max(x / MAP_STEP + (MAP_SIZE - 1) / 2, 0.0), MAP_SIZE - 1.001)
@@ -30,7 +29,7 @@ def ground_at(ground: NDArray, x: float, y: float, channel: int) -> float:  # ty
     return float(low * (1 - v) + high * v)
 
 
-@njit(cache=True)
+@kernel
 def ground_distance(world: World, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> float:
     """Distance along the ray to the ground, or FAR."""
     if dz >= -1e-3:
@@ -49,38 +48,46 @@ def ground_distance(world: World, ox: float, oy: float, oz: float, dx: float, dy
     return t
 
 
-@njit(cache=True)
-def foliage_depth(kind: int, shape: Float64, x: float, y: float, z: float) -> float:
-    """Implicit surface of a crown in its local frame: negative inside; clumps of leaves push it in and out."""
-    frequency = 2.1 if kind == CROWN else 3.0
-    seed = int(shape[9])
-    clumps = 0.62 * noise3(x * frequency, y * frequency, z * frequency, seed)
-    clumps += 0.38 * noise3(x * frequency * 2.7, y * frequency * 2.7, z * frequency * 2.7, seed + 17)
+@kernel
+def foliage_depth(kind: int, shapes: Float64, index: int, x: float, y: float, z: float, exact: bool) -> float:
+    """Implicit surface of a crown in its local frame: negative inside; clumps of leaves push it in and out.
+
+    Unless `exact`, only the sign is meant: noise that cannot change it is left out.
+    """
+    seed = int(shapes[index, 9])
     if kind == CROWN:
-        q = math.sqrt((x / shape[5]) ** 2 + (y / shape[6]) ** 2 + (z / shape[7]) ** 2)
-        return q - 0.66 - 0.40 * clumps
-    below_tip = 0.5 - 0.5 * z / shape[7]  # 0 at the tip, 1 at the foot
-    tier = below_tip * (3.0 + 2.2 * shape[7])
-    tier -= math.floor(tier)
-    reach = shape[5] * below_tip * (0.50 + 0.28 * tier + 0.32 * clumps)
-    return (math.sqrt(x * x + y * y) - reach) / shape[5]
+        frequency, clumped = 2.1, 0.40
+        hull = math.sqrt((x / shapes[index, 5]) ** 2 + (y / shapes[index, 6]) ** 2 + (z / shapes[index, 7]) ** 2) - 0.66
+    else:
+        below_tip = 0.5 - 0.5 * z / shapes[index, 7]  # 0 at the tip, 1 at the foot
+        tier = below_tip * (3.0 + 2.2 * shapes[index, 7])
+        frequency, clumped = 3.0, 0.32 * below_tip
+        hull = math.sqrt(x * x + y * y) / shapes[index, 5] - below_tip * (0.50 + 0.28 * (tier - math.floor(tier)))
+    if not exact and (hull < 0 or hull > clumped):
+        return hull
+    hull -= clumped * 0.62 * noise3(x * frequency, y * frequency, z * frequency, seed)
+    if not exact and (hull < 0 or hull > clumped * 0.38):
+        return hull
+    frequency *= 2.7
+    return hull - clumped * 0.38 * noise3(x * frequency, y * frequency, z * frequency, seed + 17)
 
 
-@njit(cache=True)
+@kernel
 def _march(
-    kind: int, shape: Float64, x: float, y: float, z: float, dx: float, dy: float, dz: float, near: float, far: float
-) -> float:
+    kind: int, shapes: Float64, index: int, x: float, y: float, z: float, dx: float, dy: float, dz: float, near: float,
+    far: float,
+) -> float:  # fmt: skip
     """First crossing of a crown's surface between two distances."""
-    if foliage_depth(kind, shape, x + near * dx, y + near * dy, z + near * dz) < 0:
+    if foliage_depth(kind, shapes, index, x + near * dx, y + near * dy, z + near * dz, False) < 0:
         return near
     step = (far - near) / _FOLIAGE_STEPS
     for number in range(1, _FOLIAGE_STEPS + 1):
         t = near + number * step
-        if foliage_depth(kind, shape, x + t * dx, y + t * dy, z + t * dz) < 0:
+        if foliage_depth(kind, shapes, index, x + t * dx, y + t * dy, z + t * dz, False) < 0:
             outside, inside = t - step, t
-            for _ in range(5):
+            for _ in range(4):
                 t = 0.5 * (outside + inside)
-                if foliage_depth(kind, shape, x + t * dx, y + t * dy, z + t * dz) < 0:
+                if foliage_depth(kind, shapes, index, x + t * dx, y + t * dy, z + t * dz, False) < 0:
                     inside = t
                 else:
                     outside = t
@@ -88,7 +95,7 @@ def _march(
     return FAR
 
 
-@njit(cache=True)
+@kernel
 def _slab(o: float, d: float, half: float) -> tuple[float, float]:
     if abs(d) < 1e-12:
         return (-FAR, FAR) if abs(o) <= half else (FAR, -FAR)
@@ -96,7 +103,7 @@ def _slab(o: float, d: float, half: float) -> tuple[float, float]:
     return (a, b) if a < b else (b, a)
 
 
-@njit(cache=True)
+@kernel
 def _quadric(a: float, b: float, c: float) -> tuple[float, float]:
     """Interval in which a t² + 2 b t + c <= 0, a > 0."""
     discriminant = b * b - a * c
@@ -106,13 +113,13 @@ def _quadric(a: float, b: float, c: float) -> tuple[float, float]:
     return (-b - root) / a, (-b + root) / a
 
 
-@njit(cache=True)
+@kernel
 def primitive_distance(
-    kind: int, shape: Float64, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float
+    kind: int, shapes: Float64, index: int, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float
 ) -> float:
     """Distance along the ray to one primitive, or FAR; a ray that starts inside sees nothing of it."""
-    cos, sin, a, b, c = shape[3], shape[4], shape[5], shape[6], shape[7]
-    wx, wy, z = ox - shape[0], oy - shape[1], oz - shape[2]
+    cos, sin, a, b, c = shapes[index, 3], shapes[index, 4], shapes[index, 5], shapes[index, 6], shapes[index, 7]
+    wx, wy, z = ox - shapes[index, 0], oy - shapes[index, 1], oz - shapes[index, 2]
     x, y = cos * wx + sin * wy, cos * wy - sin * wx
     dx, dy = cos * dx + sin * dy, cos * dy - sin * dx
     if kind == BOX or kind == GABLE:
@@ -154,7 +161,7 @@ def primitive_distance(
         low, _ = _quadric(
             fx * fx + fy * fy + fz * fz, ex * fx + ey * fy + ez * fz, ex * ex + ey * ey + ez * ez - 0.66 * 0.66
         )
-        return _march(kind, shape, x, y, z, dx, dy, dz, max(near, 1e-3), min(far, low))
+        return _march(kind, shapes, index, x, y, z, dx, dy, dz, max(near, 1e-3), min(far, low))
     # A conifer's hull is a cone: rho <= 1.1 a (c - z) / 2 c.
     k = 1.1 * a / (2 * c)
     qa, qb = dx * dx + dy * dy - k * k * dz * dz, x * dx + y * dy + k * k * (c - z) * dz
@@ -164,15 +171,18 @@ def primitive_distance(
     near, far = _quadric(qa, qb, qc)
     low, high = _slab(z, dz, c)
     near, far = max(near, low, 1e-3), min(far, high)
-    return _march(kind, shape, x, y, z, dx, dy, dz, near, far) if near < far else FAR
+    return _march(kind, shapes, index, x, y, z, dx, dy, dz, near, far) if near < far else FAR
 
 
-@njit(cache=True)
+@kernel
 def object_hit(
     world: World, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float, start: float, limit: float,
     any_hit: bool, ignored: int,
 ) -> tuple[float, int]:  # fmt: skip
     """Nearest primitive (or any) between two distances: distance and number; (`limit`, GROUND) if there is none."""
+    kinds, shapes, tops, starts, items = (
+        world.kinds, world.shapes, world.cell_tops, world.cell_starts, world.cell_items
+    )  # fmt: skip
     half = CELLS * CELL_M / 2
     column = int(math.floor((ox + start * dx + half) / CELL_M))
     row = int(math.floor((oy + start * dy + half) / CELL_M))
@@ -185,12 +195,13 @@ def object_hit(
     while entered < best and 0 <= column < CELLS and 0 <= row < CELLS:
         leaving = min(next_column, next_row)
         cell = row * CELLS + column
-        if oz + min(entered * dz, min(leaving, best) * dz) < world.cell_tops[cell]:
-            for item in range(world.cell_starts[cell], world.cell_starts[cell + 1]):
-                index = world.cell_items[item]
-                if index == ignored or index == found:
+        lowest = oz + min(entered * dz, min(leaving, best) * dz)
+        if lowest < tops[cell]:
+            for item in range(starts[cell], starts[cell + 1]):
+                index = items[item]
+                if index == ignored or index == found or lowest > shapes[index, 10]:
                     continue
-                t = primitive_distance(world.kinds[index], world.shapes[index], ox, oy, oz, dx, dy, dz)
+                t = primitive_distance(kinds[index], shapes, index, ox, oy, oz, dx, dy, dz)
                 if start < t < best:
                     best, found = t, index
                     if any_hit:
@@ -205,7 +216,7 @@ def object_hit(
     return best, found
 
 
-@njit(cache=True)
+@kernel
 def trace(world: World, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> tuple[float, int]:
     """What a camera ray sees: distance in metres (FAR: sky) and the primitive's number or GROUND."""
     limit = ground_distance(world, ox, oy, oz, dx, dy, dz)
@@ -213,7 +224,7 @@ def trace(world: World, ox: float, oy: float, oz: float, dx: float, dy: float, d
     return object_hit(world, ox, oy, oz, dx, dy, dz, start, limit, False, GROUND)
 
 
-@njit(cache=True)
+@kernel
 def in_shadow(world: World, x: float, y: float, z: float, ignored: int) -> bool:
     """Whether something other than primitive `ignored` stands between a point and the sun."""
     sx, sy, sz = world.sun[0], world.sun[1], world.sun[2]

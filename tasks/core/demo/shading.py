@@ -5,10 +5,8 @@ A matt world keeps its promise to the later stages: a spot has one colour in all
 
 import math
 
-from numba import njit
-
 from tasks.core.demo import place
-from tasks.core.demo.noise import ramp
+from tasks.core.demo.noise import kernel, ramp
 from tasks.core.demo.rays import FAR, GROUND, foliage_depth, ground_at, in_shadow, trace
 from tasks.core.demo.surfaces import (
     Rgb,
@@ -26,12 +24,12 @@ EXPOSURE = 0.62
 _FOOT_M = 1.2  # how far a house's walls reach below its floor, see objects.py
 
 
-@njit(cache=True)
+@kernel
 def _object_surface(world: World, index: int, x: float, y: float, z: float, pixel: float) -> tuple[Rgb, Rgb, float, int]:
     """Albedo, unit normal, openness to the sky and face number of a primitive at a point of the world."""
-    shape, kind, material = world.shapes[index], world.kinds[index], world.materials[index]
-    cos, sin, a, b, c, style = shape[3], shape[4], shape[5], shape[6], shape[7], shape[8]
-    wx, wy, lz = x - shape[0], y - shape[1], z - shape[2]
+    shapes, kind, material = world.shapes, world.kinds[index], world.materials[index]
+    cos, sin, a, b, c, style = shapes[index, 3], shapes[index, 4], shapes[index, 5], shapes[index, 6], shapes[index, 7], shapes[index, 8]
+    wx, wy, lz = x - shapes[index, 0], y - shapes[index, 1], z - shapes[index, 2]
     lx, ly = cos * wx + sin * wy, cos * wy - sin * wx
     nx, ny, nz, face = 0.0, 0.0, 1.0, 0
     openness = 0.55 + 0.45 * ramp(-0.2, 2.5, lz + c)
@@ -57,9 +55,9 @@ def _object_surface(world: World, index: int, x: float, y: float, z: float, pixe
         on_slope = (lz + c) / (2 * c) + abs(ly) / b
         if abs(lx) / a > on_slope - 1e-9 and abs(lx) > a - 1e-3:
             nz, nx, face = 0.0, (1.0 if lx > 0 else -1.0), 4 + (lx > 0)
-            albedo = plain_albedo(int(shape[9]), ly, lz + c + 1.0, lx, style, False, pixel)
-            if int(shape[9]) == place.PLASTER:
-                albedo = mix((0.66, 0.62, 0.53), (0.70, 0.50, 0.27), style)
+            albedo = plain_albedo(int(shapes[index, 9]), ly, lz + c + 1.0, lx, style, False, pixel)
+            if int(shapes[index, 9]) == place.PLASTER:
+                albedo = wall_albedo(place.PLASTER, ly, lz + c + 1.0, 1.0, 1.0, style, 0, pixel)
             albedo = mix(albedo, (0.30, 0.22, 0.15), ramp(0.93, 0.97, on_slope))  # verge board
         else:
             rise = 2 * c / b
@@ -83,10 +81,10 @@ def _object_surface(world: World, index: int, x: float, y: float, z: float, pixe
     else:
         # Leaves face all ways: the hull's normal, bent by the clumps.
         e = 0.07
-        here = foliage_depth(kind, shape, lx, ly, lz)
-        gx = (foliage_depth(kind, shape, lx + e, ly, lz) - here) / e
-        gy = (foliage_depth(kind, shape, lx, ly + e, lz) - here) / e
-        gz = (foliage_depth(kind, shape, lx, ly, lz + e) - here) / e
+        here = foliage_depth(kind, shapes, index, lx, ly, lz, True)
+        gx = (foliage_depth(kind, shapes, index, lx + e, ly, lz, True) - here) / e
+        gy = (foliage_depth(kind, shapes, index, lx, ly + e, lz, True) - here) / e
+        gz = (foliage_depth(kind, shapes, index, lx, ly, lz + e, True) - here) / e
         if kind == place.CROWN:
             nx, ny, nz = lx / (a * a), ly / (b * b), lz / (c * c)
             out = math.sqrt((lx / a) ** 2 + (ly / b) ** 2 + (lz / c) ** 2)
@@ -107,7 +105,7 @@ def _object_surface(world: World, index: int, x: float, y: float, z: float, pixe
     return albedo, (cos * nx - sin * ny, sin * nx + cos * ny, nz), openness, face
 
 
-@njit(cache=True)
+@kernel
 def see(world: World, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float, pixel_per_m: float) -> tuple[Rgb, float, int, int]:
     """Light along a camera ray: linear RGB, distance in metres, primitive, and a key that changes at visible edges.
 

@@ -5,63 +5,63 @@ u and v are metres on a surface: along it and up it. Colours are linear light, 0
 
 import math
 
-from numba import njit
-
 from tasks.core.demo import place
-from tasks.core.demo.noise import band, fractal2, hash01, joint, noise2, noise3, ramp, resolved
+from tasks.core.demo.noise import kernel, band, fractal2, hash01, joint, noise2, noise3, ramp, resolved
 from tasks.core.demo.rays import ground_at
 from tasks.core.demo.world import FIELD, LANE, WATER, YARD, World
 
 Rgb = tuple[float, float, float]
 
 
-@njit(cache=True)
+@kernel
 def mix(a: Rgb, b: Rgb, share: float) -> Rgb:
     """From a (share 0) to b (share 1)."""
     return a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share, a[2] + (b[2] - a[2]) * share
 
 
-@njit(cache=True)
+@kernel
 def scaled(a: Rgb, factor: float) -> Rgb:
     """A lighter or darker tone."""
     return a[0] * factor, a[1] * factor, a[2] * factor
 
 
-@njit(cache=True)
-def _dots(color: Rgb, dot: Rgb, x: float, y: float, cell_m: float, share: float, pixel: float, seed: int) -> Rgb:
-    """Flowers, pebbles or lily pads: in some cells a disc of its own size and place."""
+@kernel
+def _dots(color: Rgb, dot: Rgb, x: float, y: float, cell_m: float, share: float, radius_m: float, pixel: float, seed: int) -> Rgb:
+    """Flowers, pebbles or lily pads: a share of the cells holds a disc of its own size and place."""
     i, j = int(math.floor(x / cell_m)), int(math.floor(y / cell_m))
     if hash01(i, j, seed) > share:
         return color
-    radius = cell_m * (0.16 + 0.14 * hash01(i, j, seed + 1))
+    radius = radius_m * (0.6 + 0.4 * hash01(i, j, seed + 1))
     px, py = (i + 0.35 + 0.3 * hash01(i, j, seed + 2)) * cell_m, (j + 0.35 + 0.3 * hash01(i, j, seed + 3)) * cell_m
     covered = band(math.hypot(x - px, y - py), radius, pixel) * resolved(2 * radius, pixel * 0.7)
     return mix(color, dot, covered)
 
 
-@njit(cache=True)
+@kernel
 def _meadow(x: float, y: float, pixel: float) -> Rgb:
     broad = fractal2(x, y, 22.0, 4, 0.55, pixel, 11)
     color = mix((0.115, 0.175, 0.040), (0.200, 0.235, 0.062), ramp(-0.7, 0.7, broad))
     dry = ramp(0.15, 0.75, fractal2(x, y, 9.0, 4, 0.6, pixel, 23))
     color = mix(color, (0.290, 0.255, 0.100), 0.55 * dry)
     color = scaled(color, 1 + 0.42 * fractal2(x, y, 1.3, 4, 0.75, pixel, 31))
-    if ramp(-0.1, 0.4, broad) > 0.3:
-        color = _dots(color, (0.75, 0.72, 0.62), x, y, 0.7, 0.35, pixel, 43)
+    # Daisies where it is lush, buttercups where it is not, both in drifts; clover everywhere.
+    drift = noise2(x * 0.16, y * 0.16, 41)
+    if broad > 0.1:
+        color = _dots(color, (0.62, 0.60, 0.50), x, y, 0.45, 0.6 * ramp(0.45, 0.85, drift), 0.085, pixel, 43)
     else:
-        color = _dots(color, (0.70, 0.52, 0.06), x, y, 0.8, 0.22, pixel, 47)
-    return _dots(color, (0.07, 0.13, 0.025), x, y, 1.1, 0.3, pixel, 53)
+        color = _dots(color, (0.62, 0.47, 0.07), x, y, 0.5, 0.5 * ramp(0.55, 0.15, drift), 0.09, pixel, 47)
+    return color
 
 
-@njit(cache=True)
+@kernel
 def _gravel(x: float, y: float, pixel: float) -> Rgb:
     color = mix((0.37, 0.33, 0.27), (0.47, 0.43, 0.36), ramp(-0.6, 0.6, fractal2(x, y, 3.0, 3, 0.6, pixel, 61)))
     color = scaled(color, 1 + 0.38 * fractal2(x, y, 0.5, 3, 0.8, pixel, 67))
-    color = _dots(color, (0.24, 0.22, 0.19), x, y, 0.55, 0.4, pixel, 71)
-    return _dots(color, (0.62, 0.59, 0.53), x, y, 0.45, 0.3, pixel, 73)
+    color = _dots(color, (0.24, 0.22, 0.19), x, y, 0.5, 0.45, 0.11, pixel, 71)
+    return _dots(color, (0.60, 0.57, 0.51), x, y, 0.4, 0.4, 0.10, pixel, 73)
 
 
-@njit(cache=True)
+@kernel
 def _rows(crop: int, along: float, across: float, spacing: float, pixel: float) -> Rgb:
     soil = mix((0.20, 0.135, 0.085), (0.28, 0.20, 0.13), ramp(-0.6, 0.6, fractal2(along, across, 2.0, 4, 0.7, pixel, 83)))
     row = math.floor(across / spacing)
@@ -80,49 +80,58 @@ def _rows(crop: int, along: float, across: float, spacing: float, pixel: float) 
     return mix(soil, plant, covered)
 
 
-@njit(cache=True)
+@kernel
 def _water(x: float, y: float, depth: float, pixel: float) -> Rgb:
     color = mix((0.17, 0.19, 0.12), (0.045, 0.105, 0.115), ramp(0.0, 0.9, depth))
     color = scaled(color, 1 + 0.30 * fractal2(x + 0.4 * y, y * 1.6, 2.6, 4, 0.65, pixel, 113))
     if ramp(0.9, 0.3, depth) + 0.5 * noise2(x * 0.4, y * 0.4, 117) > 0.75:
-        color = _dots(color, (0.12, 0.24, 0.05), x, y, 0.95, 0.55, pixel, 119)
+        color = _dots(color, (0.12, 0.24, 0.05), x, y, 0.95, 0.6, 0.30, pixel, 119)
     return color
 
 
-@njit(cache=True)
+@kernel
 def ground_albedo(world: World, x: float, y: float, pixel: float) -> Rgb:
     """Meadow, fields, lane, yards and pond."""
     depth = ground_at(world.ground, x, y, WATER)
     if depth > 0.02:
         return mix((0.23, 0.20, 0.13), _water(x, y, depth, pixel), ramp(0.0, 0.12, depth))
-    color = _meadow(x, y, pixel)
-    ragged = 0.45 * fractal2(x, y, 1.6, 4, 0.7, pixel, 131)
+    lane = ground_at(world.ground, x, y, LANE)
+    gravel_edge = min(lane - place.LANE_HALF_WIDTH, ground_at(world.ground, x, y, YARD))
+    field, field_edge = 0, 1e9
     for number in range(len(world.fields)):
-        edge = ground_at(world.ground, x, y, FIELD + number) + ragged
-        if edge < 0.3:
-            cos, sin, spacing, crop = world.fields[number]
-            rows = _rows(int(crop), cos * x + sin * y, cos * y - sin * x, spacing, pixel)
-            color = mix(color, rows, ramp(0.3, -0.1, edge))
+        edge = ground_at(world.ground, x, y, FIELD + number)
+        if edge < field_edge:
+            field, field_edge = number, edge
+    ragged = 0.0
+    if min(gravel_edge, field_edge) < 1.3:  # nothing is as ragged as that
+        ragged = 0.45 * fractal2(x, y, 1.6, 4, 0.7, pixel, 131)
+    gravel_edge, field_edge = gravel_edge + ragged, field_edge + ragged
+    color = (0.0, 0.0, 0.0)
+    if field_edge > -0.1:
+        color = _meadow(x, y, pixel)
+    if field_edge < 0.3:
+        cos, sin = world.fields[field, 0], world.fields[field, 1]
+        spacing, crop = world.fields[field, 2], int(world.fields[field, 3])
+        rows = _rows(crop, cos * x + sin * y, cos * y - sin * x, spacing, pixel)
+        color = mix(color, rows, ramp(0.3, -0.1, field_edge))
     if depth > -0.35:  # the shore: damp earth and reeds
         color = mix(color, mix((0.22, 0.18, 0.11), (0.10, 0.17, 0.05), noise2(x * 2.2, y * 2.2, 137)), ramp(-0.35, -0.1, depth))
-    lane = ground_at(world.ground, x, y, LANE)
-    edge = min(lane - place.LANE_HALF_WIDTH, ground_at(world.ground, x, y, YARD)) + ragged
-    if edge < 0.25:
+    if gravel_edge < 0.25:
         gravel = _gravel(x, y, pixel)
         if lane < 0.6:  # grass between the wheel tracks
             gravel = mix(gravel, color, 0.75 * ramp(0.45, 0.1, lane + 0.6 * ragged))
-        color = mix(color, gravel, ramp(0.25, -0.25, edge))
+        color = mix(color, gravel, ramp(0.25, -0.25, gravel_edge))
     return color
 
 
-@njit(cache=True)
+@kernel
 def _plaster(u: float, v: float, style: float, pixel: float) -> Rgb:
     color = mix((0.66, 0.62, 0.53), (0.70, 0.50, 0.27), style)
     color = scaled(color, 1 + 0.16 * fractal2(u, v, 2.0, 5, 0.75, pixel, 149))
     return scaled(color, 0.72 + 0.28 * ramp(-0.2, 0.9, v))  # splashed foot
 
 
-@njit(cache=True)
+@kernel
 def _planks(u: float, v: float, style: float, pixel: float) -> Rgb:
     color = mix((0.33, 0.22, 0.13), (0.36, 0.075, 0.05), ramp(0.4, 0.9, style))
     plank = int(math.floor(u / 0.32))
@@ -131,7 +140,7 @@ def _planks(u: float, v: float, style: float, pixel: float) -> Rgb:
     return scaled(color, 1 - 0.5 * joint(u, 0.32, 0.04, pixel))
 
 
-@njit(cache=True)
+@kernel
 def _courses(light: Rgb, dark: Rgb, u: float, v: float, length: float, height: float, gap: float, pixel: float, seed: int) -> Rgb:
     """Tiles, slates, bricks and stones: courses of pieces, every second one shifted by half a piece."""
     course = int(math.floor(v / height))
@@ -145,7 +154,7 @@ def _courses(light: Rgb, dark: Rgb, u: float, v: float, length: float, height: f
     return scaled(color, 1 + 0.16 * fractal2(u, v, 0.4, 2, 0.8, pixel, seed + 9))
 
 
-@njit(cache=True)
+@kernel
 def roof_albedo(material: int, u: float, v: float, length: float, south: bool, pixel: float) -> Rgb:
     """One slope of a roof: u along the ridge from its middle, v up the slope."""
     if material == place.CLAY_TILES:
@@ -164,7 +173,7 @@ def roof_albedo(material: int, u: float, v: float, length: float, south: bool, p
     return color
 
 
-@njit(cache=True)
+@kernel
 def wall_albedo(material: int, u: float, v: float, length: float, height: float, style: float, side: int, pixel: float) -> Rgb:
     """A wall with windows and doors: u from its middle, v from the floor."""
     color = _planks(u, v, style, pixel) if material == place.PLANKS else _plaster(u, v, style, pixel)
@@ -198,7 +207,7 @@ def wall_albedo(material: int, u: float, v: float, length: float, height: float,
     return color
 
 
-@njit(cache=True)
+@kernel
 def plain_albedo(material: int, u: float, v: float, w: float, style: float, top: bool, pixel: float) -> Rgb:
     """Everything without openings: u, v on the surface, w the third local axis."""
     if material == place.STONE or material == place.BRICK:
@@ -225,7 +234,7 @@ def plain_albedo(material: int, u: float, v: float, w: float, style: float, top:
         return 0.05, 0.065, 0.08
     if material == place.SOIL_BED:
         soil = mix((0.13, 0.09, 0.06), (0.12, 0.24, 0.05), ramp(0.35, 0.6, noise2(u * 3.3, v * 3.3, 233)))
-        soil = _dots(soil, (0.62, 0.12, 0.08), u, v, 0.4, 0.3, pixel, 239)
+        soil = _dots(soil, (0.62, 0.12, 0.08), u, v, 0.4, 0.35, 0.12, pixel, 239)
         return soil if top else (0.34, 0.25, 0.16)
     if material == place.BARK:
         return scaled((0.16, 0.115, 0.08), 1 + 0.4 * fractal2(u, v, 0.5, 2, 0.7, pixel, 241))
@@ -234,7 +243,7 @@ def plain_albedo(material: int, u: float, v: float, w: float, style: float, top:
     return _planks(u, v, style, pixel)
 
 
-@njit(cache=True)
+@kernel
 def leaf_albedo(material: int, x: float, y: float, z: float, tint: float, depth: float, pixel: float) -> Rgb:
     """Leaves and needles; `depth` 0 in the crevices between clumps, 1 at their tips."""
     if material == place.NEEDLES:

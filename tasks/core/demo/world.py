@@ -14,6 +14,7 @@ from tasks.core.transforms import Float64
 MAP_STEP, MAP_SIZE = 0.5, 720
 HEIGHT, SLOPE_X, SLOPE_Y, LANE, YARD, WATER, OPENNESS, FIELD = range(8)  # FIELD .. FIELD + len(FIELDS) - 1
 CELL_M, CELLS = 2.0, 180  # the grid over the same square that finds primitives
+NOTHING = -1e9  # the top of an empty cell: finite, for kernels compiled with fast maths
 
 
 class World(NamedTuple):
@@ -102,12 +103,13 @@ def _openness(x: Float64, y: Float64, shapes: Float64) -> Float64:
     return np.asarray(1 / (1 + hidden))
 
 
-def _grid(shapes: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64], Float64]:
+def _grid(kinds: NDArray[np.int64], shapes: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64], Float64]:
     """Lists of the primitives that touch each cell, [CELLS² + 1] starts and the items, and the cells' tops."""
     cells: list[list[int]] = [[] for _ in range(CELLS * CELLS)]
-    tops = np.full(CELLS * CELLS, -np.inf)
+    tops = np.full(CELLS * CELLS, NOTHING)
     for index, (x, y, _, cos, sin, a, b, _, _, _, top) in enumerate(shapes):
-        reach_x, reach_y = abs(cos) * a + abs(sin) * b, abs(sin) * a + abs(cos) * b
+        hull = 1.1 if kinds[index] in (place.CROWN, place.CONIFER) else 1.0  # leaves reach out of their half sizes
+        reach_x, reach_y = hull * (abs(cos) * a + abs(sin) * b), hull * (abs(sin) * a + abs(cos) * b)
         first_column, last_column = (int((v + CELLS * CELL_M / 2) // CELL_M) for v in (x - reach_x, x + reach_x))
         first_row, last_row = (int((v + CELLS * CELL_M / 2) // CELL_M) for v in (y - reach_y, y + reach_y))
         for row in range(first_row, last_row + 1):
@@ -122,7 +124,7 @@ def _grid(shapes: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64], Float6
 def build_world() -> World:
     """The place, ready for the ray caster."""
     kinds, materials, shapes = objects.primitives(ground_height)
-    starts, items, tops = _grid(shapes)
+    starts, items, tops = _grid(kinds, shapes)
     sun = np.array(place.SUN)
     return World(
         ground=_ground_map(shapes),
