@@ -1,7 +1,6 @@
 """Lossless WebP, with the size known before anything is decoded."""
 
 import io
-import struct
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,17 +31,25 @@ def webp_size(data: bytes, name: str) -> tuple[int, int]:
     Raises FormatError when it is not one still, lossless WebP picture: the decoder would allocate whatever an
     animation's header promises, and lossy bytes mean nothing here.
     """
-    start = _RIFF_HEADER + _CHUNK_HEADER
-    kind = data[_RIFF_HEADER : _RIFF_HEADER + 4]
-    if len(data) < start + 10 or data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         raise FormatError(f"{name} is not a WebP picture.")
-    if kind == b"VP8L" and data[start] == _VP8L_SIGNATURE:
-        (bits,) = struct.unpack_from("<I", data, start + 1)
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    if kind == b"VP8X" and not data[start] & _ANIMATION_FLAG:
-        return (int.from_bytes(data[start + 4 : start + 7], "little") + 1,
-                int.from_bytes(data[start + 7 : start + 10], "little") + 1)  # fmt: skip
-    raise FormatError(f"{name} is a lossy or moving WebP picture; SOG needs a still, lossless one.")
+    canvas: tuple[int, int] | None = None
+    start = _RIFF_HEADER
+    while start + _CHUNK_HEADER <= len(data):
+        kind, length = data[start : start + 4], int.from_bytes(data[start + 4 : start + 8], "little")
+        body = data[start + _CHUNK_HEADER : start + _CHUNK_HEADER + 10]
+        if kind == b"VP8X" and len(body) == 10 and not body[0] & _ANIMATION_FLAG:
+            canvas = (int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1)
+        elif kind == b"VP8L" and len(body) >= 5 and body[0] == _VP8L_SIGNATURE:
+            bits = int.from_bytes(body[1:5], "little")
+            size = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+            if canvas not in (None, size):
+                raise FormatError(f"{name} is damaged: its picture does not fill its canvas.")
+            return size
+        elif kind in (b"VP8 ", b"ALPH", b"VP8X", b"VP8L", b"ANIM", b"ANMF"):
+            break
+        start += _CHUNK_HEADER + length + length % 2
+    raise FormatError(f"{name} is not a still, lossless WebP picture, which SOG needs.")
 
 
 def decode_webp(data: bytes, name: str) -> NDArray[np.uint8]:
