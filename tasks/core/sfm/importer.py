@@ -74,7 +74,7 @@ def _require_images(model: pycolmap.Reconstruction, images: Path, names: list[st
         )
     for image in (model.image(i) for i in sorted(model.reg_image_ids())):
         camera = model.camera(image.camera_id)
-        if not camera.is_perspective:
+        if not camera.is_perspective():
             raise FormatError(f"{image.name} has a {camera.model_name} camera; only perspective ones can be used.")
         width, height = _size(images / image.name)
         if (width, height) != (camera.width, camera.height):
