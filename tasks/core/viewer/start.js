@@ -18,7 +18,6 @@
         message.id = 'trouble';
         message.textContent = `The splat cannot be drawn: ${error?.message ?? error}`;
         document.body.append(message);
-        throw error;
     };
 
     createViewer({
@@ -34,6 +33,7 @@
         const orient = (entity) => entity.name === 'gsplat' && entity.setLocalRotation(...rotation);
         viewer.app.root.children.forEach(orient);
         viewer.app.root.on('childinsert', orient);
+        viewer.app.assets.on('error', complain); // the viewer itself would go on showing its progress bar
         // Start still, at the first view, in orbit mode; the viewer would circle or fly on its own.
         const begin = () => {
             viewer.resetCamera();
