@@ -1,0 +1,327 @@
+"""What goes in and what comes out, case by case. Pictures are generated, small, and different from one another."""
+
+import io
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.ExifTags import GPS, IFD, Base
+
+from tasks.core.errors import PhotosError
+from tasks.core.photos.ingest import ingest
+from tasks.core.photos.options import PhotosOptions
+from tasks.core.photoset import PhotoSet
+from tasks.core.progress import Progress, ignore_progress
+
+WIDTH, HEIGHT = 96, 72
+
+
+def picture(seed: int, size: tuple[int, int] = (WIDTH, HEIGHT), mode: str = "RGB") -> Image.Image:
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8))
+    image = coarse.resize(size, Image.Resampling.BICUBIC).convert(mode)
+    if mode == "RGBA":
+        image.putalpha(Image.linear_gradient("L").resize(size).point(lambda level: 128 + level // 2))
+    return image
+
+
+def encoded(seed: int, kind: str = "JPEG", mode: str = "RGB", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture(seed, mode=mode).save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def solid(level: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (WIDTH, HEIGHT), (level, level, level)).save(buffer, format="JPEG")
+    return buffer.getvalue()
+
+
+def exif(**changes: object) -> Image.Exif:
+    """A drone's EXIF at 46.5 N, 91.25 W, 200 m."""
+    block = Image.Exif()
+    block[Base.Make], block[Base.Model] = "Maker\0", "Model"
+    block[Base.Orientation] = changes.get("orientation", 1)
+    details = block.get_ifd(IFD.Exif)
+    details[Base.DateTimeOriginal] = changes.get("time", "2024:05:06 07:08:09")
+    details[Base.SubsecTimeOriginal] = "25"
+    details[Base.FocalLengthIn35mmFilm] = 24
+    position = block.get_ifd(IFD.GPSInfo)
+    position[GPS.GPSLatitudeRef], position[GPS.GPSLatitude] = "N", (46.0, 30.0, 0.0)
+    position[GPS.GPSLongitudeRef], position[GPS.GPSLongitude] = "W", (91.0, 15.0, 0.0)
+    position[GPS.GPSAltitudeRef], position[GPS.GPSAltitude] = changes.get("below", b"\x00"), 200.0
+    return block
+
+
+def folder_of(path: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return path
+
+
+def zip_of(path: Path, files: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def three() -> dict[str, bytes]:
+    return {f"good{i}.jpg": encoded(i) for i in range(3)}
+
+
+def run(source: Path, out: Path, options: PhotosOptions | None = None) -> PhotoSet:
+    return ingest(source, out, options or PhotosOptions(), ignore_progress)
+
+
+REJECTED: dict[str, tuple[str, Callable[[], bytes], str]] = {
+    "cut to a third": ("a.jpg", lambda: encoded(9, quality=95)[: len(encoded(9, quality=95)) // 3], "cut off"),
+    "cut to 200 bytes": ("a.jpg", lambda: encoded(9)[:200], "cut off"),
+    "cut PNG": ("a.png", lambda: encoded(9, "PNG")[:-2000], "cut off"),
+    "nothing in it": ("a.jpg", lambda: b"", "empty"),
+    "text": ("a.jpg", lambda: b"I am not a photo.\n" * 50, "not an image"),
+    "black": ("a.jpg", lambda: solid(0), "blank"),
+    "white": ("a.jpg", lambda: solid(255), "blank"),
+    "twin": ("z.jpg", lambda: encoded(1), "byte-identical to good1.jpg"),
+    "tiny": ("a.png", lambda: _png(picture(9, (8, 8))), "8x8 px is too small; need 64 px"),
+    "raw": ("a.dng", lambda: b"II*\0" + bytes(100), "raw file"),
+    "bomb": ("a.png", lambda: _png_header_of(40_000, 40_000), "megapixels"),
+}
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _png_header_of(width: int, height: int) -> bytes:
+    """A small PNG that claims another size: read from the header alone."""
+    import zlib
+
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = _png(picture(1))
+    return data[:8] + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head)) + data[33:]
+
+
+@pytest.mark.parametrize("case", REJECTED)
+def test_bad_photo_is_rejected_with_its_reason(case: str, tmp_path: Path) -> None:
+    name, make, reason = REJECTED[case]
+    photos = run(folder_of(tmp_path / "in", {**three(), name: make()}), tmp_path / "out")
+    assert [photo.name for photo in photos.photos] == ["good0.jpg", "good1.jpg", "good2.jpg"]
+    assert [photo.name for photo in photos.rejected] == [name]
+    assert reason in photos.rejected[0].reason
+    assert photos.found == 4
+
+
+CONVERTED = {
+    "webp": ("a.webp", "WEBP", "RGB", "a.jpg"),
+    "webp with alpha": ("a.webp", "WEBP", "RGBA", "a.png"),
+    "tiff": ("a.TIF", "TIFF", "RGB", "a.jpg"),
+    "gif": ("a.gif", "GIF", "P", "a.jpg"),
+    "bmp": ("a.bmp", "BMP", "RGB", "a.jpg"),
+    "heic": ("a.HEIC", "HEIF", "RGB", "a.jpg"),
+    "cmyk": ("a.jpg", "JPEG", "CMYK", "a.jpg"),
+    "16 bit": ("a.png", "PNG", "I;16", "a.jpg"),
+}
+
+
+@pytest.mark.parametrize("case", CONVERTED)
+def test_other_formats_are_converted(case: str, tmp_path: Path) -> None:
+    name, kind, mode, stored = CONVERTED[case]
+    if mode == "I;16":
+        grey = np.asarray(picture(9, mode="L")).astype(np.uint16) * 257
+        data = _png(Image.fromarray(grey))
+    else:
+        data = encoded(9, kind, mode)
+    photos = run(folder_of(tmp_path / "in", {**three(), name: data}), tmp_path / "out")
+    assert not photos.rejected
+    assert stored in [photo.name for photo in photos.photos]
+    expected = np.asarray(picture(9, mode="L" if mode == "I;16" else mode).convert("RGB"), dtype=float)
+    with Image.open(tmp_path / "out/images" / stored) as image:
+        assert image.format == ("PNG" if stored.endswith("png") else "JPEG")
+        difference = np.abs(np.asarray(image.convert("RGB"), dtype=float) - expected).mean()
+    # lossy codecs and CMYK move levels by a few of 255; a wrong conversion by tens
+    assert difference < 6
+
+
+def test_jpeg_and_png_are_kept_byte_for_byte(tmp_path: Path) -> None:
+    files = {"a.JPG": encoded(1), "b.png": encoded(2, "PNG", "RGBA"), "c/d e.jpeg": encoded(3)}
+    run(folder_of(tmp_path / "in", files), tmp_path / "out")
+    assert {name: (tmp_path / "out/images" / name).read_bytes() for name in files} == files
+
+
+def test_orientation_is_baked_in_and_exif_survives(tmp_path: Path) -> None:
+    files = {**three(), "a.jpg": encoded(9, exif=exif(orientation=6), quality=95)}
+    photos = run(folder_of(tmp_path / "in", files), tmp_path / "out")
+    photo = next(photo for photo in photos.photos if photo.name == "a.jpg")
+    assert (photo.width, photo.height) == (HEIGHT, WIDTH)
+    with Image.open(tmp_path / "out/images/a.jpg") as image:
+        assert image.size == (HEIGHT, WIDTH)
+        assert image.getexif().get(Base.Orientation, 1) == 1
+        assert image.getexif().get_ifd(IFD.Exif)[Base.FocalLengthIn35mmFilm] == 24
+        assert image.getexif().get_ifd(IFD.GPSInfo)[GPS.GPSLatitude] == (46, 30, 0)
+        expected = np.asarray(picture(9).transpose(Image.Transpose.ROTATE_270), dtype=float)
+        assert np.abs(np.asarray(image, dtype=float) - expected).mean() < 3  # levels, two JPEG generations
+
+
+def test_exif_facts(tmp_path: Path) -> None:
+    files = {f"{i}.jpg": encoded(i, exif=exif(below=b"\x01" if i == 2 else b"\x00")) for i in range(3)}
+    photo, _, below = run(folder_of(tmp_path / "in", files), tmp_path / "out").photos
+    assert photo.camera == "Maker Model"
+    assert photo.taken_at == "2024-05-06T07:08:09.250000"
+    assert photo.gps is not None
+    assert (photo.gps.latitude_deg, photo.gps.longitude_deg, photo.gps.altitude_m) == (46.5, -91.25, 200.0)
+    assert below.gps is not None
+    assert below.gps.altitude_m == -200.0
+    # 24 mm against the 43.27 mm diagonal of 36 x 24
+    assert photo.focal_px == pytest.approx(24 / np.hypot(36, 24) * np.hypot(WIDTH, HEIGHT))
+
+
+def test_order_is_by_time_where_all_have_it_else_natural(tmp_path: Path) -> None:
+    timed = {f"p{i}.jpg": encoded(i, exif=exif(time=f"2024:05:06 07:08:{30 - i:02}")) for i in (1, 2, 10)}
+    by_time = run(folder_of(tmp_path / "a", timed), tmp_path / "a-out")
+    assert [photo.name for photo in by_time.photos] == ["p10.jpg", "p2.jpg", "p1.jpg"]
+    by_name = run(folder_of(tmp_path / "b", {**timed, "p3.jpg": encoded(3)}), tmp_path / "b-out")
+    assert [photo.name for photo in by_name.photos] == ["p1.jpg", "p2.jpg", "p3.jpg", "p10.jpg"]
+
+
+def test_names_stay_apart(tmp_path: Path) -> None:
+    files = {"x/a.jpg": encoded(1), "y/a.jpg": encoded(2), "x/a.webp": encoded(3, "WEBP"), "x/ä 'b'.jpg": encoded(4)}
+    photos = run(folder_of(tmp_path / "in", files), tmp_path / "out")
+    assert [photo.name for photo in photos.photos] == ["x/a.jpg", "x/a-2.jpg", "x/ä 'b'.jpg", "y/a.jpg"]
+    assert all((tmp_path / "out/images" / photo.name).is_file() for photo in photos.photos)
+    assert PhotoSet.load(tmp_path / "out") == photos
+
+
+def test_other_files_and_system_folders_are_ignored(tmp_path: Path) -> None:
+    other = {"notes.txt": b"x", ".DS_Store": b"x", "__MACOSX/a.jpg": b"x", "film.mp4": b"x", "._good0.jpg": b"x"}
+    photos = run(folder_of(tmp_path / "in", {**three(), **other}), tmp_path / "out")
+    assert photos.found == 3
+
+
+def test_progress_counts_photos(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    ingest(folder_of(tmp_path / "in", three()), tmp_path / "out", PhotosOptions(), seen.append)
+    assert [(progress.done, progress.total) for progress in seen] == [(1, 3), (2, 3), (3, 3)]
+
+
+REFUSED: dict[str, tuple[dict[str, bytes] | None, str]] = {
+    "missing": (None, "does not exist"),
+    "empty": ({}, "is empty"),
+    "no photos": ({"a.txt": b"x", "b.csv": b"x", "c": b"x"}, "No photos among 3 files"),
+    "one": ({"a.jpg": encoded(1)}, "Only 1 of 1 photos"),
+    "two": ({"a.jpg": encoded(1), "b.jpg": encoded(2)}, "Only 2 of 2 photos"),
+    "two and a broken one": ({"a.jpg": encoded(1), "b.jpg": encoded(2), "c.jpg": b"x"}, "c.jpg: not an image"),
+    "black": ({f"{i}.jpg": solid(i) for i in range(4)}, "All 4 photos in in are blank"),
+    "copies": ({f"{i}.jpg": encoded(1) for i in range(5)}, "Only 1 of 5 photos"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_unusable_set_is_one_clear_sentence_and_leaves_nothing(case: str, tmp_path: Path) -> None:
+    files, message = REFUSED[case]
+    if files is not None:
+        folder_of(tmp_path / "in", files).mkdir(exist_ok=True)
+    with pytest.raises(PhotosError, match=message):
+        run(tmp_path / "in", tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_zip_gives_the_same_as_its_folder(tmp_path: Path) -> None:
+    files = {"set/a.jpg": encoded(1), "set/b.png": encoded(2, "PNG"), "c.heic": encoded(3, "HEIF"), "n.txt": b"x"}
+    from_folder = run(folder_of(tmp_path / "in", files), tmp_path / "out1")
+    from_zip = run(zip_of(tmp_path / "in.zip", files), tmp_path / "out2")
+    assert from_folder == from_zip
+    assert sorted(path.name for path in (tmp_path / "out2").iterdir()) == ["images", "photos.json"]
+
+
+UNSAFE = [
+    "../evil.jpg",
+    "a/../../evil.jpg",
+    "/evil.jpg",
+    "C:/evil.jpg",
+    "C:evil.jpg",
+    "..\\evil.jpg",
+    "\\\\host\\evil.jpg",
+]
+
+
+@pytest.mark.parametrize("name", UNSAFE)
+def test_member_outside_of_the_archive_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(PhotosError, match="unsafe"):
+        run(zip_of(tmp_path / "in.zip", {**three(), name: encoded(9)}), tmp_path / "x/out")
+    assert not list(tmp_path.rglob("*evil*"))
+    assert list((tmp_path / "x/out").iterdir()) == []
+
+
+def test_symlink_member_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        link = zipfile.ZipInfo("link.jpg")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+    with pytest.raises(PhotosError, match="symbolic link"):
+        run(tmp_path / "in.zip", tmp_path / "out")
+
+
+def _lying(path: Path, declared_bytes: int) -> Path:
+    """20 MB of zeros whose headers declare less."""
+    zip_of(path, {"a.jpg": bytes(20_000_000)}, zipfile.ZIP_DEFLATED)
+    data = path.read_bytes().replace(struct.pack("<I", 20_000_000), struct.pack("<I", declared_bytes))
+    path.write_bytes(data)
+    return path
+
+
+BOMBS: dict[str, tuple[Callable[[Path], Path], PhotosOptions, str]] = {
+    "ratio": (
+        lambda path: zip_of(path, {"a.jpg": bytes(20_000_000)}, zipfile.ZIP_DEFLATED),
+        PhotosOptions(),
+        "zip bomb",
+    ),
+    "size": (lambda path: zip_of(path, three()), PhotosOptions(max_archive_gib=1e-6), "the limit is 1e-06 GiB"),
+    "members": (
+        lambda path: zip_of(path, {f"{i}.txt": b"" for i in range(11)}),
+        PhotosOptions(max_archive_members=10),
+        "holds 11 files, the limit is 10",
+    ),
+    "lying header": (lambda path: _lying(path, 1000), PhotosOptions(), "not a complete .zip|zip bomb"),
+}
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_zip_bomb_is_refused(case: str, tmp_path: Path) -> None:
+    make, options, message = BOMBS[case]
+    with pytest.raises(PhotosError, match=message):
+        run(make(tmp_path / "in.zip"), tmp_path / "out", options)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_corrupt_and_encrypted_zip(tmp_path: Path) -> None:
+    whole = zip_of(tmp_path / "in.zip", three()).read_bytes()
+    (tmp_path / "cut.zip").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.zip").write_bytes(b"not a zip")
+    flipped = bytearray(whole)
+    flipped[200] ^= 0xFF  # in the first member's data: its checksum no longer fits
+    (tmp_path / "flipped.zip").write_bytes(flipped)
+    locked = bytearray(whole)
+    locked[whole.index(b"PK\x01\x02") + 8] |= 1  # the flag of an encrypted member, in the directory
+    (tmp_path / "locked.zip").write_bytes(locked)
+    for name, message in (
+        ("cut", "not a complete"),
+        ("text", "not a complete"),
+        ("flipped", "not a complete"),
+        ("locked", "encrypted"),
+    ):
+        with pytest.raises(PhotosError, match=message):
+            run(tmp_path / f"{name}.zip", tmp_path / "out")
+
+
+def test_one_file_that_is_no_archive(tmp_path: Path) -> None:
+    folder_of(tmp_path, {"a.jpg": encoded(1)})
+    with pytest.raises(PhotosError, match="is one file"):
+        run(tmp_path / "a.jpg", tmp_path / "out")
