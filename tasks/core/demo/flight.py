@@ -59,7 +59,7 @@ def fly(out: Path, options: DemoOptions, on_progress: ProgressCallback) -> None:
         )
         (out / camera.name).write_bytes(photo)
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as drones:
+    with ThreadPoolExecutor(os.cpu_count()) as drones:
         shots = drones.map(shoot, range(len(cameras)), cameras, gps)
         for done, _ in enumerate(shots, start=1):
             on_progress(Progress(done, len(cameras), f"photo {done}/{len(cameras)}"))

@@ -43,7 +43,7 @@ def legs(photos: int) -> tuple[Leg, ...]:
     """
     low = round(0.42 * photos) if photos >= 28 else 0
     high = round(0.33 * photos) if low else round(0.67 * photos)
-    return Leg(low, 39.0, 27.0, 0.0), Leg(high, 25.0, 38.0, 11.0), Leg(photos - low - high, 0.0, 44.0, 0.0)
+    return Leg(low, 31.0, 29.0, 0.0), Leg(high, 22.0, 38.0, 11.0), Leg(photos - low - high, 0.0, 44.0, 0.0)
 
 
 def look_at(center: Float64, target: Float64, roll_deg: float) -> Float64:
@@ -80,7 +80,7 @@ def plan(options: DemoOptions) -> tuple[tuple[Camera, ...], Float64]:
             if leg.radius_m:
                 angle = math.radians(leg.first_angle_deg + 360 * number / leg.photos)
                 center = np.array([leg.radius_m * math.cos(angle), leg.radius_m * math.sin(angle), leg.height_m])
-                target = np.array([0.10 * center[0], 0.10 * center[1], 1.0])
+                target = np.array([0.13 * center[0], 0.13 * center[1], 1.0])
             else:
                 center = np.array([x, y, leg.height_m])
                 target = np.array([x, y, 0.0])

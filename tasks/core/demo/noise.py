@@ -11,7 +11,8 @@ from numba import njit
 # How every kernel of the demo is compiled. Divisions need no checks: no denominator of theirs can be 0. Without the
 # interpreter lock several photos are taken at a time. None of them is cached on its own: numba notices changes of a
 # kernel's own file only, not of those it calls, so just the outermost one is cached, under all files' fingerprint.
-kernel = njit(nogil=True, fastmath=True, error_model="numpy")
+# They are called by one another alone, and go without the wrappers that make them callable from Python.
+kernel = njit(nogil=True, fastmath=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 # Odd 62-bit factors; products wrap around at 64 bits, which is what mixes them.
 _I, _J, _SEED, _STIR = 0x1E3779B97F4A7C15, 0x2545F4914F6CDD1D, 0x3C6EF372FE94F82B, 0x14057B7EF767814F

@@ -41,7 +41,7 @@ def ground_distance(world: World, ox: float, oy: float, oz: float, dx: float, dy
         if above < 0.4:
             break
         t += above / closing
-    for _ in range(3):  # Newton
+    for _ in range(2):  # Newton
         x, y = ox + t * dx, oy + t * dy
         slope = ground_at(world.ground, x, y, SLOPE_X) * dx + ground_at(world.ground, x, y, SLOPE_Y) * dy - dz
         t += (oz + t * dz - ground_at(world.ground, x, y, HEIGHT)) / max(slope, 0.1)
@@ -192,6 +192,7 @@ def object_hit(
     next_column = ((column + (dx > 0)) * CELL_M - half - ox) / dx if abs(dx) > 1e-12 else FAR
     next_row = ((row + (dy > 0)) * CELL_M - half - oy) / dy if abs(dy) > 1e-12 else FAR
     best, found, entered = limit, GROUND, start
+    tried, tried_before, tried_first = -3, -3, -3  # a primitive lies in several cells: the last three tried
     while entered < best and 0 <= column < CELLS and 0 <= row < CELLS:
         leaving = min(next_column, next_row)
         cell = row * CELLS + column
@@ -199,8 +200,11 @@ def object_hit(
         if lowest < tops[cell]:
             for item in range(starts[cell], starts[cell + 1]):
                 index = items[item]
-                if index == ignored or index == found or lowest > shapes[index, 10]:
+                if index == ignored or lowest > shapes[index, 10]:
                     continue
+                if index == tried or index == tried_before or index == tried_first:
+                    continue
+                tried_first, tried_before, tried = tried_before, tried, index
                 t = primitive_distance(kinds[index], shapes, index, ox, oy, oz, dx, dy, dz)
                 if start < t < best:
                     best, found = t, index

@@ -8,7 +8,7 @@ import math
 from tasks.core.demo import place
 from tasks.core.demo.noise import kernel, band, fractal2, hash01, joint, noise2, noise3, ramp, resolved
 from tasks.core.demo.rays import ground_at
-from tasks.core.demo.world import FIELD, LANE, WATER, YARD, World
+from tasks.core.demo.world import DRY, FIELD, FIELD_NUMBER, LANE, LUSH, WATER, YARD, World
 
 Rgb = tuple[float, float, float]
 
@@ -38,15 +38,13 @@ def _dots(color: Rgb, dot: Rgb, x: float, y: float, cell_m: float, share: float,
 
 
 @kernel
-def _meadow(x: float, y: float, pixel: float) -> Rgb:
-    broad = fractal2(x, y, 22.0, 4, 0.55, pixel, 11)
-    color = mix((0.115, 0.175, 0.040), (0.200, 0.235, 0.062), ramp(-0.7, 0.7, broad))
-    dry = ramp(0.15, 0.75, fractal2(x, y, 9.0, 4, 0.6, pixel, 23))
-    color = mix(color, (0.290, 0.255, 0.100), 0.55 * dry)
+def _meadow(x: float, y: float, lush: float, dry: float, pixel: float) -> Rgb:
+    color = mix((0.115, 0.175, 0.040), (0.200, 0.235, 0.062), ramp(-0.7, 0.7, lush))
+    color = mix(color, (0.290, 0.255, 0.100), 0.55 * ramp(0.1, 0.7, dry))
     color = scaled(color, 1 + 0.42 * fractal2(x, y, 1.3, 4, 0.75, pixel, 31))
     # Daisies where it is lush, buttercups where it is not, both in drifts; clover everywhere.
     drift = noise2(x * 0.16, y * 0.16, 41)
-    if broad > 0.1:
+    if lush < -0.05:
         color = _dots(color, (0.62, 0.60, 0.50), x, y, 0.45, 0.6 * ramp(0.45, 0.85, drift), 0.085, pixel, 43)
     else:
         color = _dots(color, (0.62, 0.47, 0.07), x, y, 0.5, 0.5 * ramp(0.55, 0.15, drift), 0.09, pixel, 47)
@@ -97,19 +95,16 @@ def ground_albedo(world: World, x: float, y: float, pixel: float) -> Rgb:
         return mix((0.23, 0.20, 0.13), _water(x, y, depth, pixel), ramp(0.0, 0.12, depth))
     lane = ground_at(world.ground, x, y, LANE)
     gravel_edge = min(lane - place.LANE_HALF_WIDTH, ground_at(world.ground, x, y, YARD))
-    field, field_edge = 0, 1e9
-    for number in range(len(world.fields)):
-        edge = ground_at(world.ground, x, y, FIELD + number)
-        if edge < field_edge:
-            field, field_edge = number, edge
+    field_edge = ground_at(world.ground, x, y, FIELD)
     ragged = 0.0
     if min(gravel_edge, field_edge) < 1.3:  # nothing is as ragged as that
         ragged = 0.45 * fractal2(x, y, 1.6, 4, 0.7, pixel, 131)
     gravel_edge, field_edge = gravel_edge + ragged, field_edge + ragged
     color = (0.0, 0.0, 0.0)
     if field_edge > -0.1:
-        color = _meadow(x, y, pixel)
+        color = _meadow(x, y, ground_at(world.ground, x, y, LUSH), ground_at(world.ground, x, y, DRY), pixel)
     if field_edge < 0.3:
+        field = int(ground_at(world.ground, x, y, FIELD_NUMBER) + 0.5)
         cos, sin = world.fields[field, 0], world.fields[field, 1]
         spacing, crop = world.fields[field, 2], int(world.fields[field, 3])
         rows = _rows(crop, cos * x + sin * y, cos * y - sin * x, spacing, pixel)

@@ -12,7 +12,7 @@ from tasks.core.transforms import Float64
 
 # The ground map: a square of MAP_SIZE samples around the origin, MAP_STEP metres apart, channels below.
 MAP_STEP, MAP_SIZE = 0.5, 720
-HEIGHT, SLOPE_X, SLOPE_Y, LANE, YARD, WATER, OPENNESS, FIELD = range(8)  # FIELD .. FIELD + len(FIELDS) - 1
+HEIGHT, SLOPE_X, SLOPE_Y, LANE, YARD, WATER, OPENNESS, FIELD, FIELD_NUMBER, LUSH, DRY = range(11)
 CELL_M, CELLS = 2.0, 180  # the grid over the same square that finds primitives
 NOTHING = -1e9  # the top of an empty cell: finite, for kernels compiled with fast maths
 
@@ -81,11 +81,21 @@ def _ground_map(shapes: Float64) -> NDArray[np.float32]:
         axis=0,
     )
     channels = [height, slope_x, slope_y, lane, yard, water, _openness(x, y, shapes)]
+    outside = []  # distance to each field
     for field in place.FIELDS:
         cos, sin = math.cos(math.radians(field.yaw_deg)), math.sin(math.radians(field.yaw_deg))
         along, across = cos * (x - field.x) + sin * (y - field.y), cos * (y - field.y) - sin * (x - field.x)
-        channels.append(np.maximum(np.abs(along) - field.length / 2, np.abs(across) - field.width / 2))
+        outside.append(np.maximum(np.abs(along) - field.length / 2, np.abs(across) - field.width / 2))
+    channels += [np.min(outside, axis=0), np.argmin(outside, axis=0), _patches(22.0, 1), _patches(9.0, 2)]
     return np.stack(channels, axis=-1).astype(np.float32)
+
+
+def _patches(wavelength_m: float, seed: int) -> Float64:
+    """A random field about 0 with standard deviation 1/3: waves up to `wavelength_m`, the shorter the fainter."""
+    white = np.fft.rfft2(np.random.default_rng(seed).standard_normal((MAP_SIZE, MAP_SIZE)))
+    rows, columns = np.fft.fftfreq(MAP_SIZE, MAP_STEP)[:, None], np.fft.rfftfreq(MAP_SIZE, MAP_STEP)[None]
+    field = np.fft.irfft2(white / (wavelength_m**-2 + rows**2 + columns**2) ** 0.8, (MAP_SIZE, MAP_SIZE))
+    return np.asarray((field - field.mean()) / (3 * field.std()))
 
 
 def _openness(x: Float64, y: Float64, shapes: Float64) -> Float64:
