@@ -108,9 +108,7 @@ def l1_ssim(image, target, ssim_weight, workers, scratch, d_image):
                 similarity = a1 * a2 * inverse
                 row_ssim += similarity
                 row_l1 += abs(x_row[j] - np.float32(y_row[j]) * UNIT)
-                by_x[j + MARGIN] = TWO * (
-                    b * (a2 - a1) * inverse + a * similarity * (b1 - b2) * inverse
-                )
+                by_x[j + MARGIN] = TWO * (b * (a2 - a1) * inverse + a * similarity * (b1 - b2) * inverse)
                 by_xx[j + MARGIN] = -similarity * b1 * inverse
                 by_xy[j + MARGIN] = TWO * a1 * inverse
             l1_sum += row_l1

@@ -72,9 +72,7 @@ def project_backward(
                 sh_basis(sh_degree, dx, dy, dz, basis)
                 coefficients, d_coefficients = shN[i], d_shN[i]
                 for j in range(rest):
-                    d_basis[j] = (
-                        d_red * coefficients[j, 0] + d_green * coefficients[j, 1] + d_blue * coefficients[j, 2]
-                    )
+                    d_basis[j] = d_red * coefficients[j, 0] + d_green * coefficients[j, 1] + d_blue * coefficients[j, 2]
                     d_coefficients[j, 0] = basis[j] * d_red
                     d_coefficients[j, 1] = basis[j] * d_green
                     d_coefficients[j, 2] = basis[j] * d_blue

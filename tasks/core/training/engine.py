@@ -1,0 +1,28 @@
+"""One optimiser step, whatever computes it."""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.core.scene import Camera
+from tasks.core.training.population import Population
+from tasks.core.training.schedule import StepSettings
+
+
+class Engine(Protocol):
+    """Renders, compares, and moves the parameters. A step is one call, so that an engine may fuse its parts."""
+
+    @property
+    def name(self) -> str:
+        """The backend's name, "cpu" or "cuda"."""
+
+    @property
+    def device(self) -> str:
+        """The torch device on which the population has to live."""
+
+    def step(self, population: Population, camera: Camera, photo: NDArray[np.uint8], settings: StepSettings) -> float:
+        """Update the Gaussians that the camera sees towards its photo [H, W, 3]; returns the loss before the update.
+
+        Adds to the population's `updates`, `scores` and `seen`.
+        """

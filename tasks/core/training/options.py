@@ -1,0 +1,90 @@
+"""What a user can choose about training, and the three budgets that most users choose from."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from tasks.core.gaussians import MAX_SH_DEGREE
+from tasks.core.option_model import OptionModel
+
+
+class TrainOptions(OptionModel):
+    """Options of the train stage."""
+
+    max_image_size: int = Field(
+        960,
+        ge=64,
+        le=8192,
+        title="Image size (px)",
+        description="Longer side of the photos during training, in pixels. Training time grows with its square.",
+    )
+    steps: int = Field(
+        4000,
+        ge=10,
+        le=1_000_000,
+        title="Steps",
+        description="Number of optimiser updates, one photo each. Every milestone of training is a fraction of it.",
+    )
+    max_gaussians: int = Field(
+        100_000,
+        ge=100,
+        le=20_000_000,
+        title="Most Gaussians",
+        description="Upper limit of the number of Gaussians; memory in training is about 1 kB for each.",
+    )
+    sh_degree: int = Field(
+        MAX_SH_DEGREE,
+        ge=0,
+        le=MAX_SH_DEGREE,
+        title="Spherical harmonics degree",
+        description="How finely colours depend on the viewing direction: 0 not at all, 3 most finely.",
+    )
+    backend: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        title="Backend",
+        description="What computes: a CUDA GPU, the CPU, or whichever of the two this machine has.",
+    )
+    hold_out_every: int = Field(
+        8,
+        ge=0,
+        le=1000,
+        title="Hold out every n-th photo",
+        description="Every n-th photo is not trained on but used to measure quality. 0 trains on all and measures none.",
+    )
+    ssim_weight: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        title="SSIM weight",
+        description="Share of structural dissimilarity in the loss, without a unit; the rest is absolute difference.",
+    )
+    time_budget_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=7 * 24 * 3600,
+        title="Time budget (s)",
+        description="Training ends after this many seconds if it has not ended before; the whole schedule is "
+        "compressed into them, so the result is a finished one. None leaves the end to the steps.",
+    )
+    random_seed: int = Field(
+        42,
+        ge=0,
+        le=2**31 - 1,
+        title="Random seed",
+        description="The same seed, photos and options give the same Gaussians on the same machine.",
+    )
+
+    @field_validator("hold_out_every")
+    @classmethod
+    def _something_left_to_train_on(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("1 would hold out every photo and leave none to train on; give 0, or 2 and more")
+        return value
+
+
+# Measured by tests/benchmarks/train_fox.py; see docs/training.md.
+TRAIN_PRESETS: dict[str, TrainOptions] = {
+    "draft": TrainOptions(max_image_size=480, steps=1500, max_gaussians=40_000, sh_degree=2),
+    "standard": TrainOptions(max_image_size=960, steps=4000, max_gaussians=100_000, sh_degree=3),
+    "high": TrainOptions(max_image_size=1600, steps=10_000, max_gaussians=250_000, sh_degree=3),
+}

@@ -1,0 +1,71 @@
+"""The Gaussians while they are trained: parameters, the optimiser's moments, and what density control has noted.
+
+All arrays have room for the greatest allowed number from the start, so the number can never exceed it, and growing
+writes rows instead of moving arrays. Tensors, so that they can live on a GPU; on the CPU numpy sees the same memory.
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from tasks.core.gaussians import Gaussians
+
+PARAMETERS = tuple(field.name for field in fields(Gaussians))
+
+
+@dataclass
+class Population:
+    """`count` rows of every array are in use."""
+
+    count: int
+    parameters: dict[str, Tensor]  # name of a field of Gaussians -> [capacity, ...]
+    first_moments: dict[str, Tensor]
+    second_moments: dict[str, Tensor]
+    updates: Tensor  # [capacity] int64, optimiser updates of each Gaussian since it came to be
+    scores: Tensor  # [capacity] sum over images of |dL/dmean2d|, since the last refinement
+    seen: Tensor  # [capacity] number of images in that sum
+
+    @classmethod
+    def of(cls, gaussians: Gaussians, capacity: int, device: str) -> "Population":
+        """Room for `capacity` Gaussians, holding the given ones."""
+
+        def empty_like_rows(name: str) -> Tensor:
+            return torch.zeros((capacity, *getattr(gaussians, name).shape[1:]), device=device)
+
+        population = cls(
+            count=len(gaussians),
+            parameters={name: empty_like_rows(name) for name in PARAMETERS},
+            first_moments={name: empty_like_rows(name) for name in PARAMETERS},
+            second_moments={name: empty_like_rows(name) for name in PARAMETERS},
+            updates=torch.zeros(capacity, dtype=torch.int64, device=device),
+            scores=torch.zeros(capacity, device=device),
+            seen=torch.zeros(capacity, device=device),
+        )
+        for name in PARAMETERS:
+            population.parameters[name][: len(gaussians)] = torch.as_tensor(getattr(gaussians, name), device=device)
+        return population
+
+    @property
+    def capacity(self) -> int:
+        """The greatest possible number of Gaussians."""
+        return len(self.updates)
+
+    def active(self, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The rows in use of `parameters` or of moments, as views."""
+        return {name: array[: self.count] for name, array in arrays.items()}
+
+    def shared_gaussians(self) -> Gaussians:
+        """The rows in use as numpy arrays that share this population's memory. CPU only."""
+        return Gaussians(**{name: array.numpy() for name, array in self.active(self.parameters).items()})
+
+    def snapshot(self) -> Gaussians:
+        """A copy of the Gaussians as they are now."""
+        return Gaussians(**{name: array.cpu().numpy().copy() for name, array in self.active(self.parameters).items()})
+
+    def forget_history(self, rows: Tensor) -> None:
+        """Let the optimiser start afresh for rows [M] whose parameters were replaced."""
+        for name in PARAMETERS:
+            self.first_moments[name][rows] = 0
+            self.second_moments[name][rows] = 0
+        self.updates[rows] = 0

@@ -1,0 +1,73 @@
+"""Density control: Gaussians go from where they do nothing to where the image asks for more.
+
+One operation does it all. A Gaussian that the images pull at strongly is split along its longest axis; the second half
+goes into the place of a Gaussian that has become transparent, or into a new row while the number may grow. So nothing
+needs a reset of opacities, and nothing is ever thrown away that was visible. The idea of relocating dead Gaussians is
+that of 3DGS-MCMC (Kheradmand et al. 2024, arXiv:2404.09591); splitting by rank instead of by a threshold keeps the
+number on its schedule whatever the resolution.
+"""
+
+import torch
+from torch import Tensor
+
+from tasks.core.training.population import PARAMETERS, Population
+
+DEAD_OPACITY = 0.01
+MAX_GROWTH = 0.5  # share of the living that one refinement may split
+SPLIT_OFFSET = 0.5  # halves move this many standard deviations away from the middle, along the longest axis,
+SPLIT_LENGTH = 0.6  # and are this long, and this wide, and this opaque, compared with the whole
+SPLIT_WIDTH = 0.9
+SPLIT_OPACITY = 0.7
+
+
+def refine(population: Population, wanted_count: int, generator: torch.Generator) -> int:
+    """Relocate the dead, grow towards `wanted_count`, and start new notes; returns how many Gaussians were split."""
+    n = population.count
+    opacities = torch.sigmoid(population.parameters["raw_opacities"][:n])
+    dead = opacities < DEAD_OPACITY
+    scores = population.scores[:n] / population.seen[:n].clamp_min(1)
+    scores = torch.where(dead, 0.0, scores)
+    growth = max(min(wanted_count, population.capacity) - n, 0)
+    candidates = int((scores > 0).sum())
+    splits = min(growth + int(dead.sum()), candidates, int(MAX_GROWTH * (n - int(dead.sum()))) + 1)
+    if splits > 0:
+        parents = torch.multinomial(scores, splits, replacement=False, generator=generator)
+        new_rows = torch.arange(n, population.capacity, device=parents.device)
+        free_rows = torch.cat([dead.nonzero()[:, 0], new_rows])[:splits]
+        split(population, parents, free_rows)
+        population.count = max(n, int(free_rows.max()) + 1)
+    population.scores.zero_()
+    population.seen.zero_()
+    return splits
+
+
+def split(population: Population, parents: Tensor, free_rows: Tensor) -> None:
+    """Replace every parent [M] by two halves, one in its own row and one in the given free row [M]."""
+    parameters = population.parameters
+    scales = torch.exp(parameters["log_scales"][parents])  # [M, 3]
+    longest = scales.argmax(dim=1)  # [M]
+    each = torch.arange(len(parents), device=parents.device)
+    axes = rotmats(parameters["quats"][parents])[each, :, longest]  # [M, 3] direction of the longest axis
+    offsets = SPLIT_OFFSET * scales[each, longest][:, None] * axes
+    shrink = torch.full_like(scales, SPLIT_WIDTH)
+    shrink[each, longest] = SPLIT_LENGTH
+    opacities = SPLIT_OPACITY * torch.sigmoid(parameters["raw_opacities"][parents])
+
+    parameters["log_scales"][parents] += torch.log(shrink)
+    parameters["raw_opacities"][parents] = torch.logit(opacities)
+    for name in PARAMETERS:
+        parameters[name][free_rows] = parameters[name][parents]
+    parameters["means"][parents] -= offsets
+    parameters["means"][free_rows] += offsets
+    population.forget_history(torch.cat([parents, free_rows]))
+
+
+def rotmats(quats: Tensor) -> Tensor:
+    """Rotation matrices [M, 3, 3] of quaternions wxyz [M, 4] of any length."""
+    w, x, y, z = torch.nn.functional.normalize(quats, dim=1).unbind(1)
+    rows = [
+        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], 1),
+        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], 1),
+        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], 1),
+    ]
+    return torch.stack(rows, 1)

@@ -1,0 +1,63 @@
+"""The recipe as functions of progress, from 0 at the first step to 1 at the last: every number of it stands here."""
+
+import math
+from dataclasses import dataclass
+
+REFINEMENTS = 40  # density control, evenly spaced between these two
+REFINE_FROM, REFINE_UNTIL = 0.03, 0.75
+GROWN_AT = 0.6  # the number of Gaussians reaches its limit
+ANNEAL_FROM = 0.85  # from here on everything settles: rates fall to ANNEAL_TO of what they were
+ANNEAL_TO = 0.1
+
+MAX_HALVINGS = 2
+HALF_SIZE_UNTIL, QUARTER_SIZE_UNTIL = 0.30, 0.08
+SMALLEST_SIDE_PX = 96  # images are not made smaller than this for coarse-to-fine
+SH_DEGREE_FROM = (0.0, 0.12, 0.25, 0.4)
+
+# Learning rates of Adam at the start, by parameter; that of the means is in units of the scene's radius.
+RATES = {
+    "means": 1.6e-4,
+    "quats": 2e-3,
+    "log_scales": 7e-3,
+    "raw_opacities": 4e-2,
+    "sh0": 4e-3,
+    "shN": 2e-4,
+}
+MEANS_RATE_END = 0.02  # share of the initial rate, reached geometrically
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What one step needs to know of the schedule."""
+
+    sh_degree: int
+    rates: dict[str, float]  # learning rate by parameter
+    ssim_weight: float
+
+
+def settings_at(progress: float, sh_degree: int, scene_radius: float, ssim_weight: float) -> StepSettings:
+    """The settings of a step."""
+    anneal = ANNEAL_TO ** (max(0.0, progress - ANNEAL_FROM) / (1 - ANNEAL_FROM))
+    rates = {name: rate * anneal for name, rate in RATES.items()}
+    rates["means"] = RATES["means"] * scene_radius * MEANS_RATE_END**progress
+    degree = sum(progress >= start for start in SH_DEGREE_FROM[1:])
+    return StepSettings(min(degree, sh_degree), rates, ssim_weight)
+
+
+def halvings_at(progress: float, width: int, height: int) -> int:
+    """How often images are halved at this moment: 2, 1, then 0, and never below SMALLEST_SIDE_PX."""
+    wanted = MAX_HALVINGS if progress < QUARTER_SIZE_UNTIL else 1 if progress < HALF_SIZE_UNTIL else 0
+    possible = int(math.log2(max(min(width, height) / SMALLEST_SIDE_PX, 1)))
+    return min(wanted, possible)
+
+
+def refinement_at(progress: float) -> int:
+    """How many refinements should have been done at this moment."""
+    share = (progress - REFINE_FROM) / (REFINE_UNTIL - REFINE_FROM)
+    return 0 if share < 0 else min(int(share * REFINEMENTS) + 1, REFINEMENTS)
+
+
+def count_at(progress: float, initial: int, limit: int) -> int:
+    """The number of Gaussians aimed at: quickly more at first, `limit` at GROWN_AT."""
+    share = min(max(progress - REFINE_FROM, 0) / (GROWN_AT - REFINE_FROM), 1)
+    return min(limit, round(initial + max(limit - initial, 0) * (1 - (1 - share) ** 2)))

@@ -1,0 +1,31 @@
+"""Wall time of training without what is not training."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stopwatch:
+    """Runs from its creation on. The budget, too, counts training only."""
+
+    def __init__(self, budget_seconds: float | None) -> None:
+        self._budget_seconds = budget_seconds
+        self._started = time.monotonic()
+        self._paused_seconds = 0.0
+
+    def seconds(self) -> float:
+        """Seconds of training so far."""
+        return time.monotonic() - self._started - self._paused_seconds
+
+    def budget_share(self) -> float:
+        """Share of the budget that is spent; 0 when there is none."""
+        return self.seconds() / self._budget_seconds if self._budget_seconds else 0.0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the time spent inside."""
+        before = time.monotonic()
+        try:
+            yield
+        finally:
+            self._paused_seconds += time.monotonic() - before

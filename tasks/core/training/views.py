@@ -1,0 +1,53 @@
+"""Photos in memory as training takes them: uint8, at full size and halved once and twice by averaging areas."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tasks.core.scene import Camera, Scene
+from tasks.core.training.schedule import MAX_HALVINGS
+
+Photo = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class View:
+    """One photo and its camera; entry k of both lists has k times halved sides."""
+
+    cameras: tuple[Camera, ...]
+    photos: tuple[Photo, ...]  # [H, W, 3] each
+
+
+def load_view(scene: Scene, camera: Camera, max_image_size: int) -> View:
+    """Read a photo, make it no larger than `max_image_size` px on its longer side, and halve it."""
+    full = Image.fromarray(scene.image(camera))
+    longer = max(full.size)
+    if longer > max_image_size:
+        full = _area_averaged(full, *(max(1, round(side * max_image_size / longer)) for side in full.size))
+    levels = [full]
+    for _ in range(MAX_HALVINGS):
+        levels.append(_area_averaged(levels[-1], max(1, levels[-1].width // 2), max(1, levels[-1].height // 2)))
+    return View(
+        cameras=tuple(camera.resized(*level.size) for level in levels),
+        photos=tuple(np.ascontiguousarray(level) for level in levels),
+    )
+
+
+def _area_averaged(image: Image.Image, width: int, height: int) -> Image.Image:
+    return image.resize((width, height), Image.Resampling.BOX)
+
+
+def endless_shuffle(count: int, generator: np.random.Generator) -> Iterator[int]:
+    """Indices 0..count-1 in a new random order every round, for ever."""
+    while True:
+        yield from (int(index) for index in generator.permutation(count))
+
+
+def evenly_chosen(cameras: Sequence[Camera], count: int) -> list[int]:
+    """At most `count` indices spread evenly over the cameras."""
+    if len(cameras) <= count:
+        return list(range(len(cameras)))
+    return [int(index) for index in np.linspace(0, len(cameras) - 1, count).round()]
