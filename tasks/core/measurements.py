@@ -10,6 +10,11 @@ from tasks.core.photoset import RejectedPhoto
 SCHEMA_VERSION = 1
 
 
+def held_out_picture(camera_name: str) -> str:
+    """File name of the picture that the compress stage renders for a held-out camera and the report shows."""
+    return camera_name.replace("/", "__") + ".render.jpg"
+
+
 class Section(BaseModel):
     """A part of the report."""
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.core.gaussians import Gaussians
-from tasks.core.measurements import SogSection
+from tasks.core.measurements import SogSection, held_out_picture
 from tasks.core.ply import read_ply
 from tasks.core.progress import Progress, ProgressCallback, ignore_progress
 from tasks.core.render.interface import Rasterizer
@@ -22,11 +22,6 @@ SOG_FILE = "scene.sog"
 HELD_OUT_FOLDER = "held_out"
 _WRITING_SHARE = 0.5  # of the progress bar; the rest is rendering
 _JPEG_QUALITY = 92
-
-
-def render_name(camera_name: str) -> str:
-    """File name, in the held-out folder, of the picture rendered for a camera."""
-    return camera_name.replace("/", "__") + ".render.jpg"
 
 
 def compress(
@@ -56,7 +51,7 @@ def compress(
     for done, name in enumerate(held_out, start=1):
         photo = scene.image(cameras[name]).astype(np.float32) / 255
         before, after = (_render(rasterizer, which, cameras[name]) for which in (gaussians, decoded))
-        _save(after, pictures / render_name(name))
+        _save(after, pictures / held_out_picture(name))
         drops_db.append(psnr(before, photo) - psnr(after, photo))
         share = _WRITING_SHARE + (1 - _WRITING_SHARE) * done / len(held_out)
         on_progress(Progress(share, 1, f"measured {done}/{len(held_out)} held-out views"))

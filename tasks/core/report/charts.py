@@ -1,0 +1,110 @@
+"""The report's drawings as inline SVG: the quality curve and the map of cameras.
+
+Figures are made with matplotlib's objects, never with pyplot, so that stages in several threads do not share a figure.
+Whatever is text or line takes the page's own colour, so that one drawing serves light and dark.
+"""
+
+import io
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from tasks.core.measurements import CurvePoint
+from tasks.core.scene import Scene
+from tasks.core.transforms import Float64
+
+_INK = "#010203"  # stands for the page's text colour and is replaced by it
+_ACCENT = "#3b82c4"  # readable on white and on near-black
+_HELD_OUT = "#d9822b"
+_MAP_POINTS = 20_000  # more would only paint over each other
+_MAP_DPI = 160
+_WIDTH = 5.6  # inches; the page scales the drawing, so a small number means large letters
+_KEPT_SHARE = (2, 98)  # percentiles of the sparse points that the map must show; strays would shrink everything
+
+
+def quality_curve(curve: tuple[CurvePoint, ...]) -> Markup:
+    """Held-out PSNR over training time."""
+    figure = Figure(figsize=(_WIDTH, 2.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(
+        [p.seconds for p in curve], [p.psnr_db for p in curve], "-o", color=_ACCENT, markersize=3.5, linewidth=1.6
+    )
+    axes.set_xlabel("training time (s)")
+    axes.set_ylabel("held-out PSNR (dB)")
+    axes.set_xlim(left=0)
+    axes.grid(visible=True, color=_INK, alpha=0.12, linewidth=0.7)
+    return _as_svg(figure, axes, "Held-out PSNR over training time")
+
+
+def camera_map(scene: Scene, held_out: tuple[str, ...]) -> Markup:
+    """The scene from above: sparse points in their colours, cameras with their viewing directions."""
+    right, ahead = _ground_axes(scene.up)
+    points = np.column_stack([scene.points.xyz @ right, scene.points.xyz @ ahead])  # [P, 2]
+    centers = np.stack([camera.center for camera in scene.cameras])
+    places = np.column_stack([centers @ right, centers @ ahead])  # [C, 2]
+    forwards = np.stack([camera.forward for camera in scene.cameras])
+    directions = np.column_stack([forwards @ right, forwards @ ahead])  # shorter than 1 where a camera looks down
+    low, high = _limits(points, places)
+    size = high - low
+    figure = Figure(figsize=(_WIDTH, float(np.clip(_WIDTH * size[1] / size[0], 3, 6))), layout="constrained")
+    axes = figure.add_subplot()
+    # from the lowest to the highest, so that roofs cover floors
+    shown = np.argsort(scene.points.xyz @ scene.up, kind="stable")[:: max(1, -(-len(points) // _MAP_POINTS))]
+    axes.scatter(
+        points[shown, 0], points[shown, 1], s=3, c=scene.points.rgb[shown] / 255, linewidths=0, rasterized=True
+    )
+    is_held_out = np.array([camera.name in held_out for camera in scene.cameras])
+    arrow = 0.06 * float(size.max())
+    for mask, color, label in ((~is_held_out, _ACCENT, "training camera"), (is_held_out, _HELD_OUT, "held-out camera")):
+        if not mask.any():
+            continue
+        x, y = places[mask].T
+        along = arrow * directions[mask]
+        axes.plot(x, y, "o", color=color, markersize=3.5, label=label)
+        axes.quiver(x, y, along[:, 0], along[:, 1], color=color, angles="xy", scale_units="xy", scale=1, width=0.003)
+    axes.set_xlim(low[0], high[0])
+    axes.set_ylim(low[1], high[1])
+    axes.set_aspect("equal")
+    metric = scene.georeference is not None
+    axes.set_xlabel("east (m)" if metric else "x (scene units, not metres)")
+    axes.set_ylabel("north (m)" if metric else "y (scene units, not metres)")
+    axes.legend(frameon=False, fontsize=9.5, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=2, labelcolor=_INK)
+    return _as_svg(figure, axes, "Map of the cameras from above")
+
+
+def _ground_axes(up: Float64) -> tuple[Float64, Float64]:
+    """Two level unit vectors, right and ahead on the map; x and y when up is z."""
+    x = np.array([1.0, 0, 0]) if abs(up[0]) < 0.9 else np.array([0, 1.0, 0])
+    right = x - (x @ up) * up
+    right /= np.linalg.norm(right)
+    return right, np.cross(up, right)
+
+
+def _limits(points: NDArray[np.float64], places: NDArray[np.float64]) -> tuple[Float64, Float64]:
+    """Lower left and upper right of a map that shows all cameras and nearly all points, with a margin."""
+    near = np.percentile(points, _KEPT_SHARE, axis=0) if len(points) else places
+    everything = np.concatenate([near, places])
+    low, high = everything.min(axis=0), everything.max(axis=0)
+    margin = 0.06 * max(float((high - low).max()), 1e-6)
+    return low - margin, high + margin
+
+
+def _as_svg(figure: Figure, axes: Axes, title: str) -> Markup:
+    for side in axes.spines.values():
+        side.set_color(_INK)
+        side.set_alpha(0.35)
+    axes.tick_params(colors=_INK, labelsize=9.5)
+    axes.xaxis.label.set(color=_INK, fontsize=10)
+    axes.yaxis.label.set(color=_INK, fontsize=10)
+    axes.set_facecolor("none")
+    figure.set_facecolor("none")
+    buffer = io.StringIO()
+    # text stays text and takes the page's font; a fixed salt makes the ids, and so the bytes, repeatable
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": title}, dpi=_MAP_DPI)
+    svg = buffer.getvalue()
+    return Markup(svg[svg.index("<svg") :].replace(_INK, "currentColor"))

@@ -1,0 +1,164 @@
+"""The report: says what was measured, hides nothing, and opens anywhere."""
+
+import re
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks.core.errors import StorageError
+from tasks.core.gaussians import Gaussians
+from tasks.core.measurements import Report, held_out_picture
+from tasks.core.render.backends import rasterizer_for
+from tasks.core.report import html
+from tasks.core.report.charts import camera_map, quality_curve
+from tasks.core.report.html import evenly_chosen, write_report
+from tasks.core.report.preview import write_preview
+from tasks.core.scene import Scene
+from tests.browser import chromium
+from tests.core.report.reports import full_report, pictured_scene, save_renders
+from tests.core.sog.splats import terrain
+from tests.core.viewer.scenes import looking, orbit, scene_of
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return pictured_scene(tmp_path_factory.mktemp("scene"))
+
+
+@pytest.fixture(scope="module")
+def held_out(scene: Scene) -> tuple[str, ...]:
+    return tuple(camera.name for camera in scene.split()[1])
+
+
+@pytest.fixture(scope="module")
+def renders(scene: Scene, held_out: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_renders(scene, held_out, tmp_path_factory.mktemp("renders") / "held_out")
+
+
+def visible_text(page: str) -> str:
+    body = page[page.index("<body>") :]
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", body)))
+
+
+def test_every_measured_number_is_in_the_page(
+    scene: Scene, held_out: tuple[str, ...], renders: Path, tmp_path: Path
+) -> None:
+    write_report(full_report(scene, held_out), scene, renders, tmp_path / "report.html")
+    text = visible_text((tmp_path / "report.html").read_text(encoding="utf-8"))
+    for said in (
+        "24.32 dB", "0.812", "31 250", "0.43 MB", "7.42 MB", "17.2× smaller", "5 min 59 s", "16 of 19 found",
+        "0.61 px", "0.80 m rms", "in the largest of 2 models", "flight/90.jpg", "notes <1>.txt: not an image",
+        "instead of 960 px", "from an earlier run", "0.21 dB", "1.48 GB", "preset draft", "train.seconds 300",
+        "python 3.11.2", "23 November 2026", *held_out, "24.00 dB", "24.25 dB", "2 400, ended by time budget",
+    ):  # fmt: skip
+        assert said in text, said
+    assert 'Field <script>alert("x")</script> & barn' in text
+
+
+def test_what_was_not_measured_is_said_so(scene: Scene, renders: Path, tmp_path: Path) -> None:
+    report = full_report(scene, ())
+    data = report.model_dump()
+    data["photos"] = None
+    data["peak_memory_bytes"] = None
+    data["train"] |= {"psnr_db": None, "ssim": None, "curve": (), "eval_views": (), "eval_psnr_db": ()}
+    data["sfm"] |= {"mean_reprojection_error_px": None, "georeferenced": False, "gps_residual_rms_m": None}
+    data["sog"]["psnr_drop_db"] = None
+    data["seconds"] = {}
+    data["cache_hits"] = ()
+    target = tmp_path / "report.html"
+    write_report(Report.model_validate(data), scene, renders, target)
+    text = visible_text(target.read_text(encoding="utf-8"))
+    # PSNR, SSIM, time in all twice, pairs, curve, reprojection error, five stages, memory, loss of the .sog
+    assert text.count("not measured") == 14
+    assert "None" not in text.replace("train.max_gaussians None", "")
+    assert "No views were held out" in text
+
+
+def test_at_most_twelve_pairs_and_the_rest_counted(tmp_path: Path) -> None:
+    scene = pictured_scene(tmp_path, 15)
+    names = tuple(camera.name for camera in scene.cameras)
+    renders = save_renders(scene, names, tmp_path / "held_out")
+    write_report(full_report(scene, names), scene, renders, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count('<figure class="pair">') == html.MAX_VIEWS
+    assert "12 of 15 held-out views, evenly chosen; 3 left out" in visible_text(page)
+
+
+def test_a_missing_picture_is_an_error(scene: Scene, held_out: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=re.escape(held_out_picture(held_out[0]))):
+        write_report(full_report(scene, held_out), scene, tmp_path, tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_page_opens_without_errors_wide_and_narrow(
+    scene: Scene, held_out: tuple[str, ...], renders: Path, tmp_path: Path
+) -> None:
+    write_report(full_report(scene, held_out), scene, renders, tmp_path / "report.html")
+    (tmp_path / "profile").mkdir()
+    with chromium(tmp_path / "profile", 1100, 800) as browser:
+        browser.open((tmp_path / "report.html").as_uri())
+        browser.wait_for("document.readyState === 'complete' && document.images.length === 4", 60)
+        assert browser.evaluate("document.querySelector('a.open').getAttribute('href')") == "index.html"
+        assert browser.screenshot()[:40, :40].mean() > 250
+        for width in (1100, 360):
+            browser.resize(width, 800, dark=width == 360)
+            assert browser.evaluate("document.documentElement.scrollWidth") <= width
+        assert browser.screenshot()[:10, :10].mean() < 40  # the dark scheme is dark
+        assert browser.evaluate(
+            "Promise.all([...document.images].map((image) => { image.loading = 'eager'; return image.decode(); }))"
+            ".then((all) => all.length)"
+        ) == 4  # fmt: skip
+        assert browser.errors == []
+        assert [url for url in browser.requests if not url.startswith("data:")] == [(tmp_path / "report.html").as_uri()]
+
+
+def test_the_map_shows_metres_only_when_georeferenced(tmp_path: Path) -> None:
+    cameras = (*orbit(6), looking((0, 0, 9), (0, 0, 0), "nadir.jpg", image_up=np.array([0.0, 1, 0])))
+    metric = camera_map(scene_of(tmp_path, cameras, georeferenced=True), ("flight/00.jpg",))
+    assert "east (m)" in metric
+    assert "held-out camera" in metric
+    free = camera_map(scene_of(tmp_path, cameras), ())
+    assert "not metres" in free
+    assert "held-out camera" not in free
+    assert camera_map(scene_of(tmp_path, cameras), ()) == free  # the same drawing gives the same bytes
+
+
+def test_the_map_of_one_camera_can_be_drawn(tmp_path: Path) -> None:
+    assert "<svg" in camera_map(scene_of(tmp_path, orbit(1)), ())
+
+
+def test_charts_take_the_pages_ink(scene: Scene, held_out: tuple[str, ...]) -> None:
+    curve = quality_curve(full_report(scene, held_out).train.curve)
+    assert "currentColor" in curve
+    assert "#000000" not in curve
+
+
+@pytest.mark.parametrize(("available", "wanted"), [(3, 12), (12, 12), (13, 12), (100, 12)])
+def test_evenly_chosen(available: int, wanted: int) -> None:
+    chosen = evenly_chosen(available, wanted)
+    assert len(chosen) == len(set(chosen)) == min(available, wanted)
+    assert chosen[0] == 0
+    assert chosen[-1] == available - 1
+
+
+def test_numbers_read_well() -> None:
+    assert [html.duration(s).replace("\u00a0", " ") for s in (None, 0.04, 59.9, 61, 3600, 7325)] == [
+        "not measured", "0.0 s", "59.9 s", "1 min 1 s", "1 h 0 min", "2 h 2 min",
+    ]  # fmt: skip
+    assert [html.megabytes(b).replace("\u00a0", " ") for b in (None, 12_345, 12_345_678, 345_678_901, 2_345_678_901)] == [
+        "not measured", "0.01 MB", "12.3 MB", "346 MB", "2.35 GB",
+    ]  # fmt: skip
+
+
+def test_the_preview_is_the_render(tmp_path: Path) -> None:
+    splat: Gaussians = terrain(1500, 1)
+    camera = looking((4, -8, 5), (0, 0, 0.3))
+    write_preview(splat, camera, rasterizer_for("cpu"), tmp_path / "preview.jpg")
+    with Image.open(tmp_path / "preview.jpg") as image:
+        assert image.size == (camera.width, camera.height)
+        shown = np.asarray(image) / 255
+    drawn = np.clip(rasterizer_for("cpu").render(splat, camera), 0, 1)
+    assert np.abs(shown - drawn).mean() < 0.02  # JPEG at quality 90

@@ -1,0 +1,56 @@
+"""The compress stage's core: files in place, and a loss that is measured on what a viewer gets."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks.core.measurements import held_out_picture
+from tasks.core.ply import write_ply
+from tasks.core.progress import Progress
+from tasks.core.render.backends import rasterizer_for
+from tasks.core.render.metrics import psnr
+from tasks.core.sog.compress import compress
+from tasks.core.sog.options import CompressOptions
+from tasks.core.sog.reader import read_sog
+from tests.core.report.reports import pictured_scene
+from tests.core.sog.splats import terrain
+
+
+def test_compress_writes_the_splat_and_measures_its_loss(tmp_path: Path) -> None:
+    scene = pictured_scene(tmp_path / "scene", 3)
+    splat = terrain(1500, 1)
+    write_ply(splat, tmp_path / "scene.ply")
+    out = tmp_path / "out"
+    out.mkdir()
+    rasterizer, seen = rasterizer_for("cpu"), list[Progress]()
+    names = [camera.name for camera in scene.cameras[:2]]
+    section = compress(tmp_path / "scene.ply", scene, names, out, CompressOptions(), rasterizer, seen.append)
+
+    assert section.bytes == (out / "scene.sog").stat().st_size
+    assert section.ply_bytes == (tmp_path / "scene.ply").stat().st_size
+    assert section.sh_bands == 1
+    decoded, drops = read_sog(out / "scene.sog"), []
+    for camera in scene.cameras[:2]:
+        photo = scene.image(camera) / 255
+        render = rasterizer.render(decoded, camera).copy()
+        drops.append(psnr(rasterizer.render(splat, camera), photo) - psnr(render, photo))
+        with Image.open(out / "held_out" / held_out_picture(camera.name)) as picture:
+            # JPEG of quality 92 over smooth pictures
+            assert psnr(np.asarray(picture) / 255, render) > 35
+    assert section.psnr_drop_db == pytest.approx(np.mean(drops), abs=1e-4)
+    assert 0 < section.psnr_drop_db < 0.5  # the product's bound; the photos here are as sharp as the splat itself
+    assert not (out / "held_out" / held_out_picture(scene.cameras[2].name)).exists()
+    shares = [progress.done / progress.total for progress in seen]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+def test_without_held_out_views_the_loss_is_null(tmp_path: Path) -> None:
+    scene = pictured_scene(tmp_path / "scene", 1)
+    write_ply(terrain(300, 1), tmp_path / "scene.ply")
+    section = compress(tmp_path / "scene.ply", scene, (), tmp_path, CompressOptions(sh_degree=0), rasterizer_for("cpu"))
+    assert section.psnr_drop_db is None
+    assert section.sh_bands == 0
+    assert list((tmp_path / "held_out").iterdir()) == []
