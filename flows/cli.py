@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 
 from tasks.core.errors import SpaceportError
 
@@ -26,7 +27,7 @@ PresetOption = Annotated[
         "--preset",
         "-p",
         metavar="draft|standard|high",
-        help="Budget of training time on two CPU cores: about 1, 5 or 25 minutes. [default: standard]",
+        help="Budget of training time on two CPU cores: about 1, 5 or 25 minutes (default: standard).",
         show_default=False,
     ),
 ]
@@ -41,14 +42,17 @@ WorkspaceOption = Annotated[
         "-w",
         metavar="DIR",
         envvar="SPACEPORT_WORKSPACE",
-        help="Where stage outputs are kept, so that nothing is computed twice. [default: ./spaceport-data]",
+        help="Where stage outputs are kept, so that nothing is computed twice (default: ./spaceport-data).",
         show_default=False,
     ),
 ]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Compute every stage anew, whatever the workspace holds.")]
 
 
-@app.command()
+@app.command(
+    epilog="Examples:  spaceport run flight/  ·  spaceport run flight.zip --out splat --preset draft  ·  "
+    "spaceport run flight/ --set train.max_image_size=480 --set compress.sh_degree=0"
+)
 def run(
     photos: Annotated[
         str,
@@ -56,7 +60,7 @@ def run(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="Where the result goes. [default: spaceport-out/<capture>]"),
+        typer.Option("--out", "-o", metavar="DIR", help="Where the result goes (default: spaceport-out/<capture>)."),
     ] = None,
     preset: PresetOption = None,
     set_: SetOption = None,
@@ -88,16 +92,11 @@ def demo(
 @app.command()
 def options() -> None:
     """List every option that --set takes, with its default, its bounds and what it does."""
-    from rich.table import Table
-
     from tasks.core.options import describe_options
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("option", "default", "allowed", "what it does"):
-        table.add_column(heading, overflow="fold")
-    for row in describe_options():
-        table.add_row(*row)
-    console.print(table)
+    for name, default, allowed, description in describe_options():
+        console.print(f"[bold]{name}[/] = {default}   [dim]{allowed}[/]", highlight=False)
+        console.print(Padding(description, (0, 0, 0, 4)), highlight=False)
 
 
 @app.command()

@@ -61,7 +61,8 @@ def _use_workspace(workspace: str | None) -> Settings:
 def _photograph_demo(photos: Path, console: Console) -> None:
     """Fly over the generated place; the photos appear in their folder all at once."""
     from flows.terminal import showing_progress
-    from tasks.core.demo.flight import DemoOptions, fly
+    from tasks.core.demo.flight import fly
+    from tasks.core.demo.flight_plan import DemoOptions
     from tasks.reporting import stage_progress
 
     photos.parent.mkdir(parents=True, exist_ok=True)
