@@ -1,8 +1,8 @@
 """The simulated camera: a pinhole, exposed and developed into 8-bit sRGB, with depth and identity for tests.
 
-First every pixel's centre is looked at. Where something visible changes between neighbours (object, face, shadow, leaves
-before leaves) the pixel is looked at five times more, and the mean of the light is its value; elsewhere the textures'
-own filtering keeps it smooth.
+First every pixel's centre is looked at. Where something visible changes between neighbours (object, face, shadow,
+leaves before leaves) the pixel is looked at five times more, and the mean of the light is its value; elsewhere the
+textures' own filtering keeps it smooth.
 """
 
 import math

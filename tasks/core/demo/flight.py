@@ -75,6 +75,6 @@ def _prepare(out: Path, expected: set[str]) -> None:
         raise DestinationError(f"The demo photos cannot be written to {out}: {error.strerror}.") from error
     if others:
         raise DestinationError(
-            f"{out} holds {len(others)} other files ({others[0]} …), which would be taken for photos of the demo flight; "
-            "name an empty folder."
+            f"{out} holds {len(others)} other files ({others[0]} …), which would be taken for "
+            "photos of the demo flight; name an empty folder."
         )

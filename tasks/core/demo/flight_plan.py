@@ -21,7 +21,11 @@ class DemoOptions(OptionModel):
     width: int = Field(1152, ge=240, le=4000, title="Width", description="Width of a photo in pixels.")
     height: int = Field(864, ge=180, le=3000, title="Height", description="Height of a photo in pixels.")
     seed: int = Field(
-        0, ge=0, le=2**31 - 1, title="Seed", description="Changes the drone's drift and the error of its GPS; not the place."
+        0,
+        ge=0,
+        le=2**31 - 1,
+        title="Seed",
+        description="Changes the drone's drift and the error of its GPS; not the place.",
     )
 
 
@@ -38,8 +42,8 @@ class Leg:
 def legs(photos: int) -> tuple[Leg, ...]:
     """How the photos are shared out.
 
-    Neighbours on an orbit stay within 30° of one another, beyond which SIFT loses them: the low orbit needs 12 photos, so
-    a short flight has the high one and the grid only.
+    Neighbours on an orbit stay within 30° of one another, beyond which SIFT loses them: the low orbit needs 12
+    photos, so a short flight has the high one, whose views differ less, and the grid only.
     """
     low = round(0.42 * photos) if photos >= 28 else 0
     high = round(0.33 * photos) if low else round(0.67 * photos)

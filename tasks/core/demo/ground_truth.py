@@ -50,4 +50,6 @@ def load_ground_truth(path: Path) -> tuple[Camera, ...]:
             for camera in described["cameras"]
         )
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"{path.name} does not describe a demo flight ({error}); fly again to write it anew.") from error
+        raise FormatError(
+            f"{path.name} does not describe a demo flight ({error}); fly again to write it anew."
+        ) from error

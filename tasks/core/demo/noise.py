@@ -5,14 +5,25 @@ than a pixel's footprint fades to its mean, so that nothing flickers from one ph
 """
 
 import math
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar, cast
 
 from numba import njit
 
-# How every kernel of the demo is compiled. Divisions need no checks: no denominator of theirs can be 0. Without the
-# interpreter lock several photos are taken at a time. None of them is cached on its own: numba notices changes of a
-# kernel's own file only, not of those it calls, so just the outermost one is cached, under all files' fingerprint.
-# They are called by one another alone, and go without the wrappers that make them callable from Python.
-kernel = njit(nogil=True, fastmath=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """How every kernel of the demo is compiled.
+
+    Divisions go unchecked: no denominator here can be 0. Without the interpreter lock several photos are taken at a
+    time. No kernel is cached on its own: numba notices changes of a kernel's own file only, not of those it calls, so
+    just the outermost one is cached, under the fingerprint of all files.
+    """
+    compiled = njit(nogil=True, fastmath=True, error_model="numpy")
+    return cast("Callable[P, R]", compiled(function))
+
 
 # Odd 62-bit factors; products wrap around at 64 bits, which is what mixes them.
 _I, _J, _SEED, _STIR = 0x1E3779B97F4A7C15, 0x2545F4914F6CDD1D, 0x3C6EF372FE94F82B, 0x14057B7EF767814F
@@ -33,7 +44,7 @@ def hash01(i: int, j: int, seed: int) -> float:
 @kernel
 def noise2(x: float, y: float, seed: int) -> float:
     """Value noise in [0, 1) with lattice constant 1."""
-    i, j = int(math.floor(x)), int(math.floor(y))
+    i, j = math.floor(x), math.floor(y)
     u, v = x - i, y - j
     u, v = u * u * (3 - 2 * u), v * v * (3 - 2 * v)
     cell = i * _I + j * _J + seed * _SEED
@@ -53,7 +64,9 @@ def noise3(x: float, y: float, z: float, seed: int) -> float:
 
 
 @kernel
-def fractal2(x: float, y: float, wavelength_m: float, octaves: int, gain: float, footprint_m: float, seed: int) -> float:
+def fractal2(
+    x: float, y: float, wavelength_m: float, octaves: int, gain: float, footprint_m: float, seed: int
+) -> float:
     """Octaves of value noise about 0, from `wavelength_m` down by halves; those below ~3 footprints fade away."""
     total, amplitude = 0.0, 1.0
     for octave in range(octaves):

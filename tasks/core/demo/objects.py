@@ -1,5 +1,6 @@
 """Houses, trees and fences taken apart into primitives: boxes, gables, ellipsoids, cylinders, crowns and conifers."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 
@@ -93,9 +94,7 @@ def _tree(tree: Tree, ground: Ground, seed: int) -> Iterable[Primitive]:
         return
     if tree.kind == 4:
         half = (tree.radius, tree.radius, tree.height / 2)
-        yield _primitive(
-            place.CROWN, place.LEAVES, (x, y, foot + tree.height * 0.42), 0.0, half, tree.tint, seed
-        )
+        yield _primitive(place.CROWN, place.LEAVES, (x, y, foot + tree.height * 0.42), 0.0, half, tree.tint, seed)
         return
     trunk = 0.06 * tree.radius + 0.12
     yield _primitive(
@@ -110,9 +109,7 @@ def _tree(tree: Tree, ground: Ground, seed: int) -> Iterable[Primitive]:
     if tree.kind in (2, 3):
         crown = tree.height * (0.46 if tree.kind == 2 else 0.36)
         half = (tree.radius, tree.radius, crown)
-        yield _primitive(
-            place.CROWN, place.LEAVES, (x, y, foot + tree.height - crown), 0.0, half, tree.tint, seed
-        )
+        yield _primitive(place.CROWN, place.LEAVES, (x, y, foot + tree.height - crown), 0.0, half, tree.tint, seed)
         return
     # A round tree: one great crown and smaller ones leaning out of it.
     half = (tree.radius * 0.78, tree.radius * 0.78, tree.height * 0.33)
@@ -136,7 +133,7 @@ def _tree(tree: Tree, ground: Ground, seed: int) -> Iterable[Primitive]:
 
 def _along(corners: tuple[tuple[float, float], ...], step: float) -> Iterable[tuple[float, float, float, float]]:
     """Pieces of a polyline of about `step` metres: centre x, y, yaw in degrees, length."""
-    for (ax, ay), (bx, by) in zip(corners[:-1], corners[1:], strict=True):
+    for (ax, ay), (bx, by) in itertools.pairwise(corners):
         length = math.hypot(bx - ax, by - ay)
         pieces = max(1, round(length / step))
         for piece in range(pieces):
@@ -151,9 +148,7 @@ def _lines(ground: Ground) -> Iterable[Primitive]:
             post = Block(x, y, -0.3, 0.09, 0.09, 1.5, yaw, place.FENCE_WOOD, 0.3)
             yield _block(post, ground, 7)
             for bottom in (0.35, 0.8):
-                yield _block(
-                    Block(x, y, bottom, length / 2 + 0.05, 0.05, 0.16, yaw, place.FENCE_WOOD, 0.7), ground, 8
-                )
+                yield _block(Block(x, y, bottom, length / 2 + 0.05, 0.05, 0.16, yaw, place.FENCE_WOOD, 0.7), ground, 8)
     for corners in place.STONE_WALLS:
         for x, y, yaw, length in _along(corners, 2.5):
             yield _block(Block(x, y, -0.4, length / 2 + 0.05, 0.32, 1.25, yaw, place.STONE), ground, 9)

@@ -15,7 +15,9 @@ SUN = (-0.50, -0.42, 0.76)  # towards the sun: a mid-afternoon in the south-west
 BOX, GABLE, ELLIPSOID, CYLINDER, CROWN, CONIFER = range(6)
 
 # materials of objects
-PLASTER, PLANKS, STONE, CLAY_TILES, SLATE, METAL, BRICK, LEAVES, NEEDLES, BARK, FENCE_WOOD, ROCK, STRAW, CAR_PAINT = range(14)
+PLASTER, PLANKS, STONE, CLAY_TILES, SLATE, METAL, BRICK, LEAVES, NEEDLES, BARK, FENCE_WOOD, ROCK, STRAW, CAR_PAINT = (
+    range(14)
+)
 GLASS, RUBBER, SOIL_BED = 14, 15, 16
 
 
@@ -110,17 +112,38 @@ TREES = (
     Tree(-24.5, -24.5, 8.0, 2.0, 1, 0.35),
     Tree(-15.8, 26.5, 10.0, 2.4, 1, 0.2),
     *(Tree(26.0 + 4.4 * i, -3.2 + 3.4 * s, 10.5 + (i % 2), 1.35, 2, 0.5) for i, s in enumerate((1.9, 1.95, 1.75, 1.4))),
-    *(Tree(27.0 + 4.2 * i + 1.4 * j, -24.0 + 4.3 * j - 0.8 * i, 3.7, 1.6, 3, 0.6 + 0.05 * ((i * 7 + j * 3) % 5)) for i in range(3) for j in range(4)),
-    *(Tree(x, y, h, r, 4, t) for x, y, h, r, t in (
-        (-14.6, 5.6, 1.5, 1.0, 0.4), (-0.6, 11.9, 1.3, 0.9, 0.7), (3.0, 17.5, 1.4, 1.1, 0.3), (22.4, -12.0, 1.4, 1.0, 0.5),
-        (13.4, -14.5, 1.3, 0.9, 1.4), (-25.6, -12.4, 1.5, 1.1, 0.4), (-14.4, -16.6, 1.2, 0.9, 1.35), (-11.8, -17.6, 1.3, 1.0, 0.8),
-        (6.6, -18.4, 1.1, 0.8, 0.8), (7.3, -20.6, 1.4, 0.9, 0.7), (-4.5, -27.4, 1.3, 1.0, 0.9), (0.2, -27.6, 1.1, 0.8, 0.7),
-        (20.8, 8.4, 1.5, 1.2, 0.3), (4.6, 20.6, 1.3, 0.9, 0.5), (-31.0, 2.5, 1.6, 1.3, 0.4), (19.5, 1.2, 1.3, 1.0, 0.6),
-    )),
+    *(
+        Tree(27.0 + 4.2 * i + 1.4 * j, -24.0 + 4.3 * j - 0.8 * i, 3.7, 1.6, 3, 0.6 + 0.05 * ((i * 7 + j * 3) % 5))
+        for i in range(3)
+        for j in range(4)
+    ),
+    *(
+        Tree(x, y, h, r, 4, t)
+        for x, y, h, r, t in (
+            (-14.6, 5.6, 1.5, 1.0, 0.4),
+            (-0.6, 11.9, 1.3, 0.9, 0.7),
+            (3.0, 17.5, 1.4, 1.1, 0.3),
+            (22.4, -12.0, 1.4, 1.0, 0.5),
+            (13.4, -14.5, 1.3, 0.9, 1.4),
+            (-25.6, -12.4, 1.5, 1.1, 0.4),
+            (-14.4, -16.6, 1.2, 0.9, 1.35),
+            (-11.8, -17.6, 1.3, 1.0, 0.8),
+            (6.6, -18.4, 1.1, 0.8, 0.8),
+            (7.3, -20.6, 1.4, 0.9, 0.7),
+            (-4.5, -27.4, 1.3, 1.0, 0.9),
+            (0.2, -27.6, 1.1, 0.8, 0.7),
+            (20.8, 8.4, 1.5, 1.2, 0.3),
+            (4.6, 20.6, 1.3, 0.9, 0.5),
+            (-31.0, 2.5, 1.6, 1.3, 0.4),
+            (19.5, 1.2, 1.3, 1.0, 0.6),
+        )
+    ),
 )
 
-# Fences: corner points of a polyline.
-FENCES = (
+Polylines = tuple[tuple[tuple[float, float], ...], ...]  # each the corner points of one
+
+# Fences.
+FENCES: Polylines = (
     ((-38.5, 1.5), (-22.5, 0.6), (-16.5, -1.0)),
     ((-16.8, 19.8), (-17.5, 25.0), (-39.0, 24.0)),
     ((22.8, -17.0), (24.0, -28.0), (38.5, -29.5)),
@@ -128,15 +151,15 @@ FENCES = (
     ((-26.5, -8.0), (-28.5, -12.0), (-22.0, -20.8), (-15.0, -18.8)),
 )
 
-# Dry stone walls: corner points of a polyline.
-STONE_WALLS = (((-15.0, 1.6), (-6.5, 2.6), (0.0, 3.4)), ((10.2, -11.0), (12.8, -18.6), (19.0, -20.5)))
+# Dry stone walls.
+STONE_WALLS: Polylines = (((-15.0, 1.6), (-6.5, 2.6), (0.0, 3.4)), ((10.2, -11.0), (12.8, -18.6), (19.0, -20.5)))
 
-# Hedges (clipped bushes): corner points of a polyline.
-HEDGES = (((-2.0, 28.0), (-16.0, 28.0)), ((21.5, -18.5), (25.8, -13.0)), ((21.0, 15.5), (23.5, 3.5)))
+# Hedges of clipped bushes.
+HEDGES: Polylines = (((-2.0, 28.0), (-16.0, 28.0)), ((21.5, -18.5), (25.8, -13.0)), ((22.6, 12.0), (23.6, 3.5)))
 
 
 class Block(NamedTuple):
-    """An upright box (or cylinder): centre x, y, bottom above ground, half length, half width, height, yaw, material."""
+    """An upright box (or cylinder): centre x, y, bottom above ground, half length, half width, height."""
 
     x: float
     y: float
@@ -164,7 +187,7 @@ BLOCKS = (
     # farm trailer with planks
     Block(5.6, 2.7, 0.7, 2.2, 1.0, 0.25, 20, FENCE_WOOD, 0.8),
     Block(5.6, 2.7, 0.3, 1.6, 0.8, 0.4, 20, RUBBER),
-    Block(5.6, 2.7, 0.95, 1.9, 0.85, 0.8, 20, STRAW),
+    Block(5.6, 2.7, 0.95, 1.9, 0.85, 0.8, 20, STRAW, 0.9),
     # jetty and rowing boat
     Block(-2.0, -15.6, -0.3, 0.75, 2.6, 0.5, 4, FENCE_WOOD, 0.6),
     Block(1.0, -17.6, -0.45, 1.4, 0.55, 0.45, 65, PLANKS, 0.95),
@@ -182,8 +205,9 @@ BALES = ((27.0, 12.5), (31.0, 7.0), (35.5, 10.0), (33.0, 13.5), (38.0, 5.5), (25
 
 # Rocks: x, y, radius.
 ROCKS = (
-    (5.9, -15.8, 0.8), (6.9, -16.9, 0.5), (-10.8, -14.8, 0.7), (-9.6, -14.0, 0.4), (3.4, -26.2, 0.6), (-7.0, -26.8, 0.7),
-    (-0.2, -9.0, 0.6), (0.9, -9.7, 0.35), (10.0, 2.3, 0.5), (-21.5, 6.5, 0.6), (20.0, -2.6, 0.55), (-17.0, 22.5, 0.7),
+    (5.9, -15.8, 0.8), (6.9, -16.9, 0.5), (-10.8, -14.8, 0.7), (-9.6, -14.0, 0.4), (3.4, -26.2, 0.6),
+    (-7.0, -26.8, 0.7), (-0.2, -9.0, 0.6), (0.9, -9.7, 0.35), (10.0, 2.3, 0.5), (-21.5, 6.5, 0.6), (20.0, -2.6, 0.55),
+    (-17.0, 22.5, 0.7),
 )  # fmt: skip
 
 # The country beyond: trees strewn between these radii, so that no photo shows an edge or an empty plain.

@@ -122,7 +122,7 @@ def primitive_distance(
     wx, wy, z = ox - shapes[index, 0], oy - shapes[index, 1], oz - shapes[index, 2]
     x, y = cos * wx + sin * wy, cos * wy - sin * wx
     dx, dy = cos * dx + sin * dy, cos * dy - sin * dx
-    if kind == BOX or kind == GABLE:
+    if kind in (BOX, GABLE):
         near, far = _slab(x, dx, a)
         if near > far:
             return FAR
@@ -152,10 +152,12 @@ def primitive_distance(
         low, high = _slab(z, dz, c)
         near, far = max(near, low), min(far, high)
         return near if 0 < near < far else FAR
-    if kind == ELLIPSOID or kind == CROWN:
+    if kind in (ELLIPSOID, CROWN):
         ex, ey, ez, fx, fy, fz = x / a, y / b, z / c, dx / a, dy / b, dz / c
         grown = 1.0 if kind == ELLIPSOID else 1.06 * 1.06
-        near, far = _quadric(fx * fx + fy * fy + fz * fz, ex * fx + ey * fy + ez * fz, ex * ex + ey * ey + ez * ez - grown)
+        near, far = _quadric(
+            fx * fx + fy * fy + fz * fz, ex * fx + ey * fy + ez * fz, ex * ex + ey * ey + ez * ez - grown
+        )
         if kind == ELLIPSOID or near > far or far < 0:
             return near if 0 < near < far else FAR
         low, _ = _quadric(
@@ -184,8 +186,8 @@ def object_hit(
         world.kinds, world.shapes, world.cell_tops, world.cell_starts, world.cell_items
     )  # fmt: skip
     half = CELLS * CELL_M / 2
-    column = int(math.floor((ox + start * dx + half) / CELL_M))
-    row = int(math.floor((oy + start * dy + half) / CELL_M))
+    column = math.floor((ox + start * dx + half) / CELL_M)
+    row = math.floor((oy + start * dy + half) / CELL_M)
     step_column, step_row = (1 if dx > 0 else -1), (1 if dy > 0 else -1)
     per_column = CELL_M / abs(dx) if abs(dx) > 1e-12 else FAR
     per_row = CELL_M / abs(dy) if abs(dy) > 1e-12 else FAR
@@ -202,7 +204,7 @@ def object_hit(
                 index = items[item]
                 if index == ignored or lowest > shapes[index, 10]:
                     continue
-                if index == tried or index == tried_before or index == tried_first:
+                if index in (tried, tried_before, tried_first):
                     continue
                 tried_first, tried_before, tried = tried_before, tried, index
                 t = primitive_distance(kinds[index], shapes, index, ox, oy, oz, dx, dy, dz)
@@ -234,5 +236,3 @@ def in_shadow(world: World, x: float, y: float, z: float, ignored: int) -> bool:
     sx, sy, sz = world.sun[0], world.sun[1], world.sun[2]
     _, found = object_hit(world, x, y, z, sx, sy, sz, 0.02, max(0.0, 24.0 - z) / sz, True, ignored)
     return found != GROUND
-
-

@@ -25,10 +25,19 @@ _FOOT_M = 1.2  # how far a house's walls reach below its floor, see objects.py
 
 
 @kernel
-def _object_surface(world: World, index: int, x: float, y: float, z: float, pixel: float) -> tuple[Rgb, Rgb, float, int]:
+def _object_surface(
+    world: World, index: int, x: float, y: float, z: float, pixel: float
+) -> tuple[Rgb, Rgb, float, int]:
     """Albedo, unit normal, openness to the sky and face number of a primitive at a point of the world."""
     shapes, kind, material = world.shapes, world.kinds[index], world.materials[index]
-    cos, sin, a, b, c, style = shapes[index, 3], shapes[index, 4], shapes[index, 5], shapes[index, 6], shapes[index, 7], shapes[index, 8]
+    cos, sin, a, b, c, style = (
+        shapes[index, 3],
+        shapes[index, 4],
+        shapes[index, 5],
+        shapes[index, 6],
+        shapes[index, 7],
+        shapes[index, 8],
+    )
     wx, wy, lz = x - shapes[index, 0], y - shapes[index, 1], z - shapes[index, 2]
     lx, ly = cos * wx + sin * wy, cos * wy - sin * wx
     nx, ny, nz, face = 0.0, 0.0, 1.0, 0
@@ -106,7 +115,9 @@ def _object_surface(world: World, index: int, x: float, y: float, z: float, pixe
 
 
 @kernel
-def see(world: World, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float, pixel_per_m: float) -> tuple[Rgb, float, int, int]:
+def see(
+    world: World, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float, pixel_per_m: float
+) -> tuple[Rgb, float, int, int]:
     """Light along a camera ray: linear RGB, distance in metres, primitive, and a key that changes at visible edges.
 
     pixel_per_m: width of a pixel one metre away.
@@ -132,7 +143,9 @@ def see(world: World, ox: float, oy: float, oz: float, dx: float, dy: float, dz:
     leafy = face == 7
     if leafy:
         facing = 0.22 + 0.78 * facing  # light that comes through
-    shaded = facing <= 0 or in_shadow(world, x + 0.02 * normal[0], y + 0.02 * normal[1], z + 0.02 * normal[2], index if leafy else -2)
+    shaded = facing <= 0 or in_shadow(
+        world, x + 0.02 * normal[0], y + 0.02 * normal[1], z + 0.02 * normal[2], index if leafy else -2
+    )
     sun = 0.0 if shaded else 2.1 * facing * (0.55 + 0.45 * openness if leafy else 1.0)
     up = 0.5 + 0.5 * normal[2]
     sky, bounce = 0.62 * up * openness, 0.26 * (1 - up)
@@ -143,5 +156,3 @@ def see(world: World, ox: float, oy: float, oz: float, dx: float, dy: float, dz:
         EXPOSURE * albedo[2] * light[2] + 0.070 * wet,
     )
     return color, t, index, (index + 1) * 16 + face * 2 + shaded
-
-

@@ -6,7 +6,7 @@ u and v are metres on a surface: along it and up it. Colours are linear light, 0
 import math
 
 from tasks.core.demo import place
-from tasks.core.demo.noise import kernel, band, fractal2, hash01, joint, noise2, noise3, ramp, resolved
+from tasks.core.demo.noise import band, fractal2, hash01, joint, kernel, noise2, noise3, ramp, resolved
 from tasks.core.demo.rays import ground_at
 from tasks.core.demo.world import DRY, FIELD, FIELD_NUMBER, LANE, LUSH, WATER, YARD, World
 
@@ -26,9 +26,11 @@ def scaled(a: Rgb, factor: float) -> Rgb:
 
 
 @kernel
-def _dots(color: Rgb, dot: Rgb, x: float, y: float, cell_m: float, share: float, radius_m: float, pixel: float, seed: int) -> Rgb:
+def _dots(
+    color: Rgb, dot: Rgb, x: float, y: float, cell_m: float, share: float, radius_m: float, pixel: float, seed: int
+) -> Rgb:
     """Flowers, pebbles or lily pads: a share of the cells holds a disc of its own size and place."""
-    i, j = int(math.floor(x / cell_m)), int(math.floor(y / cell_m))
+    i, j = math.floor(x / cell_m), math.floor(y / cell_m)
     if hash01(i, j, seed) > share:
         return color
     radius = radius_m * (0.6 + 0.4 * hash01(i, j, seed + 1))
@@ -55,20 +57,26 @@ def _meadow(x: float, y: float, lush: float, dry: float, pixel: float) -> Rgb:
 def _gravel(x: float, y: float, pixel: float) -> Rgb:
     color = mix((0.37, 0.33, 0.27), (0.47, 0.43, 0.36), ramp(-0.6, 0.6, fractal2(x, y, 3.0, 3, 0.6, pixel, 61)))
     color = scaled(color, 1 + 0.38 * fractal2(x, y, 0.5, 3, 0.8, pixel, 67))
-    color = _dots(color, (0.24, 0.22, 0.19), x, y, 0.5, 0.45, 0.11, pixel, 71)
-    return _dots(color, (0.60, 0.57, 0.51), x, y, 0.4, 0.4, 0.10, pixel, 73)
+    color = _dots(color, (0.28, 0.255, 0.215), x, y, 0.5, 0.45, 0.11, pixel, 71)
+    return _dots(color, (0.54, 0.51, 0.45), x, y, 0.4, 0.4, 0.10, pixel, 73)
 
 
 @kernel
 def _rows(crop: int, along: float, across: float, spacing: float, pixel: float) -> Rgb:
-    soil = mix((0.20, 0.135, 0.085), (0.28, 0.20, 0.13), ramp(-0.6, 0.6, fractal2(along, across, 2.0, 4, 0.7, pixel, 83)))
+    soil = mix(
+        (0.20, 0.135, 0.085), (0.28, 0.20, 0.13), ramp(-0.6, 0.6, fractal2(along, across, 2.0, 4, 0.7, pixel, 83))
+    )
     row = math.floor(across / spacing)
     inside = across / spacing - row - 0.5
     wobble = 0.16 * fractal2(along, 7.7 * row, 1.1, 2, 0.6, pixel, 89)
     known = ramp(1.5, 3.5, spacing / pixel)
     if crop == 2:  # stubble
-        tone = 1 + 0.22 * math.cos(2 * math.pi * inside) * known + 0.30 * fractal2(along, across, 0.7, 3, 0.8, pixel, 97)
-        return mix(scaled((0.52, 0.40, 0.19), tone), soil, 0.35 * ramp(0.2, 0.9, fractal2(along, across, 5, 3, 0.6, pixel, 5)))
+        tone = (
+            1 + 0.22 * math.cos(2 * math.pi * inside) * known + 0.30 * fractal2(along, across, 0.7, 3, 0.8, pixel, 97)
+        )
+        return mix(
+            scaled((0.52, 0.40, 0.19), tone), soil, 0.35 * ramp(0.2, 0.9, fractal2(along, across, 5, 3, 0.6, pixel, 5))
+        )
     plant = mix((0.075, 0.15, 0.035), (0.16, 0.25, 0.06), noise2(along * 1.7, 13.0 * row, 101))
     if crop == 0:
         plant = mix((0.16, 0.10, 0.28), (0.33, 0.22, 0.47), noise2(along * 1.5, 13.0 * row, 103))
@@ -110,7 +118,9 @@ def ground_albedo(world: World, x: float, y: float, pixel: float) -> Rgb:
         rows = _rows(crop, cos * x + sin * y, cos * y - sin * x, spacing, pixel)
         color = mix(color, rows, ramp(0.3, -0.1, field_edge))
     if depth > -0.35:  # the shore: damp earth and reeds
-        color = mix(color, mix((0.22, 0.18, 0.11), (0.10, 0.17, 0.05), noise2(x * 2.2, y * 2.2, 137)), ramp(-0.35, -0.1, depth))
+        color = mix(
+            color, mix((0.22, 0.18, 0.11), (0.10, 0.17, 0.05), noise2(x * 2.2, y * 2.2, 137)), ramp(-0.35, -0.1, depth)
+        )
     if gravel_edge < 0.25:
         gravel = _gravel(x, y, pixel)
         if lane < 0.6:  # grass between the wheel tracks
@@ -129,18 +139,20 @@ def _plaster(u: float, v: float, style: float, pixel: float) -> Rgb:
 @kernel
 def _planks(u: float, v: float, style: float, pixel: float) -> Rgb:
     color = mix((0.33, 0.22, 0.13), (0.36, 0.075, 0.05), ramp(0.4, 0.9, style))
-    plank = int(math.floor(u / 0.32))
+    plank = math.floor(u / 0.32)
     color = scaled(color, 1 + 0.45 * (hash01(plank, 3, 151) - 0.5) * resolved(0.32, pixel))
     color = scaled(color, 1 + 0.30 * fractal2(u * 3, v * 0.5, 1.0, 4, 0.7, pixel, 157))
     return scaled(color, 1 - 0.5 * joint(u, 0.32, 0.04, pixel))
 
 
 @kernel
-def _courses(light: Rgb, dark: Rgb, u: float, v: float, length: float, height: float, gap: float, pixel: float, seed: int) -> Rgb:
+def _courses(
+    light: Rgb, dark: Rgb, u: float, v: float, length: float, height: float, gap: float, pixel: float, seed: int
+) -> Rgb:
     """Tiles, slates, bricks and stones: courses of pieces, every second one shifted by half a piece."""
-    course = int(math.floor(v / height))
+    course = math.floor(v / height)
     shifted = u + (0.5 * length if course % 2 else 0.0)
-    piece = int(math.floor(shifted / length))
+    piece = math.floor(shifted / length)
     own = (hash01(piece, course, seed) - 0.5) * resolved(min(length, height), 0.8 * pixel) + 0.5
     patch = 0.5 * fractal2(u, v, 3.0, 4, 0.65, pixel, seed + 5)
     color = mix(dark, light, min(max(own + patch, 0.0), 1.0))
@@ -162,27 +174,31 @@ def roof_albedo(material: int, u: float, v: float, length: float, south: bool, p
     if south and abs(u) < 0.5 * length - 1.6 and 1.2 < v < 4.8:  # solar panels
         frame = max(joint(u, 1.1, 0.09, pixel), joint(v - 1.2, 1.8, 0.09, pixel))
         cell = max(joint(u, 0.275, 0.03, pixel), joint(v - 1.2, 0.3, 0.03, pixel))
-        own = 0.35 * hash01(int(math.floor(u / 1.1)), int(math.floor((v - 1.2) / 1.8)), 181)
+        own = 0.35 * hash01(math.floor(u / 1.1), math.floor((v - 1.2) / 1.8), 181)
         color = mix(scaled((0.035, 0.06, 0.13), 0.85 + own), (0.14, 0.18, 0.26), 0.6 * cell)
         color = mix(color, (0.55, 0.57, 0.60), frame)
     return color
 
 
 @kernel
-def wall_albedo(material: int, u: float, v: float, length: float, height: float, style: float, side: int, pixel: float) -> Rgb:
+def wall_albedo(
+    material: int, u: float, v: float, length: float, height: float, style: float, side: int, pixel: float
+) -> Rgb:
     """A wall with windows and doors: u from its middle, v from the floor."""
     color = _planks(u, v, style, pixel) if material == place.PLANKS else _plaster(u, v, style, pixel)
     trim = (0.62, 0.60, 0.55)
     if material == place.PLANKS and length > 6 and side >= 2 and height > 4:  # barn gate
         gate = band(u, 1.9, pixel) * band(v - 1.6, 1.7, pixel)
         leaf = scaled((0.30, 0.20, 0.12), 1 - 0.5 * joint(u, 0.4, 0.05, pixel))
-        cross = max(band(abs(u) - 0.95 - 0.55 * (v - 1.6), 0.10, pixel), band(abs(u) - 0.95 + 0.55 * (v - 1.6), 0.10, pixel))
+        cross = max(
+            band(abs(u) - 0.95 - 0.55 * (v - 1.6), 0.10, pixel), band(abs(u) - 0.95 + 0.55 * (v - 1.6), 0.10, pixel)
+        )
         leaf = mix(leaf, trim, max(cross, band(abs(abs(u) - 0.95) - 0.95, 0.09, pixel)))
         return mix(color, leaf, gate)
     if length < 4.5 and side < 2:
         return color
     spacing = length / max(1.0, math.floor(length / 2.7))
-    number = math.floor(u / spacing + 0.5) if int(math.floor(length / 2.7)) % 2 else math.floor(u / spacing) + 0.5
+    number = math.floor(u / spacing + 0.5) if math.floor(length / 2.7) % 2 else math.floor(u / spacing) + 0.5
     inside = u - number * spacing
     if side == 0 and number > 0 and number < 1.2 and height > 3:
         door = band(inside, 0.58, pixel) * band(v - 1.1, 1.1, pixel)
@@ -193,7 +209,9 @@ def wall_albedo(material: int, u: float, v: float, length: float, height: float,
     for storey in range(floors):
         w = v - (1.55 + 2.35 * storey)
         shutter = band(abs(inside) - 0.80, 0.23, pixel) * band(w, 0.66, pixel)
-        slats = scaled(mix((0.12, 0.26, 0.22), (0.30, 0.10, 0.07), ramp(0.4, 0.6, style)), 1 - 0.35 * joint(w, 0.18, 0.06, pixel))
+        slats = scaled(
+            mix((0.12, 0.26, 0.22), (0.30, 0.10, 0.07), ramp(0.4, 0.6, style)), 1 - 0.35 * joint(w, 0.18, 0.06, pixel)
+        )
         color = mix(color, slats, shutter)
         color = mix(color, trim, band(inside, 0.58, pixel) * band(w, 0.76, pixel))
         pane = band(abs(inside) - 0.24, 0.19, pixel) * band(abs(w) - 0.34, 0.29, pixel)
@@ -208,12 +226,18 @@ def plain_albedo(material: int, u: float, v: float, w: float, style: float, top:
     if material == place.STONE or material == place.BRICK:
         if material == place.STONE:
             return _courses((0.47, 0.45, 0.40), (0.23, 0.22, 0.19), u, v, 0.46, 0.27, 0.06, pixel, 193)
-        return mix(_courses((0.46, 0.20, 0.13), (0.28, 0.11, 0.08), u, v, 0.3, 0.18, 0.04, pixel, 197), (0.05, 0.05, 0.05), 0.8 * band(u, 0.25, pixel) * band(v, 0.18, pixel) if top else 0.0)
+        return mix(
+            _courses((0.46, 0.20, 0.13), (0.28, 0.11, 0.08), u, v, 0.3, 0.18, 0.04, pixel, 197),
+            (0.05, 0.05, 0.05),
+            0.8 * band(u, 0.25, pixel) * band(v, 0.18, pixel) if top else 0.0,
+        )
     if material == place.FENCE_WOOD:
-        color = scaled(mix((0.20, 0.15, 0.10), (0.46, 0.38, 0.28), style), 1 + 0.35 * fractal2(u, 4 * v, 1.0, 3, 0.7, pixel, 199))
+        color = scaled(
+            mix((0.20, 0.15, 0.10), (0.46, 0.38, 0.28), style), 1 + 0.35 * fractal2(u, 4 * v, 1.0, 3, 0.7, pixel, 199)
+        )
         return scaled(color, 1 - 0.5 * joint(v, 0.26, 0.05, pixel))
     if material == place.STRAW:
-        ring = math.hypot(u, v) if top else v * 1.3
+        ring = math.hypot(u, v) if top and style < 0.7 else v * 1.3  # the end of a round bale, or a stack
         color = scaled((0.58, 0.45, 0.21), 1 + 0.30 * fractal2(u, 2 * v, 0.6, 2, 0.8, pixel, 211))
         return scaled(color, 1 - 0.30 * joint(ring, 0.24, 0.10, pixel))
     if material == place.ROCK:
@@ -246,7 +270,11 @@ def leaf_albedo(material: int, x: float, y: float, z: float, tint: float, depth:
     elif tint > 1.0:
         color = mix((0.17, 0.22, 0.09), (0.74, 0.50, 0.52), ramp(0.25, 0.75, depth))
     else:
-        color = mix(mix((0.035, 0.085, 0.022), (0.085, 0.120, 0.028), tint), mix((0.125, 0.215, 0.045), (0.30, 0.31, 0.075), tint), depth)
+        color = mix(
+            mix((0.035, 0.085, 0.022), (0.085, 0.120, 0.028), tint),
+            mix((0.125, 0.215, 0.045), (0.30, 0.31, 0.075), tint),
+            depth,
+        )
     fine = (noise3(x * 5.2, y * 5.2, z * 5.2, 251) - 0.5) * resolved(0.19, pixel * 0.7)
     fine += 0.8 * (noise3(x * 2.1, y * 2.1, z * 2.1, 257) - 0.5)
     return scaled(color, 1 + 0.55 * fine)
