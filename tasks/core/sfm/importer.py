@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from tasks.core.errors import FormatError
 from tasks.core.measurements import SfmSection
 from tasks.core.scene import IMAGES_FOLDER
+from tasks.core.sfm.binary_model import check_binary_model
 from tasks.core.sfm.frame import normalise
 from tasks.core.sfm.import_model import find_model
 from tasks.core.sfm.job import Job
@@ -57,6 +58,7 @@ def import_in_worker(job: Job) -> SfmSection:
 
 def read_model(folder: Path) -> pycolmap.Reconstruction:
     """Read a COLMAP model, binary or text. Raises FormatError when it cannot be read."""
+    check_binary_model(folder)
     try:
         return pycolmap.Reconstruction(folder)
     except (ValueError, RuntimeError, IndexError, KeyError) as error:

@@ -20,6 +20,7 @@ COUNTED = re.compile(
     r"|\(num_reg_frames=(?P<mapping>\d+)\)"
     r"|Undistorting image \[(?P<undistorting>\d+)/"
 )
+GLOG_PREFIX = re.compile(r"^[IWEF]\d{8} [\d:.]+ \d+ ")  # level, date, time, thread
 LAST_LINES = 6
 LAST_LINE_CHARACTERS = 300
 
@@ -62,6 +63,6 @@ class ProgressLog:
 
 def last_words(path: Path) -> str:
     """The end of the log in one line, without native stack traces."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    said = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith(("@", "***", "(unknown)"))]
+    lines = [GLOG_PREFIX.sub("", line).strip() for line in path.read_text("utf-8", errors="replace").splitlines()]
+    said = [line for line in lines if line and not line.startswith(("@", "***", "(unknown)", "^"))]
     return " | ".join(said[-LAST_LINES:])[-LAST_LINE_CHARACTERS * LAST_LINES :] or "nothing."

@@ -1,0 +1,148 @@
+"""Where up is, and when GPS is believed."""
+
+import numpy as np
+import pycolmap
+import pytest
+from numpy.typing import NDArray
+
+from tasks.core.photoset import Gps
+from tasks.core.sfm.frame import Views, estimate_up, georeference_model, place_in_frame, rotation_between
+from tests.core.sfm.flight import geodetic
+
+Array = NDArray[np.float64]
+TILT = rotation_between(np.array([0.0, 0, 1]), np.array([0.6, 0.48, 0.64]))  # a frame in which nothing is upright
+
+
+def looking(centers: Array, targets: Array, up: Array) -> Array:
+    """World-to-camera rotations [N, 3, 3]."""
+    forward = targets - centers
+    forward = forward / np.linalg.norm(forward, axis=1, keepdims=True)
+    right = np.cross(forward, up)
+    right /= np.linalg.norm(right, axis=1, keepdims=True)
+    return np.stack([right, np.cross(forward, right), forward], axis=1)
+
+
+def orbit(n: int = 24) -> tuple[Array, Array]:
+    turn = np.linspace(0, 2 * np.pi, n, endpoint=False)
+    centers = np.stack([10 * np.cos(turn), 10 * np.sin(turn), np.full(n, 4.0)], axis=1)
+    return centers, looking(centers, np.zeros((n, 3)), np.array([0, 0, 1.0]))
+
+
+def nadir(n: int = 24) -> tuple[Array, Array]:
+    rng = np.random.default_rng(0)
+    centers = np.stack([10.0 * (np.arange(n) % 6), 10.0 * (np.arange(n) // 6), 50 + rng.normal(0, 0.5, n)], axis=1)
+    targets = centers * [1, 1, 0] + np.append(rng.normal(0, 1, (n, 2)), np.zeros((n, 1)), axis=1)
+    return centers, looking(centers, targets, np.array([1.0, 0, 0]))  # one heading: the images' own up is level
+
+
+def views(centers: Array, rotations: Array) -> Views:
+    names = tuple(f"{i}.jpg" for i in range(len(centers)))
+    return Views(names, centers @ TILT.T, (rotations @ TILT.T)[:, 2], -(rotations @ TILT.T)[:, 1])
+
+
+def model(centers: Array, rotations: Array) -> pycolmap.Reconstruction:
+    """A reconstruction without points, in the tilted frame, at a tenth of the scale."""
+    made = pycolmap.Reconstruction()
+    camera = pycolmap.Camera(camera_id=1, model="PINHOLE", width=640, height=480, params=[500, 500, 320, 240])
+    made.add_camera_with_trivial_rig(camera)
+    for i, (center, rotation) in enumerate(zip(centers @ TILT.T * 0.1, rotations @ TILT.T, strict=True)):
+        pose = pycolmap.Rigid3d(np.column_stack([rotation, -rotation @ center]))
+        image = pycolmap.Image(name=f"{i}.jpg", camera_id=1, image_id=i + 1)
+        made.add_image_with_trivial_frame(image, pose)
+    return made
+
+
+def gps_of(centers: Array, noise_m: float = 0.0) -> dict[str, Gps]:
+    noisy = centers + np.random.default_rng(1).normal(0, 1, centers.shape) * noise_m
+    places = (geodetic(*center) for center in noisy)
+    return {
+        f"{i}.jpg": Gps(latitude_deg=latitude, longitude_deg=longitude, altitude_m=altitude)
+        for i, (latitude, longitude, altitude) in enumerate(places)
+    }
+
+
+def angle_deg(a: Array, b: Array) -> float:
+    return float(np.degrees(np.arctan2(np.linalg.norm(np.cross(a, b)), a @ b)))
+
+
+def test_up_of_an_orbit() -> None:
+    assert angle_deg(estimate_up(views(*orbit())), TILT[:, 2]) < 0.1
+
+
+def test_up_survives_photos_on_their_side() -> None:
+    centers, rotations = orbit()
+    quarter_turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    rotations[::6] = quarter_turn @ rotations[::6]
+    rotations[1] = quarter_turn @ rotations[1]
+    plain_mean = -(rotations @ TILT.T)[:, 1].mean(axis=0)
+    robust = estimate_up(views(centers, rotations))
+    assert angle_deg(robust, TILT[:, 2]) < 5 < angle_deg(plain_mean / np.linalg.norm(plain_mean), TILT[:, 2]) + 5
+    assert angle_deg(robust, TILT[:, 2]) <= angle_deg(plain_mean, TILT[:, 2])
+
+
+def test_up_of_photos_straight_down_is_against_their_view() -> None:
+    assert angle_deg(estimate_up(views(*nadir())), TILT[:, 2]) < 3  # the flight's own unevenness
+
+
+def test_gps_gives_metres_north_and_up() -> None:
+    centers, rotations = orbit()
+    placed = model(centers, rotations)
+    georeference = place_in_frame(placed, gps_of(centers), random_seed=0)
+    assert georeference is not None
+    assert georeference.residual_rms_m < 1e-3
+    found = Views.of(placed)
+    np.testing.assert_allclose(found.centers, centers - np.median(centers, axis=0), atol=5e-3)  # m: 0.1 mm of arc
+    np.testing.assert_allclose(found.forwards, rotations[:, 2], atol=1e-3)
+
+
+def test_residual_is_the_error_of_the_gps() -> None:
+    centers, rotations = orbit()
+    georeference = georeference_model(model(centers, rotations), gps_of(centers, noise_m=0.5), random_seed=0)
+    assert georeference is not None
+    # 72 draws of 0.5 m, less the 7 that the similarity fits away, give 0.82 m; three sigma of that estimate is 0.21
+    assert georeference.residual_rms_m == pytest.approx(0.5 * np.sqrt(3 * (72 - 7) / 72), abs=0.21)
+
+
+@pytest.mark.parametrize("case", ["two", "no altitude", "line", "noise"])
+def test_gps_that_cannot_tell_is_left_alone(case: str) -> None:
+    centers, rotations = orbit()
+    gps = gps_of(centers, noise_m=30.0 if case == "noise" else 0.0)
+    if case == "two":
+        gps = dict(list(gps.items())[:2])
+    if case == "no altitude":
+        gps = {name: place.model_copy(update={"altitude_m": None}) for name, place in gps.items()}
+    if case == "line":
+        centers = centers * [1, 0, 0]
+        gps = gps_of(centers)
+    placed = model(centers, rotations)
+    before = Views.of(placed).centers
+    assert georeference_model(placed, gps, random_seed=0) is None
+    np.testing.assert_array_equal(Views.of(placed).centers, before)
+
+
+def test_without_gps_the_scene_is_upright_centred_and_of_unit_size() -> None:
+    placed = model(*orbit())
+    assert place_in_frame(placed, {}, random_seed=0) is None
+    found = Views.of(placed)
+    np.testing.assert_allclose(found.centers.mean(axis=0), 0, atol=1e-9)
+    assert np.median(np.linalg.norm(found.centers, axis=1)) == pytest.approx(1)
+    assert angle_deg(found.ups.mean(axis=0), np.array([0, 0, 1.0])) < 0.1
+
+
+def test_coinciding_cameras_take_their_scale_from_the_points() -> None:
+    _, rotations = orbit()
+    placed = model(np.zeros((24, 3)), rotations)
+    for direction in np.random.default_rng(0).normal(0, 1, (50, 3)):
+        placed.add_point3D(7 * direction / np.linalg.norm(direction), pycolmap.Track(), np.zeros(3, np.uint8))
+    assert place_in_frame(placed, {}, random_seed=0) is None
+    distances = np.linalg.norm([point.xyz for point in placed.points3D.values()], axis=1)
+    assert np.median(distances) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("target", [(0, 0, 1), (0, 0, -1), (1, 0, 0), (0.6, 0, -0.8)])
+def test_rotation_between(target: tuple[float, float, float]) -> None:
+    source, wanted = np.array([0, 0, 1.0]), np.array(target, float)
+    rotation = rotation_between(source, wanted)
+    np.testing.assert_allclose(rotation @ source, wanted, atol=1e-12)
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(rotation) == pytest.approx(1)

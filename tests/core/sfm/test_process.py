@@ -1,0 +1,84 @@
+"""The worker process: it may die, and it must not outlive whoever asked for it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks.core.errors import SfmCrashError
+from tasks.core.progress import Progress
+from tasks.core.sfm.options import SfmOptions
+from tasks.core.sfm.process import ROOT
+from tasks.core.sfm.reconstruct import reconstruct
+from tests.core.sfm.conftest import IMAGE_SIZE, Flight
+
+
+def workers() -> list[psutil.Process]:
+    """Workers started by this process."""
+    children = psutil.Process().children(recursive=True)
+    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in alive if "tasks.core.sfm.worker" in child.cmdline()]
+
+
+def test_abort_in_native_code_becomes_an_error_with_the_last_words(flight: Flight, tmp_path: Path) -> None:
+    def abort(progress: Progress) -> None:
+        for worker in workers():
+            worker.send_signal(signal.SIGABRT)
+
+    with pytest.raises(
+        SfmCrashError, match=r"was killed by SIGABRT\. Its last words: .*(phase features|Processed file)"
+    ) as caught:
+        reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, abort)
+    assert caught.value.retryable
+    assert not (tmp_path / "out/.work").exists()
+
+
+def test_python_error_in_the_worker_names_itself(flight: Flight, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "photos.json").write_text("{}")
+    with pytest.raises(SfmCrashError, match=r"ended with status 1.*Field required"):
+        reconstruct(photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, lambda _: None)
+
+
+def test_interrupt_ends_the_worker(flight: Flight, tmp_path: Path) -> None:
+    started: list[psutil.Process] = []
+
+    def interrupt(progress: Progress) -> None:
+        started.extend(workers())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, interrupt)
+    assert started
+    assert not any(worker.is_running() for worker in started)
+    assert not (tmp_path / "out/.work").exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_worker_ends_when_its_parent_is_killed(how: signal.Signals, flight: Flight, tmp_path: Path) -> None:
+    program = f"""
+from pathlib import Path
+from tasks.core.sfm.options import SfmOptions
+from tasks.core.sfm.reconstruct import reconstruct
+reconstruct(Path({str(flight.photos)!r}), Path({str(tmp_path / "out")!r}), SfmOptions(), 320,
+            lambda progress: print(progress, flush=True))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert parent.stdout is not None
+        assert parent.stdout.readline()  # the worker has begun
+        (worker,) = [p for p in psutil.Process(parent.pid).children() if "tasks.core.sfm.worker" in p.cmdline()]
+        assert worker.pid == os.getpgid(worker.pid)
+    finally:
+        parent.send_signal(how)
+        parent.wait()
+    deadline = time.monotonic() + 10
+    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
