@@ -1,6 +1,7 @@
 """The demo flight: photos whose every camera is known."""
 
 import hashlib
+import itertools
 import math
 from datetime import datetime
 from pathlib import Path
@@ -69,19 +70,20 @@ def test_exif_round_trip(photos: Path) -> None:
         assert details[Base.FocalLengthIn35mmFilm] / 36 * camera.width == pytest.approx(camera.fx)
         assert float(details[Base.FocalLength]) / 13.2 * camera.width == pytest.approx(camera.fx, rel=1e-3)
         assert (gps[GPS.GPSLatitudeRef], gps[GPS.GPSLongitudeRef], gps[GPS.GPSAltitudeRef]) == ("N", "E", b"\x00")
-        angles = [
+        latitude, longitude = (
             sum(float(part) / 60**n for n, part in enumerate(gps[tag])) for tag in (GPS.GPSLatitude, GPS.GPSLongitude)
-        ]
-        told = enu_from_position(Position(angles[0], angles[1], float(gps[GPS.GPSAltitude])), place.ORIGIN)
+        )
+        told = enu_from_position(Position(latitude, longitude, float(gps[GPS.GPSAltitude])), place.ORIGIN)
         assert np.abs(told - enu).max() < 0.01  # metres: what EXIF's fractions can hold, and far below the noise
         errors.append(told - camera.center)
-    assert {(later - sooner).seconds for sooner, later in zip(times[:-1], times[1:], strict=True)} == {4}
+    assert {(later - sooner).seconds for sooner, later in itertools.pairwise(times)} == {4}
     # 24 normal deviates: their rms leaves [0.5, 1.6] sigma with a probability below 1e-4.
     assert 0.5 * GPS_NOISE_M < np.sqrt(np.mean(np.square(errors))) < 1.6 * GPS_NOISE_M
 
 
 def test_geodesy_against_the_metre_by_meridian_and_parallel() -> None:
-    # https://en.wikipedia.org/wiki/Geographic_coordinate_system: at 45° a degree is 111 132 m of latitude, 78 847 m of longitude.
+    # https://en.wikipedia.org/wiki/Geographic_coordinate_system: at 45° a degree of latitude is 111 132 m long, one of
+    # longitude 78 847 m.
     origin = Position(45.0, 7.0, 0.0)
     assert enu_from_position(Position(45.001, 7.0, 0.0), origin)[1] == pytest.approx(111.132, abs=0.01)
     assert enu_from_position(Position(45.0, 7.001, 0.0), origin)[0] == pytest.approx(78.847, abs=0.01)
@@ -100,15 +102,13 @@ def test_a_roofs_corners_are_seen_where_the_camera_projects_them() -> None:
     gable = next(i for i in range(len(world.kinds)) if world.materials[i] == place.METAL)
     x, y, z, cos, sin, a, b, c, *_ = world.shapes[gable]
     center = np.array([x, y, z])
-    camera = Camera("", 400, 300, 500.0, 500.0, 200.0, 150.0, look_at(center + [6.0, -7.0, 30.0], center, 3.0))
+    camera = Camera(
+        "", 400, 300, 500.0, 500.0, 200.0, 150.0, look_at(center + np.array([6.0, -7.0, 40.0]), center, 3.0)
+    )
     rows, columns = np.nonzero(expose(world, camera).objects == gable)
-    corners = [
-        project(camera, center + [cos * i * a - sin * j * b, sin * i * a + cos * j * b, -c])
-        for i in (-1, 1)
-        for j in (-1, 1)
-    ]
-    ridge = [project(camera, center + [cos * i * a, sin * i * a, c]) for i in (-1, 1)]
-    us, vs = np.array(corners + ridge).T
+    corners = [(i * a, j * b, -c) for i in (-1, 1) for j in (-1, 1)] + [(-a, 0, c), (a, 0, c)]
+    world_from_roof = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+    us, vs = np.array([project(camera, center + world_from_roof @ corner) for corner in corners]).T
     # A pixel belongs to the roof if its centre (+0.5) does: the outermost centre lies within 1 px of the corner,
     # 2 px where the corner is sharp. A shift of pixel centres or mirrored axes would exceed it at once on four sides.
     assert columns.min() + 0.5 == pytest.approx(us.min(), abs=2.0)
@@ -161,7 +161,7 @@ def test_two_views_agree_on_the_colour_of_the_ground() -> None:
 
 
 def test_legs_hold_every_photo_once() -> None:
-    for count in range(8, 201):
+    for count in (8, 9, 12, 27, 28, 36, 97, 200):
         cameras, gps = plan(DemoOptions(photos=count))
         assert len(cameras) == len({camera.name for camera in cameras}) == len(gps) == count
         assert all(camera.forward[2] < -math.sin(math.radians(40)) for camera in cameras)  # looks 40° down or more
