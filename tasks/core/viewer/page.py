@@ -17,7 +17,6 @@ __all__ = ["ViewerSettings", "start_view", "viewer_version", "write_page"]
 
 _HERE = Path(__file__).parent
 _PACKAGE = _HERE / "npm" / "node_modules" / "@playcanvas" / "supersplat-viewer"
-_FOV_RANGE_DEG = (10.0, 120.0)  # what the viewer's settings accept
 _EXPORT = "export { createViewer };"  # the line of the bundle that the start script relies on
 
 
@@ -69,12 +68,12 @@ def _for_script(data: object) -> Markup:
 
 
 def _start_data(view: ViewerSettings) -> dict[str, object]:
-    """The viewer's own settings (format version 2) and the rotation of the splat, xyzw."""
+    """The viewer's own settings (format version 2), the splat's rotation xyzw, and what the window must contain."""
     viewer_from_scene = _y_up_from_scene(view.up)
     pose = {
         "position": (viewer_from_scene @ view.camera.center).tolist(),
         "target": (viewer_from_scene @ view.target).tolist(),
-        "fov": float(np.clip(view.fov_deg, *_FOV_RANGE_DEG)),
+        "fov": 60,  # the start script sets it for the window's shape
     }
     settings = {
         "version": 2,
@@ -93,7 +92,12 @@ def _start_data(view: ViewerSettings) -> dict[str, object]:
         "annotations": [],
         "startMode": "default",
     }
-    return {"settings": settings, "rotation": Rotation.from_matrix(viewer_from_scene).as_quat().tolist()}
+    camera = view.camera
+    return {
+        "settings": settings,
+        "rotation": Rotation.from_matrix(viewer_from_scene).as_quat().tolist(),
+        "half_fov_tangents": [camera.width / 2 / camera.fx, camera.height / 2 / camera.fy],
+    }
 
 
 def _y_up_from_scene(up: Float64) -> Float64:

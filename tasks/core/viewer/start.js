@@ -1,7 +1,13 @@
 {
     // Runs in the module of the viewer's bundle, so createViewer is in scope.
     const element = (id) => document.getElementById(id);
-    const { settings, rotation } = JSON.parse(element('settings').textContent);
+    const { settings, rotation, half_fov_tangents: [across, down] } = JSON.parse(element('settings').textContent);
+
+    // The viewer's field of view is that of the window's longer side; the first view shows all of the start camera's.
+    const aspect = innerWidth / innerHeight;
+    const horizontal = Math.max(across, down * aspect);
+    const fov = (360 / Math.PI) * Math.atan(aspect > 1 ? horizontal : horizontal / aspect);
+    settings.cameras[0].initial.fov = Math.min(Math.max(fov, 10), 120); // the range that the viewer accepts
 
     // A blob and not a data URL: Firefox refuses data URLs above 32 MB.
     const base64 = element('sog').textContent;

@@ -21,13 +21,6 @@ class ViewerSettings:
     target: Float64  # [3] point on the camera's axis that the view orbits about
     up: Float64  # [3] unit vector that points to the sky
 
-    @property
-    def fov_deg(self) -> float:
-        """Field of view of the image's longer side, in degrees: what the viewer's setting means."""
-        camera = self.camera
-        half = max(camera.width / camera.fx, camera.height / camera.fy) / 2
-        return float(np.degrees(2 * np.arctan(half)))
-
 
 def start_view(scene: Scene, title: str) -> ViewerSettings:
     """The registered camera nearest to the middle of the capture that looks at the subject, made level.

@@ -50,9 +50,3 @@ def test_a_nadir_photo_is_tilted_and_keeps_its_heading(tmp_path: Path, heading: 
     assert np.linalg.norm(view.target - view.camera.center) == pytest.approx(
         np.linalg.norm(view.target - nadir.center), abs=1e-9
     )
-
-
-@pytest.mark.parametrize(("size", "longer"), [((480, 300), 480), ((300, 480), 480)])
-def test_field_of_view_is_that_of_the_longer_side(tmp_path: Path, size: tuple[int, int], longer: int) -> None:
-    view = start_view(scene_of(tmp_path, (looking((0, -9, 5), (0, 0, 0), size=size),)), "a")
-    assert np.tan(np.radians(view.fov_deg / 2)) == pytest.approx(longer / 2 / view.camera.fx)
