@@ -19,9 +19,12 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
     Divisions go unchecked: no denominator here can be 0. Without the interpreter lock several photos are taken at a
     time. No kernel is cached on its own: numba notices changes of a kernel's own file only, not of those it calls, so
-    just the outermost one is cached, under the fingerprint of all files.
+    just the outermost one is cached, under the fingerprint of all files. The others are called by one another alone,
+    and go without the wrappers that would make them callable from Python.
     """
-    compiled = njit(nogil=True, fastmath=True, error_model="numpy")
+    compiled = njit(  # type: ignore[call-overload]  # numba knows the last two options, its stubs do not
+        nogil=True, fastmath=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )
     return cast("Callable[P, R]", compiled(function))
 
 
