@@ -10,9 +10,12 @@
     settings.cameras[0].initial.fov = Math.min(Math.max(fov, 10), 120); // the range that the viewer accepts
 
     // A blob and not a data URL: Firefox refuses data URLs above 32 MB.
-    const base64 = element('sog').textContent;
+    const text = atob(element('sog').textContent);
     element('sog').remove();
-    const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+    const bytes = new Uint8Array(text.length);
+    for (let i = 0; i < text.length; i++) {
+        bytes[i] = text.charCodeAt(i);
+    }
     const contentUrl = URL.createObjectURL(new Blob([bytes], { type: 'application/octet-stream' }));
 
     const parameters = new URL(location.href).searchParams;
