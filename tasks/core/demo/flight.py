@@ -24,7 +24,7 @@ SECONDS_BETWEEN_PHOTOS = 4
 
 
 def compile_kernels() -> None:
-    """Compile the ray caster, or find it compiled: half a minute of one core once for a machine."""
+    """Compile the ray caster, or find it compiled: about 15 seconds of one core, once for a machine."""
     view = look_at(np.array([0.0, 0.0, 40.0]), np.zeros(3), 0.0)
     expose(build_world(), Camera("", 4, 3, 3.0, 3.0, 2.0, 1.5, view))
 
