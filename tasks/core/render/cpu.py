@@ -85,6 +85,11 @@ class SparseGradients:
     means2d: NDArray[np.float32]  # [N or longer, 2] with respect to the projected means, in px
 
 
+def plain(gaussians: Gaussians) -> Gaussians:
+    """The same Gaussians in contiguous, writeable arrays (no copy where they are): numba compiles anew for others."""
+    return Gaussians(**{name: np.require(array, requirements=["C", "W"]) for name, array in vars(gaussians).items()})
+
+
 class CpuRasterizer:
     """The rasterizer for machines without a GPU. Numbers as `reference.py`, within float32."""
 
@@ -116,6 +121,7 @@ class CpuRasterizer:
         degree = gaussians.sh_degree if sh_degree is None else min(sh_degree, gaussians.sh_degree)
         tiles_x, tiles_y = -(-camera.width // TILE), -(-camera.height // TILE)
         view = View.of(camera)
+        gaussians = plain(gaussians)
 
         splats = buffers.floats("splats", n, SPLAT_FIELDS)
         visible = buffers.ints("visible", n)

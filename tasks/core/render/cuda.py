@@ -43,7 +43,7 @@ def rasterize(
     camera: Camera,
     sh_degree: int,
     background: Tensor,
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """The image that the camera sees, differentiable in the parameters.
 
     Args:
@@ -53,7 +53,7 @@ def rasterize(
         background: RGB [3] on the GPU.
 
     Returns:
-        Image [H, W, 3], and gsplat's `meta`: `means2d` [1, N, 2] and `radii` [1, N, 2] among others.
+        Image [H, W, 3]; projected means [1, N, 2] in px, whose gradient is retained; which Gaussians are visible [N].
     """
     from gsplat import rasterization
 
@@ -76,7 +76,10 @@ def rasterize(
         backgrounds=background[None],
         rasterize_mode="classic",
     )
-    return images[0], meta
+    means2d = meta["means2d"]
+    if means2d.requires_grad:
+        means2d.retain_grad()
+    return images[0], means2d, (meta["radii"][0] > 0).all(dim=-1)
 
 
 class CudaRasterizer:
@@ -115,7 +118,7 @@ class CudaRasterizer:
         if len(gaussians) == 0:  # gsplat's kernels refuse empty inputs
             self._image = color.expand(camera.height, camera.width, 3)
         else:
-            self._image, _ = rasterize(self._tensors, camera, degree, color)
+            self._image, _, _ = rasterize(self._tensors, camera, degree, color)
         return np.ascontiguousarray(self._image.detach().cpu().numpy(), np.float32)
 
     def backward(self, d_image: Image) -> Gradients:

@@ -2,7 +2,7 @@
 
 EWA splatting (Zwicker et al. 2001, doi:10.1109/VISUAL.2001.964490) with the conventions of 3D Gaussian Splatting
 (Kerbl et al. 2023, doi:10.1145/3592433) as gsplat's "classic" mode computes them. Every Gaussian meets every pixel: no
-tiles, no extents (a Gaussian's alpha falls below MIN_ALPHA before its extent ends, so extents change nothing).
+tiles. Extents (the box outside of which a Gaussian's alpha is below MIN_ALPHA) only say which Gaussians are visible.
 """
 
 from collections.abc import Sequence
@@ -67,8 +67,22 @@ def sh_basis(degree: int, directions: Tensor) -> Tensor:
     return torch.stack(values, -1)
 
 
-def rasterize(parameters: dict[str, Tensor], camera: Camera, sh_degree: int, background: Tensor) -> Tensor:
-    """The image [H, W, 3] that the camera sees, differentiable in the parameters (fields of Gaussians, float64)."""
+def rasterize(
+    parameters: dict[str, Tensor], camera: Camera, sh_degree: int, background: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The image that the camera sees, differentiable in the parameters.
+
+    Args:
+        parameters: the fields of Gaussians, before activation; computed with in float64.
+        camera: pinhole camera.
+        sh_degree: degree to use, at most that of the parameters.
+        background: RGB [3].
+
+    Returns:
+        Image [H, W, 3]; a tensor [N, 2] whose `grad` will be that of the projected means, in px; which Gaussians are
+        visible, that is in front of the camera with a box that meets the image [N].
+    """
+    parameters = {name: tensor.double() for name, tensor in parameters.items()}
     world_to_cam = torch.as_tensor(camera.cam_from_world, dtype=torch.float64)
     rotation, translation = world_to_cam[:3, :3], world_to_cam[:3, 3]  # [3, 3], [3]
     means = parameters["means"] @ rotation.T + translation  # [N, 3] in the camera's axes
@@ -76,7 +90,12 @@ def rasterize(parameters: dict[str, Tensor], camera: Camera, sh_degree: int, bac
     order = order[means[order, 2] >= NEAR_PLANE]  # [V] nearest first
     x, y, z = means[order].unbind(-1)  # [V] each
 
-    means2d = torch.stack([camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy], -1)  # [V, 2] px
+    shifts2d = torch.zeros(
+        len(means), 2, dtype=torch.float64, requires_grad=True
+    )  # [N, 2] px, there to be differentiated
+    means2d = (
+        torch.stack([camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy], -1) + shifts2d[order]
+    )  # [V, 2]
 
     margin_x = FOV_MARGIN * camera.width / (2 * camera.fx)
     margin_y = FOV_MARGIN * camera.height / (2 * camera.fy)
@@ -114,8 +133,15 @@ def rasterize(parameters: dict[str, Tensor], camera: Camera, sh_degree: int, bac
     drawn = after > MIN_TRANSMITTANCE  # false from the Gaussian on at which the pixel is finished
     weights = torch.where(drawn, alphas * before, 0.0)  # [V, P]
     left = torch.where(drawn, 1 - alphas, 1.0).prod(0)  # [P] transmittance to the background
-    image = torch.einsum("vp,vc->pc", weights, colors) + left[:, None] * background  # [P, 3]
-    return image.reshape(camera.height, camera.width, 3)
+    image = torch.einsum("vp,vc->pc", weights, colors) + left[:, None] * background.double()  # [P, 3]
+
+    reach = torch.sqrt(2 * torch.log(opacities / MIN_ALPHA).clamp_min(0))  # [V] standard deviations
+    half_sizes = reach[:, None] * torch.sqrt(torch.diagonal(covars2d, dim1=1, dim2=2))  # [V, 2] px
+    size = torch.tensor([camera.width, camera.height])
+    meets = ((means2d + half_sizes > 0) & (means2d - half_sizes < size)).all(1) & (opacities >= MIN_ALPHA)  # [V]
+    visible = torch.zeros(len(means), dtype=torch.bool)
+    visible[order[meets]] = True
+    return image.reshape(camera.height, camera.width, 3), shifts2d, visible
 
 
 class ReferenceRasterizer:
@@ -151,7 +177,7 @@ class ReferenceRasterizer:
             name: torch.tensor(getattr(gaussians, name), dtype=torch.float64, requires_grad=True) for name in PARAMETERS
         }
         color = torch.tensor([float(channel) for channel in background], dtype=torch.float64)
-        self._image = rasterize(self._tensors, camera, degree, color)
+        self._image, _, _ = rasterize(self._tensors, camera, degree, color)
         return self._image.detach().numpy().astype(np.float32)
 
     def backward(self, d_image: Image) -> Gradients:

@@ -3,9 +3,10 @@
 import numba
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tasks.core.render.cpu import CpuRasterizer
-from tasks.core.render.kernels.adam import adam, bias_corrections, count_visible
+from tasks.core.render.kernels.adam import adam, bias_corrections
 from tasks.core.render.kernels.loss import l1_ssim
 from tasks.core.scene import Camera
 from tasks.core.training.population import PARAMETERS, Population
@@ -20,7 +21,7 @@ class CpuEngine:
 
     def __init__(self) -> None:
         self._rasterizer = CpuRasterizer()
-        self._bias_corrections = bias_corrections()
+        self._corrections = bias_corrections()
         self._scratch = np.zeros((8, 0, 0), np.float32)
         self._d_image = np.zeros((0, 0), np.float32)
 
@@ -37,22 +38,27 @@ class CpuEngine:
             self._scratch, self._d_image,
         )  # fmt: skip
         gradients = self._rasterizer.backward_sparse(self._d_image.reshape(height, width, 3))
-        updates = population.updates.numpy()
-        count_visible(
-            gradients.visible, gradients.means2d, workers, updates, population.scores.numpy(), population.seen.numpy()
-        )
-        n = population.count
-        for name in PARAMETERS:
-            parameters = population.parameters[name].numpy()[:n]
-            columns = parameters[0].size if n else 0
-            # Coefficients above the current degree have no gradient yet
-            used = ((settings.sh_degree + 1) ** 2 - 1) * 3 if name == "shN" else columns
-            if used:
-                adam(
-                    parameters.reshape(n, columns),
-                    getattr(gradients.rows, name)[:n].reshape(n, columns),
-                    population.first_moments[name].numpy()[:n].reshape(n, columns),
-                    population.second_moments[name].numpy()[:n].reshape(n, columns),
-                    gradients.visible, updates, self._bias_corrections, np.float32(settings.rates[name]), used, workers,
-                )  # fmt: skip
+        n, parameters = population.count, population.parameters
+        columns = {name: parameters[name][0].numel() for name in PARAMETERS}
+        # Coefficients above the current degree have no gradient yet
+        columns["shN"] = min(columns["shN"], 3 * ((settings.sh_degree + 1) ** 2 - 1))
+        adam(
+            self._rows(parameters, n),
+            tuple(two_dimensional(getattr(gradients.rows, name)[:n]) for name in PARAMETERS),
+            self._rows(population.first_moments, n),
+            self._rows(population.second_moments, n),
+            np.array([columns[name] for name in PARAMETERS]),
+            np.array([settings.rates[name] for name in PARAMETERS], np.float32),
+            gradients.visible, gradients.means2d, population.updates.numpy(), population.scores.numpy(),
+            population.seen.numpy(), self._corrections, workers,
+        )  # fmt: skip
         return float(loss)
+
+    @staticmethod
+    def _rows(arrays: dict[str, Tensor], n: int) -> tuple[NDArray[np.float32], ...]:
+        return tuple(two_dimensional(arrays[name].numpy()[:n]) for name in PARAMETERS)
+
+
+def two_dimensional(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same memory as [N, D]."""
+    return array.reshape(len(array), array[0].size if len(array) else 0)

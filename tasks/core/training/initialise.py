@@ -37,7 +37,7 @@ def initial_gaussians(
         usable = np.sort(generator.choice(usable, max_gaussians, replace=False))
     xyz, rgb = points.xyz[usable], points.rgb[usable] / 255.0
     n = len(xyz)
-    distances, _ = cKDTree(xyz).query(xyz, k=NEIGHBOURS + 1)
+    distances = np.asarray(cKDTree(xyz).query(xyz, k=NEIGHBOURS + 1)[0])  # [N, 1 + NEIGHBOURS], itself first
     sizes = np.sqrt((distances[:, 1:] ** 2).mean(axis=1))  # [N]
     positive = sizes[sizes > 0]
     if len(positive) == 0:

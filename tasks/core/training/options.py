@@ -49,7 +49,7 @@ class TrainOptions(OptionModel):
         ge=0,
         le=1000,
         title="Hold out every n-th photo",
-        description="Every n-th photo is not trained on but used to measure quality. 0 trains on all and measures none.",
+        description="Every n-th photo is not trained on but measures quality. 0 trains on all and measures none.",
     )
     ssim_weight: float = Field(
         0.2,

@@ -37,8 +37,9 @@ class TorchEngine:
         loss = l1_ssim(image, self._on_device(photo), settings.ssim_weight)
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
+        value = float(loss.detach())
         if means2d.grad is None:  # nothing visible
-            return float(loss)
+            return value
         rows = visible.nonzero()[:, 0]
         population.updates[rows] += 1
         population.seen[rows] += 1
@@ -47,7 +48,7 @@ class TorchEngine:
             gradient = leaves[name].grad
             if gradient is not None:
                 adam(population, name, gradient, rows, settings)
-        return float(loss)
+        return value
 
     def _on_device(self, photo: NDArray[np.uint8]) -> Tensor:
         if id(photo) not in self._photos:
@@ -86,8 +87,9 @@ def l1_ssim(image: Tensor, photo: Tensor, ssim_weight: float) -> Tensor:
     margin = SSIM_WINDOW // 2
     stacked = torch.nn.functional.conv2d(stacked, kernel[:, :, None, :], padding=(0, margin), groups=15)
     stacked = torch.nn.functional.conv2d(stacked, kernel[:, :, :, None], padding=(margin, 0), groups=15)
-    mean_x, mean_y, xx, yy, xy = stacked[0].split(3)
+    mean_x, mean_y, xx, yy, xy = stacked[0].reshape(5, 3, *x.shape[1:]).unbind(0)
     luminance = (2 * mean_x * mean_y + SSIM_C1) / (mean_x**2 + mean_y**2 + SSIM_C1)
     variances = xx - mean_x**2 + yy - mean_y**2
     structure = (2 * (xy - mean_x * mean_y) + SSIM_C2) / (variances + SSIM_C2)
-    return (1 - ssim_weight) * l1 + ssim_weight * (1 - (luminance * structure).mean())
+    similarity: Tensor = (luminance * structure).mean()
+    return (1 - ssim_weight) * l1 + ssim_weight * (1 - similarity)

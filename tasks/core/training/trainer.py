@@ -22,7 +22,7 @@ from tasks.core.training.options import TrainOptions
 from tasks.core.training.population import Population
 from tasks.core.training.refine import refine
 from tasks.core.training.stopwatch import Stopwatch
-from tasks.core.training.views import View, endless_shuffle, evenly_chosen, load_view
+from tasks.core.training.views import endless_shuffle, evenly_chosen, load_view
 
 PLY_FILE = "scene.ply"
 MIN_CAMERAS = 3
@@ -64,7 +64,7 @@ def train(scene: Scene, out: Path, options: TrainOptions, on_step: Callable[[Tra
     training_cameras, held_out_cameras = split_cameras(scene, options.hold_out_every)
     views = [load_view(scene, camera, options.max_image_size) for camera in training_cameras]
     held_out = [load_view(scene, camera, options.max_image_size) for camera in held_out_cameras]
-    curve_views = [held_out[i] for i in evenly_chosen(held_out, CURVE_VIEWS)]
+    curve_views = evenly_chosen(held_out, CURVE_VIEWS)
     rasterizer = rasterizer_for(resolve_backend(options.backend))
 
     generator = np.random.default_rng(options.random_seed)

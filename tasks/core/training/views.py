@@ -32,7 +32,7 @@ def load_view(scene: Scene, camera: Camera, max_image_size: int) -> View:
         levels.append(_area_averaged(levels[-1], max(1, levels[-1].width // 2), max(1, levels[-1].height // 2)))
     return View(
         cameras=tuple(camera.resized(*level.size) for level in levels),
-        photos=tuple(np.ascontiguousarray(level) for level in levels),
+        photos=tuple(np.array(level) for level in levels),  # writeable, as the kernels are compiled for
     )
 
 
@@ -46,8 +46,8 @@ def endless_shuffle(count: int, generator: np.random.Generator) -> Iterator[int]
         yield from (int(index) for index in generator.permutation(count))
 
 
-def evenly_chosen(cameras: Sequence[Camera], count: int) -> list[int]:
-    """At most `count` indices spread evenly over the cameras."""
-    if len(cameras) <= count:
-        return list(range(len(cameras)))
-    return [int(index) for index in np.linspace(0, len(cameras) - 1, count).round()]
+def evenly_chosen(views: Sequence[View], count: int) -> list[View]:
+    """At most `count` of the views, spread evenly."""
+    if len(views) <= count:
+        return list(views)
+    return [views[round(index)] for index in np.linspace(0, len(views) - 1, count)]

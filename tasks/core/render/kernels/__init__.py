@@ -2,4 +2,7 @@
 
 Work is dealt to a fixed number of workers (`prange(workers)`), never to "whoever is free", and every sum over tiles is
 taken in a fixed order: the same input gives the same bytes for any number of threads.
+
+Shapes stand in the docstrings, dtypes are float32 unless said otherwise. mypy does not look in here: numba infers and
+checks the types of these functions when it compiles them.
 """

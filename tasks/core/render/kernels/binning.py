@@ -1,4 +1,4 @@
-# mypy: allow-untyped-defs, allow-untyped-calls
+# mypy: ignore-errors
 """Which tiles a splat touches, and every tile's splats in order of depth.
 
 Splats are sorted once by depth; dealing them out to tiles then keeps the order, so the (many more) pairs of tile and

@@ -1,4 +1,4 @@
-# mypy: allow-untyped-defs, allow-untyped-calls
+# mypy: ignore-errors
 """Front-to-back alpha blending of a tile's splats, and its gradient.
 
 Both loops walk a tile's splats from the nearest on and keep, for each pixel, the transmittance that is left. A pixel

@@ -1,4 +1,4 @@
-# mypy: allow-untyped-defs, allow-untyped-calls
+# mypy: ignore-errors
 """L1 and structural dissimilarity between a rendered image and a photo, and their gradient, in one go.
 
 loss = (1 - w) mean|x - y| + w (1 - mean SSIM(x, y)), as 3D Gaussian Splatting trains with. SSIM as in

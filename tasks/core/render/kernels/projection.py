@@ -1,4 +1,4 @@
-# mypy: allow-untyped-defs, allow-untyped-calls
+# mypy: ignore-errors
 """From Gaussians in the world to splats in the image: EWA splatting, doi:10.1109/VISUAL.2001.964490.
 
 The mathematics, a formula a line, stands in `render/reference.py`; here the same, one Gaussian after another.

@@ -1,4 +1,4 @@
-# mypy: allow-untyped-defs, allow-untyped-calls
+# mypy: ignore-errors
 """From the gradient of splats in the image back to the Gaussians: the chain rule through `project`."""
 
 import math

@@ -1,4 +1,4 @@
-# mypy: allow-untyped-defs, allow-untyped-calls
+# mypy: ignore-errors
 """Real spherical harmonics up to degree 3, in the order and with the signs of 3D Gaussian Splatting.
 
 The constants are those of https://en.wikipedia.org/wiki/Table_of_spherical_harmonics#Real_spherical_harmonics with the

@@ -1,0 +1,133 @@
+"""Schedule, initialisation and density control, each by its promises."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.core.errors import TrainingDivergedError
+from tasks.core.render.backends import rasterizer_for
+from tasks.core.scene import SparsePoints
+from tasks.core.training import schedule
+from tasks.core.training.finish import finished_gaussians
+from tasks.core.training.initialise import initial_gaussians
+from tasks.core.training.population import PARAMETERS, Population
+from tasks.core.training.refine import refine, split
+from tests.core.render.scenes import random_gaussians
+
+
+def points(xyz: np.ndarray) -> SparsePoints:
+    n = len(xyz)
+    return SparsePoints(xyz, np.full((n, 3), 128, np.uint8), np.ones(n), np.full(n, 3, np.int32))
+
+
+def test_schedule_is_monotone_and_ends_where_it_says() -> None:
+    moments = np.linspace(0, 1, 201)
+    counts = [schedule.count_at(p, 1000, 50_000) for p in moments]
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (1000, 50_000)
+    sizes = [schedule.halvings_at(p, 960, 640) for p in moments]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == 0
+    assert schedule.halvings_at(0, 150, 150) == 0  # already small
+    done = [schedule.refinement_at(p) for p in moments]
+    assert (done[0], done[-1]) == (0, schedule.REFINEMENTS)
+    degrees = [schedule.settings_at(p, 2, 1.0, 0.2).sh_degree for p in moments]
+    assert (degrees[0], degrees[-1]) == (0, 2)
+    means = [schedule.settings_at(p, 3, 2.0, 0.2).rates["means"] for p in moments]
+    assert means == sorted(means, reverse=True)
+
+
+def test_initial_sizes_are_the_gaps_and_outliers_do_not_blow_up() -> None:
+    grid = np.stack(np.meshgrid(*[np.arange(8.0)] * 3), -1).reshape(-1, 3)
+    with_outlier = np.concatenate([grid, [[1e6, 0, 0]], [[np.nan, 0, 0]]])
+    gaussians = initial_gaussians(points(with_outlier), 3, 10_000, np.random.default_rng(0))
+    assert len(gaussians) == 513
+    np.testing.assert_allclose(np.exp(gaussians.log_scales), 1, atol=1e-3)  # the outlier's too
+    assert not gaussians.shN.any()
+    np.testing.assert_allclose(gaussians.sh0 * 0.28209479 + 0.5, 128 / 255, atol=1e-6)
+
+
+def test_more_points_than_allowed_gaussians() -> None:
+    xyz = np.random.default_rng(0).normal(size=(500, 3))
+    gaussians = initial_gaussians(points(xyz), 0, 100, np.random.default_rng(1))
+    assert len(gaussians) == 100
+    assert len(np.unique(gaussians.means, axis=0)) == 100
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 60),
+    spare=st.integers(0, 60),
+    wanted=st.integers(0, 500),
+    seed=st.integers(0, 10),
+    dead_share=st.floats(0, 1),
+)
+def test_refinement_never_exceeds_the_cap_and_fills_the_dead_first(
+    n: int, spare: int, wanted: int, seed: int, dead_share: float
+) -> None:
+    gaussians, _ = random_gaussians(n, 20, 20, 2.0, seed=seed)
+    population = Population.of(gaussians, n + spare, "cpu")
+    dead = torch.rand(n, generator=torch.Generator().manual_seed(seed)) < dead_share
+    population.parameters["raw_opacities"][:n] = torch.where(dead, -9.0, 1.0)
+    population.scores[:n] = 1
+    population.seen[:n] = 2
+    splits = refine(population, wanted, torch.Generator().manual_seed(seed))
+    assert n <= population.count <= n + spare
+    assert population.count <= max(n, wanted)
+    assert population.count == n + max(0, splits - int(dead.sum()))
+    still_dead = int((population.parameters["raw_opacities"][: population.count] < -8).sum())
+    assert still_dead == max(0, int(dead.sum()) - splits)
+    assert not population.scores.any()
+    assert all(torch.isfinite(array).all() for array in population.active(population.parameters).values())
+
+
+def test_nothing_is_split_that_no_image_asked_for() -> None:
+    gaussians, _ = random_gaussians(30, 20, 20, 2.0)
+    population = Population.of(gaussians, 60, "cpu")
+    assert refine(population, 60, torch.Generator()) == 0
+    assert population.count == 30
+
+
+def test_a_split_keeps_the_picture_about_as_it_was() -> None:
+    gaussians, camera = random_gaussians(40, 60, 60, 5.0, sh_degree=0)
+    population = Population.of(gaussians, 80, "cpu")
+    population.first_moments["means"][:] = 1
+    population.updates[:] = 5
+    split(population, torch.arange(40), torch.arange(40, 80))
+    population.count = 80
+    rasterizer = rasterizer_for("cpu")
+    before, after = rasterizer.render(gaussians, camera), rasterizer.render(population.snapshot(), camera)
+    assert np.abs(after - before).mean() < 0.05  # of colours in 0..1
+    middle = (population.parameters["means"][:40] + population.parameters["means"][40:]) / 2
+    np.testing.assert_allclose(middle, gaussians.means, atol=1e-5)
+    assert not population.first_moments["means"].any()
+    assert not population.updates.any()
+
+
+def test_snapshot_is_a_copy_and_shared_is_not() -> None:
+    gaussians, _ = random_gaussians(5, 20, 20, 2.0)
+    population = Population.of(gaussians, 8, "cpu")
+    copy, shared = population.snapshot(), population.shared_gaussians()
+    population.parameters["means"] += 1
+    np.testing.assert_array_equal(copy.means, gaussians.means)
+    np.testing.assert_array_equal(shared.means, gaussians.means + 1)
+    assert all(len(getattr(shared, name)) == 5 for name in PARAMETERS)
+
+
+def test_finishing_drops_only_what_is_never_drawn() -> None:
+    gaussians, camera = random_gaussians(200, 40, 40, 3.0)
+    faint = gaussians.raw_opacities.copy()
+    faint[::2] = -7  # sigmoid: 1/1097
+    gaussians = dataclasses.replace(gaussians, raw_opacities=faint)
+    finished = finished_gaussians(gaussians)
+    assert len(finished) == 100
+    rasterizer = rasterizer_for("cpu")
+    np.testing.assert_allclose(rasterizer.render(finished, camera), rasterizer.render(gaussians, camera), atol=1e-5)
+    broken = gaussians.means.copy()
+    broken[3, 1] = np.inf
+    with pytest.raises(TrainingDivergedError, match="1 of 200 Gaussians have means"):
+        finished_gaussians(dataclasses.replace(gaussians, means=broken))
