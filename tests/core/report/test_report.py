@@ -144,13 +144,26 @@ def test_evenly_chosen(available: int, wanted: int) -> None:
     assert chosen[-1] == available - 1
 
 
-def test_numbers_read_well() -> None:
-    assert [html.duration(s).replace("\u00a0", " ") for s in (None, 0.04, 59.9, 61, 3600, 7325)] == [
-        "not measured", "0.0 s", "59.9 s", "1 min 1 s", "1 h 0 min", "2 h 2 min",
-    ]  # fmt: skip
-    assert [html.megabytes(b).replace("\u00a0", " ") for b in (None, 12_345, 12_345_678, 345_678_901, 2_345_678_901)] == [
-        "not measured", "0.01 MB", "12.3 MB", "346 MB", "2.35 GB",
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(None, "not measured"), (0.04, "0.0 s"), (59.9, "59.9 s"), (61, "1 min 1 s"), (3600, "1 h 0 min")],
+)
+def test_durations_read_well(seconds: float | None, said: str) -> None:
+    assert html.duration(seconds).replace("\u00a0", " ") == said
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (None, "not measured"),
+        (12_345, "0.01 MB"),
+        (12_345_678, "12.3 MB"),
+        (345_678_901, "346 MB"),
+        (2_345_678_901, "2.35 GB"),
+    ],
+)
+def test_sizes_read_well(size: int | None, said: str) -> None:
+    assert html.megabytes(size).replace("\u00a0", " ") == said
 
 
 def test_the_preview_is_the_render(tmp_path: Path) -> None:
