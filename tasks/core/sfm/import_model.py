@@ -8,7 +8,7 @@ from tasks.core.progress import ProgressCallback
 from tasks.core.scene import IMAGES_FOLDER
 from tasks.core.sfm.job import Job
 from tasks.core.sfm.options import SfmOptions
-from tasks.core.sfm.process import run_worker
+from tasks.core.sfm.stage import run_job
 
 MODEL_FOLDERS = ("sparse/0", "sparse", ".")
 MODEL_PARTS = ("cameras", "images", "points3D")
@@ -54,7 +54,7 @@ def import_model(folder: Path, out: Path, image_size: int, on_progress: Progress
     if not (folder / IMAGES_FOLDER).is_dir():
         raise InputError(f"{folder} has no folder 'images': put the photos that the COLMAP model was made from there.")
     job = Job(kind="import", source=folder.resolve(), out=out.resolve(), options=SfmOptions(), image_size=image_size)
-    return run_worker(job, on_progress)
+    return run_job(job, on_progress)
 
 
 def _holds_model(folder: Path, parts: tuple[str, ...]) -> bool:

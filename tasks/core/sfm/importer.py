@@ -1,6 +1,5 @@
 """What the worker process does for a user's own COLMAP model."""
 
-import logging
 import shutil
 from pathlib import Path
 
@@ -13,10 +12,9 @@ from tasks.core.scene import IMAGES_FOLDER
 from tasks.core.sfm.binary_model import check_binary_model
 from tasks.core.sfm.frame import normalise
 from tasks.core.sfm.import_model import find_model
-from tasks.core.sfm.job import Job
-from tasks.core.sfm.scene_writer import undistort, write_model, write_scene
-
-logger = logging.getLogger(__name__)
+from tasks.core.sfm.job import PLAN_FILE, Job
+from tasks.core.sfm.resampling import write_plan
+from tasks.core.sfm.scene_writer import undistort_model, write_scene
 
 NAMED_IMAGES = 5
 MIN_CAMERAS = 3
@@ -34,16 +32,14 @@ def import_in_worker(job: Job) -> SfmSection:
     error_px = model.compute_mean_reprojection_error()
     normalise(model)
     if _is_ready(model, job.image_size):
-        logger.info("phase undistorting %d", len(names))
-        for done, name in enumerate(names, start=1):
+        for name in names:
             target = job.out / IMAGES_FOLDER / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(images / name, target)
-            logger.info("Undistorting image [%d/%d] (copied)", done, len(names))
-        write_model(model, job.out)
+        write_plan(job.work / PLAN_FILE, {})
     else:
-        undistort(model, images, job.out, job.work, job.image_size)
-    scene = write_scene(job.out, names, None)
+        write_plan(job.work / PLAN_FILE, undistort_model(model, job.image_size))
+    scene = write_scene(model, job.out, names, None)
     return SfmSection(
         registered=len(scene.cameras),
         unregistered=tuple(sorted(image.name for image in model.images.values() if not image.has_pose)),

@@ -11,6 +11,7 @@ from tasks.core.sfm.options import SfmOptions
 LOG_FILE = "sfm.log"
 WORK_FOLDER = ".work"  # database and intermediate models, removed at the end
 ANSWER_FILE = "answer.json"
+PLAN_FILE = "undistort.npz"
 
 
 class Job(BaseModel):

@@ -6,19 +6,18 @@ from pathlib import Path
 
 from tasks.core.progress import Progress, ProgressCallback
 
-# The worker writes "phase <name> <number of units>"; each phase owns a part of 0..100 by its usual share of the time
+# The worker writes "phase <name> <number of units>"; each phase owns a part of the percentage, by its share of the time
 PHASES = {
-    "features": (0, 40, "features in {done}/{total} photos"),
-    "matching": (40, 65, "matching, block {done}/{total}"),
-    "mapping": (65, 85, "placed {done}/{total} photos"),
-    "undistorting": (85, 100, "undistorted {done}/{total} images"),
+    "features": (0, 45, "features in {done}/{total} photos"),
+    "matching": (45, 70, "matching, block {done}/{total}"),
+    "mapping": (70, 90, "placed {done}/{total} photos"),
 }
+WORKER_PERCENT = 90  # the rest is undistorting, after the worker has ended
 PHASE = re.compile(r"phase (\w+) (\d+)")
 COUNTED = re.compile(
     r"Processed file \[(?P<features>\d+)/"
     r"|Processing block \[(?P<matching>\d+)/"
     r"|\(num_reg_frames=(?P<mapping>\d+)\)"
-    r"|Undistorting image \[(?P<undistorting>\d+)/"
 )
 GLOG_PREFIX = re.compile(r"^[IWEF]\d{8} [\d:.]+ \d+ ")  # level, date, time, thread
 LAST_LINES = 6
@@ -26,7 +25,7 @@ LAST_LINE_CHARACTERS = 300
 
 
 class ProgressLog:
-    """Turns new lines of the log into progress from 0 to 100, which never goes back."""
+    """Turns new lines of the log into progress from 0 to 90 percent, which never goes back."""
 
     def __init__(self, path: Path, on_progress: ProgressCallback) -> None:
         self._path = path

@@ -6,13 +6,14 @@ import pycolmap
 
 from tasks.core.errors import RegistrationError
 from tasks.core.measurements import SfmSection
-from tasks.core.photoset import IMAGES_FOLDER, PhotoSet
+from tasks.core.photoset import PhotoSet
 from tasks.core.sfm.features import FeatureDatabase
 from tasks.core.sfm.frame import place_in_frame
-from tasks.core.sfm.job import Job
+from tasks.core.sfm.job import PLAN_FILE, Job
 from tasks.core.sfm.mapping import Mapped, map_photos
 from tasks.core.sfm.pairs import choose_pairs, wider_pairs
-from tasks.core.sfm.scene_writer import undistort, write_scene
+from tasks.core.sfm.resampling import write_plan
+from tasks.core.sfm.scene_writer import undistort_model, write_scene
 
 logger = logging.getLogger(__name__)
 
@@ -28,14 +29,15 @@ def reconstruct_in_worker(job: Job) -> SfmSection:
     model = _require_enough(job, photos, mapped)
     gps = {photo.name: photo.gps for photo in photos.photos if photo.gps is not None}
     georeference = place_in_frame(model, gps, job.options.random_seed)
-    undistort(model, job.source / IMAGES_FOLDER, job.out, job.work, job.image_size)
-    scene = write_scene(job.out, [photo.name for photo in photos.photos], georeference)
+    error_px = model.compute_mean_reprojection_error()
+    write_plan(job.work / PLAN_FILE, undistort_model(model, job.image_size))
+    scene = write_scene(model, job.out, [photo.name for photo in photos.photos], georeference)
     registered = {camera.name for camera in scene.cameras}
     return SfmSection(
         registered=len(registered),
         unregistered=tuple(photo.name for photo in photos.photos if photo.name not in registered),
         models=mapped.models,
-        mean_reprojection_error_px=model.compute_mean_reprojection_error(),
+        mean_reprojection_error_px=error_px,
         points=len(scene.points.xyz),
         georeferenced=georeference is not None,
         gps_residual_rms_m=None if georeference is None else georeference.residual_rms_m,

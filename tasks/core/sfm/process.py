@@ -6,7 +6,6 @@ writing end is gone, however this process ended.
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -31,26 +30,22 @@ def run_worker(job: Job, on_progress: ProgressCallback) -> SfmSection:
         SpaceportError: the class and the message of what the worker raised on purpose.
         SfmCrashError: it ended without an answer; the message holds its last log lines.
     """
-    job.work.mkdir(parents=True, exist_ok=True)
     job_file = job.work / "job.json"
     job_file.write_text(job.model_dump_json(), encoding="utf-8")
     log_path = job.out / LOG_FILE
     command = [sys.executable, "-m", "tasks.core.sfm.worker", str(job_file)]
+    with log_path.open("wb") as log:
+        worker = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+        )
     try:
-        with log_path.open("wb") as log:
-            worker = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
-            )
-        try:
-            _follow(worker, ProgressLog(log_path, on_progress))
-        finally:
-            _end(worker)
-        answer_file = job.work / ANSWER_FILE
-        if worker.returncode == 0 and answer_file.is_file():
-            return _result(Answer.model_validate_json(answer_file.read_text(encoding="utf-8")))
-        raise _crash(worker.returncode, log_path)
+        _follow(worker, ProgressLog(log_path, on_progress))
     finally:
-        shutil.rmtree(job.work, ignore_errors=True)
+        _end(worker)
+    answer_file = job.work / ANSWER_FILE
+    if worker.returncode == 0 and answer_file.is_file():
+        return _result(Answer.model_validate_json(answer_file.read_text(encoding="utf-8")))
+    raise _crash(worker.returncode, log_path)
 
 
 def _follow(worker: subprocess.Popen[bytes], log: ProgressLog) -> None:

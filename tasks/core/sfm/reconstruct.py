@@ -8,7 +8,7 @@ from tasks.core.photoset import PHOTOS_FILE
 from tasks.core.progress import ProgressCallback
 from tasks.core.sfm.job import Job
 from tasks.core.sfm.options import SfmOptions
-from tasks.core.sfm.process import run_worker
+from tasks.core.sfm.stage import run_job
 
 
 def reconstruct(
@@ -34,4 +34,4 @@ def reconstruct(
     if not (photos / PHOTOS_FILE).is_file():
         raise PhotosError(f"{photos} is not a photo set: it has no {PHOTOS_FILE}, which the photos stage writes.")
     job = Job(kind="reconstruct", source=photos.resolve(), out=out.resolve(), options=options, image_size=image_size)
-    return run_worker(job, on_progress)
+    return run_job(job, on_progress)

@@ -1,51 +1,55 @@
-"""From a model and its photos to a Scene on disk: undistorted images, pinhole cameras, sparse points."""
+"""From a model and its photos to a Scene on disk: pinhole cameras, sparse points, and how to undistort the photos."""
 
-import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 
-from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER, Camera, Georeference, Scene, SparsePoints
-from tasks.core.transforms import rigid
-
-logger = logging.getLogger(__name__)
-
-JPEG_QUALITY = 96
-MODEL_FILES = ("cameras.bin", "images.bin", "points3D.bin")
+from tasks.core.scene import MODEL_FOLDER, Camera, Georeference, Scene, SparsePoints
+from tasks.core.sfm.resampling import Warp, grid_nodes
+from tasks.core.transforms import Float64, rigid
 
 
-def undistort(model: pycolmap.Reconstruction, images: Path, out: Path, work: Path, image_size: int) -> None:
-    """Write `images/` and `sparse/0` below `out`: pinhole cameras with a long side of at most `image_size` pixels."""
-    logger.info("phase undistorting %d", model.num_reg_images())
-    distorted, undistorted = work / "distorted", work / "undistorted"
-    distorted.mkdir()
-    model.write(distorted)
+def undistort_model(model: pycolmap.Reconstruction, image_size: int) -> dict[str, Warp]:
+    """Make all cameras of the model pinhole ones with a long side of at most `image_size` pixels.
+
+    Returns:
+        By image name, where in the photos the pixels of the undistorted images come from.
+    """
     options = pycolmap.UndistortCameraOptions(max_image_size=image_size)
-    pycolmap.undistort_images(undistorted, distorted, images, undistort_options=options, jpeg_quality=JPEG_QUALITY)
-    shutil.move(undistorted / "images", out / IMAGES_FOLDER)
-    write_model(pycolmap.Reconstruction(undistorted / "sparse"), out)
+    pinholes = {number: pycolmap.undistort_camera(options, camera) for number, camera in model.cameras.items()}
+    warps = {number: _warp(camera, pinholes[number]) for number, camera in model.cameras.items()}
+    for image in model.images.values():
+        pinhole = pinholes[image.camera_id]
+        if image.num_points2D():
+            rays = model.camera(image.camera_id).cam_from_img(image.points2D)  # [P, 2]
+            pixels = np.asarray(pinhole.img_from_cam(_homogeneous(rays)))
+            for point, xy in zip(image.points2D, pixels, strict=True):
+                point.xy = xy
+    for number, pinhole in pinholes.items():
+        camera = model.camera(number)
+        camera.model = pinhole.model
+        camera.width, camera.height = pinhole.width, pinhole.height
+        camera.params = pinhole.params.tolist()
+    return {image.name: warps[image.camera_id] for image in (model.image(i) for i in sorted(model.reg_image_ids()))}
 
 
-def write_model(model: pycolmap.Reconstruction, out: Path) -> None:
-    """Write `sparse/0` with errors in pixels of the images beside it."""
-    folder = out / MODEL_FOLDER
-    folder.mkdir(parents=True)
+def write_scene(
+    model: pycolmap.Reconstruction, out: Path, order: Sequence[str], georeference: Georeference | None
+) -> Scene:
+    """Write `sparse/0`, `scene.json` and `points.npz` of a model with pinhole cameras.
+
+    Cameras follow the given order of image names. Errors of points are in pixels of the undistorted images.
+    """
     model.update_point_3d_errors()
-    model.write_binary(folder)
-
-
-def write_scene(out: Path, order: Sequence[str], georeference: Georeference | None) -> Scene:
-    """Write `scene.json` and `points.npz` from `sparse/0`; cameras follow the given order of image names."""
-    model = pycolmap.Reconstruction(out / MODEL_FOLDER)
+    (out / MODEL_FOLDER).mkdir(parents=True)
+    model.write_binary(out / MODEL_FOLDER)
     images = {image.name: image for image in (model.image(i) for i in model.reg_image_ids())}
-    cameras = tuple(_camera(images[name], model.camera(images[name].camera_id)) for name in order if name in images)
     points = [point for _, point in sorted(model.points3D.items())]
     scene = Scene(
         folder=out,
-        cameras=cameras,
+        cameras=tuple(_camera(images[name], model.camera(images[name].camera_id)) for name in order if name in images),
         points=SparsePoints(
             xyz=np.array([point.xyz for point in points], dtype=np.float64).reshape(-1, 3),
             rgb=np.array([point.color for point in points], dtype=np.uint8).reshape(-1, 3),
@@ -57,6 +61,19 @@ def write_scene(out: Path, order: Sequence[str], georeference: Georeference | No
     )
     scene.save()
     return scene
+
+
+def _warp(source: pycolmap.Camera, pinhole: pycolmap.Camera) -> Warp:
+    columns, rows = grid_nodes(pinhole.width, pinhole.height)
+    nodes = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2).astype(np.float64)
+    rays = np.asarray(pinhole.cam_from_img(nodes), dtype=np.float64)
+    sources = source.img_from_cam(_homogeneous(rays))
+    grid = np.asarray(sources).reshape(len(rows), len(columns), 2)
+    return Warp(source.width, source.height, pinhole.width, pinhole.height, grid)
+
+
+def _homogeneous(rays: Float64) -> Float64:
+    return np.column_stack([rays, np.ones(len(rays))])  # [N, 3] from [N, 2]
 
 
 def _camera(image: pycolmap.Image, camera: pycolmap.Camera) -> Camera:

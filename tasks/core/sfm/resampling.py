@@ -1,0 +1,108 @@
+"""Undistorted images by Pillow, at a fraction of the cost of warping whole photos: JPEG is decoded at the scale needed.
+
+This module knows nothing of COLMAP: the worker says where each pixel comes from (a grid of source positions for each
+camera), and this side, in another process, moves the pixels. Positions are in pixels, (0, 0) is the image's corner.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+CELLS = 100  # of the grid, along the long side; positions between its nodes are bilinear, right to a few 0.01 px
+SUPERSAMPLING = 2  # the warp runs at twice the resolution, then 2x2 pixels are averaged: no aliasing
+JPEG_QUALITY = 96
+
+
+@dataclass(frozen=True)
+class Warp:
+    """How the images of one camera are undistorted."""
+
+    source_width: int
+    source_height: int
+    width: int
+    height: int
+    sources: NDArray[np.float64]  # [R+1, C+1, 2] x, y in the source image, of the nodes of the grid
+
+
+def grid_nodes(width: int, height: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Columns [C+1] and rows [R+1] of the grid's nodes in the undistorted image; the last cells may be smaller."""
+    cell = max(-(-max(width, height) // CELLS), 2)
+    return np.array([*range(0, width, cell), width]), np.array([*range(0, height, cell), height])
+
+
+def write_plan(path: Path, warps: dict[str, Warp]) -> None:
+    """Store by image name how it is undistorted; images of one camera share a warp, which is stored once."""
+    distinct = list({id(warp): warp for warp in warps.values()}.values())
+    numbers = {id(warp): number for number, warp in enumerate(distinct)}
+    arrays: dict[str, NDArray[Any]] = {f"sources{number}": warp.sources for number, warp in enumerate(distinct)}
+    arrays["sizes"] = np.array([(w.source_width, w.source_height, w.width, w.height) for w in distinct], dtype=np.int64)
+    arrays["names"] = np.array(list(warps), dtype=np.str_)
+    arrays["warps"] = np.array([numbers[id(warp)] for warp in warps.values()], dtype=np.int64)
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def read_plan(path: Path) -> dict[str, Warp]:
+    """Read what `write_plan` stored."""
+    with np.load(path, allow_pickle=False) as arrays:
+        sizes: list[tuple[int, int, int, int]] = [tuple(size) for size in arrays["sizes"].tolist()]
+        warps = [Warp(*size, arrays[f"sources{number}"]) for number, size in enumerate(sizes)]
+        return {str(name): warps[number] for name, number in zip(arrays["names"], arrays["warps"], strict=True)}
+
+
+def undistort_photo(source: Path, target: Path, warp: Warp) -> None:
+    """Read a photo, undistort it, and store it in the format that the target's name says.
+
+    source: as large as `warp` says. The photo is scaled to twice the target's resolution first, where it is larger.
+    """
+    sources = np.clip(warp.sources, 0, [warp.source_width, warp.source_height])
+    scale = min(1.0, SUPERSAMPLING * _magnification(warp))
+    working = (max(round(warp.source_width * scale), 1), max(round(warp.source_height * scale), 1))
+    with Image.open(source) as image:
+        image.draft("RGB", working)  # JPEG only: decodes at 1/2, 1/4 or 1/8, never below the working size
+        photo = image.convert("RGB")
+    if photo.size != working:
+        photo = photo.resize(working, Image.Resampling.LANCZOS)
+    sources = sources * np.divide(working, [warp.source_width, warp.source_height])
+    large = (warp.width * SUPERSAMPLING, warp.height * SUPERSAMPLING)
+    undistorted = photo.transform(large, Image.Transform.MESH, _mesh(warp, sources), Image.Resampling.BICUBIC)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    undistorted = undistorted.reduce(SUPERSAMPLING)
+    if target.suffix.lower() == ".png":
+        undistorted.save(target, compress_level=3)
+    else:
+        undistorted.save(target, quality=JPEG_QUALITY, subsampling=0)
+
+
+def undistort_photos(jobs: list[tuple[Path, Path, Warp]], on_done: Callable[[int], None]) -> None:
+    """`undistort_photo` for all (source, target, warp), on all cores; `on_done` is told how many are finished."""
+    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+    try:
+        for done, _ in enumerate(pool.map(lambda job: undistort_photo(*job), jobs), start=1):
+            on_done(done)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _magnification(warp: Warp) -> float:
+    """Target pixels for one source pixel, along the grid's middle row."""
+    row = warp.sources[len(warp.sources) // 2]
+    return float(warp.width / max(float(np.abs(row[-1, 0] - row[0, 0])), 1e-9))
+
+
+def _mesh(warp: Warp, sources: NDArray[np.float64]) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+    """Pillow's mesh: target box and source corners (north-west, south-west, south-east, north-east) of each cell."""
+    columns, rows = (nodes * SUPERSAMPLING for nodes in grid_nodes(warp.width, warp.height))
+    corners = np.concatenate([sources[:-1, :-1], sources[1:, :-1], sources[1:, 1:], sources[:-1, 1:]], axis=-1)
+    return [
+        ((int(columns[j]), int(rows[i]), int(columns[j + 1]), int(rows[i + 1])), tuple(corners[i, j].tolist()))
+        for i in range(len(rows) - 1)
+        for j in range(len(columns) - 1)
+    ]

@@ -1,0 +1,32 @@
+"""One job from start to end: the worker finds cameras, then this process moves the pixels.
+
+Encoding images with Pillow beside pycolmap's own image library, in one process, has ended in an abort.
+"""
+
+import shutil
+
+from tasks.core.measurements import SfmSection
+from tasks.core.progress import Progress, ProgressCallback
+from tasks.core.scene import IMAGES_FOLDER
+from tasks.core.sfm.job import PLAN_FILE, Job
+from tasks.core.sfm.log import WORKER_PERCENT
+from tasks.core.sfm.process import run_worker
+from tasks.core.sfm.resampling import read_plan, undistort_photos
+
+
+def run_job(job: Job, on_progress: ProgressCallback) -> SfmSection:
+    """Write the scene that the job asks for; raises what `run_worker` raises. Nothing but the scene is kept."""
+    job.work.mkdir(parents=True, exist_ok=True)
+    try:
+        section = run_worker(job, on_progress)
+        warps = read_plan(job.work / PLAN_FILE)
+        photos, images = job.source / IMAGES_FOLDER, job.out / IMAGES_FOLDER
+
+        def report(done: int) -> None:
+            percent = WORKER_PERCENT + (100 - WORKER_PERCENT) * done / len(warps)
+            on_progress(Progress(percent, 100, f"undistorted {done}/{len(warps)} images"))
+
+        undistort_photos([(photos / name, images / name, warp) for name, warp in warps.items()], report)
+        return section
+    finally:
+        shutil.rmtree(job.work, ignore_errors=True)
