@@ -67,7 +67,8 @@ class Pass:
     tiles_y: int
     total: int  # visible Gaussians
     pairs: int  # of tile and visible Gaussian
-    order: NDArray[np.int64]  # [total, or longer] indices of the visible Gaussians, nearest first
+    visible: NDArray[np.int64]  # [total, or longer] indices of the visible Gaussians, ascending
+    ranks: NDArray[np.int64]  # [N, or longer] a visible Gaussian's place in order of depth
     splats: NDArray[np.float32]  # [N, SPLAT_FIELDS], valid in the rows of visible Gaussians
     tile_splats: NDArray[np.int64]  # [pairs, or longer]
     tile_starts: NDArray[np.int64]  # [tiles + 1]
@@ -80,7 +81,7 @@ class Pass:
 class SparseGradients:
     """Gradients in rows that are valid for the visible Gaussians only; buffers that the next call overwrites."""
 
-    visible: NDArray[np.int64]  # [V] indices, nearest Gaussian first
+    visible: NDArray[np.int64]  # [V] ascending indices
     rows: Gradients  # arrays [N or longer, ...]
     means2d: NDArray[np.float32]  # [N or longer, 2] with respect to the projected means, in px
 
@@ -140,7 +141,8 @@ class CpuRasterizer:
         histograms = buffers.ints("histograms", workers * tiles_x * tiles_y)[: workers * tiles_x * tiles_y]
         histograms = histograms.reshape(workers, tiles_x * tiles_y)
         tiles_touched = buffers.ints("tiles touched", total)
-        binning.count_tiles(splats, order, total, tiles_x, tiles_y, workers, histograms, tiles_touched)
+        ranks = buffers.ints("ranks", n)
+        binning.count_tiles(splats, order, total, tiles_x, tiles_y, workers, histograms, tiles_touched, ranks)
         tile_starts = buffers.ints("tile starts", tiles_x * tiles_y + 1)
         pair_starts = buffers.ints("pair starts", total + 1)
         pairs = binning.prefix_sums(histograms, tiles_touched, total, tile_starts, pair_starts)
@@ -155,7 +157,7 @@ class CpuRasterizer:
             splats, tile_splats, tile_starts, tiles_x, tiles_y, np.asarray(background, np.float32), workers, image
         )
         self._last = Pass(
-            gaussians, view, camera.width, camera.height, degree, tiles_x, tiles_y, total, pairs, order, splats,
+            gaussians, view, camera.width, camera.height, degree, tiles_x, tiles_y, total, pairs, visible, ranks, splats,
             tile_splats, tile_starts, pair_starts, pair_slots, image,
         )  # fmt: skip
         return image
@@ -194,8 +196,8 @@ class CpuRasterizer:
         means2d = buffers.floats("d means2d", n, 2)
         projection_backward.project_backward(
             gaussians.means, gaussians.quats, gaussians.log_scales, gaussians.shN, view.pose, view.intrinsics,
-            view.center, np.float32(last.width), np.float32(last.height), last.sh_degree, last.order, last.total,
-            last.splats, last.pair_starts, last.pair_slots, pair_gradients, workers, rows.means, rows.quats,
+            view.center, np.float32(last.width), np.float32(last.height), last.sh_degree, last.visible, last.total,
+            last.ranks, last.splats, last.pair_starts, last.pair_slots, pair_gradients, workers, rows.means, rows.quats,
             rows.log_scales, rows.raw_opacities, rows.sh0, rows.shN, means2d,
         )  # fmt: skip
-        return SparseGradients(last.order[: last.total], rows, means2d)
+        return SparseGradients(last.visible[: last.total], rows, means2d)

@@ -106,10 +106,10 @@ def test_image_size_and_degree_are_obeyed(scene: Scene, tmp_path: Path) -> None:
 
 
 def test_too_few_photos_or_points_are_refused(scene: Scene, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="2 registered photos.*at least 3"):
+    with pytest.raises(InputError, match=r"2 registered photos.*at least 3"):
         train(dataclasses.replace(scene, cameras=scene.cameras[:2]), tmp_path, SMALL, ignore)
     few = dataclasses.replace(scene.points, **{k: v[:19] for k, v in vars(scene.points).items()})
-    with pytest.raises(InputError, match="19 usable sparse points.*at least 20"):
+    with pytest.raises(InputError, match=r"19 usable sparse points.*at least 20"):
         train(dataclasses.replace(scene, points=few), tmp_path, SMALL, ignore)
     same = dataclasses.replace(scene.points, xyz=np.zeros_like(scene.points.xyz))
     with pytest.raises(InputError, match="same place"):

@@ -83,12 +83,16 @@ def tile_span(row, limit, tile_y, tiles_x):
 
 
 @njit(parallel=True, fastmath=FASTMATH, cache=True)
-def count_tiles(splats, order, total, tiles_x, tiles_y, workers, histograms, tiles_touched):
-    """Count pairs: by worker and tile in histograms [workers, tiles], by place in `order` in tiles_touched [total]."""
+def count_tiles(splats, order, total, tiles_x, tiles_y, workers, histograms, tiles_touched, ranks):
+    """Count pairs: by worker and tile in histograms [workers, tiles], by place in `order` in tiles_touched [total].
+
+    Writes that place of every visible Gaussian into ranks [N], too.
+    """
     for worker in prange(workers):
         histogram = histograms[worker]
         histogram[:] = 0
         for k in range(worker * total // workers, (worker + 1) * total // workers):
+            ranks[order[k]] = k
             row = splats[order[k]]
             limit = TWO * math.log(row[5] / MIN_ALPHA)
             touched = 0

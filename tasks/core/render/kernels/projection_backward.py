@@ -33,7 +33,7 @@ def quaternion_gradient(w, x, y, z, d):
 @njit(parallel=True, fastmath=FASTMATH, cache=True)
 def project_backward(
     means, quats, log_scales, shN, pose, intrinsics, center, width, height, sh_degree,
-    order, total, splats, pair_starts, pair_slots, pair_gradients, workers,
+    visible, total, ranks, splats, pair_starts, pair_slots, pair_gradients, workers,
     d_means, d_quats, d_log_scales, d_raw_opacities, d_sh0, d_shN, d_means2d,
 ):  # fmt: skip
     """Write the gradient rows of all visible Gaussians; rows of the others keep what they held.
@@ -48,9 +48,9 @@ def project_backward(
         basis, d_basis = np.empty(15, np.float32), np.empty(15, np.float32)
         g, d_r = np.empty(GRADIENT_FIELDS, np.float32), np.empty(9, np.float32)
         for k in range(worker * total // workers, (worker + 1) * total // workers):
-            i = order[k]
+            i = visible[k]  # ascending, so that rows are read and written in the order in which they lie
             g[:] = ZERO
-            for pair in range(pair_starts[k], pair_starts[k + 1]):
+            for pair in range(pair_starts[ranks[i]], pair_starts[ranks[i] + 1]):
                 part = pair_gradients[pair_slots[pair]]
                 for field in range(GRADIENT_FIELDS):
                     g[field] += part[field]
