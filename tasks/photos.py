@@ -1,5 +1,6 @@
 """The photos stage: a folder or archive of files becomes a validated photo set in the workspace."""
 
+import os
 from pathlib import Path
 
 from prefect import task
@@ -53,6 +54,8 @@ def local_source(source: str) -> Path:
     path = Path(source).expanduser()
     if not path.exists():
         raise PhotosError(f"{source} does not exist; give a folder or a .zip of photos.")
+    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        raise PhotosError(f"{source} cannot be read: its owner has to permit it.")
     return path.resolve()
 
 

@@ -50,6 +50,8 @@ def result(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> It
     folder = tmp_path_factory.mktemp("reconstruct")
     photos, out, workspace = folder / "small flight", folder / "out", folder / "workspace"
     fly(photos, FLIGHT, ignore_progress)
+    whole = (photos / "DEMO_0001.JPG").read_bytes()
+    (photos / "broken.jpg").write_bytes(whole[: len(whole) // 2])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPACEPORT_WORKSPACE", str(workspace))
         publication = reconstruct(str(photos), str(out), OPTIONS)
@@ -79,6 +81,7 @@ def test_the_report_holds_what_was_measured(result: Result) -> None:
     report = result.report
     assert report.photos is not None
     assert report.photos.usable == report.sfm.registered == FLIGHT.photos
+    assert [(photo.name, photo.reason.split()[0]) for photo in report.photos.rejected] == [("broken.jpg", "truncated")]
     assert report.capture == "small flight"
     assert report.sfm.georeferenced
     assert report.sfm.gps_residual_rms_m is not None
