@@ -81,7 +81,7 @@ def test_the_report_holds_what_was_measured(result: Result) -> None:
     report = result.report
     assert report.photos is not None
     assert report.photos.usable == report.sfm.registered == FLIGHT.photos
-    assert [(photo.name, photo.reason.split()[0]) for photo in report.photos.rejected] == [("broken.jpg", "truncated")]
+    assert [(photo.name, photo.reason.split()[0]) for photo in report.photos.rejected] == [("broken.jpg", "damaged")]
     assert report.capture == "small flight"
     assert report.sfm.georeferenced
     assert report.sfm.gps_residual_rms_m is not None
