@@ -157,8 +157,8 @@ class CpuRasterizer:
             splats, tile_splats, tile_starts, tiles_x, tiles_y, np.asarray(background, np.float32), workers, image
         )
         self._last = Pass(
-            gaussians, view, camera.width, camera.height, degree, tiles_x, tiles_y, total, pairs, visible, ranks, splats,
-            tile_splats, tile_starts, pair_starts, pair_slots, image,
+            gaussians, view, camera.width, camera.height, degree, tiles_x, tiles_y, total, pairs, visible, ranks,
+            splats, tile_splats, tile_starts, pair_starts, pair_slots, image,
         )  # fmt: skip
         return image
 

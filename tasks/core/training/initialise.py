@@ -9,7 +9,7 @@ from tasks.core.scene import SparsePoints
 
 MIN_POINTS = 20
 NEIGHBOURS = 3
-INITIAL_OPACITY = 0.1
+INITIAL_OPACITY = 0.3
 KEPT_PERCENTILES = (1, 99)  # sizes beyond come from outliers and are brought back to these
 
 

@@ -16,12 +16,12 @@ SH_DEGREE_FROM = (0.0, 0.12, 0.25, 0.4)
 
 # Learning rates of Adam at the start, by parameter; that of the means is in units of the scene's radius.
 RATES = {
-    "means": 1.6e-4,
-    "quats": 2e-3,
-    "log_scales": 7e-3,
-    "raw_opacities": 4e-2,
-    "sh0": 4e-3,
-    "shN": 2e-4,
+    "means": 6e-3,
+    "quats": 1.5e-2,
+    "log_scales": 4e-2,
+    "raw_opacities": 1.5e-1,
+    "sh0": 3e-2,
+    "shN": 2e-3,
 }
 MEANS_RATE_END = 0.02  # share of the initial rate, reached geometrically
 
