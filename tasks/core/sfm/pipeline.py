@@ -25,7 +25,7 @@ NAMED_PHOTOS = 8
 def reconstruct_in_worker(job: Job) -> SfmSection:
     """Run the whole stage. Raises RegistrationError when too few photos can be placed."""
     photos = PhotoSet.load(job.source)
-    mapped, matcher = _map_with_escalation(job, photos)
+    mapped, matcher = map_with_escalation(job, photos)
     model = _require_enough(job, photos, mapped)
     gps = {photo.name: photo.gps for photo in photos.photos if photo.gps is not None}
     georeference = place_in_frame(model, gps, job.options.random_seed)
@@ -46,7 +46,7 @@ def reconstruct_in_worker(job: Job) -> SfmSection:
     )
 
 
-def _map_with_escalation(job: Job, photos: PhotoSet) -> tuple[Mapped, str]:
+def map_with_escalation(job: Job, photos: PhotoSet) -> tuple[Mapped, str]:
     """The best model found, with the user's image names, and the matcher that led to it."""
     choice = choose_pairs(photos.photos, job.options)
     database = FeatureDatabase(job.work / "first", job.source, photos.photos, job.options)

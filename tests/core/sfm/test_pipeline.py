@@ -1,0 +1,89 @@
+"""The ladder of efforts: which tries are made, and which is kept. test_reconstruct tries them in earnest."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pycolmap
+import pytest
+
+from tasks.core.photoset import Photo, PhotoSet
+from tasks.core.sfm import pipeline
+from tasks.core.sfm.job import Job
+from tasks.core.sfm.mapping import Mapped
+from tasks.core.sfm.options import SfmOptions
+from tasks.core.sfm.pairs import PairChoice
+
+COUNT = 30
+
+
+def mapped(registered: int) -> Mapped:
+    model = pycolmap.Reconstruction()
+    model.add_camera_with_trivial_rig(
+        pycolmap.Camera(camera_id=1, model="PINHOLE", width=64, height=48, params=[50, 50, 32, 24])
+    )
+    for i in range(1, registered + 1):
+        image = pycolmap.Image(name=f"{i:06d}.jpg", camera_id=1, image_id=i)
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d())
+    return Mapped("incremental", model, 1)
+
+
+@dataclass
+class Ladder:
+    """Stands for database and mapper: notes what is asked for, and registers as many photos as it is told."""
+
+    registered: list[int]
+    asked: list[str] = field(default_factory=list)
+
+    def __call__(self, *_: object) -> "Ladder":
+        return self
+
+    def add_cameras(self) -> None:
+        pass
+
+    def extract(self, *, doubled: bool = False) -> None:
+        self.asked.append("doubled" if doubled else "features")
+
+    def match(self, choice: PairChoice) -> None:
+        self.asked.append(choice.matcher)
+
+    def user_name(self, name: str) -> str:
+        return f"user/{name}"
+
+    def map_photos(self, *_: object) -> Mapped:
+        return mapped(self.registered.pop(0))
+
+
+CASES = {
+    "all at once": ([30], ["features", "sequential"], 30, "sequential"),
+    "a few left out": ([27], ["features", "sequential"], 27, "sequential"),
+    "more pairs help": ([20, 29], ["features", "sequential", "exhaustive"], 29, "exhaustive"),
+    "more pairs do not help": ([20, 19], ["features", "sequential", "exhaustive"], 20, "sequential"),
+    "finer features help": (
+        [3, 5, 25],
+        ["features", "sequential", "exhaustive", "doubled", "exhaustive"],
+        25,
+        "exhaustive",
+    ),
+    "nothing helps": (
+        [0, 5, 2],
+        ["features", "sequential", "exhaustive", "doubled", "exhaustive"],
+        5,
+        "exhaustive",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_efforts_grow_until_enough_photos_register(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registered, asked, best, matcher = CASES[case]
+    ladder = Ladder(list(registered))
+    monkeypatch.setattr(pipeline, "FeatureDatabase", ladder)
+    monkeypatch.setattr(pipeline, "map_photos", ladder.map_photos)
+    photos = PhotoSet(photos=tuple(Photo(name=f"{i:03}.jpg", width=64, height=48, sha256="") for i in range(COUNT)))
+    job = Job(kind="reconstruct", source=tmp_path, out=tmp_path, options=SfmOptions(), image_size=64)
+    found, found_matcher = pipeline.map_with_escalation(job, photos)
+    assert ladder.asked == asked
+    assert not ladder.registered
+    assert (found.registered, found_matcher) == (best, matcher)
+    assert found.model is not None
+    assert {image.name.split("/")[0] for image in found.model.images.values()} == {"user"}
