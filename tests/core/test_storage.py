@@ -68,6 +68,16 @@ def test_the_first_of_two_equal_outputs_stays(tmp_path: Path) -> None:
     assert (theirs / "sub" / "file").read_bytes() == b"theirs"
 
 
+def test_a_log_does_not_make_it_another_output(tmp_path: Path) -> None:
+    for name, log in (("one", "08:00 began"), ("two", "09:30 began")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sfm.log").write_text(log)
+        (tmp_path / name / "scene.json").write_text("{}")
+    one, two = (describe_output(tmp_path / name, "sfm", {}, "0/1", 1.0) for name in ("one", "two"))
+    assert one.files != two.files
+    assert one.digest == two.digest
+
+
 def test_keys_depend_on_inputs_options_and_version() -> None:
     base = cache_key(["a"], {"steps": 1}, "1")
     assert base == cache_key(["a"], {"steps": 1}, "1")
