@@ -10,6 +10,8 @@ from tasks.core.transforms import Float64, rigid
 # A viewer's orbit camera has no heading when it looks straight down, so nadir photos are tilted by at least this much.
 MIN_TILT_DEG = 15.0
 _AIM_WEIGHT = 1 / 45.0  # 45° off the subject weighs as much as standing at the rim of the capture
+_STEEP_DEG = 30.0  # a view within this angle of straight down reads as a map, not as a place …
+_STEEP_WEIGHT = 1.0  # … so it is taken only when no slanted view stands inside the capture's rim
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class ViewerSettings:
 
 
 def start_view(scene: Scene, title: str) -> ViewerSettings:
-    """The registered camera nearest to the middle of the capture that looks at the subject, made level.
+    """The registered camera nearest to the middle of the capture that looks at the subject aslant, made level.
 
     The subject is the median of the sparse points. A camera that looks nearly straight down is moved about its
     target until it is tilted by MIN_TILT_DEG, keeping what was up in the photo up.
@@ -35,7 +37,8 @@ def start_view(scene: Scene, title: str) -> ViewerSettings:
     forwards = np.stack([camera.forward for camera in scene.cameras])
     aim_deg = np.degrees(np.arccos(np.clip((forwards * to_subject).sum(axis=1) / distances, -1, 1)))
     offset = np.linalg.norm(centers - np.median(centers, axis=0), axis=1) / max(scene.extent / 2, 1e-9)
-    chosen = scene.cameras[int(np.argmin(offset + aim_deg * _AIM_WEIGHT))]
+    steep = np.abs(forwards @ scene.up) > np.cos(np.radians(_STEEP_DEG))
+    chosen = scene.cameras[int(np.argmin(offset + aim_deg * _AIM_WEIGHT + steep * _STEEP_WEIGHT))]
     target = chosen.center + _median_depth(scene, chosen) * chosen.forward
     return ViewerSettings(title, _level(chosen, target, scene.up), target, scene.up)
 
