@@ -19,16 +19,16 @@ class TrainOptions(OptionModel):
         description="Longer side of the photos during training, in pixels. Training time grows with its square.",
     )
     steps: int = Field(
-        4000,
+        2500,
         ge=10,
         le=1_000_000,
         title="Steps",
         description="Number of optimiser updates, one photo each. Every milestone of training is a fraction of it.",
     )
     max_gaussians: int = Field(
-        100_000,
+        60_000,
         ge=100,
-        le=20_000_000,
+        le=16_000_000,
         title="Most Gaussians",
         description="Upper limit of the number of Gaussians; memory in training is about 1 kB for each.",
     )
@@ -84,7 +84,7 @@ class TrainOptions(OptionModel):
 
 # Measured by tests/benchmarks/train_fox.py; see docs/training.md.
 TRAIN_PRESETS: dict[str, TrainOptions] = {
-    "draft": TrainOptions(max_image_size=480, steps=1500, max_gaussians=40_000, sh_degree=2),
-    "standard": TrainOptions(max_image_size=960, steps=4000, max_gaussians=100_000, sh_degree=3),
-    "high": TrainOptions(max_image_size=1600, steps=10_000, max_gaussians=250_000, sh_degree=3),
+    "draft": TrainOptions(max_image_size=480, steps=1200, max_gaussians=30_000, sh_degree=2),
+    "standard": TrainOptions(max_image_size=960, steps=2500, max_gaussians=60_000, sh_degree=3),
+    "high": TrainOptions(max_image_size=1600, steps=5000, max_gaussians=200_000, sh_degree=3),
 }

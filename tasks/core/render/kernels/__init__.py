@@ -6,3 +6,10 @@ taken in a fixed order: the same input gives the same bytes for any number of th
 Shapes stand in the docstrings, dtypes are float32 unless said otherwise. mypy does not look in here: numba infers and
 checks the types of these functions when it compiles them.
 """
+
+import os
+
+# GNU OpenMP, which numba's threads come from, lets waiting threads spin; on a machine that has other things to do, that
+# made training three times as slow (docs/training.md). It looks at this once, when numba loads it for the first
+# parallel kernel, so it is set before there can be one. Sleeping instead costs microseconds a kernel.
+os.putenv("OMP_WAIT_POLICY", "passive")
