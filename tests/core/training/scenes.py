@@ -24,7 +24,7 @@ def looking_at(name: str, center: np.ndarray, width: int, height: int) -> Camera
 def made_scene(
     folder: Path, cameras: int = 16, width: int = 96, height: int = 72, gaussians: int = 400, points: int = 150
 ) -> Scene:
-    """Write the scene's photos and return it. Its points are a noisy part of the truth, in wrong colours: a bad start."""
+    """Write the scene's photos and return it: a bad start, its points are noisy, few, and in wrong colours."""
     rng = np.random.default_rng(7)
     xy = rng.uniform(-1.2, 1.2, (gaussians, 2))
     means = np.column_stack([xy, 0.25 * np.sin(3 * xy[:, 0]) * np.cos(2 * xy[:, 1])])
