@@ -16,11 +16,10 @@ from tasks.core.render.metrics import psnr
 from tasks.core.scene import Camera, Scene
 from tasks.core.sog.options import CompressOptions
 from tasks.core.sog.reader import read_sog
-from tasks.core.sog.writer import write_sog
+from tasks.core.sog.writer import GAUSSIANS_PER_ENTRY, write_sog
 
 SOG_FILE = "scene.sog"
 HELD_OUT_FOLDER = "held_out"
-_WRITING_SHARE = 0.5  # of the progress bar; the rest is rendering
 _JPEG_QUALITY = 92
 
 
@@ -36,31 +35,46 @@ def compress(
     """Write `scene.sog` and `held_out/<camera>.render.jpg`, pictures of the decoded .sog, into the folder `out`.
 
     held_out: names of the cameras that training did not see. The loss is the mean over them of PSNR(.ply) minus
-    PSNR(decoded .sog), both against the photo; null without held-out views. Raises FormatError as `write_sog`.
+    PSNR(decoded .sog), both against the photo; null without held-out views. The palette of view-dependent colours is
+    made finer until the loss is within `options.max_psnr_drop_db`, or no finer one exists. Raises FormatError as
+    `write_sog`.
     """
     gaussians = read_ply(gaussians_ply)
     sog = out / SOG_FILE
-    write_sog(
-        gaussians, sog, options, lambda p: on_progress(Progress(_WRITING_SHARE * p.done / max(p.total, 1), 1, p.note))
-    )
-    decoded = read_sog(sog)  # from the file: what a viewer sees, not what the writer meant
     cameras = {camera.name: camera for camera in scene.cameras}
+    photos = {name: scene.image(cameras[name]).astype(np.float32) / 255 for name in held_out}
+    before_db = {name: psnr(_render(rasterizer, gaussians, cameras[name]), photo) for name, photo in photos.items()}
     pictures = out / HELD_OUT_FOLDER
     pictures.mkdir(exist_ok=True)
-    drops_db: list[float] = []
-    for done, name in enumerate(held_out, start=1):
-        photo = scene.image(cameras[name]).astype(np.float32) / 255
-        before, after = (_render(rasterizer, which, cameras[name]) for which in (gaussians, decoded))
-        _save(after, pictures / held_out_picture(name))
-        drops_db.append(psnr(before, photo) - psnr(after, photo))
-        share = _WRITING_SHARE + (1 - _WRITING_SHARE) * done / len(held_out)
-        on_progress(Progress(share, 1, f"measured {done}/{len(held_out)} held-out views"))
+
+    rungs = GAUSSIANS_PER_ENTRY if min(options.sh_degree, gaussians.sh_degree) else GAUSSIANS_PER_ENTRY[:1]
+    for rung, gaussians_per_entry in enumerate(rungs):
+        report = _part_of(on_progress, rung, len(rungs))
+        writing = _part_of(report, 0, 2)
+        write_sog(gaussians, sog, options, writing, gaussians_per_entry)
+        decoded = read_sog(sog)  # from the file: what a viewer sees, not what the writer meant
+        drops_db: list[float] = []
+        for done, (name, photo) in enumerate(photos.items(), start=1):
+            after = _render(rasterizer, decoded, cameras[name])
+            _save(after, pictures / held_out_picture(name))
+            drops_db.append(before_db[name] - psnr(after, photo))
+            _part_of(report, 1, 2)(Progress(done, len(photos), f"measured {done}/{len(photos)} held-out views"))
+        drop_db = float(np.mean(drops_db)) if drops_db else None
+        if drop_db is None or drop_db <= options.max_psnr_drop_db:
+            break
+    lost = "not measured" if drop_db is None else f"{drop_db:.2f} dB lost"
+    on_progress(Progress(1, 1, f"{sog.stat().st_size / 1e6:.1f} MB, {lost}"))
     return SogSection(
         bytes=sog.stat().st_size,
         ply_bytes=gaussians_ply.stat().st_size,
-        psnr_drop_db=float(np.mean(drops_db)) if drops_db else None,
+        psnr_drop_db=drop_db,
         sh_bands=decoded.sh_degree,
     )
+
+
+def _part_of(on_progress: ProgressCallback, part: int, parts: int) -> ProgressCallback:
+    """A callback whose 0 to 1 is the given part of the whole, which stays below 1: it may be the last or not."""
+    return lambda p: on_progress(Progress((part + 0.999 * p.done / max(p.total, 1)) / parts, 1, p.note))
 
 
 def _render(rasterizer: Rasterizer, gaussians: Gaussians, camera: Camera) -> NDArray[np.float32]:

@@ -25,6 +25,14 @@ class CompressOptions(OptionModel):
         description="Gaussians share this many sets of view-dependent coefficients at most. An entry costs about 40 "
         "bytes at degree 3. Small scenes get fewer entries on their own.",
     )
+    max_psnr_drop_db: float = Field(
+        default=0.3,
+        ge=0.0,
+        le=10.0,
+        title="Most loss (dB)",
+        description="While the held-out views lose more than this many dB against the .ply, more bytes are spent on "
+        "view-dependent colours: up to three sizes are tried.",
+    )
     webp_effort: int = Field(
         default=1,
         ge=0,

@@ -24,7 +24,7 @@ from tasks.core.transforms import Float64
 GENERATOR = "spaceport"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold: the same Gaussians give the same bytes
 _THREADS = 2  # pictures that are encoded at the same time
-_GAUSSIANS_PER_ENTRY = 4  # with fewer Gaussians to an entry the palette outweighs what it saves
+GAUSSIANS_PER_ENTRY = (4, 2, 1)  # how fine a palette can be: each costs about 40 % more bytes than the one before
 
 Pictures = dict[str, NDArray[np.uint8]]
 
@@ -34,8 +34,12 @@ def write_sog(
     path: Path,
     options: CompressOptions | None = None,
     on_progress: ProgressCallback = ignore_progress,
+    gaussians_per_entry: int = 2,
 ) -> None:
     """Write a bundled SOG v2 file. The same Gaussians and options give the same bytes; their order is not kept.
+
+    gaussians_per_entry: how many Gaussians share an entry of the palette of view-dependent colours on average, one of
+    GAUSSIANS_PER_ENTRY; what a number costs in dB depends on the scene.
 
     Raises FormatError when the Gaussians hold numbers that cannot be stored, DestinationError when the file cannot
     be written. Nothing is left at `path` after an error.
@@ -53,7 +57,9 @@ def write_sog(
     if degree:
         rest = gaussians.shN[:, : SH_COEFFICIENTS[degree] - 1]
         shares = lambda share: on_progress(Progress(0.1 + 0.7 * share, 1, "view-dependent colours"))  # noqa: E731
-        meta["shN"], sh_pictures = _encode_sh(rest, degree, options.max_palette, shares)
+        meta["shN"], sh_pictures = _encode_sh(
+            rest, degree, palette_entries(len(gaussians), gaussians_per_entry, options.max_palette), shares
+        )
         pictures |= sh_pictures
     on_progress(Progress(0.8, 1, f"encoding {len(pictures)} pictures"))
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -118,11 +124,11 @@ def _encode_base(
 
 
 def _encode_sh(
-    rest: Float32, degree: int, max_palette: int, on_share: Callable[[float], None]
+    rest: Float32, degree: int, entries: int, on_share: Callable[[float], None]
 ) -> tuple[dict[str, object], Pictures]:
     """View-dependent colour [N, K, 3]: its part of meta.json and the two pictures."""
     n, coefficients, _ = rest.shape
-    palette = make_palette(np.ascontiguousarray(rest.reshape(n, -1)), palette_entries(n, max_palette), on_share)
+    palette = make_palette(np.ascontiguousarray(rest.reshape(n, -1)), entries, on_share)
     uses = np.bincount(palette.labels, minlength=len(palette.entries)).astype(np.float64)
     codebook = make_codebook(palette.entries.ravel(), np.repeat(uses, palette.entries.shape[1]))
     indices = nearest_entries(palette.entries.ravel(), codebook).reshape(-1, coefficients, 3)
@@ -145,9 +151,9 @@ def _encode_sh(
     return meta, pictures
 
 
-def palette_entries(count: int, max_palette: int) -> int:
-    """How many palette entries `count` Gaussians get: a quarter of their number within 1,024 and `max_palette`."""
-    return min(max_palette, max(1024, count // _GAUSSIANS_PER_ENTRY))
+def palette_entries(count: int, gaussians_per_entry: int, max_palette: int) -> int:
+    """How many palette entries `count` Gaussians get: their share within 1,024 and `max_palette`."""
+    return min(max_palette, max(1024, count // gaussians_per_entry))
 
 
 def _picture(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

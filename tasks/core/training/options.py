@@ -86,5 +86,5 @@ class TrainOptions(OptionModel):
 TRAIN_PRESETS: dict[str, TrainOptions] = {
     "draft": TrainOptions(max_image_size=480, steps=1200, max_gaussians=30_000, sh_degree=2),
     "standard": TrainOptions(max_image_size=960, steps=2500, max_gaussians=60_000, sh_degree=3),
-    "high": TrainOptions(max_image_size=1600, steps=5000, max_gaussians=200_000, sh_degree=3),
+    "high": TrainOptions(max_image_size=1600, steps=3000, max_gaussians=200_000, sh_degree=3),
 }

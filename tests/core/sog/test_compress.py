@@ -47,6 +47,33 @@ def test_compress_writes_the_splat_and_measures_its_loss(tmp_path: Path) -> None
     assert shares[-1] == 1
 
 
+def test_more_bytes_are_spent_until_the_loss_is_within_bounds(tmp_path: Path) -> None:
+    scene = pictured_scene(tmp_path / "scene", 3)
+    splat, rasterizer = terrain(6000, 3), rasterizer_for("cpu")
+    write_ply(splat, tmp_path / "scene.ply")
+    names = [camera.name for camera in scene.cameras[:2]]
+    for camera in scene.cameras[:2]:  # photos of this very splat, so that every error of compression is a loss
+        image = np.clip(rasterizer.render(splat, camera), 0, 1)
+        Image.fromarray((255 * image).astype(np.uint8)).save(scene.image_path(camera), quality=98)
+
+    def loss_and_bytes(limit_db: float) -> tuple[float, int]:
+        out = tmp_path / f"out{limit_db}"
+        out.mkdir()
+        options = CompressOptions(max_psnr_drop_db=limit_db)
+        section = compress(tmp_path / "scene.ply", scene, names, out, options, rasterizer)
+        assert section.psnr_drop_db is not None
+        return section.psnr_drop_db, section.bytes
+
+    loose_db, loose_bytes = loss_and_bytes(10.0)
+    assert loose_db < 10
+    tight_db, tight_bytes = loss_and_bytes(0.0)
+    assert tight_db < loose_db
+    assert tight_bytes > 1.3 * loose_bytes  # all as many palette entries as Gaussians against a quarter
+    between_db, between_bytes = loss_and_bytes(loose_db * 0.99)
+    assert between_db <= loose_db * 0.99
+    assert loose_bytes < between_bytes <= tight_bytes
+
+
 def test_without_held_out_views_the_loss_is_null(tmp_path: Path) -> None:
     scene = pictured_scene(tmp_path / "scene", 1)
     write_ply(terrain(300, 1), tmp_path / "scene.ply")
