@@ -103,6 +103,7 @@ def _reconstruct(source: Path, target: Path, options: ReconstructOptions, fresh:
         f"[bold green]done[/] in {report['seconds']['total']:.0f} s: {report['sfm']['registered']} photos registered, "
         f"{publication.num_gaussians:,} Gaussians, held-out PSNR {quality}, {publication.sog_bytes / 1e6:.1f} MB",
         highlight=False,
+        soft_wrap=True,
     )
     for degradation in publication.degradations:
         console.print(f"[yellow]note[/] {escape(degradation)}", highlight=False)
