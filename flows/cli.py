@@ -1,7 +1,11 @@
 """`spaceport …`: the command line. Exit status 0 done, 2 the input or the command is wrong, 1 anything else."""
 
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -125,8 +129,6 @@ def view(
     with serve(folder, port) as url:
         console.print(f"{url}  (Ctrl-C ends)")
         try:
-            import threading
-
             threading.Event().wait()
         except KeyboardInterrupt:
             console.print("ended")
@@ -146,14 +148,28 @@ def convert(
 
 def main() -> None:
     """Entry point: our errors become one sentence and an exit status, never a stack trace."""
+    interrupted = threading.Event()
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        if not interrupted.is_set():
+            errors.print("cancelled; what was finished stays in the workspace")
+            # Ctrl-C has reached the embedded server too, and every failed call to it would be reported from here on.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stderr__.fileno() if sys.__stderr__ else 2)
+        interrupted.set()
+        signal.default_int_handler(number, frame)
+
+    previous = signal.signal(signal.SIGINT, on_interrupt)
     try:
         app()
     except SpaceportError as error:
         errors.print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        errors.print("cancelled")
-        sys.exit(130)
+    except (KeyboardInterrupt, Exception):
+        if not interrupted.is_set():
+            raise
+        sys.exit(130)  # what ended the flow may be the interrupt, or Prefect's failed call to its server
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 if __name__ == "__main__":
