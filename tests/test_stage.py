@@ -1,6 +1,7 @@
 """The frame of all stage tasks: a stage is computed once for the same input, options and version."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -48,10 +49,10 @@ def test_the_same_is_computed_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"digest": "b"}, {"steps": 2}, {"version": "2"}])
-def test_another_input_option_or_version_is_computed(tmp_path: Path, change: dict[str, object]) -> None:
+def test_another_input_option_or_version_is_computed(tmp_path: Path, change: dict[str, Any]) -> None:
     stage = Stage(tmp_path)
     stage.run()
-    assert not stage.run(**change).cached  # type: ignore[arg-type]
+    assert not stage.run(**change).cached
     assert stage.computed == 2
 
 

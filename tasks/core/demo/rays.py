@@ -5,6 +5,7 @@ Kernels take and give plain numbers: tuples of floats stay in registers. FAR mea
 
 import math
 
+import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.demo.noise import kernel, noise3
@@ -18,7 +19,7 @@ _FOLIAGE_STEPS = 8
 
 
 @kernel
-def ground_at(ground: NDArray, x: float, y: float, channel: int) -> float:  # type: ignore[type-arg]
+def ground_at(ground: NDArray[np.float32], x: float, y: float, channel: int) -> float:
     """One channel of the ground map at a place, bilinear."""
     u = min(max(x / MAP_STEP + (MAP_SIZE - 1) / 2, 0.0), MAP_SIZE - 1.001)
     v = min(max(y / MAP_STEP + (MAP_SIZE - 1) / 2, 0.0), MAP_SIZE - 1.001)

@@ -126,7 +126,7 @@ class CudaRasterizer:
         if self._tensors is None or self._image is None:
             raise ValueError("backward needs a forward pass before it")
         if self._image.requires_grad:
-            self._image.backward(torch.as_tensor(d_image, device="cuda"))  # type: ignore[no-untyped-call]
+            self._image.backward(torch.as_tensor(d_image, device="cuda"))
         gradients = {
             name: np.zeros(tensor.shape, np.float32) if tensor.grad is None else tensor.grad.cpu().numpy()
             for name, tensor in self._tensors.items()

@@ -36,7 +36,7 @@ class TorchEngine:
         image, means2d, visible = self._rasterize(leaves, camera, settings.sh_degree, background)
         loss = l1_ssim(image, self._on_device(photo), settings.ssim_weight)
         if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         value = float(loss.detach())
         if means2d.grad is None:  # nothing visible
             return value
