@@ -38,6 +38,7 @@ def unpack(archive: Path, out: Path, options: PhotosOptions) -> None:
                     left_bytes -= _unpack_member(opened, member, target, left_bytes, options)
                 else:
                     target.touch()
+    # NotImplementedError is what zipfile raises for a compression method that it does not know.
     except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise PhotosError(
             f"{archive.name} is not a complete .zip archive ({error}): pack or upload it again."
