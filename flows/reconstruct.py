@@ -9,10 +9,10 @@ from prefect.runtime import flow_run
 from tasks.compress import compress_gaussians
 from tasks.core.options import ReconstructOptions
 from tasks.core.refs import Publication
-from tasks.core.settings import Settings
 from tasks.core.sfm.import_model import is_colmap_model
 from tasks.photos import capture_name, ingest_photos
 from tasks.publish import publish_splat
+from tasks.run_folder import context_of_run, default_destination
 from tasks.sfm import find_cameras, import_cameras
 from tasks.train import train_gaussians
 
@@ -24,7 +24,7 @@ def _run_name() -> str:
 @flow(name="reconstruct", flow_run_name=_run_name)
 def reconstruct(
     photos: str,
-    destination: str,
+    destination: str | None = None,
     options: ReconstructOptions = ReconstructOptions(),  # noqa: B008 - frozen, and the *Run* form shows its defaults
     fresh: bool = False,
 ) -> Publication:
@@ -33,19 +33,21 @@ def reconstruct(
     Args:
         photos: A folder or .zip of photos, or a folder with a COLMAP model (sparse/0 and images).
         destination: The folder that receives scene.sog, scene.ply, index.html, report.html, report.json and colmap/.
+            Left empty, it is the run's own folder in the workspace.
         options: Preset and the options of every stage.
         fresh: Compute every stage anew, even when its output is in the workspace.
     """
     started_at = time.time()
-    workspace = Settings.from_environment().workspace
+    context = context_of_run(capture_name(Path(photos)), fresh)
+    target = destination or default_destination(context)
     image_size = options.train.max_image_size
 
     if is_colmap_model(Path(photos)):
         photo_set = None
-        scene = import_cameras(photos, image_size, workspace, fresh)
+        scene = import_cameras(photos, image_size, context)
     else:
-        photo_set = ingest_photos(photos, options.photos, workspace, fresh)
-        scene = find_cameras(photo_set, options.sfm, image_size, workspace, fresh)
-    gaussians = train_gaussians(scene, options.train, workspace, fresh)
-    sog = compress_gaussians(gaussians, scene, options.compress, workspace, fresh)
-    return publish_splat(photo_set, scene, gaussians, sog, options, destination, started_at)
+        photo_set = ingest_photos(photos, options.photos, context)
+        scene = find_cameras(photo_set, options.sfm, image_size, context)
+    gaussians = train_gaussians(scene, options.train, context)
+    sog = compress_gaussians(gaussians, scene, options.compress, context)
+    return publish_splat(photo_set, scene, gaussians, sog, options, target, started_at, context)

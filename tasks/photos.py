@@ -3,48 +3,50 @@
 import os
 from pathlib import Path
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from tasks.core.errors import PhotosError
+from tasks.core.measurements import PhotosSection
 from tasks.core.photos.files import offered_photos
 from tasks.core.photos.ingest import ingest
 from tasks.core.photos.options import PhotosOptions
-from tasks.core.photoset import PhotoSet
-from tasks.core.refs import PhotosRef
+from tasks.core.refs import PhotosRef, RunContext
 from tasks.core.storage import hash_tree
 from tasks.reporting import announce, stage_progress
-from tasks.stage import can_retry, run_stage
+from tasks.retries import stage_task
+from tasks.stage import read_measurements, run_stage
 
 STAGE = "photos"
-VERSION = "1"
+VERSION = "2"
 
 
-@task(name=STAGE, retries=1, retry_condition_fn=can_retry, cache_policy=NO_CACHE)
-def ingest_photos(source: str, options: PhotosOptions, workspace: str, fresh: bool = False) -> PhotosRef:
+@stage_task(STAGE)
+def ingest_photos(source: str, options: PhotosOptions, context: RunContext) -> PhotosRef:
     """Validate the photos of a folder or .zip and store them with what EXIF says. Raises PhotosError."""
     path = local_source(source)
     check_source(path)
     output = run_stage(
         STAGE,
         VERSION,
-        workspace=workspace,
+        context,
         inputs=[source_digest(path)],
         options=options.model_dump(mode="json"),
-        compute=lambda folder: ingest(path, folder, options, stage_progress(STAGE)),
-        fresh=fresh,
+        compute=lambda folder: _ingest(path, folder, options),
     )
-    photos = PhotoSet.load(output.folder)
+    measured = read_measurements(output.uri, PhotosSection, context)
     if output.cached:
-        announce(STAGE, f"{len(photos.photos)} photos, from the workspace")
+        announce(STAGE, f"{measured.usable} photos, from the workspace")
     return PhotosRef.model_validate(
         {
             **output.as_ref_fields(),
             "capture": capture_name(path),
-            "usable": len(photos.photos),
-            "rejected": len(photos.rejected),
+            "usable": measured.usable,
+            "rejected": len(measured.rejected),
         }
     )
+
+
+def _ingest(path: Path, folder: Path, options: PhotosOptions) -> PhotosSection:
+    photos = ingest(path, folder, options, stage_progress(STAGE))
+    return PhotosSection(found=photos.found, usable=len(photos.photos), rejected=photos.rejected)
 
 
 def local_source(source: str) -> Path:

@@ -8,10 +8,7 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
-from tasks.core.errors import DestinationError
+from tasks.core.errors import DestinationError, StorageError
 from tasks.core.measurements import (
     PhotosSection,
     Report,
@@ -21,23 +18,27 @@ from tasks.core.measurements import (
     TrainSection,
 )
 from tasks.core.options import ReconstructOptions
-from tasks.core.photoset import PhotoSet
 from tasks.core.ply import read_ply
 from tasks.core.progress import Progress
-from tasks.core.refs import GaussiansRef, PhotosRef, Publication, Ref, SceneRef, SogRef
+from tasks.core.refs import GaussiansRef, PhotosRef, Publication, Ref, RunContext, SceneRef, SogRef
 from tasks.core.render.backends import rasterizer_for
 from tasks.core.report.html import write_report
 from tasks.core.report.preview import write_preview
 from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER, Scene
+from tasks.core.storage import Workspace
 from tasks.core.viewer.page import start_view, write_page
+from tasks.dispatch import run_elsewhere, runs_elsewhere
 from tasks.reporting import stage_progress
-from tasks.stage import can_retry, open_output, peak_memory_bytes, read_measurements
+from tasks.retries import stage_task
+from tasks.stage import open_output, peak_memory_bytes, read_measurements
+from tasks.workspace import open_workspace
 
 STAGE = "publish"
+PUBLICATION_FILE = "publication.json"
 REPORTED_PACKAGES = ("spaceport", "prefect", "pycolmap", "torch", "gsplat", "numba", "numpy", "pillow")
 
 
-@task(name=STAGE, retries=1, retry_condition_fn=can_retry, cache_policy=NO_CACHE)
+@stage_task(STAGE)
 def publish_splat(
     photos: PhotosRef | None,
     scene: SceneRef,
@@ -46,16 +47,21 @@ def publish_splat(
     options: ReconstructOptions,
     destination: str,
     started_at: float,
+    context: RunContext,
 ) -> Publication:
     """Put the result at `destination`, a local folder; what an earlier run put there is replaced at the very end.
 
     `started_at` is the run's start in seconds since the epoch. Raises DestinationError.
     """
+    store = open_workspace(context.workspace)
+    if runs_elsewhere(STAGE, context):
+        run_elsewhere(STAGE, context)
+        return _published(store, context)
     start = time.time()
     report_progress = stage_progress(STAGE)
     target = check_destination(destination)
-    scene_folder, sog_folder = open_output(scene.uri), open_output(sog.uri)
-    ply = open_output(gaussians.uri) / "scene.ply"
+    scene_folder, sog_folder = open_output(scene.uri, context), open_output(sog.uri, context)
+    ply = open_output(gaussians.uri, context) / "scene.ply"
     loaded = Scene.load(scene_folder)
 
     partial = target / f".partial-{uuid.uuid4().hex[:8]}"
@@ -72,7 +78,7 @@ def publish_splat(
         report_progress(Progress(2, 5, "viewer page"))
         write_page(partial / "scene.sog", partial / "index.html", view)
         report_progress(Progress(3, 5, "report"))
-        report = _compose_report(photos, scene, gaussians, sog, options, start, started_at)
+        report = _compose_report(photos, scene, gaussians, sog, options, start, started_at, context)
         write_report(report, loaded, sog_folder / "held_out", partial / "report.html")
         (partial / "report.json").write_text(report.model_dump_json(indent=1), encoding="utf-8")
         report_progress(Progress(4, 5, "moving into place"))
@@ -80,7 +86,7 @@ def publish_splat(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     report_progress(Progress(5, 5, str(target)))
-    return Publication(
+    publication = Publication(
         uri=str(target),
         page=str(target / "index.html"),
         report=str(target / "report.html"),
@@ -90,6 +96,16 @@ def publish_splat(
         cache_hits=report.cache_hits,
         degradations=report.degradations,
     )
+    store.write_run_file(context.run, PUBLICATION_FILE, publication.model_dump_json(indent=1).encode())
+    return publication
+
+
+def _published(store: Workspace, context: RunContext) -> Publication:
+    """What the publish run left in the run's folder. Raises StorageError."""
+    content = store.read_run_file(context.run, PUBLICATION_FILE)
+    if content is None:
+        raise StorageError(f"The publish run ended well but {PUBLICATION_FILE} is not in {store.run_uri(context.run)}.")
+    return Publication.model_validate_json(content)
 
 
 def check_destination(destination: str, *, keep: bool = True) -> Path:
@@ -125,8 +141,8 @@ def _compose_report(
     options: ReconstructOptions,
     publish_start: float,
     started_at: float,
+    context: RunContext,
 ) -> Report:
-    photo_set = None if photos is None else PhotoSet.load(Path(photos.uri))
     stages: dict[str, Ref] = {"sfm": scene, "train": gaussians, "compress": sog}
     if photos is not None:
         stages = {"photos": photos, **stages}
@@ -134,12 +150,10 @@ def _compose_report(
     return Report(
         capture=scene.capture,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        photos=None
-        if photo_set is None
-        else PhotosSection(found=photo_set.found, usable=len(photo_set.photos), rejected=photo_set.rejected),
-        sfm=read_measurements(scene.uri, SfmSection),
-        train=read_measurements(gaussians.uri, TrainSection),
-        sog=read_measurements(sog.uri, SogSection),
+        photos=None if photos is None else read_measurements(photos.uri, PhotosSection, context),
+        sfm=read_measurements(scene.uri, SfmSection, context),
+        train=read_measurements(gaussians.uri, TrainSection, context),
+        sog=read_measurements(sog.uri, SogSection, context),
         seconds=SecondsSection(
             **{name: ref.seconds for name, ref in stages.items()},
             publish=now - publish_start,

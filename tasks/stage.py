@@ -1,4 +1,8 @@
-"""The frame of all stage tasks: look in the workspace, else compute into a fresh folder and store it."""
+"""The frame of all stage tasks: look in the workspace, else compute into a fresh folder and store it.
+
+Computing happens in this process, or, for a stage that `Settings.dispatch` names, in a run of the stage's own
+deployment, which finds the same key and leaves its output in the same place.
+"""
 
 import importlib.metadata
 import resource
@@ -7,11 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from prefect.client.schemas.objects import State
 from pydantic import BaseModel, JsonValue
 
-from tasks.core.errors import SpaceportError
-from tasks.core.storage import Manifest, Workspace, cache_key, describe_output, verify_output
+from tasks.core.errors import StorageError
+from tasks.core.refs import RunContext
+from tasks.core.settings import Settings
+from tasks.core.storage import Manifest, Workspace, cache_key, describe_output
+from tasks.dispatch import run_elsewhere, runs_elsewhere
+from tasks.workspace import open_workspace
 
 MEASUREMENTS_FILE = "measurements.json"
 
@@ -21,49 +28,51 @@ Measured = TypeVar("Measured", bound=BaseModel)
 class StageOutput(BaseModel):
     """A stored output in this run's eyes."""
 
-    folder: Path
+    uri: str
     digest: str
     seconds: float | None
+    cost_usd: float | None
     cached: bool
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
 
     def as_ref_fields(self) -> dict[str, JsonValue]:
         """The fields that every Ref has."""
-        return {
-            "uri": str(self.folder),
-            "digest": self.digest,
-            "seconds": self.seconds,
-            "cached": self.cached,
-            "peak_memory_bytes": self.peak_memory_bytes,
-        }
+        return self.model_dump()
 
 
 def run_stage(
     stage: str,
     version: str,
+    context: RunContext,
     *,
-    workspace: str,
     inputs: Sequence[str],
     options: dict[str, JsonValue],
     compute: Callable[[Path], BaseModel],
-    fresh: bool = False,
 ) -> StageOutput:
     """Give the stage's output for these inputs and options, from the workspace when it is there.
 
     Args:
         stage: the stage's word.
         version: changes whenever the stage's code gives other results for the same input.
-        workspace: root of the workspace.
+        context: the workspace, and whether what it holds counts.
         inputs: digests of what the stage reads.
         options: what the stage was asked to do; with `inputs` and `version` it names the output.
         compute: fills the folder it is given and returns what it measured.
-        fresh: compute even when the output exists.
     """
-    store = Workspace(workspace)
+    store = open_workspace(context.workspace)
     key = cache_key(inputs, options, version)
-    manifest = None if fresh else store.find(stage, key)
+    manifest = None if context.fresh else store.find(stage, key)
     if manifest is not None:
-        return _output(store.output_folder(stage, key), manifest, cached=True)
+        return _output(store, stage, key, manifest, cached=True)
+    if runs_elsewhere(stage, context):
+        run_elsewhere(stage, context)
+        manifest = store.find(stage, key)
+        if manifest is None:
+            raise StorageError(
+                f"The {stage} run ended well but {store.output_uri(stage, key)} is not there: "
+                "its worker may write to another workspace, or run another version of this code."
+            )
+        return _output(store, stage, key, manifest, cached=False)
     with store.new_output(stage, key) as folder:
         start = time.monotonic()
         measured = compute(folder)
@@ -71,17 +80,25 @@ def run_stage(
         (folder / MEASUREMENTS_FILE).write_text(measured.model_dump_json(indent=1), encoding="utf-8")
         code_version = f"{importlib.metadata.version('spaceport')}/{version}"
         manifest = describe_output(folder, stage, options, code_version, seconds)
-        manifest = store.commit(folder, stage, key, manifest, replace=fresh)
-    return _output(store.output_folder(stage, key), manifest, cached=False)
+        price = Settings.from_environment().hourly_cost_usd
+        manifest = manifest.model_copy(
+            update={
+                "peak_memory_bytes": peak_memory_bytes(),
+                "cost_usd": None if price is None else price * seconds / 3600,
+            }
+        )
+        manifest = store.commit(folder, stage, key, manifest, replace=context.fresh)
+    return _output(store, stage, key, manifest, cached=False)
 
 
-def _output(folder: Path, manifest: Manifest, *, cached: bool) -> StageOutput:
+def _output(store: Workspace, stage: str, key: str, manifest: Manifest, *, cached: bool) -> StageOutput:
     return StageOutput(
-        folder=folder,
+        uri=store.output_uri(stage, key),
         digest=manifest.digest,
         seconds=None if cached else manifest.seconds,
+        cost_usd=None if cached else manifest.cost_usd,
         cached=cached,
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=None if cached else manifest.peak_memory_bytes,
     )
 
 
@@ -90,26 +107,11 @@ def peak_memory_bytes() -> int:
     return 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
-def open_output(uri: str) -> Path:
-    """The local folder of a stored output, verified. Raises StorageError."""
-    folder = Path(uri)
-    verify_output(folder)
-    return folder
+def open_output(uri: str, context: RunContext) -> Path:
+    """A local folder with a stored output, verified. Raises StorageError."""
+    return open_workspace(context.workspace).fetch(uri)
 
 
-def read_measurements(uri: str, kind: type[Measured]) -> Measured:
-    """What a stage measured when it computed the output."""
-    return kind.model_validate_json((Path(uri) / MEASUREMENTS_FILE).read_bytes())
-
-
-def can_retry(_task: object, _task_run: object, state: State[object]) -> bool:
-    """Prefect's retry condition: only errors that say that a retry can help, and errors that are none of ours."""
-    try:
-        state.result()
-    except SpaceportError as error:
-        return error.retryable
-    except OSError:  # network and disk
-        return True
-    except Exception:  # noqa: BLE001 - whatever else failed, doing it again gives the same
-        return False
-    return False
+def read_measurements(uri: str, kind: type[Measured], context: RunContext) -> Measured:
+    """What a stage measured when it computed the output. Raises StorageError."""
+    return kind.model_validate_json(open_workspace(context.workspace).read(uri, MEASUREMENTS_FILE))

@@ -3,36 +3,33 @@
 import time
 from collections.abc import Callable
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from tasks.core.measurements import TrainSection
 from tasks.core.progress import Progress
-from tasks.core.refs import GaussiansRef, SceneRef
+from tasks.core.refs import GaussiansRef, RunContext, SceneRef
 from tasks.core.scene import Scene
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.trainer import TrainingStats, train
 from tasks.reporting import announce, stage_progress
-from tasks.stage import can_retry, open_output, read_measurements, run_stage
+from tasks.retries import stage_task
+from tasks.stage import open_output, read_measurements, run_stage
 
 STAGE = "train"
 VERSION = "1"
 REPORT_INTERVAL_SECONDS = 0.5
 
 
-@task(name=STAGE, retries=1, retry_condition_fn=can_retry, cache_policy=NO_CACHE)
-def train_gaussians(scene: SceneRef, options: TrainOptions, workspace: str, fresh: bool = False) -> GaussiansRef:
+@stage_task(STAGE)
+def train_gaussians(scene: SceneRef, options: TrainOptions, context: RunContext) -> GaussiansRef:
     """Optimise Gaussians until they look like the scene's images. Raises TrainingDivergedError."""
     output = run_stage(
         STAGE,
         VERSION,
-        workspace=workspace,
+        context,
         inputs=[scene.digest],
         options=options.model_dump(mode="json"),
-        compute=lambda folder: train(Scene.load(open_output(scene.uri)), folder, options, _on_step()),
-        fresh=fresh,
+        compute=lambda folder: train(Scene.load(open_output(scene.uri, context)), folder, options, _on_step()),
     )
-    measured = read_measurements(str(output.folder), TrainSection)
+    measured = read_measurements(output.uri, TrainSection, context)
     if output.cached:
         announce(STAGE, f"{measured.num_gaussians:,} Gaussians, from the workspace")
     return GaussiansRef.model_validate(

@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from tasks.core.errors import PhotosError, StorageError
+from tasks.core.refs import RunContext
 from tasks.stage import StageOutput, open_output, read_measurements, run_stage
 
 
@@ -18,7 +19,7 @@ class Stage:
     """A stage that counts how often it is computed."""
 
     def __init__(self, workspace: Path) -> None:
-        self.workspace, self.computed = workspace, 0
+        self.context, self.computed = RunContext(workspace=str(workspace), run="test"), 0
 
     def compute(self, folder: Path) -> Measured:
         self.computed += 1
@@ -29,11 +30,10 @@ class Stage:
         return run_stage(
             "train",
             version,
-            workspace=str(self.workspace),
+            self.context.model_copy(update={"fresh": fresh}),
             inputs=[digest],
             options={"steps": steps},
             compute=self.compute,
-            fresh=fresh,
         )
 
 
@@ -45,7 +45,7 @@ def test_the_same_is_computed_once(tmp_path: Path) -> None:
     assert first.digest == second.digest
     assert first.seconds is not None
     assert second.seconds is None
-    assert read_measurements(str(second.folder), Measured).value == 1
+    assert read_measurements(second.uri, Measured, stage.context).value == 1
 
 
 @pytest.mark.parametrize("change", [{"digest": "b"}, {"steps": 2}, {"version": "2"}])
@@ -62,18 +62,18 @@ def test_fresh_computes_anew(tmp_path: Path) -> None:
     again = stage.run(fresh=True)
     assert not again.cached
     assert stage.computed == 2
-    assert read_measurements(str(again.folder), Measured).value == 2, "the new output took the old one's place"
-    assert open_output(str(again.folder)) == again.folder
+    assert read_measurements(again.uri, Measured, stage.context).value == 2, "the new output took the old one's place"
+    assert open_output(again.uri, stage.context) == Path(again.uri)
 
 
 def test_a_damaged_output_is_computed_anew(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     output = stage.run()
-    (output.folder / "result").write_text("RESULT")
+    (Path(output.uri) / "result").write_text("RESULT")
     with pytest.raises(StorageError, match="missing or altered"):
-        open_output(str(output.folder))
+        open_output(output.uri, stage.context)
     assert not stage.run().cached
-    assert open_output(str(output.folder)) == output.folder
+    assert open_output(output.uri, stage.context) == Path(output.uri)
 
 
 def test_a_failed_stage_stores_nothing_and_keeps_what_was_there(tmp_path: Path) -> None:
@@ -84,5 +84,5 @@ def test_a_failed_stage_stores_nothing_and_keeps_what_was_there(tmp_path: Path) 
     stage = Stage(tmp_path)
     kept = stage.run()
     with pytest.raises(PhotosError):
-        run_stage("train", "1", workspace=str(tmp_path), inputs=["x"], options={}, compute=fail)
-    assert [entry.name for entry in (tmp_path / "stages" / "train").iterdir()] == [kept.folder.name]
+        run_stage("train", "1", stage.context, inputs=["x"], options={}, compute=fail)
+    assert [entry.name for entry in (tmp_path / "stages" / "train").iterdir()] == [Path(kept.uri).name]

@@ -3,6 +3,17 @@
 from pydantic import BaseModel, ConfigDict
 
 
+class RunContext(BaseModel):
+    """Where one run keeps things; the same for all of its stages, on whatever machine they run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    workspace: str  # root of stage outputs: an absolute local folder, `s3://bucket/prefix` or `s3-bucket/<block>`
+    run: str  # name of the run's own folder in the workspace, for what people look at
+    fresh: bool = False  # compute every stage anew, whatever the workspace holds
+    dispatched: bool = False  # this is the stage's own run already: compute here
+
+
 class Ref(BaseModel):
     """A stage's stored output."""
 
@@ -11,7 +22,8 @@ class Ref(BaseModel):
     uri: str  # of the output's folder, which holds `manifest.json`
     digest: str  # sha256 over the manifest's file list: equal digests are equal outputs
     seconds: float | None = None  # wall time of the computation; null when it came from the cache
-    peak_memory_bytes: int | None = None  # of the process and its children so far
+    peak_memory_bytes: int | None = None  # of the process that computed it, and of its children
+    cost_usd: float | None = None  # of the machine's time; null where no price is known, or from the cache
     cached: bool = False
 
 

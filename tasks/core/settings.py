@@ -12,20 +12,28 @@ DEFAULT_WORKSPACE = "spaceport-data"
 
 
 class Settings(BaseModel):
-    """What the environment decides: `SPACEPORT_WORKSPACE` and `SPACEPORT_HOME`."""
+    """What the environment decides: the variables `SPACEPORT_…`, one for each field."""
 
     model_config = ConfigDict(frozen=True)
 
-    workspace: str  # root of stage outputs, a local folder
-    home: Path  # this user's state on this machine: Prefect's database
+    workspace: str  # root of stage outputs: a local folder, `s3://bucket/prefix` or `s3-bucket/<block>`
+    home: Path  # this user's state on this machine: Prefect's database, local copies of remote outputs
+    dispatch: frozenset[str] = frozenset()  # stages that run as a deployment of their own, in that one's work pool
+    pages_url: str | None = None  # where a web server shows <workspace>/runs, for links from Prefect's UI
+    hourly_cost_usd: float | None = None  # price of this machine; null where nobody said
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> "Settings":
         """Read the settings; both have defaults."""
         state = Path(environment.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+        stages = (stage.strip() for stage in environment.get("SPACEPORT_DISPATCH", "").split(","))
+        cost = environment.get("SPACEPORT_HOURLY_COST_USD")
         return cls(
             workspace=environment.get("SPACEPORT_WORKSPACE", DEFAULT_WORKSPACE),
             home=Path(environment.get("SPACEPORT_HOME", state / "spaceport")),
+            dispatch=frozenset(stage for stage in stages if stage),
+            pages_url=environment.get("SPACEPORT_PAGES_URL") or None,
+            hourly_cost_usd=float(cost) if cost else None,
         )
 
 

@@ -41,6 +41,8 @@ class Manifest(BaseModel):
     options: dict[str, JsonValue]
     code_version: str
     seconds: float  # wall time of the computation
+    peak_memory_bytes: int | None = None  # of the computing process and its children
+    cost_usd: float | None = None  # of the computing machine's time; null where no price is known
 
     @property
     def digest(self) -> str:
@@ -85,6 +87,45 @@ class Workspace:
     def output_folder(self, stage: str, key: str) -> Path:
         """Where the output of a stage lies, or would lie."""
         return self.root / "stages" / stage / key
+
+    def output_uri(self, stage: str, key: str) -> str:
+        """What a Ref's `uri` says for that output."""
+        return str(self.output_folder(stage, key))
+
+    def fetch(self, uri: str) -> Path:
+        """A local folder with a stored output, verified. Raises StorageError."""
+        folder = Path(uri)
+        verify_output(folder)
+        return folder
+
+    def read(self, uri: str, name: str) -> bytes:
+        """One file of a stored output. Raises StorageError."""
+        try:
+            return (Path(uri) / name).read_bytes()
+        except OSError as error:
+            raise StorageError(f"{name} of {uri} cannot be read ({error.strerror}); run again with --fresh.") from error
+
+    def run_uri(self, run: str) -> str:
+        """The folder of what people look at in one run."""
+        return str(self.root / "runs" / run)
+
+    def write_run_file(self, run: str, name: str, content: bytes) -> None:
+        """Put a file where people look at the run, in place of an older one. Raises DestinationError."""
+        place = self.root / "runs" / run / name
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            partial = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
+            partial.write_bytes(content)
+            partial.replace(place)
+        except OSError as error:
+            raise DestinationError(f"{place} cannot be written ({error.strerror}).") from error
+
+    def read_run_file(self, run: str, name: str) -> bytes | None:
+        """A file of the run's folder, or None when it is not there."""
+        try:
+            return (self.root / "runs" / run / name).read_bytes()
+        except FileNotFoundError:
+            return None
 
     def find(self, stage: str, key: str) -> Manifest | None:
         """The manifest of a complete, unaltered output, or None: an output with missing or altered files is a miss."""

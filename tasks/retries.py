@@ -1,0 +1,43 @@
+"""What is tried again, and when."""
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+
+from tasks.core.errors import SpaceportError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Seconds before each retry, lengthened at random by up to the factor: a store or a network that is gone for half a
+# minute is waited for, and runs that failed together do not come back together.
+RETRY_DELAYS_SECONDS = [2.0, 10.0, 40.0]
+RETRY_JITTER_FACTOR = 0.5
+
+
+def stage_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """`@task` as every stage has it. What Prefect would cache by itself is left to the workspace's content keys."""
+    return task(
+        name=name,
+        retries=len(RETRY_DELAYS_SECONDS),
+        retry_delay_seconds=RETRY_DELAYS_SECONDS,
+        retry_jitter_factor=RETRY_JITTER_FACTOR,
+        retry_condition_fn=can_retry,
+        cache_policy=NO_CACHE,
+    )
+
+
+def can_retry(_task: object, _task_run: object, state: State[object]) -> bool:
+    """Prefect's retry condition: only errors that say that a retry can help, and errors that are none of ours."""
+    try:
+        state.result()
+    except SpaceportError as error:
+        return error.retryable
+    except OSError:  # network and disk
+        return True
+    except Exception:  # noqa: BLE001 - whatever else failed, doing it again gives the same
+        return False
+    return False

@@ -1,0 +1,28 @@
+"""A run's own folder in the workspace: what people look at."""
+
+import re
+import uuid
+from pathlib import Path
+
+from prefect.runtime import flow_run
+
+from tasks.core.refs import RunContext
+from tasks.core.settings import Settings
+from tasks.workspace import open_workspace
+
+SPLAT_FOLDER = "splat"  # the published result, where no other destination is named
+
+
+def context_of_run(capture: str, fresh: bool) -> RunContext:
+    """The context of the current flow run. Its folder has the capture's name and the start of the run's id."""
+    workspace = Settings.from_environment().workspace
+    if "://" not in workspace and not workspace.startswith("s3-bucket/"):
+        workspace = str(Path(workspace).expanduser().resolve())  # a stage's worker has another working directory
+    run_id = str(flow_run.id or uuid.uuid4())
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", capture).strip("-.") or "run"
+    return RunContext(workspace=workspace, run=f"{slug}-{run_id[:8]}", fresh=fresh)
+
+
+def default_destination(context: RunContext) -> str:
+    """Where the result goes when the person who started the run named no place."""
+    return f"{open_workspace(context.workspace).run_uri(context.run)}/{SPLAT_FOLDER}"
