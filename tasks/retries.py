@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+import httpx
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
 from tasks.core.errors import SpaceportError
+from tasks.dispatch import StageRunFailed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,12 +33,15 @@ def stage_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
 
 
 def can_retry(_task: object, _task_run: object, state: State[object]) -> bool:
-    """Prefect's retry condition: only errors that say that a retry can help, and errors that are none of ours."""
+    """Prefect's retry condition: errors that say that a retry can help, and those of network and disk.
+
+    What a stage's own run failed with is not tried again here: that run has had its retries.
+    """
     try:
         state.result()
     except SpaceportError as error:
-        return error.retryable
-    except OSError:  # network and disk
+        return error.retryable and not isinstance(error.__cause__, StageRunFailed)
+    except (OSError, httpx.TransportError):  # network and disk, and Prefect's server out of reach
         return True
     except Exception:  # noqa: BLE001 - whatever else failed, doing it again gives the same
         return False

@@ -10,7 +10,10 @@ SpaceportError
 ├── MissingPartError        something this machine needs is not installed; the message says how to      exit status 1
 ├── StageError              a stage failed although its input was acceptable                            exit status 1
 │   ├── SfmCrashError         the structure-from-motion process died (it can abort inside native code)  retryable
-│   └── TrainingDivergedError the optimisation produced values that are not finite
+│   ├── TrainingDivergedError the optimisation produced values that are not finite
+│   ├── OutOfMemoryError      the stage needs more memory than there is, whatever was given up
+│   ├── StageCrashedError     the stage's own run died: its process was killed, its machine is gone     retryable
+│   └── StageCancelledError   somebody cancelled the stage's own run
 └── StorageError            stored bytes are missing, altered or out of reach                           retryable
 
 A message gives the number, the limit and the way out, in one sentence or two: it is shown to people as it stands.
@@ -68,6 +71,20 @@ class SfmCrashError(StageError):
 
 class TrainingDivergedError(StageError):
     """Training produced values that are not finite."""
+
+
+class OutOfMemoryError(StageError):
+    """Memory did not suffice, even with a smaller budget."""
+
+
+class StageCrashedError(StageError):
+    """The run of a stage ended without a word: killed, or its machine lost."""
+
+    retryable = True
+
+
+class StageCancelledError(StageError):
+    """The run of a stage was cancelled by itself."""
 
 
 class StorageError(SpaceportError):
