@@ -22,7 +22,14 @@ from prefect.states import Cancelling
 from pydantic import BaseModel
 
 from tasks.core import errors
-from tasks.core.errors import MissingPartError, SpaceportError, StageCancelledError, StageCrashedError, StageError
+from tasks.core.errors import (
+    MissingPartError,
+    OutOfMemoryError,
+    SpaceportError,
+    StageCancelledError,
+    StageCrashedError,
+    StageError,
+)
 from tasks.core.refs import RunContext
 from tasks.core.settings import Settings
 from tasks.reporting import run_logger
@@ -41,10 +48,17 @@ def runs_elsewhere(stage: str, context: RunContext) -> bool:
     return not context.dispatched and stage in Settings.from_environment().dispatch
 
 
-def run_elsewhere(stage: str, context: RunContext) -> None:
+def run_elsewhere(stage: str, context: RunContext, changed: dict[str, BaseModel] | None = None) -> None:
     """Run `<stage>/<stage>` with the current task's parameters and wait for its end.
 
+    Args:
+        stage: the stage's word.
+        context: of the parent run.
+        changed: parameters that take the place of the task's. A caller who gives them can give smaller ones too, so
+            that being killed for the second time is taken for want of memory.
+
     Raises:
+        OutOfMemoryError: it was killed for the second time, and `changed` was given.
         StageCrashedError: the process or its machine died; a retry makes the next attempt.
         StageCancelledError: a person cancelled the child run.
         MissingPartError: there is no such deployment.
@@ -54,21 +68,32 @@ def run_elsewhere(stage: str, context: RunContext) -> None:
     if task_run is None:
         raise RuntimeError("a stage can only be dispatched from within its task")
     elsewhere = context.model_copy(update={"dispatched": True})
-    parameters = {name: _plain(value) for name, value in {**task_run.parameters, "context": elsewhere}.items()}
-    child = _start(stage, context, parameters)
+    given = {**task_run.parameters, **(changed or {}), "context": elsewhere}
+    child, killed_before = _start(stage, context, {name: _plain(value) for name, value in given.items()})
     run_logger().info("%s runs as %r", stage, child.name)
     with _cancelled_with_parent(child.id):
         child = _wait(stage, child.id)
+    if changed and killed_before and _was_killed(child):
+        raise OutOfMemoryError(f"The {stage} run was killed {killed_before + 1} times, most likely for want of memory.")
     _raise_for(stage, child)
+
+
+def _was_killed(child: FlowRun) -> bool:
+    """Whether SIGKILL ended it: a person, a lost machine or, when it happens again, the kernel short of memory."""
+    message = (child.state.message or "") if child.state else ""
+    return child.state_type == StateType.CRASHED and re.search(r"SIGKILL|-9\b|\b137\b|OutOfMemory", message) is not None
 
 
 def _plain(value: object) -> object:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
-def _start(stage: str, context: RunContext, parameters: dict[str, object]) -> FlowRun:
-    """The first attempt's run that has not ended yet; made now, unless an earlier life of this run made it."""
-    attempt = 0
+def _start(stage: str, context: RunContext, parameters: dict[str, object]) -> tuple[FlowRun, int]:
+    """The first attempt's run that has not ended yet; made now, unless an earlier life of this run made it.
+
+    And how many attempts before it were killed.
+    """
+    attempt = killed = 0
     while True:
         attempt += 1
         try:
@@ -87,7 +112,8 @@ def _start(stage: str, context: RunContext, parameters: dict[str, object]) -> Fl
             ) from error
         assert isinstance(child, FlowRun)
         if child.state is None or not child.state.is_final():
-            return child
+            return child, killed
+        killed += _was_killed(child)
 
 
 def _wait(stage: str, child_id: UUID) -> FlowRun:

@@ -161,6 +161,7 @@ def _compose_report(
         ),
         peak_memory_bytes=max([peak_memory_bytes(), *(ref.peak_memory_bytes or 0 for ref in stages.values())]),
         cache_hits=tuple(name for name, ref in stages.items() if ref.cached),
+        degradations=gaussians.degradations,
         options=options.model_dump(mode="json"),
         versions={
             "python": platform.python_version(),

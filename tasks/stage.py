@@ -48,6 +48,7 @@ def run_stage(
     inputs: Sequence[str],
     options: dict[str, JsonValue],
     compute: Callable[[Path], BaseModel],
+    changed: dict[str, BaseModel] | None = None,
 ) -> StageOutput:
     """Give the stage's output for these inputs and options, from the workspace when it is there.
 
@@ -58,6 +59,7 @@ def run_stage(
         inputs: digests of what the stage reads.
         options: what the stage was asked to do; with `inputs` and `version` it names the output.
         compute: fills the folder it is given and returns what it measured.
+        changed: parameters of the task that this call does otherwise, for a run elsewhere.
     """
     store = open_workspace(context.workspace)
     key = cache_key(inputs, options, version)
@@ -65,7 +67,7 @@ def run_stage(
     if manifest is not None:
         return _output(store, stage, key, manifest, cached=True)
     if runs_elsewhere(stage, context):
-        run_elsewhere(stage, context)
+        run_elsewhere(stage, context, changed)
         manifest = store.find(stage, key)
         if manifest is None:
             raise StorageError(

@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+from tasks.core.errors import OutOfMemoryError
 from tasks.core.measurements import TrainSection
 from tasks.core.progress import Progress
 from tasks.core.refs import GaussiansRef, RunContext, SceneRef
 from tasks.core.scene import Scene
+from tasks.core.training.memory import budgets, memory_errors_explained
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.trainer import TrainingStats, train
-from tasks.reporting import announce, stage_progress
+from tasks.reporting import announce, run_logger, stage_progress
 from tasks.retries import stage_task
-from tasks.stage import open_output, read_measurements, run_stage
+from tasks.stage import StageOutput, open_output, read_measurements, run_stage
 
 STAGE = "train"
 VERSION = "1"
@@ -20,20 +23,55 @@ REPORT_INTERVAL_SECONDS = 0.5
 
 @stage_task(STAGE)
 def train_gaussians(scene: SceneRef, options: TrainOptions, context: RunContext) -> GaussiansRef:
-    """Optimise Gaussians until they look like the scene's images. Raises TrainingDivergedError."""
-    output = run_stage(
+    """Optimise Gaussians until they look like the scene's images, with fewer of them where memory does not suffice.
+
+    Raises TrainingDivergedError, or OutOfMemoryError when the smallest budget was too much.
+    """
+    # The run that dispatched this one looks for exactly what it asked for, and lowers the budget itself.
+    for budget in [options] if context.dispatched else budgets(options):
+        try:
+            output = _train(scene, budget, context)
+            break
+        except OutOfMemoryError as error:
+            run_logger().warning("%s", error)
+            last_error = error
+    else:
+        raise last_error
+    measured = read_measurements(output.uri, TrainSection, context)
+    if output.cached:
+        announce(STAGE, f"{measured.num_gaussians:,} Gaussians, from the workspace")
+    return GaussiansRef.model_validate(
+        {
+            **output.as_ref_fields(),
+            "count": measured.num_gaussians,
+            "psnr_db": measured.psnr_db,
+            "degradations": _given_up(options, budget),
+        }
+    )
+
+
+def _train(scene: SceneRef, options: TrainOptions, context: RunContext) -> StageOutput:
+    def compute(folder: Path) -> TrainSection:
+        loaded = Scene.load(open_output(scene.uri, context))
+        with memory_errors_explained(options):
+            return train(loaded, folder, options, _on_step())
+
+    return run_stage(
         STAGE,
         VERSION,
         context,
         inputs=[scene.digest],
         options=options.model_dump(mode="json"),
-        compute=lambda folder: train(Scene.load(open_output(scene.uri, context)), folder, options, _on_step()),
+        compute=compute,
+        changed={"options": options},
     )
-    measured = read_measurements(output.uri, TrainSection, context)
-    if output.cached:
-        announce(STAGE, f"{measured.num_gaussians:,} Gaussians, from the workspace")
-    return GaussiansRef.model_validate(
-        {**output.as_ref_fields(), "count": measured.num_gaussians, "psnr_db": measured.psnr_db}
+
+
+def _given_up(asked: TrainOptions, used: TrainOptions) -> tuple[str, ...]:
+    if used == asked:
+        return ()
+    return (
+        f"Memory did not suffice for {asked.max_gaussians:,} Gaussians: trained with at most {used.max_gaussians:,}.",
     )
 
 

@@ -48,6 +48,7 @@ class GaussiansRef(Ref):
 
     count: int
     psnr_db: float | None
+    degradations: tuple[str, ...] = ()  # what was done worse than asked for, and why
 
 
 class SogRef(Ref):

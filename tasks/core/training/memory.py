@@ -1,0 +1,43 @@
+"""What to do when memory does not suffice for training: say so in one sentence, and try with fewer Gaussians."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import torch
+
+from tasks.core.errors import OutOfMemoryError
+from tasks.core.training.options import TrainOptions
+
+SMALLER_SHARES = (0.5, 0.25)  # of the Gaussians asked for; what a quarter does not cure, the photos' size causes
+MIN_GAUSSIANS = 1000
+
+
+def budgets(options: TrainOptions) -> Iterator[TrainOptions]:
+    """The options as given, then with smaller numbers of Gaussians."""
+    yield options
+    for share in SMALLER_SHARES:
+        count = int(options.max_gaussians * share)
+        if count >= MIN_GAUSSIANS:
+            yield options.model_copy(update={"max_gaussians": count})
+
+
+@contextmanager
+def memory_errors_explained(options: TrainOptions) -> Iterator[None]:
+    """Turn the libraries' several ways of running out of memory into OutOfMemoryError."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _explained(options) from error
+    except RuntimeError as error:  # what torch's CPU allocator raises
+        if "allocate memory" not in str(error):
+            raise
+        raise _explained(options) from error
+
+
+def _explained(options: TrainOptions) -> OutOfMemoryError:
+    free = psutil.virtual_memory().available / 1e9
+    return OutOfMemoryError(
+        f"Memory did not suffice for {options.max_gaussians:,} Gaussians at {options.max_image_size} px "
+        f"({free:.1f} GB are free now): lower train.max_image_size or train.max_gaussians."
+    )
