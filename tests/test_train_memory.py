@@ -1,0 +1,83 @@
+"""A training that runs out of memory ends with fewer Gaussians, and says so."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+
+import tasks.train
+from tasks.core.errors import OutOfMemoryError
+from tasks.core.refs import RunContext, SceneRef
+from tasks.core.training.options import TrainOptions
+from tasks.core.training.trainer import train
+from tasks.stage import run_stage
+from tests.core.training.scenes import made_scene
+
+OPTIONS = TrainOptions(steps=12, max_gaussians=4000, max_image_size=64, hold_out_every=0, backend="cpu")
+
+
+class Nothing(BaseModel):
+    pass
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> RunContext:
+    return RunContext(workspace=str(tmp_path / "workspace"), run="test")
+
+
+@pytest.fixture
+def scene(context: RunContext) -> SceneRef:
+    def compute(folder: Path) -> Nothing:
+        made_scene(folder)
+        return Nothing()
+
+    output = run_stage("sfm", "1", context, inputs=[], options={}, compute=compute)
+    return SceneRef.model_validate({**output.as_ref_fields(), "capture": "made", "cameras": 8, "points": 100})
+
+
+def memory_for(count: int, patch: pytest.MonkeyPatch) -> None:
+    """Let training with more than `count` Gaussians ask numpy for more memory than there is."""
+
+    def limited(scene, folder, options, on_step):  # type: ignore[no-untyped-def]
+        if options.max_gaussians > count:
+            np.ones(2**44)
+        return train(scene, folder, options, on_step)
+
+    patch.setattr(tasks.train, "train", limited)
+
+
+def test_half_the_gaussians(scene: SceneRef, context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory_for(2000, monkeypatch)
+    gaussians = tasks.train.train_gaussians.fn(scene, OPTIONS, context)
+    assert 0 < gaussians.count <= 2000
+    [reason] = gaussians.degradations
+    assert "4,000" in reason
+    assert "2,000" in reason
+
+
+def test_the_degraded_output_is_not_taken_for_the_whole(
+    scene: SceneRef, context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory_for(2000, monkeypatch)
+    tasks.train.train_gaussians.fn(scene, OPTIONS, context)
+    memory_for(4000, monkeypatch)
+    again = tasks.train.train_gaussians.fn(scene, OPTIONS, context)
+    assert not again.cached
+    assert again.degradations == ()
+
+
+def test_a_run_of_its_own_leaves_the_decision_to_the_one_that_asked(
+    scene: SceneRef, context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory_for(2000, monkeypatch)
+    with pytest.raises(OutOfMemoryError, match="4,000 Gaussians"):
+        tasks.train.train_gaussians.fn(scene, OPTIONS, context.model_copy(update={"dispatched": True}))
+
+
+def test_too_little_for_the_smallest_budget(
+    scene: SceneRef, context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory_for(10, monkeypatch)
+    with pytest.raises(OutOfMemoryError, match="1,000 Gaussians"):
+        tasks.train.train_gaussians.fn(scene, OPTIONS, context)
