@@ -8,10 +8,12 @@ SpaceportError
 │   ├── RegistrationError     too few photos could be placed in one scene
 │   └── FormatError           a .ply, .sog or COLMAP file does not hold what its format promises
 ├── MissingPartError        something this machine needs is not installed; the message says how to      exit status 1
+├── ServerError             the Prefect server of this machine does not run, or could not be started    exit status 1
 ├── StageError              a stage failed although its input was acceptable                            exit status 1
 │   ├── SfmCrashError         the structure-from-motion process died (it can abort inside native code)  retryable
 │   ├── TrainingDivergedError the optimisation produced values that are not finite
 │   ├── OutOfMemoryError      the stage needs more memory than there is, whatever was given up
+│   ├── DiskFullError         a disk of this machine has no room for what a stage writes
 │   ├── StageCrashedError     the stage's own run died: its process was killed, its machine is gone     retryable
 │   └── StageCancelledError   somebody cancelled the stage's own run
 └── StorageError            stored bytes are missing, altered or out of reach                           retryable
@@ -59,6 +61,10 @@ class MissingPartError(SpaceportError):
     """A program or package that this machine needs is missing."""
 
 
+class ServerError(SpaceportError):
+    """The local Prefect server or one of its companions does not do its work; the message says what to do."""
+
+
 class StageError(SpaceportError):
     """A stage failed on input that had passed validation."""
 
@@ -75,6 +81,10 @@ class TrainingDivergedError(StageError):
 
 class OutOfMemoryError(StageError):
     """Memory did not suffice, even with a smaller budget."""
+
+
+class DiskFullError(StageError):
+    """A disk is full; the message says which, and what is free and needed."""
 
 
 class StageCrashedError(StageError):

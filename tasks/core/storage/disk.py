@@ -1,0 +1,41 @@
+"""A full disk of this machine, said in one sentence."""
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasks.core.errors import DiskFullError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether the system refused to write for want of space or quota."""
+    return error.errno in _FULL
+
+
+def free_bytes(folder: Path) -> int:
+    """What is free on the disk of a folder, or of the nearest of its parents that exists."""
+    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
+
+
+def disk_full(folder: Path, needed_bytes: int | None = None) -> DiskFullError:
+    """The error for a folder that cannot take more; `needed_bytes` where that is known."""
+    needed = "" if needed_bytes is None else f", {needed_bytes / 1e6:,.0f} MB are needed"
+    return DiskFullError(
+        f"The disk that holds {folder} is full: {free_bytes(folder) / 1e6:,.0f} MB are free{needed}. Make room there, "
+        "or name a place on another disk (--workspace, --out or SPACEPORT_HOME) and run again."
+    )
+
+
+@contextmanager
+def watching_disk(folder: Path, needed_bytes: int | None = None) -> Iterator[None]:
+    """Turn "no space left" from anything that writes below `folder` into DiskFullError."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise disk_full(folder, needed_bytes) from error

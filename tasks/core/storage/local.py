@@ -1,0 +1,132 @@
+"""A workspace in a local folder."""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from tasks.core.errors import DestinationError, StorageError
+from tasks.core.storage.disk import is_disk_full, watching_disk
+from tasks.core.storage.manifest import Manifest, verify_output, write_manifest
+from tasks.core.storage.workspace import RUNS_FOLDER, Workspace, output_name, run_name
+
+_COMMIT_ATTEMPTS = 20  # each lost to another run that moved at the same moment
+
+
+class LocalWorkspace(Workspace):
+    """Stage outputs below one local folder. An output appears in one rename, with its manifest in it."""
+
+    def __init__(self, root: str | Path, pages_url: str | None = None) -> None:
+        """`pages_url`: where a web server shows the folder `runs`."""
+        self.root = Path(root).expanduser().resolve()
+        self._pages_url = pages_url
+
+    def output_folder(self, stage: str, key: str) -> Path:
+        """Where the output of a stage lies, or would lie."""
+        return self.root / output_name(stage, key)
+
+    def output_uri(self, stage: str, key: str) -> str:
+        """The folder's path."""
+        return str(self.output_folder(stage, key))
+
+    def find(self, stage: str, key: str) -> Manifest | None:
+        """As in Workspace; every file is read and hashed."""
+        try:
+            return verify_output(self.output_folder(stage, key))
+        except StorageError:
+            return None
+
+    @contextmanager
+    def new_output(self, stage: str, key: str) -> Iterator[Path]:
+        """As in Workspace; the folder lies beside the place where the output goes, on the same disk."""
+        parent = self.output_folder(stage, key).parent
+        folder = parent / f".{key}.{uuid.uuid4().hex[:8]}.partial"
+        with watching_disk(parent):
+            try:
+                folder.mkdir(parents=True)
+            except OSError as error:
+                if is_disk_full(error):
+                    raise
+                raise DestinationError(
+                    f"The workspace {self.root} cannot be written ({error.strerror}); "
+                    "name another one with --workspace."
+                ) from error
+        try:
+            with watching_disk(folder):
+                yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def commit(self, folder: Path, stage: str, key: str, manifest: Manifest, *, replace: bool = False) -> Manifest:
+        """As in Workspace; the folder is moved to its place."""
+        with watching_disk(folder.parent):
+            write_manifest(folder, manifest)
+        place = self.output_folder(stage, key)
+        for _ in range(_COMMIT_ATTEMPTS):
+            with suppress(OSError):  # something is there
+                folder.rename(place)
+                return manifest
+            theirs = None if replace else self.find(stage, key)
+            if theirs is not None:
+                return theirs
+            aside = place.with_name(f".{key}.{uuid.uuid4().hex[:8]}.old")
+            with suppress(FileNotFoundError):  # another run was quicker to put it aside
+                place.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+        raise StorageError(f"{place} could not be replaced in {_COMMIT_ATTEMPTS} attempts; is it writable?")
+
+    def fetch(self, uri: str) -> Path:
+        """The stored folder itself."""
+        folder = Path(uri)
+        verify_output(folder)
+        return folder
+
+    def read(self, uri: str, name: str) -> bytes:
+        """As in Workspace."""
+        try:
+            return (Path(uri) / name).read_bytes()
+        except OSError as error:
+            raise StorageError(f"{name} of {uri} cannot be read ({error.strerror}); run again with --fresh.") from error
+
+    def run_uri(self, run: str) -> str:
+        """The folder's path."""
+        return str(self.root / run_name(run))
+
+    def write_run_file(self, run: str, name: str, content: bytes) -> None:
+        """As in Workspace; a reader sees the old file or the new one, whole."""
+        place = self.root / run_name(run) / name
+        partial = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
+        with watching_disk(place.parent, len(content)):
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                partial.write_bytes(content)
+                partial.replace(place)
+            except OSError as error:
+                with suppress(OSError):
+                    partial.unlink()
+                if is_disk_full(error):
+                    raise
+                raise DestinationError(f"{place} cannot be written ({error.strerror}).") from error
+
+    def read_run_file(self, run: str, name: str) -> bytes | None:
+        """As in Workspace."""
+        try:
+            return (self.root / run_name(run) / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StorageError(f"{name} of run {run} cannot be read ({error.strerror}).") from error
+
+    def run_file_url(self, run: str, name: str) -> str | None:
+        """As in Workspace; only where a pages server is configured."""
+        return None if self._pages_url is None else f"{self._pages_url.rstrip('/')}/{quote(f'{run}/{name}')}"
+
+    def page_url(self, path: Path) -> str | None:
+        """The link to any file below the folder `runs`; None for others, or where nothing serves them."""
+        runs = self.root / RUNS_FOLDER
+        if not path.resolve().is_relative_to(runs):
+            return None
+        run, _, name = path.resolve().relative_to(runs).as_posix().partition("/")
+        return self.run_file_url(run, name)

@@ -1,0 +1,116 @@
+"""What an output consists of, and the names that follow from content."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from tasks.core.errors import StorageError
+
+MANIFEST_FILE = "manifest.json"
+
+
+class StoredFile(BaseModel):
+    """One file of an output."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str  # relative, posix
+    size: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What an output consists of and how it came about."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: str
+    files: tuple[StoredFile, ...]
+    options: dict[str, JsonValue]
+    code_version: str
+    seconds: float  # wall time of the computation
+    peak_memory_bytes: int | None = None  # of the computing process and its children
+    cost_usd: float | None = None  # of the computing machine's time; null where no price is known
+    part: str = ""  # folder of the files beside the manifest; empty where they lie beside it themselves
+
+    @property
+    def digest(self) -> str:
+        """The sha256 over the file list, logs left out: when and how long does not make it another output."""
+        return _digest(file for file in self.files if not file.path.endswith(".log"))
+
+    @property
+    def full_digest(self) -> str:
+        """The sha256 over the list of all files: what a copy has to be a copy of."""
+        return _digest(self.files)
+
+    @property
+    def total_bytes(self) -> int:
+        """What all files take together."""
+        return sum(file.size for file in self.files)
+
+
+def _digest(files: Iterable[StoredFile]) -> str:
+    lines = "".join(f"{file.sha256} {file.size} {file.path}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """The sha256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_tree(path: Path) -> str:
+    """The sha256 of a file's bytes, or over the names and bytes of all files below a folder."""
+    if path.is_file():
+        return hash_file(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    lines = "".join(f"{hash_file(file)} {file.relative_to(path).as_posix()}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def cache_key(inputs: Sequence[str], options: dict[str, JsonValue], version: str) -> str:
+    """The name of a stage's output: digests of its inputs, its options, and the version string of the stage's code."""
+    text = json.dumps([list(inputs), options, version], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def describe_output(
+    folder: Path, stage: str, options: dict[str, JsonValue], code_version: str, seconds: float
+) -> Manifest:
+    """The manifest of a filled folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return Manifest(
+        stage=stage,
+        files=tuple(
+            StoredFile(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=hash_file(path))
+            for path in files
+        ),
+        options=options,
+        code_version=code_version,
+        seconds=seconds,
+    )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Make a filled folder an output."""
+    (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+
+
+def verify_output(folder: Path) -> Manifest:
+    """Read an output's manifest and check every file against it.
+
+    Raises StorageError when the manifest is missing or unreadable, or a file is missing or altered.
+    """
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise StorageError(f"{folder} holds no complete stage output: {type(error).__name__}.") from error
+    for stored in manifest.files:
+        path = folder / stored.path
+        if not path.is_file() or path.stat().st_size != stored.size or hash_file(path) != stored.sha256:
+            raise StorageError(f"{stored.path} in {folder} is missing or altered; run again with --fresh.")
+    return manifest

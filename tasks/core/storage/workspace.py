@@ -1,0 +1,78 @@
+"""What every workspace can do, wherever it lies.
+
+    <root>/stages/<stage>/<cache key>/…  a stage's output and its manifest.json, which is written last
+    <root>/runs/<run>/…                  what people look at
+
+This module knows the key names; nothing else does.
+"""
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from tasks.core.storage.manifest import Manifest
+
+RUNS_FOLDER = "runs"
+LINK_SECONDS = 7 * 24 * 3600  # how long a link to a stored file opens; the longest that S3 signs
+
+
+def output_name(stage: str, key: str) -> str:
+    """Where below the root the output of a stage lies, or would lie."""
+    return f"stages/{stage}/{key}"
+
+
+def run_name(run: str) -> str:
+    """Where below the root the folder of a run lies."""
+    return f"{RUNS_FOLDER}/{run}"
+
+
+class Workspace(ABC):
+    """Stage outputs and run folders below one root.
+
+    Every method raises StorageError (a retry can help) when the place cannot be reached, DestinationError when it
+    refuses us, and DiskFullError when a disk of this machine is full.
+    """
+
+    @abstractmethod
+    def output_uri(self, stage: str, key: str) -> str:
+        """What a Ref's `uri` says for the output of a stage."""
+
+    @abstractmethod
+    def find(self, stage: str, key: str) -> Manifest | None:
+        """The manifest of a complete output, or None: an output with missing or altered files is a miss."""
+
+    @abstractmethod
+    def new_output(self, stage: str, key: str) -> AbstractContextManager[Path]:
+        """A fresh local folder to fill; it is gone when the block ends, unless `commit` has taken it."""
+
+    @abstractmethod
+    def commit(self, folder: Path, stage: str, key: str, manifest: Manifest, *, replace: bool = False) -> Manifest:
+        """Store a filled folder and give the manifest that is there now.
+
+        When another run got there first with a complete output, theirs stays and ours is dropped (same key, same
+        content), unless `replace` says that ours shall take its place.
+        """
+
+    @abstractmethod
+    def fetch(self, uri: str) -> Path:
+        """A local folder with a stored output, verified by sha256. Raises StorageError when it is not whole."""
+
+    @abstractmethod
+    def read(self, uri: str, name: str) -> bytes:
+        """One file of a stored output. Raises StorageError."""
+
+    @abstractmethod
+    def run_uri(self, run: str) -> str:
+        """The folder of what people look at in one run."""
+
+    @abstractmethod
+    def write_run_file(self, run: str, name: str, content: bytes) -> None:
+        """Put a file where people look at the run, in place of an older one."""
+
+    @abstractmethod
+    def read_run_file(self, run: str, name: str) -> bytes | None:
+        """A file of the run's folder, or None when it is not there."""
+
+    @abstractmethod
+    def run_file_url(self, run: str, name: str) -> str | None:
+        """A link that a browser opens, whether or not the file is there yet; None where nothing serves the folder."""
