@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.core.errors import OutOfMemoryError
 from tasks.core.measurements import TrainSection
@@ -11,10 +12,12 @@ from tasks.core.refs import GaussiansRef, RunContext, SceneRef
 from tasks.core.scene import Scene
 from tasks.core.training.memory import budgets, memory_errors_explained
 from tasks.core.training.options import TrainOptions
-from tasks.core.training.trainer import TrainingStats, train
 from tasks.reporting import announce, run_logger, stage_progress
 from tasks.retries import stage_task
 from tasks.stage import StageOutput, open_output, read_measurements, run_stage
+
+if TYPE_CHECKING:  # torch takes a second and 200 MB, which a run that trains elsewhere does without
+    from tasks.core.training.trainer import TrainingStats
 
 STAGE = "train"
 VERSION = "1"
@@ -52,6 +55,8 @@ def train_gaussians(scene: SceneRef, options: TrainOptions, context: RunContext)
 
 def _train(scene: SceneRef, options: TrainOptions, context: RunContext) -> StageOutput:
     def compute(folder: Path) -> TrainSection:
+        from tasks.core.training.trainer import train
+
         loaded = Scene.load(open_output(scene.uri, context))
         with memory_errors_explained(options):
             return train(loaded, folder, options, _on_step())
@@ -75,12 +80,12 @@ def _given_up(asked: TrainOptions, used: TrainOptions) -> tuple[str, ...]:
     )
 
 
-def _on_step() -> Callable[[TrainingStats], None]:
+def _on_step() -> Callable[["TrainingStats"], None]:
     """Training statistics as progress, a few times a second."""
     report = stage_progress(STAGE)
     reported_at = -float("inf")
 
-    def on_step(stats: TrainingStats) -> None:
+    def on_step(stats: "TrainingStats") -> None:
         nonlocal reported_at
         now = time.monotonic()
         if stats.step < stats.steps and now - reported_at < REPORT_INTERVAL_SECONDS:

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 import tasks.train
 from tasks.core.errors import OutOfMemoryError
 from tasks.core.refs import RunContext, SceneRef
+from tasks.core.training import trainer
 from tasks.core.training.options import TrainOptions
-from tasks.core.training.trainer import train
 from tasks.stage import run_stage
 from tests.core.training.scenes import made_scene
 
@@ -39,12 +39,14 @@ def scene(context: RunContext) -> SceneRef:
 def memory_for(count: int, patch: pytest.MonkeyPatch) -> None:
     """Let training with more than `count` Gaussians ask numpy for more memory than there is."""
 
+    train = trainer.train
+
     def limited(scene, folder, options, on_step):  # type: ignore[no-untyped-def]
         if options.max_gaussians > count:
             np.ones(2**44)
         return train(scene, folder, options, on_step)
 
-    patch.setattr(tasks.train, "train", limited)
+    patch.setattr(trainer, "train", limited)
 
 
 def test_half_the_gaussians(scene: SceneRef, context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,9 +61,9 @@ def test_half_the_gaussians(scene: SceneRef, context: RunContext, monkeypatch: p
 def test_the_degraded_output_is_not_taken_for_the_whole(
     scene: SceneRef, context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory_for(2000, monkeypatch)
-    tasks.train.train_gaussians.fn(scene, OPTIONS, context)
-    memory_for(4000, monkeypatch)
+    with monkeypatch.context() as patch:
+        memory_for(2000, patch)
+        tasks.train.train_gaussians.fn(scene, OPTIONS, context)
     again = tasks.train.train_gaussians.fn(scene, OPTIONS, context)
     assert not again.cached
     assert again.degradations == ()

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
-import torch
 
 from tasks.core.errors import OutOfMemoryError
 from tasks.core.training.options import TrainOptions
@@ -25,6 +24,8 @@ def budgets(options: TrainOptions) -> Iterator[TrainOptions]:
 @contextmanager
 def memory_errors_explained(options: TrainOptions) -> Iterator[None]:
     """Turn the libraries' several ways of running out of memory into OutOfMemoryError."""
+    import torch  # here, so that who only needs the budgets does not load it
+
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError) as error:
