@@ -24,7 +24,7 @@ def _run_name() -> str:
 @flow(name="reconstruct", flow_run_name=_run_name)
 def reconstruct(
     photos: str,
-    destination: str | None = None,
+    destination: str = "",
     options: ReconstructOptions = ReconstructOptions(),  # noqa: B008 - frozen, and the *Run* form shows its defaults
     fresh: bool = False,
 ) -> Publication:

@@ -162,7 +162,7 @@ def _compose_report(
         peak_memory_bytes=max([peak_memory_bytes(), *(ref.peak_memory_bytes or 0 for ref in stages.values())]),
         cache_hits=tuple(name for name, ref in stages.items() if ref.cached),
         degradations=gaussians.degradations,
-        options=options.model_dump(mode="json"),
+        options=options.spelled_out(),
         versions={
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in REPORTED_PACKAGES},

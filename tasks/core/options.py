@@ -2,12 +2,20 @@
 
 import json
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from tasks.core.errors import OptionsError
-from tasks.core.option_model import OptionModel
+from tasks.core.option_model import FilledInByPreset, OptionModel
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sog.options import CompressOptions
@@ -17,17 +25,23 @@ Preset = Literal["draft", "standard", "high"]
 
 
 class ReconstructOptions(OptionModel):
-    """Everything that can be chosen for one reconstruction."""
+    """Everything that can be chosen for one reconstruction.
+
+    `train` is complete in memory and short when written down: it then holds only what differs from the preset, so that
+    a run's parameters can be taken up again with another preset.
+    """
 
     preset: Preset = Field(
         "standard",
         title="Preset",
         description="Budget of training time on two CPU cores: draft about 1 minute at 480 px, standard 5 at 960 px, "
-        "high 25 at 1600 px. It fills in every `train` option that is not given.",
+        "high 25 at 1600 px. It decides every training option that is left empty.",
     )
     photos: PhotosOptions = Field(default_factory=PhotosOptions, title="Photos")
     sfm: SfmOptions = Field(default_factory=SfmOptions, title="Structure from motion")
-    train: TrainOptions = Field(default_factory=lambda: TRAIN_PRESETS["standard"], title="Training")
+    train: Annotated[TrainOptions, FilledInByPreset] = Field(
+        default_factory=lambda: TRAIN_PRESETS["standard"], title="Training"
+    )
     compress: CompressOptions = Field(default_factory=CompressOptions, title="Compression")
 
     @model_validator(mode="before")
@@ -41,7 +55,20 @@ class ReconstructOptions(OptionModel):
             train = train.model_dump(exclude_unset=True)
         if preset is None or not isinstance(train, dict):
             return given  # field validation says what is wrong
-        return {**given, "train": {**preset.model_dump(), **train}}
+        chosen = {name: value for name, value in train.items() if value is not None}
+        return {**given, "train": {**preset.model_dump(), **chosen}}
+
+    @model_serializer(mode="wrap")
+    def _leave_out_preset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = serialize(self)
+        preset = TRAIN_PRESETS[self.preset].model_dump()
+        written["train"] = {name: value for name, value in written["train"].items() if value != preset[name]}
+        return written
+
+    def spelled_out(self) -> dict[str, JsonValue]:
+        """Every option with its value, those from the preset too."""
+        written: dict[str, JsonValue] = self.model_dump(mode="json")
+        return {**written, "train": self.train.model_dump(mode="json")}
 
 
 def parse_options(preset: str | None, assignments: Iterable[str]) -> ReconstructOptions:

@@ -50,6 +50,7 @@ class TrainOptions(OptionModel):
         le=1000,
         title="Hold out every n-th photo",
         description="Every n-th photo is not trained on but measures quality. 0 trains on all and measures none.",
+        json_schema_extra={"not": {"const": 1}},  # what the validator below refuses, for those who read the schema
     )
     ssim_weight: float = Field(
         0.2,
@@ -64,7 +65,7 @@ class TrainOptions(OptionModel):
         le=7 * 24 * 3600,
         title="Time budget (s)",
         description="Training ends after this many seconds if it has not ended before; the whole schedule is "
-        "compressed into them, so the result is a finished one. None leaves the end to the steps.",
+        "compressed into them, so the result is a finished one. Without a budget the steps decide.",
     )
     random_seed: int = Field(
         42,
