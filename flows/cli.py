@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.padding import Padding
 
+from flows import cli_server
 from tasks.core.errors import SpaceportError
 
 app = typer.Typer(
@@ -144,6 +145,9 @@ def convert(
 
     convert_splat(source, target)
     console.print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, {source}: {source.stat().st_size / 1e6:.1f} MB")
+
+
+cli_server.register(app, console)
 
 
 def main() -> None:

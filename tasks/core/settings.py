@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from tasks.core.errors import DestinationError
 
 DEFAULT_WORKSPACE = "spaceport-data"
+HEARTBEAT_SECONDS = 30  # how often a run says that it lives; the shortest that Prefect admits
 
 
 class Settings(BaseModel):
@@ -51,6 +52,8 @@ def configure_prefect(settings: Settings, environment: MutableMapping[str, str] 
         # The telemetry task can log a 60-line "database is locked" traceback at start.
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        # A server that hears nothing of a run for some of these takes it for dead.
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         # The terminal belongs to our own progress display; the run's log still goes to the API.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_FLOW_RUNS_LEVEL": "CRITICAL",

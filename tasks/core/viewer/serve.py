@@ -19,8 +19,25 @@ class _Handler(SimpleHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")  # the next run writes the same names
         super().end_headers()
 
+    def translate_path(self, path: str) -> str:
+        """The file of a URL; a link that leads out of the folder leads nowhere."""
+        found = Path(super().translate_path(path))
+        inside = found.resolve().is_relative_to(Path(self.directory).resolve())
+        return str(found) + "/" * path.endswith("/") if inside else str(Path(self.directory) / ".outside")
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Quiet: what is shown is up to the caller."""
+
+
+def open_server(folder: Path, port: int) -> ThreadingHTTPServer:
+    """A server of `folder` on 127.0.0.1 that listens but does not answer yet. Port 0 takes a free one.
+
+    Raises InputError when the port is taken.
+    """
+    try:
+        return ThreadingHTTPServer((HOST, port), partial(_Handler, directory=str(folder)))
+    except OSError as error:
+        raise InputError(f"Port {port} cannot be used ({error.strerror}); name another one, or 0 for any.") from error
 
 
 @contextmanager
@@ -31,10 +48,7 @@ def serve(folder: Path, port: int) -> Iterator[str]:
     """
     if not (folder / "index.html").is_file():
         raise InputError(f"{folder} holds no index.html; name the folder that `spaceport run --out` filled.")
-    try:
-        server = ThreadingHTTPServer((HOST, port), partial(_Handler, directory=str(folder)))
-    except OSError as error:
-        raise InputError(f"Port {port} cannot be used ({error.strerror}); name another one, or 0 for any.") from error
+    server = open_server(folder, port)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -1,0 +1,62 @@
+"""Bring a Prefect server to a plan.
+
+`spaceport up` does it for its own server; `PREFECT_API_URL=… SPACEPORT_WORKSPACE=… python -m deployments.apply` for
+another one.
+"""
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+from prefect.client.orchestration import get_client
+
+from deployments.automations import apply_automations
+from deployments.blocks import apply_workspace_blocks, workspace_name
+from deployments.plan import Plan
+from deployments.pools import apply_pools
+from deployments.specifications import Specification, apply_deployment, specifications
+from tasks.core.settings import Settings
+
+
+async def apply(plan: Plan, wanted: Sequence[Specification]) -> list[str]:
+    """Create or correct everything but the pools on the server of PREFECT_API_URL; says what changed."""
+    async with get_client() as client:
+        changes = await apply_workspace_blocks(client, plan)
+        for specification in wanted:
+            changes += await apply_deployment(client, specification)
+        return changes + await apply_automations(client, plan)
+
+
+async def apply_pools_only(plan: Plan) -> list[str]:
+    """Create or correct the pools, so that workers can start; says what changed."""
+    async with get_client() as client:
+        return await apply_pools(client, plan)
+
+
+async def apply_all(plan: Plan) -> list[str]:
+    """Bring the server of PREFECT_API_URL to the plan; says what changed."""
+    return await apply_pools_only(plan) + await apply(plan, planned_deployments(plan))
+
+
+def planned_deployments(plan: Plan) -> list[Specification]:
+    """The deployments of a plan, ready to apply. Imports the flows, which takes seconds."""
+    return specifications(plan.model_copy(update={"workspace": workspace_name(plan)}))
+
+
+def plan_from_environment() -> Plan:
+    """The plan of the variables `SPACEPORT_…`."""
+    settings = Settings.from_environment()
+    return Plan(
+        workspace=settings.workspace,
+        pages_url=settings.pages_url,
+        hourly_cost_usd=settings.hourly_cost_usd,
+        dispatch=tuple(sorted(settings.dispatch)) or None,
+        cpu_slots=int(os.environ.get("SPACEPORT_CPU_SLOTS", "2")),
+        gpu_slots=int(os.environ.get("SPACEPORT_GPU_SLOTS", "1")),
+        notify=os.environ.get("SPACEPORT_NOTIFY") or None,
+    )
+
+
+if __name__ == "__main__":
+    for change in asyncio.run(apply_all(plan_from_environment())) or ["nothing to change"]:
+        print(change)

@@ -1,0 +1,90 @@
+"""What the server does by itself: runs whose process is gone are marked as crashed, and people are told of ends."""
+
+from datetime import timedelta
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState, SendNotification
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+
+from deployments.blocks import apply_notification_block
+from deployments.plan import STAGES, Plan
+from tasks.core.settings import HEARTBEAT_SECONDS
+
+SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS + 10  # two heartbeats may get lost, as when the server restarts
+HEARTBEAT = "prefect.flow-run.heartbeat"
+# After these a run is not expected to be heard of again.
+ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")}
+ZOMBIES = "Spaceport: a run whose process is gone has crashed"
+FAILED = "Spaceport: tell that a run has failed"
+DONE = "Spaceport: tell that a run is done"
+BODY = (
+    "{{ flow_run.name }}: {{ flow_run.state.name }}"
+    "{% if flow_run.state.message %} – {{ flow_run.state.message }}{% endif %}\n{{ flow_run | ui_url }}"
+)
+
+
+async def apply_automations(client: PrefectClient, plan: Plan) -> list[str]:
+    """Create or correct our automations, by name; without a URL to notify, nobody is told. Says what changed."""
+    changes = await _apply(client, zombies())
+    if plan.notify is None:
+        return changes + [change for name in (FAILED, DONE) for change in await _remove(client, name)]
+    block_id, block_changes = await apply_notification_block(client, plan.notify)
+    changes += block_changes
+    for name, states, subject in ((FAILED, {"Failed", "Crashed"}, "failed"), (DONE, {"Completed"}, "done")):
+        notification = SendNotification(
+            block_document_id=block_id, subject=f"Spaceport: {{{{ flow_run.name }}}} {subject}", body=BODY
+        )
+        trigger = _trigger(("reconstruct",), expect={f"prefect.flow-run.{state}" for state in states})
+        changes += await _apply(client, AutomationCore(name=name, trigger=trigger, actions=[notification]))
+    return changes
+
+
+def zombies() -> AutomationCore:
+    """A run that was heard of and then neither ends nor is heard of again."""
+    trigger = _trigger(("reconstruct", *STAGES), expect={HEARTBEAT, *ENDS}).model_copy(
+        update={
+            "after": {HEARTBEAT},
+            "posture": Posture.Proactive,
+            "within": timedelta(seconds=SILENCE_SECONDS),
+        }
+    )
+    message = f"Nothing was heard of this run for {SILENCE_SECONDS} s: its process or its machine is gone."
+    return AutomationCore(
+        name=ZOMBIES, trigger=trigger, actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)]
+    )
+
+
+def _trigger(flows: tuple[str, ...], expect: set[str]) -> EventTrigger:
+    """For every run of these flows by itself; runs of other flows on the same server are not ours."""
+    return EventTrigger(
+        expect=expect,
+        match=ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*"}),
+        match_related=ResourceSpecification.model_validate(
+            {"prefect.resource.role": "flow", "prefect.resource.name": list(flows)}
+        ),
+        for_each={"prefect.resource.id"},
+        posture=Posture.Reactive,
+        threshold=1,
+        within=timedelta(0),
+    )
+
+
+async def _apply(client: PrefectClient, wanted: AutomationCore) -> list[str]:
+    present = await client.read_automations_by_name(wanted.name)
+    if not present:
+        await client.create_automation(wanted)
+        return [f"created automation {wanted.name!r}"]
+    fields = set(AutomationCore.model_fields)
+    if present[0].model_dump(mode="json", include=fields) == wanted.model_dump(mode="json", include=fields):
+        return []
+    await client.update_automation(present[0].id, wanted)
+    return [f"updated automation {wanted.name!r}"]
+
+
+async def _remove(client: PrefectClient, name: str) -> list[str]:
+    present = await client.read_automations_by_name(name)
+    for automation in present:
+        await client.delete_automation(automation.id)
+    return [f"removed automation {name!r}"] if present else []

@@ -1,0 +1,68 @@
+"""Prefect blocks: where an S3 workspace is, and who is told about runs. Never with keys in them.
+
+Everybody who may use the server can read its blocks. Access keys belong into the workers' environment or, better, are
+not needed because the machine has a role.
+"""
+
+import os
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from prefect.blocks.core import Block
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.orchestration import PrefectClient
+from prefect_aws import AwsCredentials, S3Bucket
+from prefect_aws.client_parameters import AwsClientParameters
+
+from deployments.plan import Plan
+
+CREDENTIALS_BLOCK = "spaceport"
+WORKSPACE_BLOCK = "spaceport-workspace"
+NOTIFICATION_BLOCK = "spaceport-notify"
+S3_SCHEME = "s3://"
+
+
+def workspace_name(plan: Plan) -> str:
+    """What runs are given as their workspace: a bucket goes by its block's name."""
+    return f"s3-bucket/{WORKSPACE_BLOCK}" if plan.workspace.startswith(S3_SCHEME) else plan.workspace
+
+
+async def apply_workspace_blocks(client: PrefectClient, plan: Plan) -> list[str]:
+    """Create or correct the blocks of an S3 workspace; says what changed."""
+    if not plan.workspace.startswith(S3_SCHEME):
+        return []
+    place = urlsplit(plan.workspace)
+    credentials = AwsCredentials(
+        region_name=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+        aws_client_parameters=AwsClientParameters(
+            endpoint_url=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        ),
+    )
+    changes = await _save(client, credentials, CREDENTIALS_BLOCK)
+    saved = await AwsCredentials.aload(CREDENTIALS_BLOCK, client=client)
+    bucket = S3Bucket(bucket_name=place.netloc, bucket_folder=place.path.strip("/"), credentials=saved)
+    return changes + await _save(client, bucket, WORKSPACE_BLOCK)
+
+
+async def apply_notification_block(client: PrefectClient, url: str) -> tuple[UUID, list[str]]:
+    """Create or correct the block that posts to `url`; gives its id and what changed.
+
+    The body is JSON: `text` is what Slack, Mattermost and their like show.
+    """
+    block = CustomWebhookNotificationBlock(
+        name="spaceport", url=url, json_data={"text": "{{body}}", "subject": "{{subject}}"}
+    )
+    changes = await _save(client, block, NOTIFICATION_BLOCK)
+    slug = CustomWebhookNotificationBlock.get_block_type_slug()
+    return (await client.read_block_document_by_name(NOTIFICATION_BLOCK, slug)).id, changes
+
+
+async def _save(client: PrefectClient, block: Block, name: str) -> list[str]:
+    try:
+        present = await type(block).aload(name, client=client)
+    except ValueError:  # what Prefect raises for a block that is not there
+        present = None
+    if present is not None and present.model_dump() == block.model_dump():
+        return []
+    await block.asave(name, overwrite=True, client=client)
+    return [f"{'created' if present is None else 'updated'} block {name}"]

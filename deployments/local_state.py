@@ -1,0 +1,123 @@
+"""What is known about this machine's server between one command and the next.
+
+    <home>/up/server.json, worker-cpu.json, worker-gpu.json, pages.json   the processes, each with a .log
+    <home>/up/up.json                                                     ports and the plan
+
+Nothing here imports Prefect, which reads its settings when it is imported.
+"""
+
+import fcntl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from deployments.plan import Plan
+from deployments.processes import find
+from tasks.core.errors import ServerError
+from tasks.core.settings import HEARTBEAT_SECONDS
+
+HOST = "127.0.0.1"
+SERVER, PAGES = "server", "pages"
+WORKERS = {"worker-cpu": "cpu", "worker-gpu": "gpu"}  # process -> work pool
+
+
+class LocalServer(BaseModel):
+    """The server of this machine, as it was brought up."""
+
+    model_config = ConfigDict(frozen=True)
+
+    port: int
+    pages_port: int | None  # null where the workspace is not on this machine's disk
+    plan: Plan
+
+    @property
+    def ui_url(self) -> str:
+        """Where people look."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def api_url(self) -> str:
+        """Where programs look."""
+        return f"{self.ui_url}/api"
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """Names of all processes, in the order in which they start."""
+        return (SERVER, *([] if self.pages_port is None else [PAGES]), *WORKERS)
+
+
+def folder_of(home: Path) -> Path:
+    """Records and logs."""
+    return home / "up"
+
+
+def read_state(home: Path) -> LocalServer | None:
+    """What was last brought up here and not taken down."""
+    try:
+        return LocalServer.model_validate_json((folder_of(home) / "up.json").read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def write_state(home: Path, server: LocalServer) -> None:
+    """Remember it for the next command."""
+    folder = folder_of(home)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / "up.json.partial"
+    partial.write_text(server.model_dump_json(indent=1), encoding="utf-8")
+    partial.replace(folder / "up.json")
+
+
+def forget_state(home: Path) -> None:
+    """After it was taken down."""
+    (folder_of(home) / "up.json").unlink(missing_ok=True)
+
+
+def running_server(home: Path) -> LocalServer | None:
+    """The server of this machine when its process lives."""
+    server = read_state(home)
+    return server if server is not None and find(SERVER, folder_of(home)) is not None else None
+
+
+@contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """Keep a second `up` or `down` out while the block runs. Raises ServerError when one is at work already."""
+    folder = folder_of(home)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ServerError(
+                "Another `spaceport up` or `spaceport down` is at work; try again when it has ended."
+            ) from error
+        yield
+
+
+def process_environment(server: LocalServer, home: Path, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the server, the workers and, through those, of the runs."""
+    # What this command set for itself, and what the deployments say instead.
+    not_theirs = ("PREFECT_LOGGING_HANDLERS_CONSOLE", "SPACEPORT_DISPATCH", "SPACEPORT_WORKSPACE", "PREFECT_API_KEY")
+    ours = {
+        "SPACEPORT_HOME": str(home),
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_API_URL": server.api_url,
+        "PREFECT_UI_URL": server.ui_url,  # for links in notifications
+        "PREFECT_SERVER_API_HOST": HOST,
+        "PREFECT_SERVER_API_PORT": str(server.port),
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        # A run that somebody cancelled and that does not react is taken care of after this.
+        "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "45",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
+        "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "5",
+        "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+        "PYTHONUNBUFFERED": "1",
+        "NO_COLOR": "1",  # these are log files
+    }
+    return {name: value for name, value in inherited.items() if not name.startswith(not_theirs)} | ours

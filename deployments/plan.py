@@ -1,0 +1,27 @@
+"""What a Prefect server is to hold for Spaceport: the choices of whoever sets it up."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+REPOSITORY = Path(__file__).parents[1]  # holds flows/ and tasks/, for those who deploy and for their workers
+STAGES = ("photos", "sfm", "train", "compress", "publish")
+
+
+class Plan(BaseModel):
+    """The same plan applied twice changes nothing the second time."""
+
+    model_config = ConfigDict(frozen=True)
+
+    workspace: str  # root of stage outputs: an absolute folder, `s3://bucket/prefix` or `s3-bucket/<block>`
+    pages_url: str | None = None  # of a web server that shows <workspace>/runs
+    hourly_cost_usd: float | None = None  # price of the workers' machine
+    dispatch: tuple[str, ...] | None = None  # stages in runs of their own; None leaves it to prefect.yaml
+    cpu_slots: int = Field(2, ge=1)  # stages at once in pool `cpu`
+    gpu_slots: int = Field(1, ge=1)  # trainings at once
+    notify: str | None = None  # URL that hears of runs that are done or have failed
+
+    @property
+    def run_slots(self) -> int:
+        """Runs at once: enough that every slot for a stage can be busy, the others wait in the queue."""
+        return self.cpu_slots + self.gpu_slots

@@ -1,0 +1,100 @@
+"""Processes that outlive the command that starts them, each with a record and a log in one folder."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Detached(BaseModel):
+    """A process of ours. A pid alone says little: once the process has ended, another one may get its number."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    pid: int
+    created_at: float  # seconds since the epoch, as the kernel has it
+
+    def process(self) -> psutil.Process | None:
+        """The living process, or None when it has ended and whoever has its pid now is somebody else."""
+        try:
+            process = psutil.Process(self.pid)
+            ours = abs(process.create_time() - self.created_at) < 1.0  # the kernel counts in hundredths of a second
+            return process if ours and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return None
+
+
+def log_file(folder: Path, name: str) -> Path:
+    """Where a process of that name writes its output; the log of its former life lies beside it as `….log.1`."""
+    return folder / f"{name}.log"
+
+
+def start(name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Detached:
+    """Start a process in a session of its own, so that Ctrl-C in this terminal does not reach it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = log_file(folder, name)
+    if log.exists():
+        log.replace(log.with_suffix(".log.1"))
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env=dict(environment),
+            start_new_session=True,
+        )
+    detached = Detached(name=name, pid=child.pid, created_at=psutil.Process(child.pid).create_time())
+    _record(folder, name).write_text(detached.model_dump_json(), encoding="utf-8")
+    return detached
+
+
+def find(name: str, folder: Path) -> Detached | None:
+    """The living process of that name. A record of one that has ended is removed."""
+    record = _record(folder, name)
+    try:
+        detached = Detached.model_validate_json(record.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError:
+        detached = None  # cut short by a full disk or a lost machine
+    if detached is None or detached.process() is None:
+        record.unlink(missing_ok=True)
+        return None
+    return detached
+
+
+def stop(name: str, folder: Path, patience_seconds: float) -> bool:
+    """End a process and all that it started; says whether there was one.
+
+    Asked first (SIGTERM), killed when it is still there after `patience_seconds`.
+    """
+    detached = find(name, folder)
+    process = detached.process() if detached else None
+    if process is None:
+        return False
+    family = [process, *process.children(recursive=True)]
+    with suppress(psutil.NoSuchProcess):
+        process.terminate()
+    psutil.wait_procs([process], timeout=patience_seconds)
+    for member in family:
+        with suppress(psutil.NoSuchProcess):  # which psutil also says of a pid that is somebody else's now
+            member.kill()
+    psutil.wait_procs(family, timeout=5)
+    _record(folder, name).unlink(missing_ok=True)
+    return True
+
+
+def last_lines(folder: Path, name: str, count: int = 3) -> str:
+    """The end of a process's log, for a message."""
+    lines = log_file(folder, name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return " / ".join(line.strip() for line in lines[-count:])
+
+
+def _record(folder: Path, name: str) -> Path:
+    return folder / f"{name}.json"
