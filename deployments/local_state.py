@@ -112,6 +112,8 @@ def process_environment(server: LocalServer, home: Path, inherited: Mapping[str,
         "DO_NOT_TRACK": "1",
         # A run that somebody cancelled and that does not react is taken care of after this.
         "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "45",
+        # How soon the stages of a run that was cancelled before it could do so itself are cancelled.
+        "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "5",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
         "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "5",

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
+from prefect.utilities.processutils import command_to_string
 from pydantic import BaseModel, ConfigDict
 
 from deployments.plan import REPOSITORY, Plan
 
+# By default a worker starts one process to prepare a folder and a second one in it, each of which imports Prefect: 4 s of
+# two cores for every stage. The folder needs no preparation here.
+ENGINE = command_to_string([sys.executable, "-m", "prefect.engine"])
 FILE = Path(__file__).with_name("prefect.yaml")
 
 
@@ -62,7 +67,7 @@ def _specification(entry: dict[str, Any], plan: Plan) -> Specification:
         tags=entry["tags"],
         work_pool_name=pool["name"],
         work_queue_name=pool["work_queue_name"],
-        job_variables=variables,
+        job_variables={**variables, "command": ENGINE},
         parameter_openapi_schema=parameter_schema(flow).model_dump_for_openapi(),
         pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(REPOSITORY)}}],
     )
