@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict
 
 from deployments.plan import REPOSITORY, Plan
 
-# By default a worker starts one process to prepare a folder and a second one in it, each of which imports Prefect: 4 s of
-# two cores for every stage. The folder needs no preparation here.
+# By default a worker starts one process to prepare a folder and then a second one in it, each of which imports Prefect:
+# 4 s of two cores for every stage. The folder needs no preparation here.
 ENGINE = command_to_string([sys.executable, "-m", "prefect.engine"])
 FILE = Path(__file__).with_name("prefect.yaml")
 
