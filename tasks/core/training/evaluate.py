@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.core.gaussians import Gaussians
-from tasks.core.render.interface import Rasterizer
+from tasks.core.render.interface import Image, Rasterizer
 from tasks.core.render.metrics import SSIM_WINDOW, psnr, ssim
 from tasks.core.training.views import View
 
@@ -17,6 +17,7 @@ class Evaluation:
 
     psnr_db: tuple[float, ...]
     ssim: tuple[float, ...]
+    first_image: Image | None  # the render of the first view, for people to look at; None without views
 
     @property
     def mean_psnr_db(self) -> float:
@@ -29,10 +30,13 @@ def evaluate(
 ) -> Evaluation:
     """Render every view at full size on black and compare it with its photo."""
     psnrs, ssims = [], []
+    first_image = None
     for view in views:
         image = rasterizer.render(gaussians, view.cameras[0])
+        if first_image is None:
+            first_image = image
         photo = view.photos[0] / np.float32(255)
         psnrs.append(psnr(image, photo))
         if with_ssim and min(photo.shape[:2]) >= SSIM_WINDOW:
             ssims.append(ssim(image, photo))
-    return Evaluation(tuple(psnrs), tuple(ssims))
+    return Evaluation(tuple(psnrs), tuple(ssims), first_image)

@@ -12,17 +12,18 @@ from tasks.core.errors import InputError, TrainingDivergedError
 from tasks.core.measurements import CurvePoint, TrainSection
 from tasks.core.ply import write_ply
 from tasks.core.render.backends import rasterizer_for, resolve_backend
+from tasks.core.render.interface import Image
 from tasks.core.scene import Camera, Scene
 from tasks.core.training import schedule
 from tasks.core.training.engine import Engine
-from tasks.core.training.evaluate import evaluate
+from tasks.core.training.evaluate import Evaluation, evaluate
 from tasks.core.training.finish import finished_gaussians
 from tasks.core.training.initialise import initial_gaussians
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.population import Population
 from tasks.core.training.refine import refine
 from tasks.core.training.stopwatch import Stopwatch
-from tasks.core.training.views import endless_shuffle, evenly_chosen, load_view
+from tasks.core.training.views import Photo, View, endless_shuffle, evenly_chosen, load_view
 
 PLY_FILE = "scene.ply"
 MIN_CAMERAS = 3
@@ -43,7 +44,23 @@ class TrainingStats:
     eta_seconds: float  # until the last step, at the present pace
 
 
-def train(scene: Scene, out: Path, options: TrainOptions, on_step: Callable[[TrainingStats], None]) -> TrainSection:
+@dataclass(frozen=True)
+class EvaluatedView:
+    """What an evaluation looked like: the first held-out view, the same one at every evaluation."""
+
+    point: CurvePoint  # its PSNR is the mean over all views of this evaluation
+    name: str  # of the view's camera
+    photo: Photo  # [H, W, 3]
+    image: Image  # the render [H, W, 3], not clipped
+
+
+def train(
+    scene: Scene,
+    out: Path,
+    options: TrainOptions,
+    on_step: Callable[[TrainingStats], None],
+    on_evaluation: Callable[[EvaluatedView], None] | None = None,
+) -> TrainSection:
     """Train Gaussians on a scene's photos and write them to `out/scene.ply`.
 
     Args:
@@ -51,6 +68,7 @@ def train(scene: Scene, out: Path, options: TrainOptions, on_step: Callable[[Tra
         out: an existing folder.
         options: see TrainOptions.
         on_step: called after every step.
+        on_evaluation: called after every evaluation on held-out views; its time does not count as training.
 
     Returns:
         What was measured. Held-out numbers are None when no photo is held out.
@@ -94,7 +112,8 @@ def train(scene: Scene, out: Path, options: TrainOptions, on_step: Callable[[Tra
             evaluations = sum(progress >= share for share in EVALUATE_AT)
             with watch.paused():
                 measured = evaluate(population.snapshot(), curve_views, rasterizer)
-            curve.append(CurvePoint(step=step, seconds=watch.seconds(), psnr_db=measured.mean_psnr_db))
+                curve.append(CurvePoint(step=step, seconds=watch.seconds(), psnr_db=measured.mean_psnr_db))
+                _show(curve[-1], curve_views[0], measured, on_evaluation)
         on_step(
             TrainingStats(
                 step=step,
@@ -113,6 +132,7 @@ def train(scene: Scene, out: Path, options: TrainOptions, on_step: Callable[[Tra
     final = evaluate(gaussians, held_out, rasterizer, with_ssim=True)
     if held_out:
         curve.append(CurvePoint(step=step, seconds=seconds, psnr_db=final.mean_psnr_db))
+        _show(curve[-1], held_out[0], final, on_evaluation)
     first = (views + held_out)[0].cameras[0]
     return TrainSection(
         backend=engine.name,
@@ -127,6 +147,13 @@ def train(scene: Scene, out: Path, options: TrainOptions, on_step: Callable[[Tra
         stopped_by="schedule" if step >= options.steps else "time budget",
         curve=tuple(curve),
     )
+
+
+def _show(
+    point: CurvePoint, view: View, measured: Evaluation, on_evaluation: Callable[[EvaluatedView], None] | None
+) -> None:
+    if on_evaluation is not None and measured.first_image is not None:
+        on_evaluation(EvaluatedView(point, view.cameras[0].name, view.photos[0], measured.first_image))
 
 
 WAY_OUT = "the input may hold cameras or points that are far off. Try again with another train.random_seed."

@@ -14,7 +14,7 @@ from tasks.core.render.metrics import psnr
 from tasks.core.scene import Scene
 from tasks.core.training import schedule
 from tasks.core.training.options import TRAIN_PRESETS, TrainOptions
-from tasks.core.training.trainer import TrainingStats, train
+from tasks.core.training.trainer import EvaluatedView, TrainingStats, train
 
 SMALL = TrainOptions(max_image_size=96, steps=500, max_gaussians=900, sh_degree=1, backend="cpu")
 
@@ -53,6 +53,17 @@ def test_a_bad_start_becomes_a_good_picture(scene: Scene, tmp_path: Path) -> Non
     camera = next(camera for camera in scene.cameras if camera.name == "008.png")
     again = psnr(rasterizer_for("cpu").render(written, camera), scene.image(camera) / 255)
     assert again == pytest.approx(section.eval_psnr_db[1], abs=1e-6)
+
+
+def test_every_evaluation_shows_the_same_held_out_view(scene: Scene, tmp_path: Path) -> None:
+    seen: list[EvaluatedView] = []
+    section = train(scene, tmp_path, SMALL.model_copy(update={"steps": 60}), ignore, seen.append)
+    assert tuple(evaluated.point for evaluated in seen) == section.curve
+    assert {evaluated.name for evaluated in seen} == {section.eval_views[0]}
+    photo = scene.image(next(camera for camera in scene.cameras if camera.name == section.eval_views[0]))
+    np.testing.assert_array_equal(seen[0].photo, photo)
+    assert psnr(seen[-1].image, photo / 255) == pytest.approx(section.eval_psnr_db[0], abs=1e-6)
+    assert psnr(seen[-1].image, photo / 255) > psnr(seen[0].image, photo / 255)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(scene: Scene, tmp_path: Path) -> None:
