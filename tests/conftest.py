@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks.core.settings import Settings, configure_prefect
+from tests.s3_server import S3Server, s3_server
 
 # Before anything imports Prefect: what the command line does too.
 configure_prefect(Settings.from_environment())
@@ -51,6 +52,21 @@ def prefect_server() -> Iterator[None]:
     # The default of 30 s is too short for the database's first migration on two busy cores.
     with prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One S3 server for all tests that only need one to be there."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_environment(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The server, which boto3's default chain finds while the test runs."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3
 
 
 @pytest.fixture

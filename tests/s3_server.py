@@ -33,6 +33,7 @@ class S3Server:
         ports = _free_ports(2 * len(_PARTS))
         self._ports = dict(zip(_PARTS, zip(ports[::2], ports[1::2], strict=True), strict=True))
         self.endpoint = f"http://127.0.0.1:{self._ports['s3'][0]}"
+        self._client: Any = None
         self._process: subprocess.Popen[bytes] | None = None
         identity = {
             "name": "test",
@@ -59,14 +60,22 @@ class S3Server:
 
     def client(self) -> Any:
         """A boto3 client of this server, which does not retry for long."""
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
-            region_name=REGION,
-            config=Config(retries={"total_max_attempts": 2}, connect_timeout=5, read_timeout=20),
-        )
+        if self._client is None:  # to make one takes a third of a second
+            self._client = boto3.client(
+                "s3",
+                endpoint_url=self.endpoint,
+                aws_access_key_id=ACCESS_KEY,
+                aws_secret_access_key=SECRET_KEY,
+                region_name=REGION,
+                config=Config(
+                    signature_version="s3v4",
+                    retries={"total_max_attempts": 2},
+                    connect_timeout=5,
+                    read_timeout=20,
+                    max_pool_connections=64,
+                ),
+            )
+        return self._client
 
     def new_bucket(self) -> str:
         """The name of an empty bucket."""
@@ -78,19 +87,8 @@ class S3Server:
         """Start the server and wait until it answers."""
         assert self._process is None
         command = [str(_PROGRAM), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={self._folder / 'data'}"]
-        command += [
-            "-filer",
-            "-s3",
-            f"-s3.config={self._folder / 's3.json'}",
-            "-s3.port.iceberg=0",
-            "-s3.autoCreateBucket=false",
-        ]
-        command += [
-            "-master.volumeSizeLimitMB=64",
-            "-volume.max=0",
-            "-master.telemetry=false",
-            "-s3.autoCreateBucket=false",
-        ]
+        command += ["-filer", "-s3", f"-s3.config={self._folder / 's3.json'}", "-s3.autoCreateBucket=false"]
+        command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64", "-volume.max=0"]
         command += ["-master.electionTimeout=1s", "-volume.preStopSeconds=0"]  # restart 4 s instead of 20
         for part, (port, grpc_port) in self._ports.items():
             command += [f"-{part}.port={port}", f"-{part}.port.grpc={grpc_port}"]

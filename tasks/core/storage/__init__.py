@@ -11,17 +11,24 @@ from tasks.core.storage.manifest import (
     hash_tree,
     verify_output,
 )
+from tasks.core.storage.output_cache import OutputCache
+from tasks.core.storage.s3_folder import S3Folder, open_s3_folder
+from tasks.core.storage.s3_workspace import S3Workspace
 from tasks.core.storage.workspace import Workspace
 
 __all__ = [
     "MANIFEST_FILE",
     "LocalWorkspace",
     "Manifest",
+    "OutputCache",
+    "S3Folder",
+    "S3Workspace",
     "StoredFile",
     "Workspace",
     "cache_key",
     "describe_output",
     "hash_file",
     "hash_tree",
+    "open_s3_folder",
     "verify_output",
 ]

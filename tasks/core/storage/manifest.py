@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from tasks.core.errors import StorageError
 
@@ -21,6 +21,14 @@ class StoredFile(BaseModel):
     size: int
     sha256: str
 
+    @field_validator("path")
+    @classmethod
+    def _stays_inside(cls, path: str) -> str:
+        """A manifest is read from a place that others may write: its names must not lead out of a folder."""
+        if not path or path.startswith("/") or ".." in path.split("/"):
+            raise ValueError(f"{path!r} leads out of the output's folder")
+        return path
+
 
 class Manifest(BaseModel):
     """What an output consists of and how it came about."""
@@ -34,7 +42,9 @@ class Manifest(BaseModel):
     seconds: float  # wall time of the computation
     peak_memory_bytes: int | None = None  # of the computing process and its children
     cost_usd: float | None = None  # of the computing machine's time; null where no price is known
-    part: str = ""  # folder of the files beside the manifest; empty where they lie beside it themselves
+    part: str = Field(
+        default="", pattern=r"^[0-9a-f]*$"
+    )  # folder of the files beside the manifest; empty where they lie beside it themselves
 
     @property
     def digest(self) -> str:
@@ -109,8 +119,16 @@ def verify_output(folder: Path) -> Manifest:
         manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
     except (OSError, ValidationError) as error:
         raise StorageError(f"{folder} holds no complete stage output: {type(error).__name__}.") from error
+    altered = altered_file(folder, manifest)
+    if altered is not None:
+        raise StorageError(f"{altered} in {folder} is missing or altered; run again with --fresh.")
+    return manifest
+
+
+def altered_file(folder: Path, manifest: Manifest) -> str | None:
+    """The first file of a folder that is not what the manifest says; None when all are."""
     for stored in manifest.files:
         path = folder / stored.path
         if not path.is_file() or path.stat().st_size != stored.size or hash_file(path) != stored.sha256:
-            raise StorageError(f"{stored.path} in {folder} is missing or altered; run again with --fresh.")
-    return manifest
+            return stored.path
+    return None

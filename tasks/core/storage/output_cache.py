@@ -1,0 +1,142 @@
+"""Local copies of stored outputs, for workspaces that lie elsewhere.
+
+A copy is a folder named by the digest of its files, which appears in one rename. Whoever uses a copy holds a shared
+lock on its folder until the process ends, so that another process that makes room does not take it away; the lock dies
+with the process, however that ends.
+"""
+
+import fcntl
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tasks.core.errors import DestinationError, StorageError
+from tasks.core.storage.disk import disk_full, free_bytes, is_disk_full, watching_disk
+from tasks.core.storage.manifest import Manifest, verify_output, write_manifest
+
+_ADOPT_ATTEMPTS = 5  # each lost to another process that moved at the same moment
+_ABANDONED_SECONDS = 3600.0  # after which an unlocked scratch folder is what a killed process left
+
+
+class OutputCache:
+    """Copies below one folder, at most `limit_bytes` of them beside those in use; the least recently used go first."""
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        self._folder = folder.expanduser().resolve()
+        self._limit_bytes = limit_bytes
+        self._held: dict[str, int] = {}  # name of a copy: descriptor that holds its lock
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A fresh folder to fill; it is gone when the block ends, unless `adopt` has made it a copy.
+
+        Raises DestinationError when the cache cannot be written, DiskFullError when the block fills the disk.
+        """
+        folder = self._folder / f".{uuid.uuid4().hex}.partial"
+        with watching_disk(self._folder):
+            try:
+                folder.mkdir(parents=True)
+            except OSError as error:
+                if is_disk_full(error):
+                    raise
+                raise DestinationError(
+                    f"The folder for local copies {self._folder} cannot be written ({error.strerror}); name another "
+                    "place with SPACEPORT_HOME."
+                ) from error
+        lock = _lock(folder, fcntl.LOCK_SH)
+        try:
+            with watching_disk(folder):
+                yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            if lock is not None:
+                os.close(lock)
+
+    def adopt(self, filled: Path, manifest: Manifest) -> Path:
+        """Make a filled scratch folder the copy of an output, and give the copy's folder."""
+        write_manifest(filled, manifest)
+        place = self._folder / manifest.full_digest
+        for _ in range(_ADOPT_ATTEMPTS):
+            with suppress(OSError):  # a copy is there
+                filled.rename(place)
+            found = self.get(manifest)
+            if found is not None:
+                return found
+            _remove_unused(place)  # altered
+        raise StorageError(f"{place} is altered and in use by another process; end that one, or remove the folder.")
+
+    def get(self, manifest: Manifest) -> Path | None:
+        """The copy of an output, verified and kept until this process ends; None when there is none that is whole."""
+        name = manifest.full_digest
+        place = self._folder / name
+        if name not in self._held:
+            lock = _lock(place, fcntl.LOCK_SH)
+            if lock is None:
+                return None
+            self._held[name] = lock
+        try:
+            whole = verify_output(place).full_digest == name
+        except StorageError:
+            whole = False
+        if not whole:
+            lock = self._held.pop(name, None)
+            if lock is not None:
+                os.close(lock)
+            return None
+        os.utime(place)  # the order in which copies go
+        return place
+
+    def make_room(self, needed_bytes: int) -> None:
+        """Remove copies that nobody uses until so much more fits the limit. Raises DiskFullError."""
+        copies = []
+        for entry in self._folder.iterdir() if self._folder.is_dir() else ():
+            with suppress(FileNotFoundError):
+                used_at = entry.stat().st_mtime
+                if not entry.name.startswith("."):
+                    copies.append((used_at, entry, _bytes_below(entry)))
+                elif time.time() - used_at > _ABANDONED_SECONDS:
+                    _remove_unused(entry)
+        excess = sum(size for _, _, size in copies) + needed_bytes - self._limit_bytes
+        for _, entry, size in sorted(copies):
+            if excess <= 0 and free_bytes(self._folder) >= needed_bytes:
+                break
+            if _remove_unused(entry):
+                excess -= size
+        if free_bytes(self._folder) < needed_bytes:
+            raise disk_full(self._folder, needed_bytes)
+
+
+def _lock(folder: Path, kind: int) -> int | None:
+    """A descriptor that holds a lock on a folder; None when it is not there (any more) or locked by others."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        if folder.stat().st_ino == os.fstat(descriptor).st_ino:  # else it was moved away while we opened it
+            return descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _remove_unused(folder: Path) -> bool:
+    """Remove a folder that nobody holds."""
+    lock = _lock(folder, fcntl.LOCK_EX)
+    if lock is None:
+        return False
+    aside = folder.with_name(f".{uuid.uuid4().hex}.old")  # nobody sees it half gone
+    folder.rename(aside)
+    os.close(lock)
+    shutil.rmtree(aside, ignore_errors=True)
+    return True
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
