@@ -1,8 +1,93 @@
 """How this machine's server and its companions are."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 
-from prefect.client.orchestration import get_client
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+
+from deployments.local_state import PAGES, SERVER, WORKERS, LocalServer, folder_of
+from deployments.pools import POOLS
+from deployments.processes import find, log_file
+
+SILENT_SECONDS = 60.0  # a worker says that it lives every ten
+
+
+@dataclass(frozen=True)
+class Part:
+    """One line of `spaceport status`."""
+
+    name: str
+    ok: bool
+    says: str
+
+
+def examine(server: LocalServer, home: Path) -> list[Part]:
+    """Look at every process, at the pools and at the runs; to be called with PREFECT_API_URL at this server."""
+    folder = folder_of(home)
+    parts = []
+    healthy = _answers(f"{server.api_url}/health")
+    running = find(SERVER, folder)
+    if running is None:
+        parts.append(Part(SERVER, False, f"does not run; its log: {log_file(folder, SERVER)}"))
+    else:
+        says = server.ui_url if healthy else f"does not answer; its log: {log_file(folder, SERVER)}"
+        parts.append(Part(SERVER, healthy, f"{says}  pid {running.pid}"))
+    if server.pages_port is not None:
+        parts.append(_pages(server, folder))
+    if not healthy:
+        parts += [_process(name, folder) for name in WORKERS]
+        return parts
+    with get_client(sync_client=True) as client:
+        parts += [_worker(client, name, folder) for name in WORKERS]
+        return parts + list(_pools(client))
+
+
+def _process(name: str, folder: Path) -> Part:
+    found = find(name, folder)
+    if found is None:
+        return Part(name, False, f"does not run; its log: {log_file(folder, name)}")
+    return Part(name, True, f"pid {found.pid}")
+
+
+def _worker(client: SyncPrefectClient, name: str, folder: Path) -> Part:
+    part = _process(name, folder)
+    if not part.ok:
+        return part
+    heard = [
+        worker.last_heartbeat_time
+        for worker in client.read_workers_for_work_pool(WORKERS[name])
+        if worker.name == f"local-{WORKERS[name]}" and worker.last_heartbeat_time is not None
+    ]
+    silence = (datetime.now(UTC) - max(heard)).total_seconds() if heard else None
+    ok = silence is not None and silence < SILENT_SECONDS
+    return Part(name, ok, f"{part.says}, heard of {'never' if silence is None else f'{silence:.0f} s ago'}")
+
+
+def _pages(server: LocalServer, folder: Path) -> Part:
+    part = _process(PAGES, folder)
+    url = str(server.plan.pages_url)
+    if part.ok and not _answers(f"{url}/"):
+        return Part(PAGES, False, f"does not answer at {url}; its log: {log_file(folder, PAGES)}")
+    return Part(PAGES, part.ok, f"{url}  {part.says}" if part.ok else part.says)
+
+
+def _pools(client: SyncPrefectClient) -> Iterator[Part]:
+    for name in POOLS:
+        pool = client.read_work_pool(name)
+        state = pool.status.value.lower().replace("_", " ") if pool.status else "unknown"
+        yield Part(
+            f"pool {name}", not pool.is_paused, f"{state}, at once: {pool.concurrency_limit or 'as its queues say'}"
+        )
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=10, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def workers_heard_of(since: Mapping[str, float]) -> set[str]:

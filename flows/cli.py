@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.padding import Padding
 
-from flows import cli_server
+from flows import cli_runs, cli_server
 from tasks.core.errors import SpaceportError
 
 app = typer.Typer(
@@ -47,7 +47,8 @@ WorkspaceOption = Annotated[
         "-w",
         metavar="DIR",
         envvar="SPACEPORT_WORKSPACE",
-        help="Where stage outputs are kept, so that nothing is computed twice (default: ./spaceport-data).",
+        help="Where stage outputs are kept, so that nothing is computed twice: a folder, s3://bucket/folder or "
+        "s3-bucket/<block> (default: ./spaceport-data).",
         show_default=False,
     ),
 ]
@@ -61,11 +62,15 @@ FreshOption = Annotated[bool, typer.Option("--fresh", help="Compute every stage 
 def run(
     photos: Annotated[
         str,
-        typer.Argument(metavar="PHOTOS", help="A folder or .zip of photos, or a COLMAP folder (sparse/0 + images)."),
+        typer.Argument(
+            metavar="PHOTOS", help="A folder or .zip of photos, also as s3://…, or a COLMAP folder (sparse/0 + images)."
+        ),
     ],
     out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="Where the result goes (default: spaceport-out/<capture>)."),
+        str | None,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Where the result goes, or s3://… (default: spaceport-out/<capture>)."
+        ),
     ] = None,
     preset: PresetOption = None,
     set_: SetOption = None,
@@ -148,6 +153,7 @@ def convert(
 
 
 cli_server.register(app, console)
+cli_runs.register(app, console)
 
 
 def main() -> None:

@@ -1,16 +1,17 @@
 """`spaceport up | down | status`: the Prefect server of this machine."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from deployments.local_state import running_server
+from deployments.local_state import read_state, running_server
 from deployments.plan import STAGES
-from tasks.core.errors import OptionsError
+from flows.connection import answers
+from tasks.core.errors import OptionsError, ServerError
 from tasks.core.settings import Settings, configure_prefect
 
 
@@ -81,13 +82,41 @@ def register(app: typer.Typer, console: Console) -> None:
             console.print(f"[bold]{name:12}[/] {value}", highlight=False, soft_wrap=True)
 
     @app.command()
-    def down() -> None:
-        """Stop the Prefect server of this machine, its workers and the pages."""
+    def down(
+        now: Annotated[
+            bool, typer.Option("--now", help="Cancel the runs in progress first, instead of refusing.")
+        ] = False,
+    ) -> None:
+        """Stop this machine's Prefect server, its workers and the pages; runs that wait go on after the next `up`."""
         from deployments.local_server import take_down
 
+        settings = Settings.from_environment()
         with saying(console) as say:
-            stopped = take_down(Settings.from_environment().home, say)
+            _end_runs(settings, now, say)
+            stopped = take_down(settings.home, say)
         console.print(f"stopped {', '.join(stopped)}" if stopped else "nothing was up", highlight=False)
+
+    @app.command()
+    def status() -> None:
+        """Say how the Prefect server of this machine is; exit status 1 when something does not run."""
+        settings = Settings.from_environment()
+        server = read_state(settings.home)
+        if server is None:
+            console.print("nothing is up; `spaceport up` starts it")
+            raise typer.Exit(1)
+        os.environ["PREFECT_API_URL"] = server.api_url
+        configure_prefect(settings)
+        from deployments.status import examine
+
+        parts = examine(server, settings.home)
+        for part in parts:
+            mark = "[green]ok  [/]" if part.ok else "[red]down[/]"
+            console.print(f"{mark} {part.name:11} {part.says}", highlight=False, soft_wrap=True)
+        if parts[0].ok:
+            _print_runs_at_work(console)
+        if not all(part.ok for part in parts):
+            console.print("`spaceport up` starts what does not run", highlight=False)
+            raise typer.Exit(1)
 
 
 @contextmanager
@@ -100,12 +129,50 @@ def saying(console: Console) -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(f"{text} …")
 
 
+def _end_runs(settings: Settings, now: bool, say: Callable[[str], None]) -> None:
+    """Cancel what a worker works on when `now` says so. Raises ServerError when there is something and it does not."""
+    server = running_server(settings.home)
+    if server is None or not answers(server.api_url):
+        return
+    os.environ["PREFECT_API_URL"] = server.api_url
+    configure_prefect(settings)
+    from prefect.client.orchestration import get_client
+
+    from flows.runs import cancel, runs_at_work
+
+    with get_client(sync_client=True) as client:
+        at_work = runs_at_work(client)
+        if at_work and not now:
+            names = ", ".join(f"{run.name} ({str(run.id)[:8]})" for run in at_work)
+            raise ServerError(
+                f"{len(at_work)} in progress: {names}. Wait for the end, or cancel with `spaceport down --now`."
+            )
+        for run in at_work:
+            if run.deployment_id is not None:  # a run in somebody's terminal has to end there
+                say(f"cancelling {run.name}")
+                cancel(client, run, wait=True)
+
+
+def _print_runs_at_work(console: Console) -> None:
+    from prefect.client.orchestration import get_client
+
+    from flows.run_table import stage_in_progress
+    from flows.runs import runs_at_work
+
+    with get_client(sync_client=True) as client:
+        at_work = runs_at_work(client)
+        for run in at_work:
+            stage = stage_in_progress(client, run) or run.state_name
+            console.print(f"run  {str(run.id)[:8]:11} {run.name}: {stage}", highlight=False, soft_wrap=True)
+    if not at_work:
+        console.print("     no run in progress", highlight=False)
+
+
 def _workspace(named: str | None, settings: Settings) -> str | None:
     """An absolute one, since workers have other working directories; None leaves a running server's as it is."""
     if named is None and running_server(settings.home) is not None:
         return None
-    name = settings.workspace if named is None else named
-    return name if "://" in name or name.startswith("s3-bucket/") else str(Path(name).expanduser().resolve())
+    return (settings if named is None else settings.model_copy(update={"workspace": named})).absolute_workspace
 
 
 def _stages(text: str | None) -> tuple[str, ...] | None:

@@ -9,16 +9,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from flows.connection import use_prefect
 from tasks.core.errors import DestinationError
 from tasks.core.options import ReconstructOptions, parse_options
-from tasks.core.settings import Settings, configure_prefect
+from tasks.core.settings import Settings
 
 DEMO_PHOTOS = "demo"
 
 
 def run_locally(
     photos: str,
-    out: Path | None,
+    out: str | None,
     preset: str | None,
     assignments: list[str],
     workspace: str | None,
@@ -27,14 +28,14 @@ def run_locally(
 ) -> None:
     """Check what can be checked at once, then run the flow. Raises SpaceportError."""
     options = parse_options(preset, assignments)
-    _use_workspace(workspace)
+    settings = _use_workspace(workspace)
 
-    from tasks.photos import capture_name, local_source
+    from tasks.photos import capture_name, is_remote_source, local_source
 
-    source = local_source(photos)
-    target = out if out is not None else Path("spaceport-out") / capture_name(source)
+    source = photos if is_remote_source(photos) else str(local_source(photos))
+    target = out if out is not None else str(Path("spaceport-out") / capture_name(source))
     _check_apart(source, target)
-    _reconstruct(source, target, options, fresh, console)
+    _reconstruct(source, target, options, fresh, settings, console)
 
 
 def run_demo(
@@ -43,10 +44,15 @@ def run_demo(
     """Photograph the generated place, unless that was done before, and reconstruct it. Raises SpaceportError."""
     options = parse_options(preset, assignments)
     settings = _use_workspace(workspace)
-    photos = Path(settings.workspace).expanduser().resolve() / DEMO_PHOTOS / "drone-demo"
+
+    from tasks.workspace import is_remote
+
+    # Photos are made on this machine, wherever stage outputs go.
+    root = settings.home if is_remote(settings.workspace) else Path(settings.workspace).expanduser().resolve()
+    photos = root / DEMO_PHOTOS / "drone-demo"
     if fresh or not photos.is_dir():
         _photograph_demo(photos, console)
-    _reconstruct(photos, out, options, fresh, console)
+    _reconstruct(str(photos), str(out), options, fresh, settings, console)
 
 
 def _use_workspace(workspace: str | None) -> Settings:
@@ -54,7 +60,7 @@ def _use_workspace(workspace: str | None) -> Settings:
     if workspace is not None:
         os.environ["SPACEPORT_WORKSPACE"] = workspace
     settings = Settings.from_environment()
-    configure_prefect(settings)
+    use_prefect(settings)
     return settings
 
 
@@ -75,29 +81,38 @@ def _photograph_demo(photos: Path, console: Console) -> None:
             entry.replace(place)
 
 
-def _check_apart(source: Path, target: Path) -> None:
+def _check_apart(source: str, target: str) -> None:
     """A result inside the photo folder would be taken for photos by the next run. Raises DestinationError."""
-    if source.is_dir() and target.expanduser().resolve().is_relative_to(source):
+    if "://" in source or "://" in target:
+        inside = f"{target}/".startswith(f"{source.rstrip('/')}/")
+    else:
+        inside = Path(source).is_dir() and Path(target).expanduser().resolve().is_relative_to(source)
+    if inside:
         raise DestinationError(
             f"The output folder {target} lies inside the photo folder {source}; name one outside of it with --out."
         )
 
 
-def _reconstruct(source: Path, target: Path, options: ReconstructOptions, fresh: bool, console: Console) -> None:
+def _reconstruct(
+    source: str, target: str, options: ReconstructOptions, fresh: bool, settings: Settings, console: Console
+) -> None:
     from flows.terminal import showing_progress
-    from tasks.core.sfm.import_model import is_colmap_model
-    from tasks.photos import check_source
-    from tasks.publish import check_destination
+    from tasks.destination import open_destination
+    from tasks.photos import open_source
+    from tasks.sfm import is_given_model
+    from tasks.workspace import open_workspace
 
-    if not is_colmap_model(source):
-        check_source(source)
-    check_destination(str(target), keep=False)
-    console.print("starting Prefect in this process …", style="dim")
+    if not is_given_model(source):
+        open_source(source, settings.workspace)
+    destination = open_destination(target, open_workspace(settings.workspace))
+    destination.check()
+    server = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
+    console.print(f"shown at {server}" if server else "starting Prefect in this process …", style="dim")
     from flows.reconstruct import reconstruct
 
     with showing_progress(console):
-        publication = reconstruct(str(source), str(target), options, fresh)
-    report = json.loads((Path(publication.uri) / "report.json").read_text(encoding="utf-8"))
+        publication = reconstruct(source, target, options, fresh)
+    report = json.loads(destination.read("report.json"))
     quality = "not measured" if publication.psnr_db is None else f"{publication.psnr_db:.2f} dB"
     console.print(
         f"[bold green]done[/] in {report['seconds']['total']:.0f} s: {report['sfm']['registered']} photos registered, "

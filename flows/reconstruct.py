@@ -1,7 +1,6 @@
 """The product: photos in, a splat that opens in any browser out. One line per stage."""
 
 import time
-from pathlib import Path
 
 from prefect import flow
 from prefect.runtime import flow_run
@@ -9,16 +8,16 @@ from prefect.runtime import flow_run
 from tasks.compress import compress_gaussians
 from tasks.core.options import ReconstructOptions
 from tasks.core.refs import Publication
-from tasks.core.sfm.import_model import is_colmap_model
 from tasks.photos import capture_name, ingest_photos
 from tasks.publish import publish_splat
 from tasks.run_folder import context_of_run, default_destination
-from tasks.sfm import find_cameras, import_cameras
+from tasks.run_page import run_page
+from tasks.sfm import find_cameras, import_cameras, is_given_model
 from tasks.train import train_gaussians
 
 
 def _run_name() -> str:
-    return capture_name(Path(flow_run.parameters["photos"]))
+    return capture_name(flow_run.parameters["photos"])
 
 
 @flow(name="reconstruct", flow_run_name=_run_name)
@@ -31,23 +30,28 @@ def reconstruct(
     """Turn photos into a 3D Gaussian splat with a viewer page and a report.
 
     Args:
-        photos: A folder or .zip of photos, or a folder with a COLMAP model (sparse/0 and images).
-        destination: The folder that receives scene.sog, scene.ply, index.html, report.html, report.json and colmap/.
-            Left empty, it is the run's own folder in the workspace.
+        photos: A folder or .zip of photos, local or on S3 (s3://bucket/folder), or a local folder with a COLMAP model
+            (sparse/0 and images).
+        destination: The folder, local or s3://bucket/folder, that receives scene.sog, scene.ply, index.html,
+            report.html, report.json and colmap/. Left empty, it is the run's own folder in the workspace.
         options: Preset and the options of every stage.
         fresh: Compute every stage anew, even when its output is in the workspace.
     """
     started_at = time.time()
-    context = context_of_run(capture_name(Path(photos)), fresh)
+    capture = capture_name(photos)
+    context = context_of_run(capture, fresh)
     target = destination or default_destination(context)
     image_size = options.train.max_image_size
 
-    if is_colmap_model(Path(photos)):
-        photo_set = None
-        scene = import_cameras(photos, image_size, context)
-    else:
-        photo_set = ingest_photos(photos, options.photos, context)
-        scene = find_cameras(photo_set, options.sfm, image_size, context)
-    gaussians = train_gaussians(scene, options.train, context)
-    sog = compress_gaussians(gaussians, scene, options.compress, context)
-    return publish_splat(photo_set, scene, gaussians, sog, options, target, started_at, context)
+    with run_page(capture, options, context) as page:
+        if is_given_model(photos):
+            photo_set = None
+            scene = import_cameras(photos, image_size, context)
+        else:
+            photo_set = ingest_photos(photos, options.photos, context)
+            scene = find_cameras(photo_set, options.sfm, image_size, context)
+        gaussians = train_gaussians(scene, options.train, context)
+        sog = compress_gaussians(gaussians, scene, options.compress, context)
+        publication = publish_splat(photo_set, scene, gaussians, sog, options, target, started_at, context)
+        page.show_result(photo_set, scene, gaussians, sog, publication)
+    return publication

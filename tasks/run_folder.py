@@ -2,7 +2,6 @@
 
 import re
 import uuid
-from pathlib import Path
 
 from prefect.runtime import flow_run
 
@@ -15,12 +14,15 @@ SPLAT_FOLDER = "splat"  # the published result, where no other destination is na
 
 def context_of_run(capture: str, fresh: bool) -> RunContext:
     """The context of the current flow run. Its folder has the capture's name and the start of the run's id."""
-    workspace = Settings.from_environment().workspace
-    if "://" not in workspace and not workspace.startswith("s3-bucket/"):
-        workspace = str(Path(workspace).expanduser().resolve())  # a stage's worker has another working directory
+    workspace = Settings.from_environment().absolute_workspace  # a stage's worker has another working directory
     run_id = str(flow_run.id or uuid.uuid4())
+    return RunContext(workspace=workspace, run=folder_of_run(capture, run_id), fresh=fresh)
+
+
+def folder_of_run(capture: str, run_id: str) -> str:
+    """The name of a run's own folder."""
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", capture).strip("-.") or "run"
-    return RunContext(workspace=workspace, run=f"{slug}-{run_id[:8]}", fresh=fresh)
+    return f"{slug}-{run_id[:8]}"
 
 
 def default_destination(context: RunContext) -> str:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.core.errors import DestinationError
+from tasks.core.errors import DestinationError, OptionsError
 
 DEFAULT_WORKSPACE = "spaceport-data"
+DEFAULT_CACHE_GB = 20
 HEARTBEAT_SECONDS = 30  # how often a run says that it lives; the shortest that Prefect admits
 
 
@@ -21,7 +22,15 @@ class Settings(BaseModel):
     home: Path  # this user's state on this machine: Prefect's database, local copies of remote outputs
     dispatch: frozenset[str] = frozenset()  # stages that run as a deployment of their own, in that one's work pool
     pages_url: str | None = None  # where a web server shows <workspace>/runs, for links from Prefect's UI
+    cache_bytes: int = DEFAULT_CACHE_GB * 10**9  # bound of the local copies of remote outputs
     hourly_cost_usd: float | None = None  # price of this machine; null where nobody said
+
+    @property
+    def absolute_workspace(self) -> str:
+        """The workspace's name for processes with another working directory."""
+        if "://" in self.workspace or self.workspace.startswith("s3-bucket/"):
+            return self.workspace
+        return str(Path(self.workspace).expanduser().resolve())
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> "Settings":
@@ -34,8 +43,20 @@ class Settings(BaseModel):
             home=Path(environment.get("SPACEPORT_HOME", state / "spaceport")),
             dispatch=frozenset(stage for stage in stages if stage),
             pages_url=environment.get("SPACEPORT_PAGES_URL") or None,
+            cache_bytes=_cache_bytes(environment.get("SPACEPORT_CACHE_GB") or str(DEFAULT_CACHE_GB)),
             hourly_cost_usd=float(cost) if cost else None,
         )
+
+
+def _cache_bytes(text: str) -> int:
+    """Gigabytes, written by a person, in bytes. Raises OptionsError."""
+    try:
+        size = float(text)
+    except ValueError:
+        size = -1.0
+    if not 0 <= size < 1e9:
+        raise OptionsError(f"SPACEPORT_CACHE_GB is {text!r}; give a number of gigabytes, such as {DEFAULT_CACHE_GB}.")
+    return int(size * 1e9)
 
 
 def configure_prefect(settings: Settings, environment: MutableMapping[str, str] = os.environ) -> None:

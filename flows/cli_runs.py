@@ -1,0 +1,118 @@
+"""`spaceport runs | cancel | logs`: what Prefect's UI shows, in the terminal."""
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tasks.core.settings import Settings
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="Its id, the start of its id, or its name; `spaceport runs` lists them.")
+]
+STATE_STYLES = {"Completed": "green", "Running": "blue", "Failed": "red", "Crashed": "red", "Cancelled": "yellow"}
+
+
+def register(app: typer.Typer, console: Console) -> None:
+    """Add the commands to the command line."""
+
+    @app.command(epilog="Examples:  spaceport runs  ·  spaceport runs --state Running --state Failed --limit 50")
+    def runs(
+        limit: Annotated[int, typer.Option("--limit", "-n", help="How many, the newest first.", min=1, max=200)] = 10,
+        state: Annotated[
+            list[str] | None,
+            typer.Option(metavar="STATE", help="Only these: Scheduled, Late, Pending, Running, Completed, Failed, …"),
+        ] = None,
+    ) -> None:
+        """List the runs on the Prefect server: state, stage in progress, duration, quality and page."""
+        from flows.run_table import rows
+        from flows.runs import recent_runs
+
+        settings = _connect()
+        with _client() as client:
+            found = rows(client, recent_runs(client, limit, [name.capitalize() for name in state or []]), settings)
+        if not found:
+            console.print("no runs yet; start one in the UI or with `spaceport run PHOTOS`", highlight=False)
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("id", "capture", "state", "stage", "started", "took", "PSNR"):
+            table.add_column(column, no_wrap=True)
+        table.add_column("page", overflow="fold")
+        for row in found:
+            table.add_row(
+                row.id,
+                escape(row.capture),
+                f"[{STATE_STYLES.get(row.state, 'default')}]{row.state}[/]",
+                row.stage,
+                _moment(row.started),
+                _duration(row.took),
+                "" if row.psnr_db is None else f"{row.psnr_db:.2f} dB",
+                escape(row.page or ""),
+            )
+        console.print(table)
+
+    @app.command()
+    def cancel(
+        run: RunArgument,
+        wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until its processes have ended.")] = True,
+    ) -> None:
+        """Cancel a run and the runs of its stages; what was finished stays in the workspace."""
+        from flows.cli_server import saying
+        from flows.runs import cancel as cancel_run
+        from flows.runs import find_run
+
+        _connect()
+        with _client() as client, saying(console) as say:
+            found = find_run(client, run)
+            say(f"cancelling {found.name}")
+            found = cancel_run(client, found, wait=wait)
+        console.print(f"{found.name} ({str(found.id)[:8]}): {found.state_name}", highlight=False)
+
+    @app.command()
+    def logs(
+        run: RunArgument,
+        follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    ) -> None:
+        """Show the log of a run and of its stages, by time."""
+        from flows.runs import find_run, log_lines
+
+        _connect()
+        with _client() as client:
+            for line, origin in log_lines(client, find_run(client, run), follow=follow):
+                level = "" if line.level < 30 else "[yellow]warning[/] " if line.level < 40 else "[red]error[/] "
+                moment = line.timestamp.astimezone().strftime("%H:%M:%S")
+                console.print(
+                    f"[dim]{moment} {origin:9}[/]{level}{escape(line.message)}", highlight=False, soft_wrap=True
+                )
+
+
+def _connect() -> Settings:
+    from flows.connection import use_server
+
+    settings = Settings.from_environment()
+    use_server(settings)
+    return Settings.from_environment()
+
+
+def _client() -> "SyncPrefectClient":
+    from prefect.client.orchestration import get_client
+
+    return get_client(sync_client=True)
+
+
+def _moment(moment: datetime | None) -> str:
+    return "" if moment is None else moment.astimezone().strftime("%d %b %H:%M")
+
+
+def _duration(duration: timedelta | None) -> str:
+    if duration is None:
+        return ""
+    minutes, seconds = divmod(round(duration.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

@@ -1,0 +1,136 @@
+"""Runs on a Prefect server, for the terminal. A run is one of `reconstruct`; its stages may have runs of their own."""
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateName,
+    FlowRunFilterStateType,
+    LogFilter,
+    LogFilterFlowRunId,
+    LogFilterTimestamp,
+)
+from prefect.client.schemas.objects import FlowRun, Log, StateType
+from prefect.client.schemas.sorting import FlowRunSort, LogSort
+from prefect.states import Cancelling
+
+from deployments.plan import STAGES
+from tasks.core.errors import InputError, ServerError
+
+FLOW = FlowFilter(name=FlowFilterName(any_=["reconstruct"]))
+ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
+AT_WORK = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+LOOK_BACK = 200  # runs among which a short id or a name is looked for; also the most that the server gives at once
+CANCEL_SECONDS = 120.0
+POLL_SECONDS = 1.0
+LATE_LOGS = timedelta(seconds=15)  # lines of another machine or process come late
+
+
+def recent_runs(client: SyncPrefectClient, limit: int, states: Sequence[str] = ()) -> list[FlowRun]:
+    """The newest runs first. Raises InputError for a state that Prefect does not know."""
+    wanted = FlowRunFilter(state=FlowRunFilterState(name=FlowRunFilterStateName(any_=list(states)))) if states else None
+    return client.read_flow_runs(
+        flow_filter=FLOW, flow_run_filter=wanted, limit=limit, sort=FlowRunSort.EXPECTED_START_TIME_DESC
+    )
+
+
+def runs_at_work(client: SyncPrefectClient) -> list[FlowRun]:
+    """Every run that a process works on or is about to, of whatever flow, the runs of stages left out."""
+    at_work = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(AT_WORK))))
+    found = client.read_flow_runs(flow_run_filter=at_work, limit=LOOK_BACK)
+    return [run for run in found if run.parent_task_run_id is None]
+
+
+def find_run(client: SyncPrefectClient, text: str) -> FlowRun:
+    """The run with that id, start of an id, or name. Raises InputError when it is none or several.
+
+    Of several runs with the same name, the one that has not ended is meant.
+    """
+    recent = recent_runs(client, LOOK_BACK)
+    found = [run for run in recent if str(run.id).startswith(text.lower()) or run.name == text]
+    living = [run for run in found if run.state_type not in ENDED]
+    if len(found) > 1 and len(living) == 1:
+        return living[0]
+    if len(found) > 1:
+        ids = ", ".join(str(run.id)[:8] for run in found[:5])
+        raise InputError(f"{len(found)} runs are called {text!r}; name one by its id: {ids}.")
+    if not found:
+        raise InputError(f"There is no run {text!r} among the last {LOOK_BACK}; `spaceport runs` lists them.")
+    return found[0]
+
+
+def stage_runs(client: SyncPrefectClient, run: FlowRun) -> list[FlowRun]:
+    """The runs that the run has made for its stages, oldest first."""
+    children = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
+    return client.read_flow_runs(flow_run_filter=children, limit=LOOK_BACK, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+
+
+def cancel(client: SyncPrefectClient, run: FlowRun, *, wait: bool) -> FlowRun:
+    """Cancel a run and the runs of its stages, and give the run as it is then.
+
+    Raises InputError when it has ended already or belongs to a terminal, ServerError when it does not end in time.
+    """
+    if run.state_type in ENDED:
+        raise InputError(f"{run.name} has ended already: {run.state_name}.")
+    if run.deployment_id is None:
+        raise InputError(f"{run.name} runs in somebody's terminal: press Ctrl-C there.")
+    client.set_flow_run_state(run.id, Cancelling(message="Cancelled from the terminal."))
+    for child in stage_runs(client, run):
+        if child.state_type not in ENDED:
+            client.set_flow_run_state(child.id, Cancelling(message="The run that asked for this was cancelled."))
+    return _await_end(client, run) if wait else client.read_flow_run(run.id)
+
+
+def _await_end(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
+    """Of the run and of all its stages: only then is the machine free again."""
+    deadline = time.monotonic() + CANCEL_SECONDS
+    while True:
+        family = [client.read_flow_run(run.id), *stage_runs(client, run)]
+        if all(member.state_type in ENDED for member in family):
+            return family[0]
+        if time.monotonic() > deadline:
+            waiting = ", ".join(member.name for member in family if member.state_type not in ENDED)
+            raise ServerError(
+                f"{waiting} did not end within {CANCEL_SECONDS:.0f} s: `spaceport status` shows whether its worker "
+                "lives; without one, the server ends it some minutes from now."
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def log_lines(client: SyncPrefectClient, run: FlowRun, *, follow: bool) -> Iterator[tuple[Log, str]]:
+    """Lines of the run and of its stages' runs, each with where it is from; with `follow` until the run has ended."""
+    seen: set[UUID] = set()
+    since: datetime | None = None
+    while True:
+        ended = client.read_flow_run(run.id).state_type in ENDED
+        names = {run.id: "run"} | {child.id: _stage(child) for child in stage_runs(client, run)}
+        for line in _logs(client, list(names), since):
+            if line.id not in seen:
+                seen.add(line.id)
+                since = line.timestamp - LATE_LOGS
+                yield line, names[line.flow_run_id] if line.flow_run_id else "run"
+        if ended or not follow:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _logs(client: SyncPrefectClient, ids: list[UUID], since: datetime | None) -> Iterator[Log]:
+    wanted = LogFilter(
+        flow_run_id=LogFilterFlowRunId(any_=ids), timestamp=LogFilterTimestamp(after_=since) if since else None
+    )
+    offset = 0
+    while page := client.read_logs(wanted, limit=LOOK_BACK, offset=offset, sort=LogSort.TIMESTAMP_ASC):
+        yield from page
+        offset += len(page)
+
+
+def _stage(run: FlowRun) -> str:
+    return next((stage for stage in STAGES if stage in run.tags), run.name)

@@ -1,0 +1,131 @@
+"""A Prefect server of the tests' own, brought up by `spaceport up` as a person would, with its workers.
+
+`local_server` is one for the whole session: its stages run in the pools `cpu` (2 at once) and `gpu` (1 at once). A test
+that kills something or needs other options brings its own up:
+
+    with serving(tmp_path / "home", tmp_path / "workspace", dispatch="train", gpu_slots=2) as server:
+        run = server.start({"photos": …})
+        server.wait(run.id, "Completed")
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
+
+from deployments.local_state import folder_of, read_state
+from deployments.processes import find, log_file
+
+PATIENCE_SECONDS = 180.0  # for anything, on two busy cores
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that is up."""
+
+    home: Path  # SPACEPORT_HOME
+    workspace: Path
+
+    @property
+    def api_url(self) -> str:
+        return self._state.api_url
+
+    @property
+    def ui_url(self) -> str:
+        return self._state.ui_url
+
+    @property
+    def pages_url(self) -> str:
+        url = self._state.plan.pages_url
+        assert url is not None
+        return url
+
+    @property
+    def _state(self) -> Any:
+        state = read_state(self.home)
+        assert state is not None, f"nothing is up in {self.home}"
+        return state
+
+    def pid(self, name: str) -> int:
+        """Of the living process `server`, `worker-cpu`, `worker-gpu` or `pages`."""
+        found = find(name, folder_of(self.home))
+        assert found is not None, f"{name} does not run: {self.log(name)[-2000:]}"
+        return found.pid
+
+    def log(self, name: str) -> str:
+        """What that process has written; the workers' logs hold their runs' output too."""
+        return log_file(folder_of(self.home), name).read_text(encoding="utf-8", errors="replace")
+
+    def spaceport(self, *arguments: str, timeout: float = PATIENCE_SECONDS) -> subprocess.CompletedProcess[str]:
+        """Run the command line with this home; the exit status is the caller's to check."""
+        return spaceport(self.home, *arguments, timeout=timeout)
+
+    def client(self) -> SyncPrefectClient:
+        """A context manager: `with server.client() as client`."""
+        return SyncPrefectClient(self.api_url)
+
+    def start(self, parameters: dict[str, Any], deployment: str = "reconstruct/reconstruct") -> FlowRun:
+        """Start a run as the *Run* button does."""
+        with self.client() as client:
+            found = client.read_deployment_by_name(deployment)
+            return client.create_flow_run_from_deployment(found.id, parameters=parameters)
+
+    def wait(self, run_id: UUID, *states: str, timeout: float = PATIENCE_SECONDS) -> FlowRun:
+        """Wait until the run's state has one of these names; fails when it ends in another one or takes too long."""
+        deadline = time.monotonic() + timeout
+        with self.client() as client:
+            while True:
+                run = client.read_flow_run(run_id)
+                assert run.state is not None
+                if run.state.name in states:
+                    return run
+                assert not run.state.is_final(), f"{run.name} is {run.state.name}: {run.state.message}"
+                assert time.monotonic() < deadline, f"{run.name} is {run.state.name} after {timeout:.0f} s"
+                time.sleep(POLL_SECONDS)
+
+
+def spaceport(home: Path, *arguments: str, timeout: float = PATIENCE_SECONDS) -> subprocess.CompletedProcess[str]:
+    """Run `spaceport …` with a home of its own and without a Prefect server that somebody set."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SPACEPORT_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        env={**kept, "SPACEPORT_HOME": str(home), "COLUMNS": "200"},
+        cwd=home.parent,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@contextmanager
+def serving(home: Path, workspace: Path, **options: object) -> Iterator[Served]:
+    """`spaceport up` with these options (`cpu_slots=1` is `--cpu-slots 1`), and `down` at the end."""
+    home.parent.mkdir(parents=True, exist_ok=True)
+    flags = [flag for name, value in options.items() for flag in (f"--{name.replace('_', '-')}", str(value))]
+    up = spaceport(home, "up", "--port", "0", "--workspace", str(workspace), *flags)
+    try:
+        assert up.returncode == 0, up.stdout + up.stderr
+        yield Served(home, workspace)
+    finally:
+        down = spaceport(home, "down", "--now")
+        assert down.returncode == 0, down.stdout + down.stderr
+
+
+@pytest.fixture(scope="session")
+def local_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One server for all tests that leave it as they found it."""
+    folder = tmp_path_factory.mktemp("local-server")
+    with serving(folder / "home", folder / "workspace") as server:
+        yield server
