@@ -1,0 +1,40 @@
+"""Cancel: the run and its stage end, their processes are gone, nothing half-written is left."""
+
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from prefect.states import Cancelling
+
+from tests.faults.harness import STAGES, Reconstruction, engines, eventually
+from tests.local_server import Served
+
+BOUND_SECONDS = 60.0  # the promise; 6 s is usual
+
+LONG = ("sfm", "train")  # with so few photos the others may end before the news reaches them
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_cancel_in(stage: str, server: Served, flight: Path) -> None:
+    # Another image size makes every stage but the first another one than in other tests.
+    run = Reconstruction.start(server, flight, max_image_size=220, steps=1000)
+    process = run.caught(stage)
+    started_by_it = process.children(recursive=True)
+    with server.client() as client:
+        client.set_flow_run_state(run.id, Cancelling())
+    start = time.monotonic()
+    run.wait("Cancelled", timeout=BOUND_SECONDS)
+    [child] = run.stage_runs(stage)
+    ends = ("Cancelled",) if stage in LONG else ("Cancelled", "Completed")
+    server.wait(child.id, *ends, timeout=BOUND_SECONDS - (time.monotonic() - start))
+    eventually(
+        lambda: (
+            not {str(run.id), str(child.id)} & set(engines())
+            and not [left for left in started_by_it if left.is_running() and left.status() != psutil.STATUS_ZOMBIE]
+        ),
+        "end of the processes",
+        timeout=BOUND_SECONDS - (time.monotonic() - start),
+    )
+    assert run.partial_folders(stage) == []
+    assert not [later for later in STAGES[STAGES.index(stage) + 1 :] if run.stage_runs(later)]
