@@ -4,12 +4,11 @@ import importlib.metadata
 import platform
 import shutil
 import time
-import uuid
 from datetime import UTC, datetime
-from pathlib import Path
 
-from tasks.core.errors import DestinationError, StorageError
+from tasks.core.errors import StorageError
 from tasks.core.measurements import (
+    CostSection,
     PhotosSection,
     Report,
     SecondsSection,
@@ -25,9 +24,12 @@ from tasks.core.render.backends import rasterizer_for
 from tasks.core.report.html import write_report
 from tasks.core.report.preview import write_preview
 from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER, Scene
+from tasks.core.settings import Settings
 from tasks.core.storage import Workspace
 from tasks.core.viewer.page import start_view, write_page
+from tasks.destination import PAGE_FILE, REPORT_FILE, open_destination
 from tasks.dispatch import run_elsewhere, runs_elsewhere
+from tasks.pictures import PREVIEW_PICTURE
 from tasks.reporting import stage_progress
 from tasks.retries import stage_task
 from tasks.stage import open_output, peak_memory_bytes, read_measurements
@@ -49,9 +51,10 @@ def publish_splat(
     started_at: float,
     context: RunContext,
 ) -> Publication:
-    """Put the result at `destination`, a local folder; what an earlier run put there is replaced at the very end.
+    """Put the result at `destination`, a local folder or `s3://bucket/prefix`.
 
-    `started_at` is the run's start in seconds since the epoch. Raises DestinationError.
+    What an earlier run put there is replaced at the very end. `started_at` is the run's start in seconds since the
+    epoch. Raises DestinationError.
     """
     store = open_workspace(context.workspace)
     if runs_elsewhere(STAGE, context):
@@ -59,14 +62,12 @@ def publish_splat(
         return _published(store, context)
     start = time.time()
     report_progress = stage_progress(STAGE)
-    target = check_destination(destination)
+    target = open_destination(destination, store)
     scene_folder, sog_folder = open_output(scene.uri, context), open_output(sog.uri, context)
     ply = open_output(gaussians.uri, context) / "scene.ply"
     loaded = Scene.load(scene_folder)
 
-    partial = target / f".partial-{uuid.uuid4().hex[:8]}"
-    partial.mkdir()
-    try:
+    with target.scratch() as partial:
         report_progress(Progress(0, 5, "copying"))
         shutil.copy2(sog_folder / "scene.sog", partial)
         shutil.copy2(ply, partial)
@@ -75,24 +76,27 @@ def publish_splat(
         report_progress(Progress(1, 5, "preview picture"))
         view = start_view(loaded, scene.capture)
         write_preview(read_ply(ply), view.camera, rasterizer_for("auto"), partial / "preview.jpg")
+        store.write_run_file(context.run, PREVIEW_PICTURE, (partial / "preview.jpg").read_bytes())
         report_progress(Progress(2, 5, "viewer page"))
-        write_page(partial / "scene.sog", partial / "index.html", view)
+        write_page(partial / "scene.sog", partial / PAGE_FILE, view)
         report_progress(Progress(3, 5, "report"))
         report = _compose_report(photos, scene, gaussians, sog, options, start, started_at, context)
-        write_report(report, loaded, sog_folder / "held_out", partial / "report.html")
+        write_report(report, loaded, sog_folder / "held_out", partial / REPORT_FILE)
         (partial / "report.json").write_text(report.model_dump_json(indent=1), encoding="utf-8")
-        report_progress(Progress(4, 5, "moving into place"))
-        _replace(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    report_progress(Progress(5, 5, str(target)))
+        report_progress(Progress(4, 5, "putting into place"))
+        target.deliver(partial)
+    report_progress(Progress(5, 5, target.uri))
     publication = Publication(
-        uri=str(target),
-        page=str(target / "index.html"),
-        report=str(target / "report.html"),
+        uri=target.uri,
+        page=target.link(PAGE_FILE),
+        report=target.link(REPORT_FILE),
         psnr_db=report.train.psnr_db,
+        ssim=report.train.ssim,
         num_gaussians=report.train.num_gaussians,
         sog_bytes=report.sog.bytes,
+        seconds=report.seconds.publish,
+        cost_usd=report.cost_usd.publish,
+        peak_memory_bytes=peak_memory_bytes(),
         cache_hits=report.cache_hits,
         degradations=report.degradations,
     )
@@ -106,31 +110,6 @@ def _published(store: Workspace, context: RunContext) -> Publication:
     if content is None:
         raise StorageError(f"The publish run ended well but {PUBLICATION_FILE} is not in {store.run_uri(context.run)}.")
     return Publication.model_validate_json(content)
-
-
-def check_destination(destination: str, *, keep: bool = True) -> Path:
-    """The local folder to publish to, made and tried for writing. Raises DestinationError.
-
-    With `keep` false a folder that had to be made for the trial is removed again: a run that fails leaves nothing
-    behind.
-    """
-    if "://" in destination:
-        raise DestinationError(f"{destination} is not a local folder; this version publishes to local folders only.")
-    target = Path(destination).expanduser().absolute()
-    missing = [folder for folder in (target, *target.parents) if not folder.exists()]
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        probe = target / f".probe-{uuid.uuid4().hex[:8]}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise DestinationError(
-            f"The output folder {target} cannot be written ({error.strerror}); name another one with --out."
-        ) from error
-    if not keep:
-        for folder in missing:
-            folder.rmdir()
-    return target
 
 
 def _compose_report(
@@ -147,6 +126,10 @@ def _compose_report(
     if photos is not None:
         stages = {"photos": photos, **stages}
     now = time.time()
+    price = Settings.from_environment().hourly_cost_usd
+    costs = {name: ref.cost_usd for name, ref in stages.items()}
+    costs["publish"] = None if price is None else price * (now - publish_start) / 3600
+    known_costs = [cost for cost in costs.values() if cost is not None]
     return Report(
         capture=scene.capture,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -159,6 +142,7 @@ def _compose_report(
             publish=now - publish_start,
             total=now - started_at,
         ),
+        cost_usd=CostSection(**costs, total=sum(known_costs) if known_costs else None),
         peak_memory_bytes=max([peak_memory_bytes(), *(ref.peak_memory_bytes or 0 for ref in stages.values())]),
         cache_hits=tuple(name for name, ref in stages.items() if ref.cached),
         degradations=gaussians.degradations,
@@ -168,12 +152,3 @@ def _compose_report(
             **{name: importlib.metadata.version(name) for name in REPORTED_PACKAGES},
         },
     )
-
-
-def _replace(source: Path, target: Path) -> None:
-    """Move every entry of `source` to `target`; an older one of that name goes once the new one is at hand."""
-    for entry in sorted(source.iterdir()):
-        place = target / entry.name
-        if place.is_dir():
-            place.rename(source / f".old-{entry.name}")
-        entry.replace(place)

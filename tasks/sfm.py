@@ -7,10 +7,10 @@ from pydantic import JsonValue
 
 from tasks.core.measurements import SfmSection
 from tasks.core.refs import PhotosRef, RunContext, SceneRef
-from tasks.core.sfm.import_model import import_model
+from tasks.core.sfm.import_model import import_model, is_colmap_model
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.reconstruct import reconstruct
-from tasks.photos import capture_name, source_digest
+from tasks.photos import capture_name, is_remote_source, source_digest
 from tasks.reporting import announce, stage_progress
 from tasks.retries import stage_task
 from tasks.stage import open_output, read_measurements, run_stage
@@ -44,6 +44,11 @@ def import_cameras(source: str, image_size: int, context: RunContext) -> SceneRe
         options={"given": True, "image_size": image_size},
         compute=lambda out: import_model(path, out, image_size, stage_progress(STAGE)),
     )
+
+
+def is_given_model(source: str) -> bool:
+    """Whether the source is a local folder with a COLMAP model, so that it enters here and not as photos."""
+    return not is_remote_source(source) and is_colmap_model(Path(source).expanduser())
 
 
 def _scene_stage(

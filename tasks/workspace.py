@@ -1,14 +1,68 @@
-"""From the workspace's name to the workspace."""
+"""From the name of a place to the place: a local folder, `s3://bucket/prefix`, or `s3-bucket/<block>`."""
 
-from tasks.core.errors import DestinationError
+from dataclasses import replace
+from functools import lru_cache
+from threading import Lock
+
+from tasks.core.errors import DestinationError, InputError
 from tasks.core.settings import Settings
-from tasks.core.storage import LocalWorkspace, Workspace
+from tasks.core.storage import LocalWorkspace, OutputCache, S3Folder, S3Workspace, Workspace, open_s3_folder
+
+BLOCK_PREFIX = "s3-bucket/"  # as Prefect names blocks of the type S3Bucket
+_OPENING = Lock()
+
+
+def is_remote(name: str) -> bool:
+    """Whether the name says that the place is not a folder of this machine."""
+    return "://" in name or name.startswith(BLOCK_PREFIX)
 
 
 def open_workspace(name: str) -> Workspace:
-    """The workspace of that name. Raises DestinationError when there is none."""
-    if "://" in name:
+    """The workspace of that name; the same object for the same name and settings while this process lives.
+
+    Raises DestinationError when the name cannot be one, or there is no such block.
+    """
+    settings = Settings.from_environment()
+    with _OPENING:  # boto3 makes clients in one thread at a time
+        return _opened(name, settings)
+
+
+@lru_cache
+def _opened(name: str, settings: Settings) -> Workspace:
+    if not is_remote(name):
+        return LocalWorkspace(name, settings.pages_url)
+    root = _load_block(name.removeprefix(BLOCK_PREFIX)) if name.startswith(BLOCK_PREFIX) else open_s3_folder(name)
+    return S3Workspace(root, OutputCache(settings.home / "outputs", settings.cache_bytes))
+
+
+def open_folder(uri: str, workspace: Workspace, refused: type[InputError] = DestinationError) -> S3Folder:
+    """The folder `s3://bucket/prefix`; in the workspace's own bucket with the workspace's credentials.
+
+    Raises `refused` when the name cannot be one.
+    """
+    folder = open_s3_folder(uri, refused=refused)
+    if isinstance(workspace, S3Workspace) and workspace.root.bucket == folder.bucket:
+        return replace(folder, client=workspace.root.client)
+    return folder
+
+
+def _load_block(block: str) -> S3Folder:
+    """The folder that an `S3Bucket` block names, with the credentials of its `AwsCredentials` block.
+
+    Keys that stand empty there leave the choice to boto3's default chain, which knows a machine's role.
+    """
+    from prefect_aws import S3Bucket  # takes a second to import, and most workspaces need no block
+
+    try:
+        bucket = S3Bucket.load(block)
+    except ValueError as error:
         raise DestinationError(
-            f"The workspace {name} is not a local folder; this version keeps stage outputs on local disk only."
-        )
-    return LocalWorkspace(name, Settings.from_environment().pages_url)
+            f"There is no block {BLOCK_PREFIX}{block} on this Prefect server: create one of the type S3 Bucket (under "
+            "Blocks in its UI), or name a folder or s3://bucket/prefix."
+        ) from error
+    assert isinstance(bucket, S3Bucket)
+    return open_s3_folder(
+        f"s3://{bucket.bucket_name}/{bucket.bucket_folder}",
+        session=bucket.credentials.get_boto3_session(),
+        client_options=bucket.credentials.aws_client_parameters.get_params_override(),
+    )

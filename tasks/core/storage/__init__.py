@@ -12,7 +12,7 @@ from tasks.core.storage.manifest import (
     verify_output,
 )
 from tasks.core.storage.output_cache import OutputCache
-from tasks.core.storage.s3_folder import S3Folder, open_s3_folder
+from tasks.core.storage.s3_folder import S3Folder, StoredObject, open_s3_folder
 from tasks.core.storage.s3_workspace import S3Workspace
 from tasks.core.storage.workspace import Workspace
 
@@ -24,6 +24,7 @@ __all__ = [
     "S3Folder",
     "S3Workspace",
     "StoredFile",
+    "StoredObject",
     "Workspace",
     "cache_key",
     "describe_output",

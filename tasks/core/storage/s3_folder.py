@@ -4,6 +4,7 @@ Transfers are parallel. The classic client is asked for by name: boto3 would pic
 does not speak to every S3-compatible server.
 """
 
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from tasks.core.storage.s3_errors import LOST_RACE_CODES, MISSING_CODES, code_of
 from tasks.core.storage.workspace import LINK_SECONDS
 
 PARALLEL_TRANSFERS = 16
+_REPORT_SECONDS = 0.2
 _KEYS_A_DELETE = 1000  # S3's limit
 
 CLIENT_CONFIG = Config(
@@ -40,7 +42,7 @@ _TRANSFER_CONFIG = TransferConfig(
     multipart_chunksize=16 * 2**20,
 )
 
-BytesCallback = Callable[[int], None]  # bytes moved since the last call, from several threads
+BytesCallback = Callable[[int], None]  # bytes moved so far, told to the thread that waits
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ class S3Folder:
     def below(self, name: str) -> "S3Folder":
         """A folder in this one."""
         return replace(self, prefix="/".join(part for part in (self.prefix, name.strip("/")) if part))
+
+    @property
+    def parent(self) -> "S3Folder":
+        """The folder that this one lies in."""
+        return replace(self, prefix=self.prefix.rpartition("/")[0])
 
     def relative(self, uri: str) -> str | None:
         """The name of `uri` in this folder ("" for itself); None when it lies elsewhere."""
@@ -131,15 +138,13 @@ class S3Folder:
 
     def upload(self, folder: Path, names: Iterable[str], on_bytes: BytesCallback | None = None) -> None:
         """Put files of a local folder under their own names."""
+        counter = _Counter()
         with self._errors(), create_transfer_manager(self.client, _TRANSFER_CONFIG) as manager:
             uploads = [
-                manager.upload(
-                    str(folder / name), self.bucket, self._key(name), _presentation(name), _subscribers(on_bytes)
-                )
+                manager.upload(str(folder / name), self.bucket, self._key(name), _presentation(name), [counter])
                 for name in names
             ]
-            for upload in uploads:
-                upload.result()
+            counter.wait(uploads, on_bytes)
 
     def download(
         self,
@@ -153,17 +158,16 @@ class S3Folder:
             return
         for folder in {path.parent for _, path in files}:
             folder.mkdir(parents=True, exist_ok=True)
+        counter = _Counter()
         with (
             watching_disk(files[0][1].parent, needed_bytes),
             self._errors(),
             create_transfer_manager(self.client, _TRANSFER_CONFIG) as manager,
         ):
             downloads = [
-                manager.download(self.bucket, self._key(name), str(path), None, _subscribers(on_bytes))
-                for name, path in files
+                manager.download(self.bucket, self._key(name), str(path), None, [counter]) for name, path in files
             ]
-            for download in downloads:
-                download.result()
+            counter.wait(downloads, on_bytes)
 
     def delete(self, names: Sequence[str]) -> None:
         """Remove objects; those that are not there are no trouble."""
@@ -231,14 +235,21 @@ def _presentation(name: str) -> dict[str, str]:
 
 
 class _Counter:
-    """What a transfer tells its progress to."""
+    """What the threads of a transfer tell their progress to."""
 
-    def __init__(self, on_bytes: BytesCallback) -> None:
-        self._on_bytes = on_bytes
+    def __init__(self) -> None:
+        self._moved: list[int] = []  # appended to by several threads, which lists are safe for
 
     def on_progress(self, bytes_transferred: int, **_: object) -> None:
-        self._on_bytes(bytes_transferred)
+        """Called by s3transfer; the number is negative when a part starts over."""
+        self._moved.append(bytes_transferred)
 
-
-def _subscribers(on_bytes: BytesCallback | None) -> list[_Counter]:
-    return [] if on_bytes is None else [_Counter(on_bytes)]
+    def wait(self, transfers: Iterable[Any], on_bytes: BytesCallback | None) -> None:
+        """Wait for all transfers; the first that failed raises what it failed with."""
+        for transfer in transfers:
+            while on_bytes is not None and not transfer.done():
+                on_bytes(sum(self._moved))
+                time.sleep(_REPORT_SECONDS)
+            transfer.result()
+        if on_bytes is not None:
+            on_bytes(sum(self._moved))

@@ -22,6 +22,10 @@
     if (parameters.has('noui')) {
         element('about').remove();
     }
+    // A signed link opens one file; the report beside this page has a link of its own.
+    if (parameters.has('X-Amz-Signature')) {
+        document.querySelector('#about a')?.remove();
+    }
     const complain = (error) => {
         const message = document.createElement('p');
         message.id = 'trouble';

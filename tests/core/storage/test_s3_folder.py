@@ -48,20 +48,16 @@ def test_a_write_can_be_conditional(folder: S3Folder) -> None:
 
 def test_many_and_large_files_travel(folder: S3Folder, tmp_path: Path) -> None:
     """1001 objects are two pages of a list and two calls of a delete; 40 MB are a multipart upload."""
-    moved = 0
-
-    def count(size: int) -> None:
-        nonlocal moved
-        moved += size
-
+    moved: list[int] = []
     large = bytes(range(256)) * (40 * 2**20 // 256)
     (tmp_path / "up").mkdir()
     (tmp_path / "up" / "large").write_bytes(large)
     names = [f"{number:04d}" for number in range(1000)]
     for name in names:
         (tmp_path / "up" / name).touch()
-    folder.upload(tmp_path / "up", [*names, "large"], count)
-    assert moved == len(large)
+    folder.upload(tmp_path / "up", [*names, "large"], moved.append)
+    assert moved[-1] == len(large)
+    assert moved == sorted(moved)
     assert sum(1 for _ in folder.objects()) == 1001
     folder.download([("large", tmp_path / "down" / "large")])
     assert (tmp_path / "down" / "large").read_bytes() == large
