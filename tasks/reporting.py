@@ -1,9 +1,10 @@
-"""How a stage's progress leaves the task: to the run's log, throttled, and to whoever listens in this process."""
+"""How a stage's progress leaves the task: to the run's log, throttled, and to whoever listens."""
 
 import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from prefect import get_run_logger
 from prefect.exceptions import MissingContextError
@@ -15,6 +16,7 @@ LOG_INTERVAL_SECONDS = 15.0
 StageListener = Callable[[str, Progress], None]
 
 _listeners: list[StageListener] = []
+_listener_here: ContextVar[StageListener | None] = ContextVar("listener_here", default=None)
 
 
 @contextmanager
@@ -27,6 +29,19 @@ def listening(listener: StageListener) -> Iterator[None]:
         _listeners.remove(listener)
 
 
+@contextmanager
+def listening_here(listener: StageListener) -> Iterator[None]:
+    """Call `listener(stage, progress)` for reports of stages that begin within the block, and for no others'.
+
+    Unlike `listening` it tells apart the runs that share this process.
+    """
+    token = _listener_here.set(listener)
+    try:
+        yield
+    finally:
+        _listener_here.reset(token)
+
+
 def stage_progress(stage: str) -> ProgressCallback:
     """The callback that a stage's domain code gets.
 
@@ -34,17 +49,18 @@ def stage_progress(stage: str) -> ProgressCallback:
     gets one line in LOG_INTERVAL_SECONDS and the last one.
     """
     logged_at = -float("inf")
+    here = _listener_here.get()  # now: domain code may report from threads of its own
 
     def report(progress: Progress) -> None:
         nonlocal logged_at
-        for listener in _listeners:
+        for listener in (*_listeners, *([here] if here else [])):
             listener(stage, progress)
         now = time.monotonic()
         finished = progress.total > 0 and progress.done >= progress.total
         if finished or now - logged_at >= LOG_INTERVAL_SECONDS:
             logged_at = now
             share = f"{100 * progress.done / progress.total:.0f} %" if progress.total else "…"
-            run_logger().info("%s %s %s", stage, share, progress.note)
+            run_logger().info("%s %s %s", stage, share, progress.note, extra={"is_progress": True})
 
     return report
 

@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import State
 
 from tasks.core.errors import SpaceportError
 from tasks.dispatch import StageRunFailed
+from tasks.recording import recorded
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,14 +23,19 @@ RETRY_JITTER_FACTOR = 0.5
 
 def stage_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     """`@task` as every stage has it. What Prefect would cache by itself is left to the workspace's content keys."""
-    return task(
-        name=name,
-        retries=len(RETRY_DELAYS_SECONDS),
-        retry_delay_seconds=RETRY_DELAYS_SECONDS,
-        retry_jitter_factor=RETRY_JITTER_FACTOR,
-        retry_condition_fn=can_retry,
-        cache_policy=NO_CACHE,
-    )
+
+    def decorate(function: Callable[P, R]) -> Task[P, R]:
+        as_task = task(
+            name=name,
+            retries=len(RETRY_DELAYS_SECONDS),
+            retry_delay_seconds=RETRY_DELAYS_SECONDS,
+            retry_jitter_factor=RETRY_JITTER_FACTOR,
+            retry_condition_fn=can_retry,
+            cache_policy=NO_CACHE,
+        )
+        return as_task(recorded(name)(function))
+
+    return decorate
 
 
 def can_retry(_task: object, _task_run: object, state: State[object]) -> bool:

@@ -15,6 +15,7 @@ from tasks.core.training.options import TrainOptions
 from tasks.reporting import announce, run_logger, stage_progress
 from tasks.retries import stage_task
 from tasks.stage import StageOutput, open_output, read_measurements, run_stage
+from tasks.training_board import TrainingBoard
 
 if TYPE_CHECKING:  # torch takes a second and 200 MB, which a run that trains elsewhere does without
     from tasks.core.training.trainer import TrainingStats
@@ -59,7 +60,8 @@ def _train(scene: SceneRef, options: TrainOptions, context: RunContext) -> Stage
 
         loaded = Scene.load(open_output(scene.uri, context))
         with memory_errors_explained(options):
-            return train(loaded, folder, options, _on_step())
+            board = TrainingBoard(context)
+            return train(loaded, folder, options, _on_step(board), board.on_evaluation)
 
     return run_stage(
         STAGE,
@@ -80,13 +82,14 @@ def _given_up(asked: TrainOptions, used: TrainOptions) -> tuple[str, ...]:
     )
 
 
-def _on_step() -> Callable[["TrainingStats"], None]:
-    """Training statistics as progress, a few times a second."""
+def _on_step(board: TrainingBoard) -> Callable[["TrainingStats"], None]:
+    """Training statistics for the board, and as progress a few times a second."""
     report = stage_progress(STAGE)
     reported_at = -float("inf")
 
     def on_step(stats: "TrainingStats") -> None:
         nonlocal reported_at
+        board.on_step(stats)
         now = time.monotonic()
         if stats.step < stats.steps and now - reported_at < REPORT_INTERVAL_SECONDS:
             return

@@ -87,6 +87,17 @@ class SecondsSection(Section):
     total: float | None = None
 
 
+class CostSection(Section):
+    """US dollars of machine time by stage; null where no price is known, and for a stage from the cache."""
+
+    photos: float | None = None
+    sfm: float | None = None
+    train: float | None = None
+    compress: float | None = None
+    publish: float | None = None
+    total: float | None = None
+
+
 class Report(Section):
     """Everything measured in one run."""
 
@@ -98,6 +109,7 @@ class Report(Section):
     train: TrainSection
     sog: SogSection
     seconds: SecondsSection
+    cost_usd: CostSection = CostSection()
     peak_memory_bytes: int | None = None
     cache_hits: tuple[str, ...] = ()
     degradations: tuple[str, ...] = ()  # what was done worse than asked for, and why

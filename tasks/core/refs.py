@@ -66,7 +66,11 @@ class Publication(BaseModel):
     page: str
     report: str
     psnr_db: float | None
+    ssim: float | None = None
     num_gaussians: int
     sog_bytes: int
+    seconds: float | None = None  # of publishing; the other stages' stand in their refs
+    cost_usd: float | None = None
+    peak_memory_bytes: int | None = None
     cache_hits: tuple[str, ...] = ()
     degradations: tuple[str, ...] = ()

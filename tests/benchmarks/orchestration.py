@@ -58,6 +58,7 @@ def _run_trivial() -> float:
     from prefect import flow
     from pydantic import BaseModel
 
+    from tasks.core.refs import RunContext
     from tasks.retries import stage_task
     from tasks.run_folder import context_of_run
     from tasks.stage import StageOutput, run_stage
@@ -76,10 +77,10 @@ def _run_trivial() -> float:
         for stage in STAGES:
 
             @stage_task(stage)
-            def run(digest: str, stage: str = stage) -> StageOutput:
+            def run(digest: str, context: RunContext, stage: str = stage) -> StageOutput:
                 return run_stage(stage, "1", context, inputs=[digest], options={}, compute=compute)
 
-            digest = run(digest).digest
+            digest = run(digest, context).digest
 
     start = time.monotonic()
     trivial()

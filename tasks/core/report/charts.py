@@ -1,4 +1,4 @@
-"""The report's drawings as inline SVG: the quality curve and the map of cameras.
+"""The report's drawings as inline SVG, the quality curve and the map of cameras; the curve also as a picture.
 
 Figures are made with matplotlib's objects, never with pyplot, so that stages in several threads do not share a figure.
 Whatever is text or line takes the page's own colour, so that one drawing serves light and dark.
@@ -22,12 +22,26 @@ _ACCENT = "#3b82c4"  # readable on white and on near-black
 _HELD_OUT = "#d9822b"
 _MAP_POINTS = 20_000  # more would only paint over each other
 _MAP_DPI = 160
+_PICTURE_DPI = 160
 _WIDTH = 5.6  # inches; the page scales the drawing, so a small number means large letters
 _KEPT_SHARE = (2, 98)  # percentiles of the sparse points that the map must show; strays would shrink everything
 
 
 def quality_curve(curve: tuple[CurvePoint, ...]) -> Markup:
     """Held-out PSNR over training time."""
+    figure, axes = _curve_figure(curve)
+    return _as_svg(figure, axes, "Held-out PSNR over training time")
+
+
+def quality_curve_picture(curve: tuple[CurvePoint, ...]) -> bytes:
+    """The same as a PNG on white, for places that show no SVG."""
+    figure, _ = _curve_figure(curve)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_PICTURE_DPI, facecolor="white")
+    return buffer.getvalue()
+
+
+def _curve_figure(curve: tuple[CurvePoint, ...]) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(_WIDTH, 2.6), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(
@@ -37,7 +51,7 @@ def quality_curve(curve: tuple[CurvePoint, ...]) -> Markup:
     axes.set_ylabel("held-out PSNR (dB)")
     axes.set_xlim(left=0)
     axes.grid(visible=True, color=_INK, alpha=0.12, linewidth=0.7)
-    return _as_svg(figure, axes, "Held-out PSNR over training time")
+    return figure, axes
 
 
 def camera_map(scene: Scene, held_out: tuple[str, ...]) -> Markup:

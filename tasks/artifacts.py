@@ -1,0 +1,112 @@
+"""Prefect artifacts that change while a run works: each is created once and updated in place."""
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.context import FlowRunContext, TaskRunContext
+from pydantic import JsonValue
+
+ArtifactKind = Literal["progress", "table", "image", "markdown"]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What an artifact says at one moment.
+
+    `data` is a percentage for "progress", a list of rows for "table", a URL for "image" and text for "markdown".
+    """
+
+    kind: ArtifactKind
+    data: JsonValue
+    description: str | None = None
+
+
+class RunArtifacts:
+    """The artifacts of one task run, or of a flow run where there is no task.
+
+    A stage that runs as a deployment of its own shows them twice: in its own run, and in the run that asked for it.
+    """
+
+    def __init__(self, flow_run: FlowRun | None, flow_run_id: UUID, task_run: TaskRun | None) -> None:
+        self.flow_run_id = flow_run_id
+        self._flow_run = flow_run
+        self._task_run = task_run
+        self._pages: list[tuple[UUID, UUID | None]] | None = None  # (flow run, task run)
+        self._created: dict[str, list[UUID]] = {}
+
+    @classmethod
+    def of_this_run(cls) -> "RunArtifacts | None":
+        """Those of the run that this code is in; None outside of one."""
+        flow_context, task_context = FlowRunContext.get(), TaskRunContext.get()
+        flow_run = flow_context.flow_run if flow_context else None
+        task_run = task_context.task_run if task_context else None
+        flow_run_id = flow_run.id if flow_run else (task_run.flow_run_id if task_run else None)
+        return None if flow_run_id is None else cls(flow_run, flow_run_id, task_run)
+
+    def show(self, key: str, shown: Shown) -> None:
+        """Create or update the artifact; any exception of Prefect's client when the server does not answer."""
+        # a table is stored as the text of its JSON
+        data = json.dumps(shown.data) if shown.kind == "table" else shown.data
+        client = get_client(sync_client=True)  # within a run it is the run's own, which is open already
+        if key not in self._created:
+            self._created[key] = [self._create(client, key, shown, data, *page) for page in self._all_pages(client)]
+            return
+        for artifact_id in self._created[key]:
+            client.update_artifact(artifact_id, _update(shown, data))
+
+    def _create(
+        self,
+        client: SyncPrefectClient,
+        key: str,
+        shown: Shown,
+        data: JsonValue,
+        flow_run_id: UUID,
+        task_run_id: UUID | None,
+    ) -> UUID:
+        if self._is_another_attempt():  # whose earlier one has made it
+            existing = client.read_artifacts(
+                artifact_filter=ArtifactFilter(
+                    key=ArtifactFilterKey(any_=[key]), flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id])
+                ),
+                limit=1,
+            )
+            if existing:
+                client.update_artifact(existing[0].id, _update(shown, data))
+                return existing[0].id
+        artifact = ArtifactCreate(
+            key=key,
+            type=shown.kind,
+            description=shown.description,
+            data=data,
+            flow_run_id=flow_run_id,
+            task_run_id=task_run_id,
+        )
+        return client.create_artifact(artifact).id
+
+    def _is_another_attempt(self) -> bool:
+        runs = [run for run in (self._flow_run, self._task_run) if run is not None]
+        # a child run is new for each attempt, but shows itself in the one parent
+        return any(run.run_count > 1 for run in runs) or self._parent_task_run_id() is not None
+
+    def _parent_task_run_id(self) -> UUID | None:
+        return self._flow_run.parent_task_run_id if self._flow_run else None
+
+    def _all_pages(self, client: SyncPrefectClient) -> list[tuple[UUID, UUID | None]]:
+        if self._pages is None:
+            pages: list[tuple[UUID, UUID | None]] = [(self.flow_run_id, self._task_run.id if self._task_run else None)]
+            if (asked_by := self._parent_task_run_id()) is not None:
+                parent = client.read_task_run(asked_by)
+                if parent.flow_run_id is not None:
+                    pages.append((parent.flow_run_id, parent.id))
+            self._pages = pages
+        return self._pages
+
+
+def _update(shown: Shown, data: JsonValue) -> ArtifactUpdate:
+    return ArtifactUpdate(data=data, description=shown.description)

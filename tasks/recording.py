@@ -1,0 +1,121 @@
+"""What a stage leaves for people while it works: its progress in Prefect's UI and its full log in the run's folder."""
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
+
+from tasks.artifacts import RunArtifacts, Shown
+from tasks.background import BackgroundWriter
+from tasks.core.progress import Progress
+from tasks.core.refs import RunContext
+from tasks.dispatch import runs_elsewhere
+from tasks.reporting import listening_here, run_logger
+from tasks.run_log import LOGGERS, RunLog
+
+UPDATE_SECONDS = 5.0  # between two updates of one artifact, each of which costs the server some 10 ms
+LOG_SECONDS = 30.0  # between two writings of a log to the workspace
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Recording:
+    """The artifacts and the log of one stage of a run that is being worked on."""
+
+    def __init__(self, artifacts: RunArtifacts, writer: BackgroundWriter) -> None:
+        self.stages: list[str] = []  # that began within this one, for a whole run
+        self._artifacts = artifacts
+        self._writer = writer
+
+    def show(self, key: str, make: Callable[[], Shown | None]) -> None:
+        """Show what `make` gives as an artifact. It is called in another thread, and only for the newest."""
+
+        def write() -> None:
+            shown = make()
+            if shown is not None:
+                self._artifacts.show(key, shown)
+
+        self._writer.put(key, write, UPDATE_SECONDS)
+
+    def show_progress(self, stage: str, progress: Progress) -> None:
+        """Show the stage's share of work done."""
+        percent = min(100.0, 100 * progress.done / progress.total) if progress.total else 0.0
+        self.show(f"progress-{stage}", lambda: Shown("progress", percent, f"{stage}: {progress.note}"))
+
+
+_current: ContextVar[Recording | None] = ContextVar("recording", default=None)
+
+
+def current_recording() -> Recording | None:
+    """The recording of the stage that this code is part of; None outside of a Prefect run."""
+    return _current.get()
+
+
+@contextmanager
+def recording(stage: str, context: RunContext) -> Iterator[None]:
+    """Keep the stage's log and show its progress while the block runs; nothing outside of a Prefect run."""
+    artifacts = RunArtifacts.of_this_run()
+    if artifacts is None:
+        yield
+        return
+    if (around := _current.get()) is not None:
+        around.stages.append(stage)
+    writer = BackgroundWriter()
+    recorded = Recording(artifacts, writer)
+    token = _current.set(recorded)
+    try:
+        with _logging_to(stage, context, artifacts, writer) as log:
+
+            def listen(reporting_stage: str, progress: Progress) -> None:
+                log.progress(reporting_stage, progress)
+                recorded.show_progress(reporting_stage, progress)
+
+            with listening_here(listen):
+                yield
+    finally:
+        _current.reset(token)
+        writer.close()
+
+
+@contextmanager
+def _logging_to(stage: str, context: RunContext, artifacts: RunArtifacts, writer: BackgroundWriter) -> Iterator[RunLog]:
+    # The stage's own run keeps its log under the stage's name; the run that waits for it has little to say.
+    name = f"{stage}-dispatch" if runs_elsewhere(stage, context) else stage
+    log = RunLog(name, context, artifacts.flow_run_id, lambda: writer.put("log", log.write, LOG_SECONDS))
+    loggers = [logging.getLogger(logger) for logger in LOGGERS]
+    for logger in loggers:
+        logger.addHandler(log)
+    try:
+        yield log
+    except BaseException as error:
+        log.failed(error)
+        raise
+    finally:
+        for logger in loggers:
+            logger.removeHandler(log)
+        try:
+            log.write()
+        except Exception as error:  # noqa: BLE001 - a log that cannot be kept must not hide how the stage ended
+            run_logger().warning("the log of %s could not be kept (%s)", stage, error)
+
+
+def recorded(stage: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a stage's function, which takes its RunContext as `context`; TypeError for one that does not."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        if "context" not in signature.parameters:
+            raise TypeError(f"{function.__qualname__} takes no `context`, so its log has no run to be kept with")
+
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            with recording(stage, signature.bind(*args, **kwargs).arguments["context"]):
+                return function(*args, **kwargs)
+
+        return run
+
+    return decorate

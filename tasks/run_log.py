@@ -1,0 +1,74 @@
+"""The full log of one stage, kept with the run: `<workspace>/runs/<run>/logs/<stage>.log`."""
+
+import logging
+import threading
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from uuid import UUID
+
+from tasks.core.errors import SpaceportError
+from tasks.core.progress import Progress
+from tasks.core.refs import RunContext
+from tasks.workspace import open_workspace
+
+# Prefect's loggers of runs, and ours.
+LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "tasks", "flows")
+
+
+def log_name(stage: str) -> str:
+    """The log's name in the run's folder."""
+    return f"logs/{stage}.log"
+
+
+class RunLog(logging.Handler):
+    """Collects records of one run and every progress report, and writes them to the run's folder.
+
+    An earlier attempt's log is continued, so that a retried stage has one.
+    """
+
+    def __init__(self, stage: str, context: RunContext, flow_run_id: UUID, on_line: Callable[[], None]) -> None:
+        """`on_line` is called after every line. Raises DestinationError when there is no such workspace."""
+        super().__init__()
+        self._store, self._run, self._name = open_workspace(context.workspace), context.run, log_name(stage)
+        self._flow_run_id = str(flow_run_id)
+        self._on_line = on_line
+        self._earlier: bytes | None = None  # read when the first lines are written
+        self._lines: list[str] = []
+        self._written = 0
+        self._writing = threading.Lock()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a record of this run, or one that names no run."""
+        run = getattr(record, "flow_run_id", None)
+        if (run is None or str(run) == self._flow_run_id) and not getattr(record, "is_progress", False):
+            text = record.getMessage()
+            if record.exc_info:
+                text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
+            self._add(record.created, record.levelname, text)
+
+    def progress(self, stage: str, progress: Progress) -> None:
+        """Take a progress report."""
+        share = f"{100 * progress.done / progress.total:5.1f} %" if progress.total else "      …"
+        self._add(datetime.now(UTC).timestamp(), "PROGRESS", f"{stage} {share} {progress.note}")
+
+    def failed(self, error: BaseException) -> None:
+        """Take what the stage ended with: our errors speak for themselves, others with their traceback."""
+        text = str(error) if isinstance(error, SpaceportError) else "".join(traceback.format_exception(error)).rstrip()
+        self._add(datetime.now(UTC).timestamp(), "ERROR", f"{type(error).__name__}: {text}")
+
+    def write(self) -> None:
+        """Put everything so far into the run's folder. Raises StorageError or DestinationError."""
+        with self._writing:
+            count = len(self._lines)
+            if count > self._written:
+                if self._earlier is None:
+                    self._earlier = self._store.read_run_file(self._run, self._name) or b""
+                content = self._earlier + "".join(self._lines[:count]).encode()
+                self._store.write_run_file(self._run, self._name, content)
+                self._written = count
+
+    def _add(self, timestamp: float, level: str, text: str) -> None:
+        time = datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self._lines.append(f"{time} {level:8} {text}\n")
+        self._on_line()

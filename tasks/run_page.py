@@ -1,0 +1,152 @@
+"""The page of a whole run in Prefect's UI: tags while it works, a summary when it ends, a reason when it fails."""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+from prefect.context import FlowRunContext
+
+from tasks.artifacts import RunArtifacts, Shown
+from tasks.core.options import ReconstructOptions
+from tasks.core.refs import GaussiansRef, PhotosRef, Publication, Ref, RunContext, SceneRef, SogRef
+from tasks.core.report.summary import RunSummary, StageLine, failure_markdown, summary_markdown
+from tasks.core.settings import Settings
+from tasks.pictures import PREVIEW_PICTURE
+from tasks.recording import current_recording, recording
+from tasks.reporting import run_logger
+from tasks.run_log import log_name
+from tasks.workspace import open_workspace
+
+RUN_LOG = "reconstruct"
+IN_PROCESS = "in this process"
+FROM_WORKSPACE = "from the workspace"
+
+
+class RunPage:
+    """What people see of one run."""
+
+    def __init__(self, capture: str, context: RunContext, artifacts: RunArtifacts | None) -> None:
+        self._capture, self._context, self._artifacts = capture, context, artifacts
+        self._store = open_workspace(context.workspace)
+        self._started = time.monotonic()
+
+    def show_result(
+        self,
+        photos: PhotosRef | None,
+        scene: SceneRef,
+        gaussians: GaussiansRef,
+        sog: SogRef,
+        publication: Publication,
+    ) -> None:
+        """Show the summary and the preview picture; a server that does not answer is a line in the log."""
+        if self._artifacts is None:
+            return
+        refs: dict[str, Ref] = {"sfm": scene, "train": gaussians, "compress": sog}
+        if photos is not None:
+            refs = {"photos": photos, **refs}
+        preview = self._url(PREVIEW_PICTURE)
+        summary = RunSummary(
+            capture=self._capture,
+            registered=scene.cameras,
+            usable=None if photos is None else photos.usable,
+            psnr_db=publication.psnr_db,
+            ssim=publication.ssim,
+            num_gaussians=publication.num_gaussians,
+            sog_bytes=publication.sog_bytes,
+            total_seconds=time.monotonic() - self._started,
+            stages=self._stage_lines(refs, publication),
+            degradations=publication.degradations,
+            place=publication.uri,
+            page_url=_if_link(publication.page),
+            report_url=_if_link(publication.report),
+            preview_url=preview,
+            log_urls=self._log_urls(),
+        )
+        self._show("summary", Shown("markdown", summary_markdown(summary), "What came out, and what it took."))
+        if preview is not None:
+            self._show("preview", Shown("image", preview, "The splat from its first view."))
+
+    def show_failure(self, error: BaseException) -> None:
+        """Show what failed and what to do."""
+        recorded = current_recording()
+        stage = recorded.stages[-1] if recorded and recorded.stages else None
+        text = failure_markdown(self._capture, stage, error, self._log_urls())
+        self._show("summary", Shown("markdown", text, "Why this run failed."))
+
+    def _show(self, what: str, shown: Shown) -> None:
+        # One key for each capture: the Artifacts page shows the newest, and its history the earlier runs'.
+        slug = re.sub(r"[^a-z0-9]+", "-", self._capture.lower()).strip("-") or "run"
+        if self._artifacts is None:
+            return
+        try:
+            self._artifacts.show(f"{slug}-{what}", shown)
+        except Exception as error:  # noqa: BLE001 - the run has ended as it has, shown or not
+            run_logger().warning("the %s of this run could not be shown (%s)", what, error)
+
+    def _url(self, name: str) -> str | None:
+        return self._store.run_file_url(self._context.run, name)
+
+    def _log_urls(self) -> tuple[tuple[str, str], ...]:
+        recorded = current_recording()
+        stages = [RUN_LOG, *recorded.stages] if recorded else []
+        urls = [(stage, self._url(log_name(stage))) for stage in dict.fromkeys(stages)]
+        return tuple((stage, url) for stage, url in urls if url is not None)
+
+    def _stage_lines(self, refs: dict[str, Ref], publication: Publication) -> tuple[StageLine, ...]:
+        pools = self._pools()
+        lines = [
+            StageLine(
+                stage,
+                ref.seconds,
+                ref.cost_usd,
+                ref.peak_memory_bytes,
+                FROM_WORKSPACE if ref.cached else pools.get(stage, IN_PROCESS),
+            )
+            for stage, ref in refs.items()
+        ]
+        where = pools.get("publish", IN_PROCESS)
+        published = publication.seconds, publication.cost_usd, publication.peak_memory_bytes
+        return (*lines, StageLine("publish", *published, where))
+
+    def _pools(self) -> dict[str, str]:
+        """Where the stages ran that have a deployment of their own, as their runs say."""
+        stages = Settings.from_environment().dispatch
+        if not stages or self._artifacts is None:
+            return {}
+        try:
+            parent = FlowRunFilterParentFlowRunId(any_=[self._artifacts.flow_run_id])
+            runs = get_client(sync_client=True).read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=parent))
+        except Exception as error:  # noqa: BLE001 - the run has ended well, whether or not this is known
+            run_logger().warning("where the stages ran could not be asked (%s)", error)
+            return dict.fromkeys(stages, "its own deployment")
+        return {stage: f"pool {run.work_pool_name}" for stage in stages for run in runs if stage in run.tags}
+
+
+def _if_link(place: str) -> str | None:
+    return place if place.startswith(("http://", "https://")) else None
+
+
+@contextmanager
+def run_page(capture: str, options: ReconstructOptions, context: RunContext) -> Iterator[RunPage]:
+    """Tag the run, keep its log, and say on its page why it failed if it does."""
+    with recording(RUN_LOG, context):
+        page = RunPage(capture, context, RunArtifacts.of_this_run())
+        _tag_run({"spaceport", options.preset, capture})
+        try:
+            yield page
+        except Exception as error:
+            page.show_failure(error)
+            raise
+
+
+def _tag_run(tags: set[str]) -> None:
+    run = FlowRunContext.get()
+    if run is None or run.flow_run is None:
+        return
+    try:
+        get_client(sync_client=True).update_flow_run(run.flow_run.id, tags=sorted({*run.flow_run.tags, *tags}))
+    except Exception as error:  # noqa: BLE001 - tags are for finding a run again
+        run_logger().warning("this run could not be tagged (%s)", error)

@@ -1,0 +1,91 @@
+"""Training as people watch it: a table that grows, the quality curve, and a held-out photo beside its render."""
+
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from tasks.artifacts import Shown
+from tasks.core.measurements import CurvePoint
+from tasks.core.refs import RunContext
+from tasks.pictures import show_picture
+from tasks.recording import current_recording
+
+if TYPE_CHECKING:  # torch takes a second and 200 MB, which a run that trains elsewhere does without
+    from tasks.core.training.trainer import EvaluatedView, TrainingStats
+
+KEPT_ROWS = 20  # besides the newest: one for every twentieth of training
+REFRESH_SECONDS = 2.0  # between two looks at the pace and the memory; the artifact is updated less often still
+
+Row = dict[str, JsonValue]
+
+
+class TrainingBoard:
+    """Turns training's callbacks into artifacts of the run that it is part of; does nothing outside of one."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._recording = current_recording()
+        self._rows: list[Row] = []  # newest first
+        self._kept = 0
+        self._refreshed_at_seconds = 0.0  # of training
+        self._refreshed_at_step = 0
+        self._curve: tuple[CurvePoint, ...] = ()
+
+    def on_step(self, stats: "TrainingStats") -> None:
+        """Refresh the table's newest row now and then, and keep one for each twentieth of training."""
+        if self._recording is None:
+            return
+        # Of the steps or of the time budget, whichever ends training.
+        reached = int(KEPT_ROWS * stats.seconds / (stats.seconds + stats.eta_seconds)) if stats.seconds else 0
+        keep = reached > self._kept
+        seconds = stats.seconds - self._refreshed_at_seconds
+        if not keep and seconds < REFRESH_SECONDS:
+            return
+        pace = (stats.step - self._refreshed_at_step) / seconds
+        self._refreshed_at_seconds, self._refreshed_at_step = stats.seconds, stats.step
+        row = _row(stats, pace)
+        rows = [row, *self._rows]
+        if keep:
+            self._kept = reached
+            self._rows = rows[:KEPT_ROWS]
+        self._recording.show("training", lambda: Shown("table", list(rows), "The newest row is the first."))
+
+    def on_evaluation(self, evaluated: "EvaluatedView") -> None:
+        """Draw the curve anew and show the held-out view as it is rendered now."""
+        if self._recording is None:
+            return
+        self._curve = curve = (*self._curve, evaluated.point)
+        self._recording.show("training-curve", lambda: self._draw_curve(curve))
+        self._recording.show("training-preview", lambda: self._draw_preview(evaluated))
+
+    def _draw_curve(self, curve: tuple[CurvePoint, ...]) -> Shown | None:
+        from tasks.core.report.charts import quality_curve_picture
+
+        name = f"pictures/curve-{curve[-1].step:07d}.png"
+        text = f"Held-out PSNR: {curve[-1].psnr_db:.2f} dB at step {curve[-1].step:,}"
+        return show_picture(name, quality_curve_picture(curve), text, self._context)
+
+    def _draw_preview(self, evaluated: "EvaluatedView") -> Shown | None:
+        from tasks.core.report.preview import side_by_side
+
+        name = f"pictures/view-{evaluated.point.step:07d}.jpg"
+        text = f"{evaluated.name}, not trained on: the photo, and the render at step {evaluated.point.step:,}"
+        return show_picture(name, side_by_side(evaluated.photo, evaluated.image), text, self._context)
+
+
+def _row(stats: "TrainingStats", steps_per_second: float) -> Row:
+    from tasks.core.training.usage import memory_in_use_bytes
+
+    memory, gpu_memory = memory_in_use_bytes()
+    row: Row = {
+        "step": f"{stats.step:,}",
+        "of steps": f"{stats.steps:,}",
+        "loss": round(stats.loss, 4),
+        "PSNR (dB)": None if stats.psnr_db is None else round(stats.psnr_db, 2),
+        "Gaussians": f"{stats.num_gaussians:,}",
+        "steps/s": round(steps_per_second, 1),
+        "elapsed (s)": round(stats.seconds),
+        "ETA (s)": round(stats.eta_seconds),
+        "memory (GB)": round(memory / 1e9, 2),
+    }
+    return row if gpu_memory is None else {**row, "GPU memory (GB)": round(gpu_memory / 1e9, 2)}
