@@ -21,6 +21,7 @@ from deployments.local_state import (
     folder_of,
     forget_state,
     process_environment,
+    read_state,
     running_server,
     write_state,
 )
@@ -59,13 +60,17 @@ def bring_up(choices: Choices, home: Path, say: Say) -> tuple[LocalServer, list[
     """
     with alone(home):
         folder = folder_of(home)
-        before = running_server(home)
-        server = _chosen(choices, before)
+        before = read_state(home)  # of a server that has died too: its workers wait for it at its port
+        runs = running_server(home) is not None
+        server = _chosen(choices, before, runs)
+        if before is not None and before.port != server.port:
+            for name in WORKERS:
+                stop(name, folder, STOP_SECONDS)
         write_state(home, server)
         environment = process_environment(server, home, os.environ)
         os.environ["PREFECT_API_URL"] = server.api_url
         changes = []
-        if before is None:
+        if not runs:
             say("starting the Prefect server")
             start(SERVER, [sys.executable, "-m", "prefect", "server", "start"], folder, environment)
             changes.append("started the Prefect server")
@@ -84,9 +89,9 @@ def bring_up(choices: Choices, home: Path, say: Say) -> tuple[LocalServer, list[
         return server, changes
 
 
-def _chosen(choices: Choices, before: LocalServer | None) -> LocalServer:
-    """The server to be: what runs, changed by the choices, or the defaults, changed by the choices."""
-    if before is not None and choices.port not in (None, 0, before.port):
+def _chosen(choices: Choices, before: LocalServer | None, runs: bool) -> LocalServer:
+    """The server to be: what was there before, changed by the choices, or the defaults, changed by the choices."""
+    if before is not None and runs and choices.port not in (None, 0, before.port):
         raise InputError(
             f"The server already runs on port {before.port}; `spaceport down` first, to have it on port {choices.port}."
         )
@@ -96,6 +101,8 @@ def _chosen(choices: Choices, before: LocalServer | None) -> LocalServer:
     if before is not None:
         plan = before.plan.model_copy(update=given)
         port, pages_port = before.port, before.pages_port
+        if not runs:
+            port = _free_port(choices.port or port, "--port")
     else:
         plan = Plan(**given)
         port = _free_port(DEFAULT_PORT if choices.port is None else choices.port, "--port")
