@@ -16,7 +16,7 @@ class RemotePhotos:
     """What lay at a place when it was listed."""
 
     uri: str
-    folder: S3Folder  # names of the objects are relative to it
+    place: S3Folder  # what the URI names: a folder, or the archive
     objects: tuple[StoredObject, ...]  # the photos of the folder, or the one archive
 
     @property
@@ -30,18 +30,19 @@ class RemotePhotos:
 
         Raises StorageError when the objects change meanwhile, PhotosError, DiskFullError.
         """
-        paths = _local_names(self.uri, self.objects)
+        paths = local_names(self.uri, self.objects)
         needed = sum(found.size for found in self.objects)
 
         def report(moved: int) -> None:
             on_progress(Progress(moved, needed, f"downloaded {moved / 1e6:.0f} of {needed / 1e6:.0f} MB"))
 
-        self.folder.download(
+        folder = self.place.parent if is_archive(self.uri) else self.place
+        folder.download(
             [(found.name, target / path) for found, path in zip(self.objects, paths, strict=True)],
             needed_bytes=needed,
             on_bytes=report,
         )
-        if list_photos(self.uri, self.folder).digest != self.digest:
+        if list_photos(self.uri, self.place).digest != self.digest:
             raise StorageError(f"The photos at {self.uri} changed while they were downloaded; is an upload going on?")
         return target / paths[0] if is_archive(self.uri) else target
 
@@ -56,16 +57,14 @@ def find_photos(uri: str, workspace: Workspace) -> RemotePhotos:
     return list_photos(uri, open_folder(uri, workspace, refused=PhotosError))
 
 
-def list_photos(uri: str, folder: S3Folder) -> RemotePhotos:
+def list_photos(uri: str, place: S3Folder) -> RemotePhotos:
     """What `find_photos` gives, once the place is open."""
     if is_archive(uri):
-        archive = PurePosixPath(folder.prefix)
-        parent = folder.parent
-        found = parent.head(archive.name)
+        found = place.parent.head(PurePosixPath(place.prefix).name)
         if found is None:
             raise PhotosError(f"There is no {uri}: upload the archive first, or correct its name.")
-        return RemotePhotos(uri, parent, (found,))
-    objects = [found for found in folder.objects() if found.name and not found.name.endswith("/")]
+        return RemotePhotos(uri, place, (found,))
+    objects = [found for found in place.objects() if found.name and not found.name.endswith("/")]
     photos = tuple(found for found in objects if is_photo_name(found.name))
     if not objects:
         raise PhotosError(f"There is nothing at {uri}: upload photos there, or correct the name.")
@@ -74,7 +73,7 @@ def list_photos(uri: str, folder: S3Folder) -> RemotePhotos:
         raise PhotosError(
             f"No photos among {len(objects)} objects at {uri} (found: {kinds}): give JPEG, PNG, HEIC, WebP or TIFF."
         )
-    return RemotePhotos(uri, folder, photos)
+    return RemotePhotos(uri, place, photos)
 
 
 def is_archive(uri: str) -> bool:
@@ -82,8 +81,11 @@ def is_archive(uri: str) -> bool:
     return uri.lower().endswith(".zip")
 
 
-def _local_names(uri: str, objects: tuple[StoredObject, ...]) -> list[PurePosixPath]:
-    """Where the objects go below a local folder. S3 knows names that a folder cannot hold side by side."""
+def local_names(uri: str, objects: tuple[StoredObject, ...]) -> list[PurePosixPath]:
+    """Where objects go below a local folder, which they never leave.
+
+    Raises PhotosError for names that S3 holds side by side and a folder cannot.
+    """
     paths = [PurePosixPath(*(part for part in found.name.split("/") if part)) for found in objects]
     taken = {folder for path in paths for folder in path.parents}
     for path in paths:

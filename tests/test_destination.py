@@ -1,0 +1,155 @@
+"""Results on S3: whole, replaced, and opened in a browser through their links."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.core.errors import DestinationError, DiskFullError, StorageError
+from tasks.core.sog.writer import write_sog
+from tasks.core.storage import S3Folder
+from tasks.core.viewer.page import write_page
+from tasks.core.viewer.view import ViewerSettings
+from tasks.destination import PAGE_FILE, REPORT_FILE, S3Destination, open_destination
+from tasks.workspace import open_workspace
+from tests.browser import chromium
+from tests.core.sog.splats import terrain
+from tests.core.viewer.scenes import Z_UP, looking
+from tests.s3_server import S3Server
+
+REPORT_TEMPLATE = Path(__file__).parents[1] / "tasks" / "core" / "report" / "report.html.j2"
+
+
+@pytest.fixture
+def folder(s3_environment: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Folder:
+    monkeypatch.setenv("SPACEPORT_HOME", str(tmp_path / "home"))
+    return S3Folder(s3_environment.client(), s3_environment.new_bucket(), "results/north field")
+
+
+def publish(uri: str, workspace: Path, files: dict[str, bytes]) -> None:
+    destination = open_destination(uri, open_workspace(str(workspace)))
+    destination.check()
+    with destination.scratch() as scratch:
+        for name, content in files.items():
+            (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+            (scratch / name).write_bytes(content)
+        destination.deliver(scratch)
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_an_older_result_is_replaced_and_nothing_else(folder: S3Folder, tmp_path: Path, kind: str) -> None:
+    uri = folder.uri if kind == "s3" else str(tmp_path / "out")
+    publish(uri, tmp_path, {"index.html": b"old", "colmap/images/old.jpg": b"old", "colmap/images/kept.jpg": b"old"})
+    if kind == "s3":
+        folder.write("notes.txt", b"mine")
+    else:
+        (tmp_path / "out" / "notes.txt").write_bytes(b"mine")
+    publish(uri, tmp_path, {"index.html": b"new", "colmap/images/kept.jpg": b"new", "scene.sog": b"new"})
+    destination = open_destination(uri, open_workspace(str(tmp_path)))
+    expected = {
+        "index.html": b"new",
+        "colmap/images/kept.jpg": b"new",
+        "scene.sog": b"new",
+        "notes.txt": b"mine",
+    }
+    assert {name: destination.read(name) for name in expected} == expected
+    with pytest.raises(StorageError, match="index"):
+        destination.read("colmap/images/index.html")
+    with pytest.raises(StorageError, match=r"old\.jpg"):
+        destination.read("colmap/images/old.jpg")
+    if kind == "s3":
+        assert {found.name for found in folder.objects()} == set(expected), "no probe is left"
+
+
+def test_the_page_goes_last(folder: S3Folder, tmp_path: Path) -> None:
+    (tmp_path / "colmap").mkdir()
+    for name in ("index.html", "scene.sog", "report.html", "colmap/a.jpg"):
+        (tmp_path / name).write_bytes(b"new")
+    put: list[str] = []
+    folder.client.meta.events.register(
+        "before-parameter-build.s3.PutObject", lambda params, **_: put.append(params["Key"]), unique_id="order"
+    )
+    try:
+        S3Destination(folder).deliver(tmp_path)
+    finally:
+        folder.client.meta.events.unregister("before-parameter-build.s3.PutObject", unique_id="order")
+    names = [key.removeprefix(f"{folder.prefix}/") for key in put]
+    assert names[0] == "colmap/a.jpg"
+    assert names[-1] == "index.html"
+    assert sorted(names) == ["colmap/a.jpg", "index.html", "report.html", "scene.sog"]
+    head = folder.client.head_object(Bucket=folder.bucket, Key=f"{folder.prefix}/scene.sog")
+    assert (head["ContentType"], head["CacheControl"]) == ("application/octet-stream", "no-cache")
+
+
+def test_the_page_and_the_report_open_through_their_links(folder: S3Folder, tmp_path: Path) -> None:
+    write_sog(terrain(4000, 2), tmp_path / "scene.sog")
+    view = ViewerSettings("Field", looking((4.0, -8.0, 5.0), (0, 0, 0.3)), np.array([0, 0, 0.3]), Z_UP)
+    write_page(tmp_path / "scene.sog", tmp_path / "index.html", view)
+    # The report's own frame: its security policy, its link to the page and the script that takes that link away.
+    template = REPORT_TEMPLATE.read_text(encoding="utf-8")
+    policy = re.search(r"<meta http-equiv=.*>", template)
+    link = re.search(r'<a class="open".*?</script>', template, re.DOTALL)
+    assert policy
+    assert link
+    report = f"<!doctype html><head>{policy[0]}</head><body>{re.sub(r'{#.*#}', '', link[0])}</body>"
+    publish(folder.uri, tmp_path, {PAGE_FILE: (tmp_path / "index.html").read_bytes(), REPORT_FILE: report.encode()})
+    destination = open_destination(folder.uri, open_workspace(str(tmp_path)))
+    (tmp_path / "profile").mkdir()
+    with chromium(tmp_path / "profile", 480, 300) as page:
+        page.open(destination.link(PAGE_FILE))
+        page.wait_for("window.spaceportViewer", seconds=90)
+        assert page.evaluate("document.querySelector('#about a') === null"), "the signature is for one file"
+        assert page.screenshot().std() > 20, "8-bit levels; an empty page has none"
+        page.open(destination.link(REPORT_FILE))
+        page.wait_for("document.readyState === 'complete' && !document.querySelector('canvas')", seconds=30)
+        assert page.evaluate("document.querySelector('a.open') === null")
+        (tmp_path / "report.html").write_text(report)
+        page.open((tmp_path / "report.html").as_uri())
+        page.wait_for("location.protocol === 'file:' && document.readyState === 'complete'", seconds=30)
+        assert page.evaluate("document.querySelector('a.open') !== null"), "beside its page the link stays"
+        assert [error for error in page.errors if "favicon" not in error] == []
+
+
+def test_links_of_a_local_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, outside = tmp_path / "runs" / "flight-1" / "splat", tmp_path / "out"
+    for place in (inside, outside):
+        link = open_destination(str(place), open_workspace(str(tmp_path))).link("index.html")
+        assert link == str(place / "index.html")
+    monkeypatch.setenv("SPACEPORT_PAGES_URL", "http://127.0.0.1:9")
+    workspace = open_workspace(str(tmp_path))
+    assert open_destination(str(inside), workspace).link("index.html") == (
+        "http://127.0.0.1:9/flight-1/splat/index.html"
+    )
+    assert open_destination(str(outside), workspace).link("index.html") == str(outside / "index.html")
+
+
+def test_places_that_cannot_be_written_are_refused(s3_environment: S3Server, tmp_path: Path) -> None:
+    workspace = open_workspace(str(tmp_path))
+    with pytest.raises(DestinationError, match="There is no bucket for s3://no-such-bucket/x"):
+        open_destination("s3://no-such-bucket/x", workspace).check()
+    with pytest.raises(DestinationError, match="cannot be written to"):
+        open_destination("ftp://host/x", workspace)
+    (tmp_path / "file").touch()
+    with pytest.raises(DestinationError, match="--out"):
+        open_destination(str(tmp_path / "file"), workspace).check()
+
+
+def test_a_trial_leaves_no_folder(tmp_path: Path) -> None:
+    open_destination(str(tmp_path / "a" / "b"), open_workspace(str(tmp_path))).check()
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_a_full_disk_leaves_nothing(folder: S3Folder, tmp_path: Path, kind: str) -> None:
+    destination = open_destination(folder.uri if kind == "s3" else str(tmp_path / "out"), open_workspace(str(tmp_path)))
+
+    def fill() -> None:
+        with destination.scratch() as scratch:
+            (scratch / "half").write_bytes(b"half")
+            Path("/dev/full").write_bytes(b"no room")
+
+    with pytest.raises(DiskFullError, match="MB are free"):
+        fill()
+    left = (path for place in ("home", "out") for path in (tmp_path / place).rglob("*"))
+    assert [path for path in left if path.is_file() or "partial" in path.name] == []

@@ -1,0 +1,152 @@
+"""Photos that lie on S3."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks.core.errors import PhotosError
+from tasks.core.photos.files import is_photo_name
+from tasks.core.photos.options import PhotosOptions
+from tasks.core.photoset import PhotoSet
+from tasks.core.progress import Progress
+from tasks.core.refs import RunContext
+from tasks.core.storage import S3Folder, StoredObject
+from tasks.photos import capture_name, ingest_photos, open_source
+from tasks.remote_photos import RemotePhotos, local_names
+from tasks.sfm import is_given_model
+from tasks.stage import open_output
+from tests.s3_server import S3Server
+
+
+def photo(seed: int) -> bytes:
+    file = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((640, 480)).save(file, "JPEG")
+    return file.getvalue()
+
+
+PHOTOS = {f"{name}.jpg": photo(seed) for seed, name in enumerate(("photo1", "photo2", "sub/Süd 3"))}
+
+
+@pytest.fixture
+def bucket(s3_environment: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Folder:
+    monkeypatch.setenv("SPACEPORT_HOME", str(tmp_path / "home"))
+    return S3Folder(s3_environment.client(), s3_environment.new_bucket())
+
+
+@pytest.fixture
+def uploaded(bucket: S3Folder) -> str:
+    """A capture as it is uploaded: photos, and a marker that is none."""
+    for name, content in PHOTOS.items():
+        bucket.write(f"uploads/north field/{name}", content)
+    bucket.write("uploads/north field/READY.json", b"{}")
+    return f"s3://{bucket.bucket}/uploads/north field/"
+
+
+def remote(uri: str, workspace: Path) -> RemotePhotos:
+    source = open_source(uri, str(workspace))
+    assert isinstance(source, RemotePhotos)
+    return source
+
+
+def test_a_folder_on_s3_is_ingested_once(uploaded: str, bucket: S3Folder, tmp_path: Path) -> None:
+    context = RunContext(workspace=str(tmp_path), run="flight-1")
+    first = ingest_photos.fn(uploaded, PhotosOptions(), context)
+    assert (first.capture, first.usable, first.rejected, first.cached) == ("north field", 3, 0, False)
+    folder = open_output(first.uri, context)
+    assert [entry.name for entry in PhotoSet.load(folder).photos] == list(PHOTOS)
+    assert not [entry for entry in folder.iterdir() if entry.name.startswith(".")], "the download is gone"
+    assert ingest_photos.fn(uploaded, PhotosOptions(), context).cached
+    bucket.write("uploads/north field/photo4.jpg", photo(4))
+    more = ingest_photos.fn(uploaded, PhotosOptions(), context)
+    assert (more.usable, more.cached) == (4, False)
+
+
+def test_an_archive_on_s3(bucket: S3Folder, tmp_path: Path) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in PHOTOS.items():
+            archive.writestr(name, content)
+    bucket.write("uploads/south.zip", file.getvalue())
+    context = RunContext(workspace=str(tmp_path), run="flight-1")
+    found = ingest_photos.fn(f"s3://{bucket.bucket}/uploads/south.zip", PhotosOptions(), context)
+    assert (found.capture, found.usable) == ("south", 3)
+
+
+def test_the_listing_tells_one_capture_from_another(uploaded: str, bucket: S3Folder, tmp_path: Path) -> None:
+    before = remote(uploaded, tmp_path).digest
+    bucket.write("uploads/north field/READY.json", b'{"preset": "draft"}')
+    assert remote(uploaded, tmp_path).digest == before, "what is no photo does not count"
+    assert remote(uploaded.rstrip("/"), tmp_path).digest == before
+    bucket.write("uploads/north field/photo1.jpg", photo(9))
+    assert remote(uploaded, tmp_path).digest != before
+
+
+def test_a_download_reports_and_keeps_names(uploaded: str, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    folder = remote(uploaded, tmp_path).download(tmp_path / "got", seen.append)
+    assert {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.jpg")} == PHOTOS
+    assert seen[-1].done == seen[-1].total == sum(map(len, PHOTOS.values()))
+
+
+@pytest.mark.parametrize("names", [("a.jpg", "a.jpg/b.jpg"), ("a/b.jpg", "a//b.jpg")])
+def test_names_that_no_folder_can_hold_are_refused(names: tuple[str, str]) -> None:
+    with pytest.raises(PhotosError, match="twice"):
+        local_names("s3://b/odd", tuple(StoredObject(name, 1, "") for name in names))
+
+
+def test_names_cannot_lead_out_of_the_folder() -> None:
+    [path] = local_names("s3://b/odd", (StoredObject("/etc//photo.jpg", 1, ""),))
+    assert path.as_posix() == "etc/photo.jpg"
+    assert not is_photo_name("../photo.jpg"), "so it is not downloaded"
+
+
+@pytest.mark.parametrize(
+    ("uri", "sentence"),
+    [
+        ("s3://no-such-bucket/flight", "There is no bucket"),
+        ("s3://{bucket}/nothing/", "There is nothing at"),
+        ("s3://{bucket}/texts", r"No photos among 2 objects at .* \(found: \.pdf, \.txt\)"),
+        ("s3://{bucket}/missing.zip", r"There is no s3://.*/missing\.zip"),
+        ("https://example.org/a.zip", "cannot be read: give a folder"),
+        ("s3://", "names no bucket"),
+    ],
+)
+def test_what_holds_no_photos_is_refused(bucket: S3Folder, tmp_path: Path, uri: str, sentence: str) -> None:
+    bucket.write("texts/a.txt", b"")
+    bucket.write("texts/b.pdf", b"")
+    with pytest.raises(PhotosError, match=sentence):
+        open_source(uri.format(bucket=bucket.bucket), str(tmp_path))
+
+
+def test_denied_photos_are_refused(bucket: S3Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(PhotosError, match=r"was denied .*check the credentials"):
+        open_source(f"s3://{bucket.bucket}/flight", str(tmp_path))
+
+
+def test_what_captures_are_called(tmp_path: Path) -> None:
+    (tmp_path / "flight.zip").touch()
+    names = {
+        "s3://b/uploads/north field/": "north field",
+        "s3://b/uploads/south.ZIP": "south",
+        "s3://b/uploads/east/images": "east",
+        "s3://b": "b",
+        str(tmp_path / "flight.zip"): "flight",
+        str(tmp_path / "west" / "photos"): "west",
+    }
+    assert {source: capture_name(source) for source in names} == names
+
+
+def test_a_place_on_s3_is_never_a_colmap_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tmp_path / "s3:" / "bucket" / "model" / "sparse" / "0"
+    model.mkdir(parents=True)
+    for name in ("cameras", "images", "points3D"):
+        (model / f"{name}.bin").touch()
+    monkeypatch.chdir(tmp_path)
+    assert is_given_model("s3:/bucket/model")
+    assert not is_given_model("s3://bucket/model")
