@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from flows.cli_server import saying
+from flows.connection import use_server
 from tasks.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="Its id, the start of its id, or its name; `spaceport runs` lists them.")
 ]
-STATE_STYLES = {"Completed": "green", "Running": "blue", "Failed": "red", "Crashed": "red", "Cancelled": "yellow"}
+HEADINGS = ("id", "capture", "state", "stage", "started", "took", "PSNR", "page")
+STATE_STYLES = {"Completed": "green", "Failed": "red", "Crashed": "red", "Cancelled": "yellow"}
 
 
 def register(app: typer.Typer, console: Console) -> None:
@@ -31,31 +33,34 @@ def register(app: typer.Typer, console: Console) -> None:
         ] = None,
     ) -> None:
         """List the runs on the Prefect server: state, stage in progress, duration, quality and page."""
+        settings = _connect()
         from flows.run_table import rows
         from flows.runs import recent_runs
 
-        settings = _connect()
         with _client() as client:
             found = rows(client, recent_runs(client, limit, [name.capitalize() for name in state or []]), settings)
         if not found:
             console.print("no runs yet; start one in the UI or with `spaceport run PHOTOS`", highlight=False)
             return
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("id", "capture", "state", "stage", "started", "took", "PSNR"):
-            table.add_column(column, no_wrap=True)
-        table.add_column("page", overflow="fold")
-        for row in found:
-            table.add_row(
+        cells = [
+            (
                 row.id,
-                escape(row.capture),
-                f"[{STATE_STYLES.get(row.state, 'default')}]{row.state}[/]",
+                row.capture,
+                row.state,
                 row.stage,
                 _moment(row.started),
                 _duration(row.took),
                 "" if row.psnr_db is None else f"{row.psnr_db:.2f} dB",
-                escape(row.page or ""),
+                row.page or "",
             )
-        console.print(table)
+            for row in found
+        ]
+        # A line of its own length, not a table that fits the terminal: a link that is cut is none.
+        widths = [max(map(len, column)) for column in zip(HEADINGS, *cells, strict=True)]
+        for line in (HEADINGS, *cells):
+            style = "bold" if line is HEADINGS else STATE_STYLES.get(line[2])
+            text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+            console.print(escape(text.rstrip()), style=style, highlight=False, soft_wrap=True)
 
     @app.command()
     def cancel(
@@ -63,11 +68,10 @@ def register(app: typer.Typer, console: Console) -> None:
         wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until its processes have ended.")] = True,
     ) -> None:
         """Cancel a run and the runs of its stages; what was finished stays in the workspace."""
-        from flows.cli_server import saying
+        _connect()
         from flows.runs import cancel as cancel_run
         from flows.runs import find_run
 
-        _connect()
         with _client() as client, saying(console) as say:
             found = find_run(client, run)
             say(f"cancelling {found.name}")
@@ -80,9 +84,9 @@ def register(app: typer.Typer, console: Console) -> None:
         follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
     ) -> None:
         """Show the log of a run and of its stages, by time."""
+        _connect()
         from flows.runs import find_run, log_lines
 
-        _connect()
         with _client() as client:
             for line, origin in log_lines(client, find_run(client, run), follow=follow):
                 level = "" if line.level < 30 else "[yellow]warning[/] " if line.level < 40 else "[red]error[/] "
@@ -93,8 +97,7 @@ def register(app: typer.Typer, console: Console) -> None:
 
 
 def _connect() -> Settings:
-    from flows.connection import use_server
-
+    """To be called before anything imports Prefect, which reads its settings at that moment."""
     settings = Settings.from_environment()
     use_server(settings)
     return Settings.from_environment()

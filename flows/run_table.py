@@ -22,6 +22,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import ArtifactSort
 from pydantic import BaseModel, ValidationError
 
+from deployments.plan import STAGES
 from flows.runs import ENDED, stage_runs
 from tasks.core.errors import SpaceportError
 from tasks.core.settings import Settings
@@ -78,9 +79,10 @@ def stage_in_progress(client: SyncPrefectClient, run: FlowRun) -> str:
     tasks = client.read_task_runs(
         flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])), task_run_filter=at_work
     )
-    if not tasks:
+    # Beside the stages' tasks there is one that Prefect makes for every child run, with a name of its own invention.
+    stage = next((task.name.split("-")[0] for task in tasks if task.name.startswith(STAGES)), None)
+    if stage is None:
         return ""
-    stage = tasks[0].name.split("-")[0]
     members = [run.id, *(child.id for child in stage_runs(client, run) if child.state_type not in ENDED)]
     share = _share(client, stage, members)
     return stage if share is None else f"{stage} {share:.0f} %"

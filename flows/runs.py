@@ -31,6 +31,7 @@ AT_WORK = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 LOOK_BACK = 200  # runs among which a short id or a name is looked for; also the most that the server gives at once
 CANCEL_SECONDS = 120.0
 POLL_SECONDS = 1.0
+LAST_LINES_SECONDS = 3.0  # a process hands its lines over every two
 LATE_LOGS = timedelta(seconds=15)  # lines of another machine or process come late
 
 
@@ -109,6 +110,7 @@ def log_lines(client: SyncPrefectClient, run: FlowRun, *, follow: bool) -> Itera
     """Lines of the run and of its stages' runs, each with where it is from; with `follow` until the run has ended."""
     seen: set[UUID] = set()
     since: datetime | None = None
+    told_end = False
     while True:
         ended = client.read_flow_run(run.id).state_type in ENDED
         names = {run.id: "run"} | {child.id: _stage(child) for child in stage_runs(client, run)}
@@ -117,9 +119,10 @@ def log_lines(client: SyncPrefectClient, run: FlowRun, *, follow: bool) -> Itera
                 seen.add(line.id)
                 since = line.timestamp - LATE_LOGS
                 yield line, names[line.flow_run_id] if line.flow_run_id else "run"
-        if ended or not follow:
+        if not follow or (ended and told_end):
             return
-        time.sleep(POLL_SECONDS)
+        told_end = ended
+        time.sleep(LAST_LINES_SECONDS if ended else POLL_SECONDS)
 
 
 def _logs(client: SyncPrefectClient, ids: list[UUID], since: datetime | None) -> Iterator[Log]:
