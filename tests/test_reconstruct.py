@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,12 @@ from tasks.core.render.backends import rasterizer_for
 from tasks.core.render.metrics import psnr
 from tasks.core.scene import Camera, Scene
 from tasks.core.sog.reader import read_sog
+from tasks.core.storage import MANIFEST_FILE, S3Folder, verify_output
 from tasks.core.transforms import rotation_angle_deg, similarity_from_points
+from tasks.destination import open_destination
+from tasks.workspace import open_workspace
 from tests.browser import chromium
+from tests.s3_server import S3Server
 
 FLIGHT = DemoOptions(photos=14, width=640, height=480)
 OPTIONS = parse_options("draft", ["train.steps=500", "train.max_gaussians=15000", "train.max_image_size=320"])
@@ -177,6 +182,40 @@ def test_a_run_replaces_an_older_result_and_nothing_else(result: Result, tmp_pat
     assert (out / "notes.txt").read_text() == "mine"
     assert not (out / "colmap" / "images" / "old.jpg").exists()
     assert (out / "index.html").read_bytes() == (result.out / "index.html").read_bytes()
+
+
+def test_everything_on_s3(
+    result: Result, s3_environment: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photos, workspace and result there; what this machine has computed before is put there first."""
+    root = S3Folder(s3_environment.client(), s3_environment.new_bucket(), "field")
+    monkeypatch.setenv("SPACEPORT_WORKSPACE", root.uri)
+    monkeypatch.setenv("SPACEPORT_HOME", str(tmp_path / "home"))
+    workspace = open_workspace(root.uri)
+    for place in (result.workspace / "stages").glob("*/*"):
+        stage, key = place.parent.name, place.name
+        with workspace.new_output(stage, key) as folder:
+            shutil.copytree(place, folder, dirs_exist_ok=True)
+            (folder / MANIFEST_FILE).unlink()
+            workspace.commit(folder, stage, key, verify_output(place))
+    root.below("uploads/small flight").upload(result.photos, [path.name for path in result.photos.glob("*.[jJ]*")])
+
+    options = parse_options(
+        "draft", ["train.steps=500", "train.max_gaussians=15000", "train.max_image_size=320", "compress.sh_degree=1"]
+    )
+    monkeypatch.setenv("SPACEPORT_HOME", str(tmp_path / "another machine"))
+    published = reconstruct(f"{root.uri}/uploads/small flight/", options=options)
+    assert published.cache_hits == ("sfm", "train"), (
+        "photos are another place's, but the same; compress has new options"
+    )
+    assert published.uri.startswith(f"{root.uri}/runs/small-flight-")
+    for link in (published.page, published.report):
+        with urllib.request.urlopen(link, timeout=30) as answer:
+            assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    report = open_destination(published.uri, open_workspace(root.uri)).read("report.json")
+    assert Report.model_validate_json(report).capture == "small flight"
+    again = reconstruct(f"{root.uri}/uploads/small flight/", options=options)
+    assert again.cache_hits == ("photos", "sfm", "train", "compress")
 
 
 def pose_errors(cameras: tuple[Camera, ...], truth: list[Camera]) -> tuple[float, float]:
