@@ -1,9 +1,21 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from tasks.core.errors import DestinationError, StorageError
-from tasks.core.storage import MANIFEST_FILE, LocalWorkspace, cache_key, describe_output, hash_tree, verify_output
+from tasks.core.errors import DestinationError, DiskFullError, StorageError
+from tasks.core.storage import (
+    MANIFEST_FILE,
+    LocalWorkspace,
+    Manifest,
+    StoredFile,
+    cache_key,
+    describe_output,
+    hash_tree,
+    verify_output,
+)
 
 
 def store(workspace: LocalWorkspace, key: str, content: bytes = b"bytes") -> Path:
@@ -65,6 +77,42 @@ def test_the_first_of_two_equal_outputs_stays(tmp_path: Path) -> None:
         manifest = workspace.commit(ours, "train", "k", describe_output(ours, "train", {}, "0/1", 1.0))
     assert manifest == workspace.find("train", "k")
     assert (theirs / "sub" / "file").read_bytes() == b"theirs"
+
+
+def test_eight_runs_that_commit_at_once_agree(tmp_path: Path) -> None:
+    start = threading.Barrier(8)
+
+    def compute(number: int) -> Manifest:
+        workspace = LocalWorkspace(tmp_path)
+        with workspace.new_output("train", "k") as folder:
+            (folder / "file").write_bytes(f"from {number}".encode())
+            manifest = describe_output(folder, "train", {}, "0/1", 1.0)
+            start.wait(timeout=60)
+            return workspace.commit(folder, "train", "k", manifest)
+
+    with ThreadPoolExecutor(8) as pool:
+        manifests = list(pool.map(compute, range(8)))
+    assert len({manifest.digest for manifest in manifests}) == 1, "one wins, and all say so"
+    assert LocalWorkspace(tmp_path).find("train", "k") == manifests[0]
+    assert [entry.name for entry in (tmp_path / "stages" / "train").iterdir()] == ["k"]
+
+
+def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path) -> None:
+    def fill() -> None:
+        with LocalWorkspace(tmp_path).new_output("train", "k") as folder:
+            (folder / "half").write_bytes(b"half")
+            Path("/dev/full").write_bytes(b"no room")
+
+    with pytest.raises(DiskFullError, match=r"The disk that holds .* is full: [\d,]+ MB are free") as caught:
+        fill()
+    assert (caught.value.retryable, caught.value.exit_status) == (False, 1)
+    assert list((tmp_path / "stages" / "train").iterdir()) == []
+
+
+def test_a_manifest_keeps_to_its_folder() -> None:
+    for name in ("../x", "/x", "a/../../x", ""):
+        with pytest.raises(ValidationError):
+            StoredFile(path=name, size=1, sha256="0")
 
 
 def test_a_log_does_not_make_it_another_output(tmp_path: Path) -> None:
