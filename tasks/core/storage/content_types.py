@@ -22,3 +22,8 @@ def content_type(name: str) -> str:
     """The media type that goes with a file's extension."""
     suffix = PurePosixPath(name).suffix.lower()
     return _OWN.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+
+
+def presentation(name: str) -> dict[str, str]:
+    """What S3 is told about an object of that name."""
+    return {"ContentType": content_type(name), "CacheControl": CACHE_CONTROL}

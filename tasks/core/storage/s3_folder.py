@@ -19,7 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tasks.core.errors import DestinationError, InputError, StorageError
-from tasks.core.storage.content_types import CACHE_CONTROL, content_type
+from tasks.core.storage.content_types import presentation
 from tasks.core.storage.disk import watching_disk
 from tasks.core.storage.s3_errors import LOST_RACE_CODES, MISSING_CODES, code_of, s3_errors
 from tasks.core.storage.workspace import LINK_SECONDS
@@ -127,7 +127,7 @@ class S3Folder:
         with self._errors():
             try:
                 self.client.put_object(
-                    Bucket=self.bucket, Key=self._key(name), Body=content, **_presentation(name), **condition
+                    Bucket=self.bucket, Key=self._key(name), Body=content, **presentation(name), **condition
                 )
             except ClientError as error:
                 # With If-Match, "not found" says that somebody removed the object meanwhile.
@@ -141,7 +141,7 @@ class S3Folder:
         counter = _Counter()
         with self._errors(), create_transfer_manager(self.client, _TRANSFER_CONFIG) as manager:
             uploads = [
-                manager.upload(str(folder / name), self.bucket, self._key(name), _presentation(name), [counter])
+                manager.upload(str(folder / name), self.bucket, self._key(name), presentation(name), [counter])
                 for name in names
             ]
             counter.wait(uploads, on_bytes)
@@ -228,10 +228,6 @@ def open_s3_folder(
     with s3_errors(uri, refused):
         client = (session or boto3.Session()).client("s3", config=config, **options)
     return S3Folder(client, parts.netloc, "/".join(part for part in path.split("/") if part), refused)
-
-
-def _presentation(name: str) -> dict[str, str]:
-    return {"ContentType": content_type(name), "CacheControl": CACHE_CONTROL}
 
 
 class _Counter:
