@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 VIEWER := tasks/core/viewer/npm
 
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test lint format bench soak clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -38,7 +38,7 @@ format: $(READY) ## Let ruff rewrite what it can
 test: lint ## Lint, types and all tests that this machine can run
 	$(BIN)/pytest
 
-bench: bench-raster bench-train bench-sfm bench-sog ## Every benchmark, one after the other
+bench: bench-raster bench-train bench-sfm bench-sog bench-orchestration ## Every benchmark, one after the other
 
 bench-raster: $(READY) ## Milliseconds per training step at three sizes
 	$(BIN)/python -m tests.benchmarks.rasterizer
@@ -51,6 +51,12 @@ bench-sfm: $(READY) ## Structure from motion on the real photo sets
 
 bench-sog: $(READY) ## Our SOG writer beside splat-transform (SPLAT_TRANSFORM=path)
 	$(BIN)/python -m tests.benchmarks.sog
+
+bench-orchestration: $(READY) ## What Prefect costs around the work
+	$(BIN)/python -m tests.benchmarks.orchestration
+
+soak: $(READY) ## Twenty runs queued for one training slot
+	$(BIN)/python -m tests.benchmarks.soak
 
 clean: ## Remove what make made, the virtual environment included
 	rm -rf $(VENV) $(VIEWER)/node_modules spaceport-demo spaceport-data .mypy_cache .ruff_cache .pytest_cache

@@ -18,9 +18,11 @@ from tasks.core.measurements import SfmSection
 from tasks.core.progress import ProgressCallback
 from tasks.core.sfm.job import ANSWER_FILE, LOG_FILE, Answer, Job
 from tasks.core.sfm.log import ProgressLog, last_words
+from tasks.core.storage.disk import disk_full, free_bytes
 
 ROOT = Path(__file__).resolve().parents[3]  # holds the package `tasks`; the worker starts there
 POLL_SECONDS = 0.1
+LEAST_FREE_BYTES = 4 * 2**20  # a disk with less than that has run full
 
 
 def run_worker(job: Job, on_progress: ProgressCallback) -> SfmSection:
@@ -28,6 +30,7 @@ def run_worker(job: Job, on_progress: ProgressCallback) -> SfmSection:
 
     Raises:
         SpaceportError: the class and the message of what the worker raised on purpose.
+        DiskFullError: it ended without an answer, and the disk is full.
         SfmCrashError: it ended without an answer; the message holds its last log lines.
     """
     job_file = job.work / "job.json"
@@ -45,6 +48,8 @@ def run_worker(job: Job, on_progress: ProgressCallback) -> SfmSection:
     answer_file = job.work / ANSWER_FILE
     if worker.returncode == 0 and answer_file.is_file():
         return _result(Answer.model_validate_json(answer_file.read_text(encoding="utf-8")))
+    if free_bytes(job.work) < LEAST_FREE_BYTES:  # native code aborts when its database cannot grow
+        raise disk_full(job.work)
     raise _crash(worker.returncode, log_path)
 
 
