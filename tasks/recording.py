@@ -44,7 +44,7 @@ class Recording:
     def show_progress(self, stage: str, progress: Progress) -> None:
         """Show the stage's share of work done."""
         percent = min(100.0, 100 * progress.done / progress.total) if progress.total else 0.0
-        self.show(f"progress-{stage}", lambda: Shown("progress", percent, f"{stage}: {progress.note}"))
+        self.show(f"progress-{stage}", lambda: Shown("progress", percent, f"{percent:.0f} %, {progress.note}"))
 
 
 _current: ContextVar[Recording | None] = ContextVar("recording", default=None)

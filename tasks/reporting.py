@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from prefect import get_run_logger
+from prefect.context import TaskRunContext
 from prefect.exceptions import MissingContextError
 
 from tasks.core.progress import Progress, ProgressCallback
@@ -66,7 +67,9 @@ def stage_progress(stage: str) -> ProgressCallback:
 
 
 def announce(stage: str, note: str) -> None:
-    """Say that a stage is done at once, because its output was in the workspace."""
+    """Say that a stage is done at once, because its output was in the workspace: also in its task run's name."""
+    if (task := TaskRunContext.get()) is not None:
+        task.task_run.name = f"{stage} (from the workspace)"  # Prefect stores it with the run's last state
     stage_progress(stage)(Progress(1, 1, note))
 
 

@@ -27,6 +27,7 @@ def stage_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     def decorate(function: Callable[P, R]) -> Task[P, R]:
         as_task = task(
             name=name,
+            task_run_name=name,
             retries=len(RETRY_DELAYS_SECONDS),
             retry_delay_seconds=RETRY_DELAYS_SECONDS,
             retry_jitter_factor=RETRY_JITTER_FACTOR,

@@ -12,7 +12,7 @@ from prefect.context import FlowRunContext
 from tasks.artifacts import RunArtifacts, Shown
 from tasks.core.options import ReconstructOptions
 from tasks.core.refs import GaussiansRef, PhotosRef, Publication, Ref, RunContext, SceneRef, SogRef
-from tasks.core.report.summary import RunSummary, StageLine, failure_markdown, summary_markdown
+from tasks.core.report.summary import RunSummary, StageLine, failure_markdown, run_facts, summary_markdown
 from tasks.core.settings import Settings
 from tasks.pictures import PREVIEW_PICTURE
 from tasks.recording import current_recording, recording
@@ -65,7 +65,7 @@ class RunPage:
             preview_url=preview,
             log_urls=self._log_urls(),
         )
-        self._show("summary", Shown("markdown", summary_markdown(summary), "What came out, and what it took."))
+        self._show("summary", Shown("markdown", summary_markdown(summary), run_facts(summary)))
         if preview is not None:
             self._show("preview", Shown("image", preview, "The splat from its first view."))
 
@@ -74,7 +74,7 @@ class RunPage:
         recorded = current_recording()
         stage = recorded.stages[-1] if recorded and recorded.stages else None
         text = failure_markdown(self._capture, stage, error, self._log_urls())
-        self._show("summary", Shown("markdown", text, "Why this run failed."))
+        self._show("summary", Shown("markdown", text, f"Failed: {error}"))
 
     def _show(self, what: str, shown: Shown) -> None:
         # One key for each capture: the Artifacts page shows the newest, and its history the earlier runs'.

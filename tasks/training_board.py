@@ -8,7 +8,7 @@ from tasks.artifacts import Shown
 from tasks.core.measurements import CurvePoint
 from tasks.core.refs import RunContext
 from tasks.pictures import show_picture
-from tasks.recording import current_recording
+from tasks.recording import Recording, current_recording
 
 if TYPE_CHECKING:  # torch takes a second and 200 MB, which a run that trains elsewhere does without
     from tasks.core.training.trainer import EvaluatedView, TrainingStats
@@ -25,7 +25,8 @@ class TrainingBoard:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._recording = current_recording()
-        self._rows: list[Row] = []  # newest first
+        self._rows: list[Row] = []  # those that stay, newest first
+        self._shown_rows: list[Row] = []  # and the newest before them
         self._kept = 0
         self._refreshed_at_seconds = 0.0  # of training
         self._refreshed_at_step = 0
@@ -44,32 +45,42 @@ class TrainingBoard:
         pace = (stats.step - self._refreshed_at_step) / seconds
         self._refreshed_at_seconds, self._refreshed_at_step = stats.seconds, stats.step
         row = _row(stats, pace)
-        rows = [row, *self._rows]
+        self._shown_rows = [row, *self._rows]
         if keep:
             self._kept = reached
-            self._rows = rows[:KEPT_ROWS]
-        self._recording.show("training", lambda: Shown("table", list(rows), "The newest row is the first."))
+            self._rows = self._shown_rows[:KEPT_ROWS]
+        self._show_table(self._recording)
 
     def on_evaluation(self, evaluated: "EvaluatedView") -> None:
         """Draw the curve anew and show the held-out view as it is rendered now."""
         if self._recording is None:
             return
+        if self._shown_rows:
+            self._shown_rows[0]["PSNR (dB)"] = round(evaluated.point.psnr_db, 2)
+            self._show_table(self._recording)
         self._curve = curve = (*self._curve, evaluated.point)
         self._recording.show("training-curve", lambda: self._draw_curve(curve))
         self._recording.show("training-preview", lambda: self._draw_preview(evaluated))
+
+    def _show_table(self, recording: Recording) -> None:
+        rows: list[JsonValue] = [dict(row) for row in self._shown_rows]  # as they are now
+        newest = self._shown_rows[0]
+        quality = "" if newest["PSNR (dB)"] is None else f", {newest['PSNR (dB)']} dB"
+        text = f"Step {newest['step']}{quality}, {newest['ETA (s)']} s to go"
+        recording.show("training", lambda: Shown("table", rows, text))
 
     def _draw_curve(self, curve: tuple[CurvePoint, ...]) -> Shown | None:
         from tasks.core.report.charts import quality_curve_picture
 
         name = f"pictures/curve-{curve[-1].step:07d}.png"
-        text = f"Held-out PSNR: {curve[-1].psnr_db:.2f} dB at step {curve[-1].step:,}"
+        text = f"Step {curve[-1].step:,}: {curve[-1].psnr_db:.2f} dB on photos that are not trained on"
         return show_picture(name, quality_curve_picture(curve), text, self._context)
 
     def _draw_preview(self, evaluated: "EvaluatedView") -> Shown | None:
         from tasks.core.report.preview import side_by_side
 
         name = f"pictures/view-{evaluated.point.step:07d}.jpg"
-        text = f"{evaluated.name}, not trained on: the photo, and the render at step {evaluated.point.step:,}"
+        text = f"Step {evaluated.point.step:,}: photo and render of {evaluated.name}, which is not trained on"
         return show_picture(name, side_by_side(evaluated.photo, evaluated.image), text, self._context)
 
 
@@ -78,8 +89,7 @@ def _row(stats: "TrainingStats", steps_per_second: float) -> Row:
 
     memory, gpu_memory = memory_in_use_bytes()
     row: Row = {
-        "step": f"{stats.step:,}",
-        "of steps": f"{stats.steps:,}",
+        "step": f"{stats.step:,} of {stats.steps:,}",
         "loss": round(stats.loss, 4),
         "PSNR (dB)": None if stats.psnr_db is None else round(stats.psnr_db, 2),
         "Gaussians": f"{stats.num_gaussians:,}",

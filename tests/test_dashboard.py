@@ -79,7 +79,7 @@ def test_a_stage_shows_its_progress_and_keeps_its_log(context: RunContext) -> No
     run = run_in_flow(lambda: stage(context))
     [artifact] = artifacts_of(run).values()
     assert (artifact.key, artifact.type, artifact.data) == ("progress-sfm", "progress", 100)
-    assert artifact.description == "sfm: pair 200"
+    assert artifact.description == "100 %, pair 200"
     assert artifact.task_run_id is not None
 
     lines = run_file(context, "logs/sfm.log").decode().splitlines()
@@ -168,6 +168,7 @@ def test_a_failed_stage_is_in_its_log_and_on_the_runs_page(context: RunContext) 
         run_in_flow(body)
     artifacts = artifacts_of(runs[0])
     text = str(artifacts["north-field-summary"].data)
+    assert str(artifacts["north-field-summary"].description).startswith("Failed: 3 of 40 photos registered")
     assert text.startswith("# North Field: failed in sfm\n")
     assert "> 3 of 40 photos registered; need 24. Take photos that overlap." in text
     assert "What to do" in text
@@ -220,11 +221,13 @@ def test_training_shows_a_table_a_curve_and_a_held_out_view(
     }
     rows = json.loads(str(artifacts["training"].data))
     assert len(rows) == KEPT_ROWS
-    assert rows[0]["step"] == "1,000"
+    assert rows[0]["step"] == "1,000 of 1,000"
     assert rows[0]["Gaussians"] == "6,000"
     assert rows[0]["steps/s"] == 10
     assert [row["ETA (s)"] for row in rows] == sorted(row["ETA (s)"] for row in rows)
     assert rows[0]["memory (GB)"] > 0
+    assert rows[0]["PSNR (dB)"] == 20.5
+    assert artifacts["training"].description == "Step 1,000 of 1,000, 20.5 dB, 0 s to go"
     for key, name in (("training-curve", "curve-0001000.png"), ("training-preview", "view-0001000.jpg")):
         assert artifacts[key].data == f"{PAGES}/flight-1/pictures/{name}"
     preview = np.asarray(Image.open(io.BytesIO(run_file(context, "pictures/view-0001000.jpg"))))
@@ -240,6 +243,7 @@ def test_a_run_ends_with_a_summary(context: RunContext, monkeypatch: pytest.Monk
     run = run_in_flow(lambda: show_result(context, f"{PAGES}/flight-1/splat"))
     artifacts = artifacts_of(run)
     text = str(artifacts["north-field-summary"].data)
+    assert str(artifacts["north-field-summary"].description).startswith("38 of 40 photos registered")
     assert "38 of 40 photos registered · held-out PSNR 24.31 dB · SSIM 0.812 · 58,211 Gaussians · 4.2 MB" in text
     assert f"[Open the splat]({PAGES}/flight-1/splat/index.html)" in text
     assert "| photos | – | – | – | from the workspace |" in text

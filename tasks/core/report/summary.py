@@ -43,7 +43,7 @@ def summary_markdown(run: RunSummary) -> str:
     shown = [f"[{text}]({url})" for text, url in links if url is not None]
     parts = [
         f"# {run.capture}",
-        _facts(run),
+        f"**{run_facts(run)}**",
         " · ".join([*shown, f"files in `{run.place}`"]),
     ]
     if run.preview_url is not None:
@@ -85,14 +85,15 @@ def _advice(error: BaseException) -> str:
     return f"Nobody foresaw this error; the log of the stage has its traceback. {kept}"
 
 
-def _facts(run: RunSummary) -> str:
+def run_facts(run: RunSummary) -> str:
+    """The run in one line."""
     registered = f"{run.registered:,} photos" if run.usable is None else f"{run.registered:,} of {run.usable:,} photos"
     quality = "quality not measured" if run.psnr_db is None else f"held-out PSNR {run.psnr_db:.2f} dB"
     facts = [f"{registered} registered", quality]
     if run.ssim is not None:
         facts.append(f"SSIM {run.ssim:.3f}")
     facts += [f"{run.num_gaussians:,} Gaussians", f"{run.sog_bytes / 1e6:.1f} MB", _duration(run.total_seconds)]
-    return "**" + " · ".join(facts) + "**"
+    return " · ".join(facts)
 
 
 def _table(run: RunSummary) -> str:
