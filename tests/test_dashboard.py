@@ -12,8 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 from prefect import flow
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, LogFilter, LogFilterFlowRunId
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
 from prefect.client.schemas.objects import Artifact
 from prefect.runtime import flow_run
 
@@ -26,7 +33,7 @@ from tasks.core.options import ReconstructOptions
 from tasks.core.progress import Progress
 from tasks.core.refs import GaussiansRef, PhotosRef, Publication, RunContext, SceneRef, SogRef
 from tasks.core.training.trainer import EvaluatedView, TrainingStats
-from tasks.reporting import run_logger, stage_progress
+from tasks.reporting import announce, run_logger, stage_progress
 from tasks.retries import stage_task
 from tasks.run_page import run_page
 from tasks.training_board import KEPT_ROWS, TrainingBoard
@@ -196,6 +203,52 @@ def test_another_attempt_continues_the_log_and_the_artifact(context: RunContext)
     assert artifact.data == 100
     log = run_file(context, "logs/photos.log").decode()
     assert log.index("attempt 1") < log.index("OSError: the network is gone") < log.index("attempt 2")
+
+
+def test_a_stage_in_a_run_of_its_own_shows_itself_in_the_run_that_asked_for_it(context: RunContext) -> None:
+    @stage_task("sfm")
+    def stage(context: RunContext) -> None:
+        report = stage_progress("sfm")
+        report(Progress(1, 2))
+        report(Progress(2, 2, "done"))
+
+    children: list[UUID] = []
+
+    @flow(name="sfm")
+    def stage_flow() -> None:
+        children.append(UUID(str(flow_run.id)))
+        stage(context)
+
+    def body() -> None:
+        stage_flow()
+        stage_flow()  # the next attempt, after the first one was killed
+
+    parent = run_in_flow(body)
+    for run in (parent, *children):
+        assert [(artifact.data, artifact.description) for artifact in artifacts_of(run).values()] == [
+            (100, "100 %, done")
+        ]
+
+
+def test_a_stage_from_the_workspace_says_so_in_its_name(context: RunContext) -> None:
+    @stage_task("photos")
+    def stage(context: RunContext) -> None:
+        announce("photos", "38 photos, from the workspace")
+
+    run = run_in_flow(lambda: stage(context))
+    [artifact] = artifacts_of(run).values()
+    assert (artifact.data, artifact.description) == (100, "100 %, 38 photos, from the workspace")
+
+    def named(client: SyncPrefectClient) -> list[str]:
+        in_run = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
+        return [task_run.name for task_run in client.read_task_runs(flow_run_filter=in_run)]
+
+    # A task run's states reach the server as events, a moment later.
+    deadline = time.monotonic() + 30
+    with get_client(sync_client=True) as client:
+        while named(client) != ["photos (from the workspace)"]:
+            assert time.monotonic() < deadline, named(client)
+            time.sleep(0.1)
 
 
 def test_training_shows_a_table_a_curve_and_a_held_out_view(
