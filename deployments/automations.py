@@ -77,7 +77,7 @@ async def _apply(client: PrefectClient, wanted: AutomationCore) -> list[str]:
         await client.create_automation(wanted)
         return [f"created automation {wanted.name!r}"]
     fields = set(AutomationCore.model_fields)
-    if present[0].model_dump(mode="json", include=fields) == wanted.model_dump(mode="json", include=fields):
+    if present[0].model_dump(include=fields) == wanted.model_dump(include=fields):  # not as JSON: sets have no order
         return []
     await client.update_automation(present[0].id, wanted)
     return [f"updated automation {wanted.name!r}"]

@@ -57,12 +57,19 @@ async def apply_notification_block(client: PrefectClient, url: str) -> tuple[UUI
     return (await client.read_block_document_by_name(NOTIFICATION_BLOCK, slug)).id, changes
 
 
+def _values(dumped: object) -> object:
+    """A dump without what only says under which id and name a block was saved."""
+    if not isinstance(dumped, dict):
+        return dumped
+    return {key: _values(value) for key, value in dumped.items() if not key.startswith("_")}
+
+
 async def _save(client: PrefectClient, block: Block, name: str) -> list[str]:
     try:
         present = await type(block).aload(name, client=client)
     except ValueError:  # what Prefect raises for a block that is not there
         present = None
-    if present is not None and present.model_dump() == block.model_dump():
+    if present is not None and _values(present.model_dump()) == _values(block.model_dump()):
         return []
     await block.asave(name, overwrite=True, client=client)
     return [f"{'created' if present is None else 'updated'} block {name}"]

@@ -98,9 +98,7 @@ def register(app: typer.Typer, console: Console) -> None:
 
 def _connect() -> Settings:
     """To be called before anything imports Prefect, which reads its settings at that moment."""
-    settings = Settings.from_environment()
-    use_server(settings)
-    return Settings.from_environment()
+    return use_server(Settings.from_environment())
 
 
 def _client() -> "SyncPrefectClient":

@@ -138,7 +138,7 @@ def _end_runs(settings: Settings, now: bool, say: Callable[[str], None]) -> None
     configure_prefect(settings)
     from prefect.client.orchestration import get_client
 
-    from flows.runs import cancel, runs_at_work
+    from flows.runs import cancel_for_good, runs_at_work
 
     with get_client(sync_client=True) as client:
         at_work = runs_at_work(client)
@@ -150,7 +150,7 @@ def _end_runs(settings: Settings, now: bool, say: Callable[[str], None]) -> None
         for run in at_work:
             if run.deployment_id is not None:  # a run in somebody's terminal has to end there
                 say(f"cancelling {run.name}")
-                cancel(client, run, wait=True)
+                cancel_for_good(client, run)
 
 
 def _print_runs_at_work(console: Console) -> None:

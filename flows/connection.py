@@ -19,8 +19,11 @@ def use_prefect(settings: Settings) -> None:
     configure_prefect(settings)
 
 
-def use_server(settings: Settings) -> None:
-    """Choose a server that runs by itself. Raises ServerError when there is none or it does not answer."""
+def use_server(settings: Settings) -> Settings:
+    """Choose a server that runs by itself, and give the settings of its runs.
+
+    Raises ServerError when there is none or it does not answer.
+    """
     use_prefect(settings)
     url = os.environ.get("PREFECT_API_URL")
     if url is None:
@@ -30,6 +33,10 @@ def use_server(settings: Settings) -> None:
             f"The Prefect server at {url} does not answer; `spaceport status` shows this machine's, `spaceport up` "
             "starts what has died."
         )
+    local = running_server(settings.home)
+    if local is None or local.api_url != url:
+        return settings
+    return settings.model_copy(update={"workspace": local.plan.workspace, "pages_url": local.plan.pages_url})
 
 
 def answers(api_url: str) -> bool:

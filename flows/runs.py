@@ -20,7 +20,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, Log, StateType
 from prefect.client.schemas.sorting import FlowRunSort, LogSort
-from prefect.states import Cancelling
+from prefect.states import Cancelled, Cancelling
 
 from deployments.plan import STAGES
 from tasks.core.errors import InputError, ServerError
@@ -30,6 +30,7 @@ ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CAN
 AT_WORK = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 LOOK_BACK = 200  # runs among which a short id or a name is looked for; also the most that the server gives at once
 CANCEL_SECONDS = 120.0
+LAST_SECONDS = 15.0
 POLL_SECONDS = 1.0
 LAST_LINES_SECONDS = 3.0  # a process hands its lines over every two
 LATE_LOGS = timedelta(seconds=15)  # lines of another machine or process come late
@@ -90,9 +91,22 @@ def cancel(client: SyncPrefectClient, run: FlowRun, *, wait: bool) -> FlowRun:
     return _await_end(client, run) if wait else client.read_flow_run(run.id)
 
 
-def _await_end(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
+def cancel_for_good(client: SyncPrefectClient, run: FlowRun) -> None:
+    """Cancel a run on a server that is about to be stopped: what has not ended soon is only marked as cancelled.
+
+    Its process, should there still be one, is stopped with its worker.
+    """
+    try:
+        _await_end(client, cancel(client, run, wait=False), LAST_SECONDS)
+    except ServerError:
+        for member in (run, *stage_runs(client, run)):
+            if client.read_flow_run(member.id).state_type not in ENDED:
+                client.set_flow_run_state(member.id, Cancelled(message="The server was taken down."), force=True)
+
+
+def _await_end(client: SyncPrefectClient, run: FlowRun, patience_seconds: float = CANCEL_SECONDS) -> FlowRun:
     """Of the run and of all its stages: only then is the machine free again."""
-    deadline = time.monotonic() + CANCEL_SECONDS
+    deadline = time.monotonic() + patience_seconds
     while True:
         family = [client.read_flow_run(run.id), *stage_runs(client, run)]
         if all(member.state_type in ENDED for member in family):
@@ -100,7 +114,7 @@ def _await_end(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
         if time.monotonic() > deadline:
             waiting = ", ".join(member.name for member in family if member.state_type not in ENDED)
             raise ServerError(
-                f"{waiting} did not end within {CANCEL_SECONDS:.0f} s: `spaceport status` shows whether its worker "
+                f"{waiting} did not end within {patience_seconds:.0f} s: `spaceport status` shows whether its worker "
                 "lives; without one, the server ends it some minutes from now."
             )
         time.sleep(POLL_SECONDS)

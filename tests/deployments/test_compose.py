@@ -1,0 +1,51 @@
+"""docker/compose.yaml hangs together; test_postgres.py runs its server, without containers."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from deployments.pools import POOLS
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker/compose.yaml").read_text(encoding="utf-8"))
+    return loaded
+
+
+def test_services_wait_for_what_they_need(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    assert set(services) == {
+        *("postgres", "redis", "migrate", "server", "services", "setup"),
+        *(f"worker-{pool}" for pool in POOLS),
+    }
+    for name, service in services.items():
+        for other, condition in service.get("depends_on", {}).items():
+            needed = "healthcheck" if condition["condition"] == "service_healthy" else "command"
+            assert needed in services[other], f"{name} waits for {other}, which has no {needed}"
+
+
+def test_server_keeps_nothing_in_memory_and_asks_for_credentials(compose: dict[str, Any]) -> None:
+    for name in ("server", "services"):
+        environment = compose["services"][name]["environment"]
+        assert environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"].startswith("postgresql+asyncpg://")
+        assert "SPACEPORT_AUTH" in environment["PREFECT_SERVER_API_AUTH_STRING"]
+        assert not [value for value in environment.values() if "memory" in value]
+    assert "--no-services" in compose["services"]["server"]["command"]
+    assert [port.split(":")[0] for port in compose["services"]["server"]["ports"]] == ["127.0.0.1"]
+
+
+def test_images_have_versions_and_volumes_are_declared(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert re.search(r":\d+\.\d+", service["image"]), f"{name}: {service['image']}"
+        for volume in service.get("volumes", []):
+            assert volume.split(":")[0] in compose["volumes"]
+
+
+def test_the_example_names_every_variable(compose: dict[str, Any]) -> None:
+    asked = set(re.findall(r"\$\{(\w+)", (REPOSITORY / "docker/compose.yaml").read_text(encoding="utf-8")))
+    example = (REPOSITORY / "docker/env.example").read_text(encoding="utf-8")
+    assert asked == set(re.findall(r"^(\w+)=", example, re.MULTILINE))

@@ -1,0 +1,187 @@
+"""`spaceport up`, `status`, `runs`, `logs`, `cancel` and `down`, as a person types them, on one server.
+
+A run whose process dies is made first: the server takes its time to miss it, and the other tests use that time. The
+order of the tests is the order of this file.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import psutil
+import pytest
+
+from deployments.automations import SILENCE_SECONDS
+from deployments.local_state import WORKERS
+from deployments.specifications import FILE
+from tasks.core.demo.flight import fly
+from tasks.core.demo.flight_plan import DemoOptions
+from tasks.core.progress import ignore_progress
+from tests.conftest import REPOSITORY
+from tests.deployments.receiver import Receiver, receiving
+from tests.local_server import PATIENCE_SECONDS, Served, serving
+
+SMALL: dict[str, Any] = {"preset": "draft", "train": {"steps": 60, "max_gaussians": 3000, "max_image_size": 160}}
+
+
+@pytest.fixture(scope="module")
+def flight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos") / "meadow"
+    fly(folder, DemoOptions(photos=14, width=640, height=480), ignore_progress)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    with receiving() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iterator[Served]:
+    """All stages in the run's own process: tests/faults has them in runs of their own."""
+    folder = tmp_path_factory.mktemp("up")
+    with serving(folder / "home", folder / "workspace", notify=receiver.url, dispatch="") as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def doomed(server: Served, flight: Path) -> UUID:
+    """A run whose process is killed, and the worker, who would have noticed, with it."""
+    run = server.start({"photos": str(flight), "options": SMALL})
+    server.wait(run.id, "Running")
+    worker = psutil.Process(server.pid("worker-cpu"))
+    family = [worker, *worker.children(recursive=True)]
+    assert len(family) > 1, "the worker has no process for the run"
+    for process in family:
+        process.kill()
+    psutil.wait_procs(family, timeout=30)
+    return run.id
+
+
+def test_up_starts_what_died_and_status_tells(server: Served, doomed: UUID) -> None:
+    before = {name: server.pid(name) for name in ("server", "worker-gpu", "pages")}
+    status = server.spaceport("status")
+    assert status.returncode == 1
+    assert "down worker-cpu" in status.stdout
+
+    up = server.spaceport("up")
+    assert up.returncode == 0, up.stderr
+    assert "started worker-cpu" in up.stdout
+    assert {name: server.pid(name) for name in before} == before
+    assert psutil.pid_exists(server.pid("worker-cpu"))
+
+
+def test_down_refuses_while_a_run_is_in_progress(server: Served, doomed: UUID) -> None:
+    down = server.spaceport("down")
+    assert down.returncode == 1
+    assert str(doomed)[:8] in down.stderr
+    assert "--now" in down.stderr
+    server.pid("server")
+
+
+def test_a_second_up_changes_nothing(server: Served) -> None:
+    up = server.spaceport("up")
+    assert up.returncode == 0, up.stderr
+    assert "nothing changed" in up.stdout
+    for trouble in ("Traceback", "WARNING", "Warning"):
+        assert trouble not in up.stdout + up.stderr
+
+
+def test_a_run_of_the_form_ends_with_a_page_and_a_message(server: Served, receiver: Receiver, flight: Path) -> None:
+    run = server.wait(server.start({"photos": str(flight), "options": SMALL}).id, "Completed")
+    message = receiver.wait_for("meadow", "Completed", str(run.id))
+    assert message["subject"] == "Spaceport: meadow done"
+    assert f"{server.ui_url}/runs/flow-run/{run.id}" in message["text"]
+
+    listed = server.spaceport("runs", "--state", "completed")
+    assert listed.returncode == 0, listed.stderr
+    [line] = [line for line in listed.stdout.splitlines() if str(run.id)[:8] in line]
+    page = line.split()[-1]
+    assert "dB" in line
+    assert page.startswith(server.pages_url)
+    assert "<html" in httpx.get(page).text
+
+    logs = server.spaceport("logs", str(run.id)[:8])
+    assert logs.returncode == 0, logs.stderr
+    times = [line.split()[0] for line in logs.stdout.splitlines() if line[2:3] == ":"]
+    assert times == sorted(times)
+    assert "publish 100 %" in logs.stdout
+
+
+def test_cancel_ends_the_process(server: Served, flight: Path) -> None:
+    options = {**SMALL, "train": {**SMALL["train"], "steps": 100_000}}
+    run = server.start({"photos": str(flight), "options": options})
+    server.wait(run.id, "Running")
+    worker = psutil.Process(server.pid("worker-cpu"))
+    engines = worker.children(recursive=True)
+    assert engines
+
+    cancelled = server.spaceport("cancel", str(run.id))
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert "Cancelled" in cancelled.stdout
+    _, alive = psutil.wait_procs(engines, timeout=30)
+    assert not alive
+
+    again = server.spaceport("cancel", str(run.id))
+    assert again.returncode == 2
+    assert "ended already" in again.stderr
+
+
+def test_a_failure_is_told(server: Served, receiver: Receiver, tmp_path: Path) -> None:
+    run = server.wait(server.start({"photos": str(tmp_path / "nowhere")}).id, "Failed")
+    message = receiver.wait_for("nowhere", "Failed", str(run.id))
+    assert run.state is not None
+    assert str(run.state.message) in message["text"]
+
+
+def test_prefects_own_command_makes_the_same_deployments(server: Served) -> None:
+    with server.client() as client:
+        ours = {entry.name: entry for entry in client.read_deployments()}
+        subprocess.run(
+            [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(FILE)],
+            cwd=REPOSITORY,
+            env={"PREFECT_API_URL": server.api_url, "PREFECT_HOME": str(server.home / "prefect"), "PATH": ""},
+            check=True,
+            capture_output=True,
+            timeout=PATIENCE_SECONDS,
+        )
+        theirs = {entry.name: entry for entry in client.read_deployments()}
+    assert theirs.keys() == ours.keys() == {"reconstruct", "photos", "sfm", "train", "compress", "publish"}
+    for name, entry in theirs.items():
+        same = ("work_pool_name", "work_queue_name", "entrypoint", "parameter_openapi_schema", "pull_steps", "tags")
+        for field in same:
+            assert getattr(entry, field) == getattr(ours[name], field), (name, field)
+    assert theirs["train"].work_pool_name == "gpu"
+    assert theirs["reconstruct"].job_variables["env"]["SPACEPORT_DISPATCH"] == "sfm,train,compress"
+
+
+@pytest.mark.timeout(SILENCE_SECONDS + PATIENCE_SECONDS)
+def test_a_run_whose_process_is_gone_crashes(server: Served, receiver: Receiver, doomed: UUID) -> None:
+    run = server.wait(doomed, "Crashed")
+    receiver.wait_for("Crashed", str(doomed))
+    assert run.state is not None
+    assert f"for {SILENCE_SECONDS} s" in str(run.state.message)
+    with server.client() as client:
+        ends = {entry.state_name for entry in client.read_flow_runs() if entry.id != doomed}
+    assert ends == {"Completed", "Cancelled", "Failed"}, "the automation touched a run that had ended"
+
+
+def test_down_leaves_nothing(server: Served) -> None:
+    names = ("server", "pages", *WORKERS)
+    processes = [psutil.Process(server.pid(name)) for name in names]
+    processes += [child for process in processes for child in process.children(recursive=True)]
+    down = server.spaceport("down")
+    assert down.returncode == 0, down.stderr
+    assert not any(process.is_running() for process in processes)
+    assert sorted(path.suffix for path in (server.home / "up").iterdir() if path.suffix == ".json") == []
+    assert "nothing was up" in server.spaceport("down").stdout
+    status = server.spaceport("status")
+    assert (status.returncode, "nothing is up" in status.stdout) == (1, True)
+    runs = server.spaceport("runs")
+    assert runs.returncode == 1
+    assert "spaceport up" in runs.stderr

@@ -1,0 +1,217 @@
+"""The server of docker/compose.yaml without containers: real Postgres, real Redis, API and services apart, basic auth.
+
+The settings are those of the compose file, with the containers' names replaced.
+"""
+
+import base64
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY
+
+PATIENCE_SECONDS = 120.0
+AUTH = "spaceport:a-password"
+RUNS, WORKERS = 12, 3
+FLOW = """
+from prefect import flow, task
+
+@task
+def double(number: int) -> int:
+    return 2 * number
+
+@flow
+def trivial(number: int) -> int:
+    return sum(double(number + i) for i in range(3))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def eventually(ready: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not ready():
+        assert time.monotonic() < deadline, f"{what}: not within {PATIENCE_SECONDS:.0f} s"
+        time.sleep(0.3)
+
+
+@contextmanager
+def process(command: list[str], log: Path, environment: dict[str, str]) -> Iterator[None]:
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=log.parent
+        )
+    try:
+        yield
+    finally:
+        child.terminate()
+        try:
+            child.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[int]:
+    """A cluster of its own; Postgres refuses to run as root, so that it gets the account of the system's Postgres."""
+    port = free_port()
+    binaries = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    account = None
+    if os.geteuid() == 0:
+        account = pwd.getpwnam("postgres")
+        for parent in (folder, *folder.parents[:2]):  # pytest makes its folders for one user only
+            parent.chmod(0o755)
+        os.chown(folder, account.pw_uid, account.pw_gid)
+
+    def run(*command: str) -> None:
+        subprocess.run(
+            command,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=folder,
+            user=account.pw_uid if account else None,
+            group=account.pw_gid if account else None,
+            timeout=PATIENCE_SECONDS,
+        )
+
+    data = str(folder / "data")
+    run(str(binaries / "initdb"), "-D", data, "-U", "prefect", "--auth", "trust", "--no-sync")
+    options = f"-p {port} -h 127.0.0.1 -k {folder}"
+    run(str(binaries / "pg_ctl"), "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
+    try:
+        run(str(binaries / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", "prefect", "prefect")
+        yield port
+    finally:
+        run(str(binaries / "pg_ctl"), "-D", data, "-m", "immediate", "stop")
+
+
+@contextmanager
+def redis(folder: Path) -> Iterator[int]:
+    port = free_port()
+    binary = shutil.which("redis-server")
+    assert binary is not None, "redis-server is missing; .ci/run installs it"
+    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    with process(command, folder / "redis.log", dict(os.environ)):
+        yield port
+
+
+def compose_environment(service: str, postgres_port: int, redis_port: int, api_port: int) -> dict[str, str]:
+    """What the compose file gives a service, for this machine."""
+    compose = yaml.safe_load((REPOSITORY / "docker/compose.yaml").read_text(encoding="utf-8"))
+    places = {
+        ":${POSTGRES_PASSWORD:?see docker/env.example}@postgres:5432": f"@127.0.0.1:{postgres_port}",
+        "redis://redis:6379": f"redis://127.0.0.1:{redis_port}",
+        "http://server:4200": f"http://127.0.0.1:{api_port}",
+        "${SPACEPORT_AUTH:?see docker/env.example}": AUTH,
+        "${SPACEPORT_AUTH}": AUTH,
+    }
+    environment = dict(compose["services"][service]["environment"])
+    for name, value in environment.items():
+        for place, here in places.items():
+            value = value.replace(place, here)
+        environment[name] = value
+    if "PREFECT_REDIS_MESSAGING_HOST" in environment:
+        environment |= {"PREFECT_REDIS_MESSAGING_HOST": "127.0.0.1", "PREFECT_REDIS_MESSAGING_PORT": str(redis_port)}
+    return {name: value for name, value in environment.items() if "${" not in value}
+
+
+@pytest.mark.timeout(4 * PATIENCE_SECONDS)
+def test_many_runs_on_several_workers(tmp_path: Path) -> None:
+    (tmp_path / "trivial_flow.py").write_text(FLOW, encoding="utf-8")
+    database, logs = tmp_path / "postgres", tmp_path / "logs"
+    database.mkdir()
+    logs.mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SPACEPORT_"))}
+    kept |= {"PREFECT_HOME": str(tmp_path / "home"), "NO_COLOR": "1"}
+    prefect = [sys.executable, "-m", "prefect"]
+    with ExitStack() as stack:
+        ports = (stack.enter_context(postgres(database)), stack.enter_context(redis(logs)), free_port())
+        server = kept | compose_environment("server", *ports)
+        client = kept | compose_environment("worker-cpu", *ports)
+        api = client["PREFECT_API_URL"]
+        upgraded = subprocess.run(
+            [*prefect, "server", "database", "upgrade", "--yes"],
+            env=server,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert upgraded.returncode == 0, upgraded.stdout + upgraded.stderr
+        start = [*prefect, "server", "start", "--host", "127.0.0.1", "--port", str(ports[2]), "--no-services"]
+        stack.enter_context(process(start, logs / "server.log", server))
+        stack.enter_context(process([*prefect, "server", "services", "start"], logs / "services.log", server))
+        eventually(lambda: answers(f"{api}/health"), "the server")
+
+        assert httpx.post(f"{api}/flow_runs/count", json={}).status_code == 401
+        credentials = {"Authorization": f"Basic {base64.b64encode(AUTH.encode()).decode()}"}
+        with httpx.Client(base_url=api, headers=credentials, timeout=30) as http:
+            deployment = deploy(http, tmp_path)
+            for number in range(WORKERS):
+                name = f"worker-{number}"
+                command = [*prefect, "worker", "start", "--pool", "trivial", "--type", "process", "--name", name]
+                stack.enter_context(process([*command, "--limit", "1"], logs / f"{name}.log", client))
+            runs = [
+                http.post(f"/deployments/{deployment}/create_flow_run", json={"parameters": {"number": number}}).json()
+                for number in range(RUNS)
+            ]
+            ids = {"id": {"any_": [run["id"] for run in runs]}}
+
+            def ended() -> bool:
+                names = [run["state_name"] for run in http.post("/flow_runs/filter", json={"flow_runs": ids}).json()]
+                assert not {"Failed", "Crashed", "Cancelled"} & set(names), names
+                return names == ["Completed"] * RUNS
+
+            eventually(ended, f"{RUNS} runs")
+            found = http.post("/task_runs/filter", json={"flow_runs": ids}).json()
+            eventually(
+                lambda: len(http.post("/task_runs/filter", json={"flow_runs": ids}).json()) == 3 * RUNS,
+                f"{3 * RUNS} task runs in the database, {len(found)} at first",
+            )
+    text = {path.name: path.read_text(encoding="utf-8", errors="replace") for path in logs.glob("*.log")}
+    for name in ("server.log", "services.log"):
+        for trouble in ("database is locked", "Traceback", "| ERROR"):
+            assert trouble not in text[name], text[name][-3000:]
+    used = [name for name, content in text.items() if name.startswith("worker") and "Completed()" in content]
+    assert len(used) == WORKERS, f"only {used} had work to do"
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def deploy(http: httpx.Client, folder: Path) -> str:
+    """A pool and a deployment of the trivial flow; gives its id."""
+    http.post("/work_pools/", json={"name": "trivial", "type": "process"}).raise_for_status()
+    flow = http.post("/flows/", json={"name": "trivial"}).json()
+    step = {"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}
+    created = http.post(
+        "/deployments/",
+        json={
+            "name": "trivial",
+            "flow_id": flow["id"],
+            "entrypoint": "trivial_flow.py:trivial",
+            "work_pool_name": "trivial",
+            "pull_steps": [step],
+            "job_variables": {"command": f"{sys.executable} -m prefect.engine"},
+        },
+    )
+    return str(created.raise_for_status().json()["id"])
