@@ -107,6 +107,13 @@ class S3Server:
             self._process.kill()  # a polite end takes it longer than 5 s; what was written is on disk either way
             self._process.wait(timeout=20)
             self._process = None
+            self._remove_sockets()
+
+    def _remove_sockets(self) -> None:
+        """Remove what it leaves in the system's folder for temporary files, whatever its own folder is."""
+        for part, ports in self._ports.items():
+            for name in (f"{part}-grpc-{ports[1]}", f"{part}-{ports[0]}"):
+                Path("/tmp", f"seaweedfs-{name}.sock").unlink(missing_ok=True)
 
     def _answers(self) -> bool:
         """Whether an object can be written, which needs all four parts."""
