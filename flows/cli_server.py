@@ -169,8 +169,8 @@ def _print_runs_at_work(console: Console) -> None:
 
 
 def _workspace(named: str | None, settings: Settings) -> str | None:
-    """An absolute one, since workers have other working directories; None leaves a running server's as it is."""
-    if named is None and running_server(settings.home) is not None:
+    """An absolute one, since workers have other working directories; None leaves what was last up as it was."""
+    if named is None and read_state(settings.home) is not None:
         return None
     return (settings if named is None else settings.model_copy(update={"workspace": named})).absolute_workspace
 
