@@ -44,6 +44,7 @@ class Result:
     workspace: Path
     publication: Publication
     report: Report
+    run_folder: Path  # in the workspace
     scene: Scene  # the sfm stage's output, which the published COLMAP model is a copy of
 
     def run(self, out: Path, options: ReconstructOptions = OPTIONS, photos: Path | None = None) -> Publication:
@@ -62,7 +63,8 @@ def result(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> It
         publication = reconstruct(str(photos), str(out), OPTIONS)
         report = Report.model_validate_json((out / "report.json").read_bytes())
         [scene] = (workspace / "stages" / "sfm").iterdir()
-        yield Result(photos, out, workspace, publication, report, Scene.load(scene))
+        [run_folder] = (workspace / "runs").iterdir()
+        yield Result(photos, out, workspace, publication, report, run_folder, Scene.load(scene))
 
 
 def test_everything_promised_is_there(result: Result) -> None:
@@ -159,6 +161,28 @@ def test_other_compress_options_only_compress(result: Result, tmp_path: Path) ->
     assert again.cache_hits == ("photos", "sfm", "train")
     assert read_sog(tmp_path / "again" / "scene.sog").sh_degree == 0
     assert again.sog_bytes < result.publication.sog_bytes
+
+
+def test_pictures_of_training_and_full_logs_stay_with_the_run(result: Result) -> None:
+    folder = result.run_folder
+    views = sorted(path.name for path in (folder / "pictures").glob("view-*.jpg"))
+    assert views[-1] == "view-0000500.jpg"
+    assert (folder / "pictures" / "curve-0000500.png").is_file()
+    assert (folder / "pictures" / "preview.jpg").read_bytes() == (result.out / "preview.jpg").read_bytes()
+    for stage in ("photos", "sfm", "train", "compress", "publish"):
+        assert "100.0 %" in (folder / "logs" / f"{stage}.log").read_text().splitlines()[-1]
+
+
+def test_a_stage_costs_its_time_and_one_from_the_workspace_nothing(
+    result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert result.report.cost_usd.total is None, "no price is known"
+    monkeypatch.setenv("SPACEPORT_HOURLY_COST_USD", "3600")
+    result.run(tmp_path / "out")
+    report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
+    assert report.cost_usd.train is None
+    assert report.seconds.publish is not None
+    assert report.cost_usd.publish == report.cost_usd.total == pytest.approx(report.seconds.publish)
 
 
 def test_a_colmap_model_enters_after_sfm(result: Result, tmp_path: Path) -> None:

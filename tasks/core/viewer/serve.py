@@ -13,7 +13,11 @@ HOST = "127.0.0.1"
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    extensions_map = {**SimpleHTTPRequestHandler.extensions_map, ".sog": "application/octet-stream"}  # noqa: RUF012
+    extensions_map = {  # noqa: RUF012
+        **SimpleHTTPRequestHandler.extensions_map,
+        ".sog": "application/octet-stream",
+        ".log": "text/plain; charset=utf-8",  # to be read, not downloaded
+    }
 
     def end_headers(self) -> None:
         self.send_header("Cache-Control", "no-store")  # the next run writes the same names

@@ -117,6 +117,9 @@ def test_the_folder_is_served_on_this_machine_only(browser: Page, sog: Path, tmp
         with urllib.request.urlopen(url + "scene.sog") as answer:
             assert answer.headers["Content-Type"] == "application/octet-stream"
             assert answer.read() == sog.read_bytes()
+        (tmp_path / "train.log").write_text("99 %")
+        with urllib.request.urlopen(url + "train.log") as answer:
+            assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
         port = int(url.rstrip("/").rpartition(":")[2])
         with pytest.raises(InputError, match=f"Port {port}"), serve(tmp_path, port):
             pass
