@@ -1,6 +1,5 @@
 """Where a result is published: a local folder, or `s3://bucket/prefix`."""
 
-import shutil
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from tasks.core.errors import DestinationError, StorageError
 from tasks.core.settings import Settings
 from tasks.core.storage import LocalWorkspace, OutputCache, S3Folder, Workspace
 from tasks.core.storage.disk import is_disk_full, watching_disk
+from tasks.core.storage.folder_locks import working_folder
 from tasks.workspace import open_folder
 
 PAGE_FILE = "index.html"
@@ -71,15 +71,10 @@ class LocalDestination(Destination):
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """As in Destination; inside the folder itself, so that the last step is a rename."""
-        partial = self._folder / f".partial-{uuid.uuid4().hex[:8]}"
         with watching_disk(self._folder):
             self._make()
-            partial.mkdir()
-        try:
-            with watching_disk(partial):
+            with working_folder(self._folder, ".partial-") as partial:
                 yield partial
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     def deliver(self, result: Path) -> None:
         """As in Destination; an older folder goes once the new one is at hand."""

@@ -28,9 +28,17 @@ class Reconstruction:
     id: UUID
 
     @classmethod
-    def start(cls, server: Served, photos: Path, *, fresh: bool = False, **train: Any) -> "Reconstruction":
-        """Press *Run*."""
-        options = {"preset": "draft", "train": {**OPTIONS, **train}}
+    def start(
+        cls,
+        server: Served,
+        photos: Path,
+        *,
+        train: dict[str, Any] | None = None,
+        compress: dict[str, Any] | None = None,
+        fresh: bool = False,
+    ) -> "Reconstruction":
+        """Press *Run*. What is not asked for differently comes from the workspace, if a test before this one ran it."""
+        options = {"preset": "draft", "train": {**OPTIONS, **(train or {})}, "compress": compress or {}}
         return cls(server, server.start({"photos": str(photos), "options": options, "fresh": fresh}).id)
 
     @property

@@ -10,7 +10,7 @@ from tests.local_server import Served
 
 
 def test_training_goes_on_without_the_server(server: Served, flight: Path) -> None:
-    run = Reconstruction.start(server, flight, steps=1500)
+    run = Reconstruction.start(server, flight, train={"steps": 1200})
     training = run.caught("train")
     [child] = run.stage_runs("train")
     api_url = server.api_url

@@ -7,7 +7,7 @@ from tests.local_server import Served
 
 
 def test_two_identical_runs_at_once(server: Served, flight: Path) -> None:
-    twins = [Reconstruction.start(server, flight, max_image_size=200) for _ in range(2)]
+    twins = [Reconstruction.start(server, flight, train={"random_seed": 7}) for _ in range(2)]
     for run in twins:
         run.wait("Completed")
     first, second = (run.page.parent for run in twins)

@@ -3,12 +3,13 @@
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
 from tasks.core.errors import DestinationError, StorageError
 from tasks.core.storage.disk import is_disk_full, watching_disk
+from tasks.core.storage.folder_locks import working_folder
 from tasks.core.storage.manifest import Manifest, verify_output, write_manifest
 from tasks.core.storage.workspace import RUNS_FOLDER, Workspace, output_name, run_name
 
@@ -40,12 +41,16 @@ class LocalWorkspace(Workspace):
 
     @contextmanager
     def new_output(self, stage: str, key: str) -> Iterator[Path]:
-        """As in Workspace; the folder lies beside the place where the output goes, on the same disk."""
+        """As in Workspace; the folder lies beside the place where the output goes, on the same disk.
+
+        What killed processes left there is removed.
+        """
         parent = self.output_folder(stage, key).parent
-        folder = parent / f".{key}.{uuid.uuid4().hex[:8]}.partial"
-        with watching_disk(parent):
+        with ExitStack() as stack:
             try:
-                folder.mkdir(parents=True)
+                stack.enter_context(watching_disk(parent))
+                parent.mkdir(parents=True, exist_ok=True)
+                folder = stack.enter_context(working_folder(parent, ".", ".partial"))
             except OSError as error:
                 if is_disk_full(error):
                     raise
@@ -53,11 +58,7 @@ class LocalWorkspace(Workspace):
                     f"The workspace {self.root} cannot be written ({error.strerror}); "
                     "name another one with --workspace."
                 ) from error
-        try:
-            with watching_disk(folder):
-                yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            yield folder
 
     def commit(self, folder: Path, stage: str, key: str, manifest: Manifest, *, replace: bool = False) -> Manifest:
         """As in Workspace; the folder is moved to its place."""

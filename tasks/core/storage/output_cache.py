@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tasks.core.errors import DestinationError, StorageError
 from tasks.core.storage.disk import disk_full, free_bytes, is_disk_full, watching_disk
+from tasks.core.storage.folder_locks import lock_folder, remove_unused
 from tasks.core.storage.manifest import Manifest, verify_output, write_manifest
 
 _ADOPT_ATTEMPTS = 5  # each lost to another process that moved at the same moment
@@ -47,7 +48,7 @@ class OutputCache:
                     f"The folder for local copies {self._folder} cannot be written ({error.strerror}); name another "
                     "place with SPACEPORT_HOME."
                 ) from error
-        lock = _lock(folder, fcntl.LOCK_SH)
+        lock = lock_folder(folder, fcntl.LOCK_SH)
         try:
             with watching_disk(folder):
                 yield folder
@@ -66,7 +67,7 @@ class OutputCache:
             found = self.get(manifest)
             if found is not None:
                 return found
-            _remove_unused(place)  # altered
+            remove_unused(place)  # altered
         raise StorageError(f"{place} is altered and in use by another process; end that one, or remove the folder.")
 
     def get(self, manifest: Manifest) -> Path | None:
@@ -74,7 +75,7 @@ class OutputCache:
         name = manifest.full_digest
         place = self._folder / name
         if name not in self._held:
-            lock = _lock(place, fcntl.LOCK_SH)
+            lock = lock_folder(place, fcntl.LOCK_SH)
             if lock is None:
                 return None
             self._held[name] = lock
@@ -99,43 +100,15 @@ class OutputCache:
                 if not entry.name.startswith("."):
                     copies.append((used_at, entry, _bytes_below(entry)))
                 elif time.time() - used_at > _ABANDONED_SECONDS:
-                    _remove_unused(entry)
+                    remove_unused(entry)
         excess = sum(size for _, _, size in copies) + needed_bytes - self._limit_bytes
         for _, entry, size in sorted(copies):
             if excess <= 0 and free_bytes(self._folder) >= needed_bytes:
                 break
-            if _remove_unused(entry):
+            if remove_unused(entry):
                 excess -= size
         if free_bytes(self._folder) < needed_bytes:
             raise disk_full(self._folder, needed_bytes)
-
-
-def _lock(folder: Path, kind: int) -> int | None:
-    """A descriptor that holds a lock on a folder; None when it is not there (any more) or locked by others."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-        if folder.stat().st_ino == os.fstat(descriptor).st_ino:  # else it was moved away while we opened it
-            return descriptor
-    except OSError:
-        pass
-    os.close(descriptor)
-    return None
-
-
-def _remove_unused(folder: Path) -> bool:
-    """Remove a folder that nobody holds."""
-    lock = _lock(folder, fcntl.LOCK_EX)
-    if lock is None:
-        return False
-    aside = folder.with_name(f".{uuid.uuid4().hex}.old")  # nobody sees it half gone
-    folder.rename(aside)
-    os.close(lock)
-    shutil.rmtree(aside, ignore_errors=True)
-    return True
 
 
 def _bytes_below(folder: Path) -> int:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -152,3 +154,26 @@ def test_a_root_that_is_no_folder_is_refused(tmp_path: Path) -> None:
         LocalWorkspace(str(tmp_path / "file")).new_output("a", "k"),
     ):
         pass
+
+
+def test_what_a_killed_process_left_is_removed_and_what_others_work_on_is_not(tmp_path: Path) -> None:
+    workspace = LocalWorkspace(tmp_path)
+    script = (
+        "import sys; from tasks.core.storage import LocalWorkspace\n"
+        "with LocalWorkspace(sys.argv[1]).new_output('train', 'a') as folder:\n"
+        "    (folder / 'half').write_text('half'); print(folder, flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdin is not None
+    assert other.stdout is not None
+    with other:
+        theirs = Path(other.stdout.readline().strip())
+        with workspace.new_output("train", "b"):
+            assert (theirs / "half").is_file(), "its process lives"
+        other.kill()
+        other.wait()
+        assert theirs.is_dir()
+        with workspace.new_output("train", "b") as ours:
+            assert list((tmp_path / "stages" / "train").iterdir()) == [ours]
