@@ -1,77 +1,36 @@
 """What a run shows in Prefect's UI and keeps in its folder, read back from a real server."""
 
-import io
-import json
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
-import numpy as np
 import pytest
-from PIL import Image
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
     FlowRunFilter,
     FlowRunFilterId,
     LogFilter,
     LogFilterFlowRunId,
 )
-from prefect.client.schemas.objects import Artifact
 from prefect.runtime import flow_run
 
 from tasks import recording
 from tasks.artifacts import RunArtifacts, Shown
 from tasks.background import BackgroundWriter
-from tasks.core.errors import RegistrationError
-from tasks.core.measurements import CurvePoint
-from tasks.core.options import ReconstructOptions
 from tasks.core.progress import Progress
-from tasks.core.refs import GaussiansRef, PhotosRef, Publication, RunContext, SceneRef, SogRef
-from tasks.core.training.trainer import EvaluatedView, TrainingStats
+from tasks.core.refs import RunContext
+from tasks.core.training.trainer import TrainingStats
 from tasks.reporting import announce, run_logger, stage_progress
 from tasks.retries import stage_task
-from tasks.run_page import run_page
-from tasks.training_board import KEPT_ROWS, TrainingBoard
-
-PAGES = "http://pages.test"
+from tasks.training_board import TrainingBoard
+from tests.flow_runs import PAGES, artifacts_of, run_file, run_in_flow
 
 
 @pytest.fixture
 def context(tmp_path: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> RunContext:
     monkeypatch.setenv("SPACEPORT_PAGES_URL", PAGES)
     return RunContext(workspace=str(tmp_path), run="flight-1")
-
-
-def run_in_flow(body: Callable[[], Any]) -> UUID:
-    """Run the body as a flow; the id of the run."""
-    ids = []
-
-    @flow(name="dashboard-test")
-    def whole() -> None:
-        ids.append(UUID(str(flow_run.id)))
-        body()
-
-    whole()
-    return ids[0]
-
-
-def artifacts_of(run: UUID) -> dict[str, Artifact]:
-    with get_client(sync_client=True) as client:
-        found = client.read_artifacts(
-            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run])), limit=100
-        )
-    keys = [str(artifact.key) for artifact in found]
-    assert len(keys) == len(set(keys)), f"an artifact was made twice: {keys}"
-    return dict(zip(keys, found, strict=True))
-
-
-def run_file(context: RunContext, name: str) -> bytes:
-    return (Path(context.workspace) / "runs" / context.run / name).read_bytes()
 
 
 def test_a_stage_shows_its_progress_and_keeps_its_log(context: RunContext) -> None:
@@ -158,35 +117,6 @@ def test_a_log_that_cannot_be_kept_does_not_stop_a_stage(context: RunContext) ->
     assert runs.read_text() == "in the way"
 
 
-def test_a_failed_stage_is_in_its_log_and_on_the_runs_page(context: RunContext) -> None:
-    @stage_task("sfm")
-    def stage(context: RunContext) -> int:
-        stage_progress("sfm")(Progress(1, 4, "matching"))
-        raise RegistrationError("3 of 40 photos registered; need 24. Take photos that overlap.")
-
-    runs: list[UUID] = []
-
-    def body() -> None:
-        runs.append(UUID(str(flow_run.id)))
-        with run_page("North Field", ReconstructOptions(), context):
-            stage(context)
-
-    with pytest.raises(RegistrationError):
-        run_in_flow(body)
-    artifacts = artifacts_of(runs[0])
-    text = str(artifacts["north-field-summary"].data)
-    assert str(artifacts["north-field-summary"].description).startswith("Failed: 3 of 40 photos registered")
-    assert text.startswith("# North Field: failed in sfm\n")
-    assert "> 3 of 40 photos registered; need 24. Take photos that overlap." in text
-    assert "What to do" in text
-    assert f"[sfm]({PAGES}/flight-1/logs/sfm.log)" in text
-    assert artifacts["progress-sfm"].data == 25
-    assert "RegistrationError: 3 of 40 photos" in run_file(context, "logs/sfm.log").decode()
-    assert "RegistrationError: 3 of 40 photos" in run_file(context, "logs/reconstruct.log").decode()
-    with get_client(sync_client=True) as client:
-        assert set(client.read_flow_run(runs[0]).tags) >= {"spaceport", "standard", "North Field"}
-
-
 def test_another_attempt_continues_the_log_and_the_artifact(context: RunContext) -> None:
     attempts: list[int] = []
 
@@ -249,91 +179,6 @@ def test_a_stage_from_the_workspace_says_so_in_its_name(context: RunContext) -> 
         while named(client) != ["photos (from the workspace)"]:
             assert time.monotonic() < deadline, named(client)
             time.sleep(0.1)
-
-
-def test_training_shows_a_table_a_curve_and_a_held_out_view(
-    context: RunContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recording, "UPDATE_SECONDS", 0.05)
-    photo = np.full((60, 80, 3), 200, np.uint8)
-
-    @stage_task("train")
-    def stage(context: RunContext) -> None:
-        board = TrainingBoard(context)
-        for step in range(1, 1001):
-            if step % 250 == 0:
-                point = CurvePoint(step=step, seconds=step / 10, psnr_db=15 + step / 100)
-                board.on_evaluation(EvaluatedView(point, "007.jpg", photo, np.full((60, 80, 3), 1.2, np.float32)))
-            board.on_step(TrainingStats(step, 1000, 0.25, 5000 + step, step / 10, 20.5, (1000 - step) / 10))
-
-    artifacts = artifacts_of(run_in_flow(lambda: stage(context)))
-    assert {key: artifact.type for key, artifact in artifacts.items()} == {
-        "training": "table",
-        "training-curve": "image",
-        "training-preview": "image",
-    }
-    rows = json.loads(str(artifacts["training"].data))
-    assert len(rows) == KEPT_ROWS
-    assert rows[0]["step"] == "1,000 of 1,000"
-    assert rows[0]["Gaussians"] == "6,000"
-    assert rows[0]["steps/s"] == 10
-    assert [row["ETA (s)"] for row in rows] == sorted(row["ETA (s)"] for row in rows)
-    assert rows[0]["memory (GB)"] > 0
-    assert rows[0]["PSNR (dB)"] == 20.5
-    assert artifacts["training"].description == "Step 1,000 of 1,000, 20.5 dB, 0 s to go"
-    for key, name in (("training-curve", "curve-0001000.png"), ("training-preview", "view-0001000.jpg")):
-        assert artifacts[key].data == f"{PAGES}/flight-1/pictures/{name}"
-    preview = np.asarray(Image.open(io.BytesIO(run_file(context, "pictures/view-0001000.jpg"))))
-    assert preview.shape == (60, 168, 3)
-    assert abs(int(preview[30, 40, 0]) - 200) <= 2  # the photo on the left; JPEG rounds
-    assert preview[30, 130, 0] == 255  # the render on the right, clipped
-    curve = np.asarray(Image.open(io.BytesIO(run_file(context, "pictures/curve-0001000.png"))).convert("L"))
-    assert curve[0, 0] == 255
-    assert (curve < 200).any(), "something is drawn"
-
-
-def test_a_run_ends_with_a_summary(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = run_in_flow(lambda: show_result(context, f"{PAGES}/flight-1/splat"))
-    artifacts = artifacts_of(run)
-    text = str(artifacts["north-field-summary"].data)
-    assert str(artifacts["north-field-summary"].description).startswith("38 of 40 photos registered")
-    assert "38 of 40 photos registered · held-out PSNR 24.31 dB · SSIM 0.812 · 58,211 Gaussians · 4.2 MB" in text
-    assert f"[Open the splat]({PAGES}/flight-1/splat/index.html)" in text
-    assert "| photos | – | – | – | from the workspace |" in text
-    assert "| train | 5 min 1 s | $0.0440 | 1.80 GB | in this process |" in text
-    assert "trained with at most 30,000" in text
-    assert artifacts["north-field-preview"].data == f"{PAGES}/flight-1/pictures/preview.jpg"
-
-    monkeypatch.delenv("SPACEPORT_PAGES_URL")
-    without = artifacts_of(run_in_flow(lambda: show_result(context, "/results/flight")))
-    assert list(without) == ["north-field-summary"], "no picture where nothing serves it"
-    text = str(without["north-field-summary"].data)
-    assert "http" not in text
-    assert "files in `/results/flight`" in text
-    assert "SPACEPORT_PAGES_URL" in text
-
-
-def show_result(context: RunContext, place: str) -> None:
-    stored = {"uri": "/stored", "digest": "d"}
-    with run_page("North Field", ReconstructOptions(), context) as page:
-        page.show_result(
-            PhotosRef(**stored, capture="North Field", usable=40, rejected=0, cached=True),
-            SceneRef(**stored, capture="North Field", cameras=38, points=9000, seconds=40),
-            GaussiansRef(
-                **stored, count=58_211, psnr_db=24.31, seconds=301.4, cost_usd=0.044, peak_memory_bytes=1_800_000_000
-            ),
-            SogRef(**stored, bytes=4_200_000, seconds=6),
-            Publication(
-                uri=place,
-                page=f"{place}/index.html",
-                report=f"{place}/report.html",
-                psnr_db=24.31,
-                ssim=0.812,
-                num_gaussians=58_211,
-                sog_bytes=4_200_000,
-                degradations=("Memory did not suffice: trained with at most 30,000.",),
-            ),
-        )
 
 
 def test_outside_of_a_run_nothing_is_shown_or_kept(tmp_path: Path) -> None:
