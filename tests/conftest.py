@@ -13,6 +13,7 @@ from tests.s3_server import S3Server, s3_server
 configure_prefect(Settings.from_environment())
 
 REPOSITORY = Path(__file__).parents[1]
+FAULTS = REPOSITORY / "tests" / "faults"
 PHOTO_SETS = REPOSITORY.parent / "shared" / "data"
 
 
@@ -30,6 +31,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _leave_out(config, items, "data")
     if not has_cuda():
         _leave_out(config, items, "cuda")
+    # `make test` runs two processes: the faults, which wait more than they compute, take one for themselves.
+    items.sort(key=lambda item: FAULTS not in item.path.parents)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("faults" if FAULTS in item.path.parents else item.path.stem))
 
 
 def _leave_out(config: pytest.Config, items: list[pytest.Item], marker: str) -> None:
