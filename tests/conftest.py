@@ -23,6 +23,7 @@ def has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what cannot run here. CI sets SPACEPORT_REQUIRE_DATA, and then missing photo sets are an error."""
     if not PHOTO_SETS.is_dir():

@@ -41,10 +41,10 @@ def memory_for(count: int, patch: pytest.MonkeyPatch) -> None:
 
     train = trainer.train
 
-    def limited(scene, folder, options, on_step):  # type: ignore[no-untyped-def]
+    def limited(scene, folder, options, *callbacks):  # type: ignore[no-untyped-def]
         if options.max_gaussians > count:
             np.ones(2**44)
-        return train(scene, folder, options, on_step)
+        return train(scene, folder, options, *callbacks)
 
     patch.setattr(trainer, "train", limited)
 

@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -75,8 +76,6 @@ def postgres(folder: Path) -> Iterator[int]:
     account = None
     if os.geteuid() == 0:
         account = pwd.getpwnam("postgres")
-        for parent in (folder, *folder.parents[:2]):  # pytest makes its folders for one user only
-            parent.chmod(0o755)
         os.chown(folder, account.pw_uid, account.pw_gid)
 
     def run(*command: str) -> None:
@@ -134,13 +133,14 @@ def compose_environment(service: str, postgres_port: int, redis_port: int, api_p
 @pytest.mark.timeout(4 * PATIENCE_SECONDS)
 def test_many_runs_on_several_workers(tmp_path: Path) -> None:
     (tmp_path / "trivial_flow.py").write_text(FLOW, encoding="utf-8")
-    database, logs = tmp_path / "postgres", tmp_path / "logs"
-    database.mkdir()
+    logs = tmp_path / "logs"
     logs.mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SPACEPORT_"))}
     kept |= {"PREFECT_HOME": str(tmp_path / "home"), "NO_COLOR": "1"}
     prefect = [sys.executable, "-m", "prefect"]
     with ExitStack() as stack:
+        # pytest's own folders are closed to other accounts, and too long for a socket's path.
+        database = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pg-")))
         ports = (stack.enter_context(postgres(database)), stack.enter_context(redis(logs)), free_port())
         server = kept | compose_environment("server", *ports)
         client = kept | compose_environment("worker-cpu", *ports)

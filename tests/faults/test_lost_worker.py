@@ -4,21 +4,19 @@ from pathlib import Path
 
 import psutil
 
+from deployments.automations import SILENCE_SECONDS
 from tests.faults.harness import Reconstruction
-from tests.local_server import Served
+from tests.local_server import PATIENCE_SECONDS, Served
 
 
-def test_the_stage_ends_by_itself_and_the_next_finds_a_worker(server: Served, flight: Path) -> None:
+def test_a_new_worker_takes_over(server: Served, flight: Path) -> None:
     run = Reconstruction.start(server, flight, train={"steps": 800})
     run.caught("train")
     worker = psutil.Process(server.pid("worker-gpu"))
     worker.kill()
     worker.wait(20)
-    run.wait("Completed")
-    assert run.states("train") == ["Completed"]
-
     again = server.spaceport("up")
     assert "started worker-gpu" in again.stdout, again.stdout + again.stderr
-    after = Reconstruction.start(server, flight, train={"random_seed": 11, "steps": 20})
-    after.wait("Completed")
-    assert after.states("train") == ["Completed"]
+    # The stage's process may end its work without the worker; if not, its silence is noticed and it is done again.
+    run.wait("Completed", timeout=PATIENCE_SECONDS + SILENCE_SECONDS)
+    assert run.states("train") in (["Completed"], ["Crashed", "Completed"])
