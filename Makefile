@@ -36,7 +36,7 @@ format: $(READY) ## Let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 test: lint ## Lint, types and all tests that this machine can run
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 bench: bench-raster bench-train bench-sfm bench-sog bench-orchestration ## Every benchmark, one after the other
 

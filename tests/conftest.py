@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tasks.core.settings import Settings, configure_prefect
 from tests.s3_server import S3Server, s3_server
@@ -13,7 +15,7 @@ from tests.s3_server import S3Server, s3_server
 configure_prefect(Settings.from_environment())
 
 REPOSITORY = Path(__file__).parents[1]
-FAULTS = REPOSITORY / "tests" / "faults"
+FAULTS = "tests/faults/"
 PHOTO_SETS = REPOSITORY.parent / "shared" / "data"
 
 
@@ -23,7 +25,6 @@ def has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what cannot run here. CI sets SPACEPORT_REQUIRE_DATA, and then missing photo sets are an error."""
     if not PHOTO_SETS.is_dir():
@@ -32,10 +33,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _leave_out(config, items, "data")
     if not has_cuda():
         _leave_out(config, items, "cuda")
-    # `make test` runs two processes: the faults, which wait more than they compute, take one for themselves.
-    items.sort(key=lambda item: FAULTS not in item.path.parents)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("faults" if FAULTS in item.path.parents else item.path.stem))
+    items.sort(key=lambda item: not item.nodeid.startswith(FAULTS))  # they take longest
+
+
+class TwoQueues(LoadScopeScheduling):
+    """Files stay whole; the faults, which share a server and wait more than they compute, stay in one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return FAULTS if nodeid.startswith(FAULTS) else nodeid.split("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> TwoQueues:
+    return TwoQueues(config, log)
 
 
 def _leave_out(config: pytest.Config, items: list[pytest.Item], marker: str) -> None:
