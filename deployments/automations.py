@@ -13,10 +13,13 @@ from deployments.plan import STAGES, Plan
 from tasks.core.settings import HEARTBEAT_SECONDS
 
 SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS + 10  # two heartbeats may get lost, as when the server restarts
+UNSTARTED_SECONDS = 900  # a machine that has to be rented first takes minutes to start a run
+PENDING, RUNNING = "prefect.flow-run.Pending", "prefect.flow-run.Running"
 HEARTBEAT = "prefect.flow-run.heartbeat"
 # After these a run is not expected to be heard of again.
 ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")}
 ZOMBIES = "Spaceport: a run whose process is gone has crashed"
+UNSTARTED = "Spaceport: a run whose worker died before it started it has crashed"
 FAILED = "Spaceport: tell that a run has failed"
 DONE = "Spaceport: tell that a run is done"
 BODY = (
@@ -27,7 +30,7 @@ BODY = (
 
 async def apply_automations(client: PrefectClient, plan: Plan) -> list[str]:
     """Create or correct our automations, by name; without a URL to notify, nobody is told. Says what changed."""
-    changes = await _apply(client, zombies())
+    changes = await _apply(client, zombies()) + await _apply(client, unstarted())
     if plan.notify is None:
         return changes + [change for name in (FAILED, DONE) for change in await _remove(client, name)]
     block_id, block_changes = await apply_notification_block(client, plan.notify)
@@ -42,17 +45,34 @@ async def apply_automations(client: PrefectClient, plan: Plan) -> list[str]:
 
 
 def zombies() -> AutomationCore:
-    """A run that was heard of and then neither ends nor is heard of again."""
-    trigger = _trigger(("reconstruct", *STAGES), expect={HEARTBEAT, *ENDS}).model_copy(
-        update={
-            "after": {HEARTBEAT},
-            "posture": Posture.Proactive,
-            "within": timedelta(seconds=SILENCE_SECONDS),
-        }
+    """A run that began and then neither ends nor is heard of again."""
+    # The server itself says RUNNING; a process that is killed at once has sent no heartbeat.
+    return _crash_of_silence(
+        ZOMBIES,
+        {RUNNING, HEARTBEAT},
+        {HEARTBEAT, *ENDS},
+        SILENCE_SECONDS,
+        f"Nothing was heard of this run for {SILENCE_SECONDS} s: its process or its machine is gone.",
     )
-    message = f"Nothing was heard of this run for {SILENCE_SECONDS} s: its process or its machine is gone."
+
+
+def unstarted() -> AutomationCore:
+    """A run that a worker took and that does not begin: it would hold its queue's slot for ever."""
+    return _crash_of_silence(
+        UNSTARTED,
+        {PENDING},
+        {RUNNING, HEARTBEAT, *ENDS, "prefect.flow-run.Scheduled", "prefect.flow-run.Cancelling"},
+        UNSTARTED_SECONDS,
+        f"A worker took this run but did not start it within {UNSTARTED_SECONDS / 60:.0f} minutes.",
+    )
+
+
+def _crash_of_silence(name: str, after: set[str], expect: set[str], seconds: int, message: str) -> AutomationCore:
+    trigger = _trigger(("reconstruct", *STAGES), expect=expect).model_copy(
+        update={"after": after, "posture": Posture.Proactive, "within": timedelta(seconds=seconds)}
+    )
     return AutomationCore(
-        name=ZOMBIES, trigger=trigger, actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)]
+        name=name, trigger=trigger, actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)]
     )
 
 

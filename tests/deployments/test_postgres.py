@@ -125,8 +125,6 @@ def compose_environment(service: str, postgres_port: int, redis_port: int, api_p
         for place, here in places.items():
             value = value.replace(place, here)
         environment[name] = value
-    if "PREFECT_REDIS_MESSAGING_HOST" in environment:
-        environment |= {"PREFECT_REDIS_MESSAGING_HOST": "127.0.0.1", "PREFECT_REDIS_MESSAGING_PORT": str(redis_port)}
     return {name: value for name, value in environment.items() if "${" not in value}
 
 
