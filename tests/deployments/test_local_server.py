@@ -156,6 +156,9 @@ def test_prefects_own_command_makes_the_same_deployments(server: Served) -> None
         same = ("work_pool_name", "work_queue_name", "entrypoint", "parameter_openapi_schema", "pull_steps", "tags")
         for field in same:
             assert getattr(entry, field) == getattr(ours[name], field), (name, field)
+        for deployed in (entry, ours[name]):
+            heartbeat = int(deployed.job_variables["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
+            assert 3 * heartbeat < SILENCE_SECONDS, "living runs would be taken for dead"
     assert theirs["train"].work_pool_name == "gpu"
     assert theirs["reconstruct"].job_variables["env"]["SPACEPORT_DISPATCH"] == "sfm,train,compress"
 
