@@ -1,0 +1,97 @@
+"""Processes that outlive a command: found again, never mistaken for somebody else's, and ended with their children."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from deployments.processes import Detached, find, log_file, start, stop
+from tasks.core.errors import InputError
+from tasks.core.viewer.serve import open_server
+
+SLEEPER = [sys.executable, "-c", "import time; print('awake', flush=True); time.sleep(600)"]
+STUBBORN = [
+    sys.executable,
+    "-c",
+    "import signal, subprocess, sys, time\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+    "print(child.pid, flush=True)\n"
+    "time.sleep(600)",
+]
+
+
+def said(folder: Path, name: str) -> str:
+    deadline = time.monotonic() + 60
+    while not (text := log_file(folder, name).read_text(encoding="utf-8")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return text
+
+
+def test_a_process_is_found_by_the_next_command_and_stopped(tmp_path: Path) -> None:
+    started = start("sleeper", SLEEPER, tmp_path, os.environ)
+    assert find("sleeper", tmp_path) == started
+    assert said(tmp_path, "sleeper") == "awake\n"
+    assert stop("sleeper", tmp_path, patience_seconds=30)
+    assert find("sleeper", tmp_path) is None
+    assert not stop("sleeper", tmp_path, patience_seconds=30)
+
+
+def test_who_does_not_react_is_killed_with_its_children(tmp_path: Path) -> None:
+    start("stubborn", STUBBORN, tmp_path, os.environ)
+    child = psutil.Process(int(said(tmp_path, "stubborn")))
+    assert stop("stubborn", tmp_path, patience_seconds=0.5)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_pid_that_somebody_else_has_now_is_left_alone(tmp_path: Path) -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        ours = Detached(name="server", pid=stranger.pid, created_at=psutil.Process(stranger.pid).create_time() - 3600)
+        (tmp_path / "server.json").write_text(ours.model_dump_json(), encoding="utf-8")
+        assert not stop("server", tmp_path, patience_seconds=1)
+        assert stranger.poll() is None
+        assert not (tmp_path / "server.json").exists()
+    finally:
+        stranger.communicate(b"\n", timeout=30)
+
+
+def test_a_damaged_record_is_none(tmp_path: Path) -> None:
+    (tmp_path / "server.json").write_text('{"name": "ser', encoding="utf-8")
+    assert find("server", tmp_path) is None
+
+
+def test_pages_show_the_runs_and_nothing_else(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    (runs / "meadow").mkdir(parents=True)
+    (runs / "meadow" / "index.html").write_text("<html>page</html>", encoding="utf-8")
+    (tmp_path / "secret.txt").write_text("secret", encoding="utf-8")
+    (runs / "way-out").symlink_to(tmp_path)
+    server = start("pages", [sys.executable, "-m", "deployments.pages", str(runs), "0"], tmp_path, os.environ)
+    try:
+        port = listening_port(server.pid)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+            assert http.get("/meadow/index.html").text == "<html>page</html>"
+            for path in ("/way-out/secret.txt", "/../secret.txt", "/%2e%2e/secret.txt", "/way-out/"):
+                assert http.get(path).status_code == 404, path
+        with pytest.raises(InputError, match=f"Port {port}"):
+            open_server(runs, port)
+    finally:
+        stop("pages", tmp_path, patience_seconds=10)
+
+
+def listening_port(pid: int) -> int:
+    deadline = time.monotonic() + 60
+    while True:
+        for connection in psutil.Process(pid).net_connections(kind="tcp4"):
+            if connection.status == psutil.CONN_LISTEN:
+                assert connection.laddr.ip == "127.0.0.1"
+                return int(connection.laddr.port)
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
