@@ -21,7 +21,6 @@ from tasks.core.ply import read_ply
 from tasks.core.progress import Progress
 from tasks.core.refs import GaussiansRef, PhotosRef, Publication, Ref, RunContext, SceneRef, SogRef
 from tasks.core.render.backends import rasterizer_for
-from tasks.core.report.html import write_report
 from tasks.core.report.preview import write_preview
 from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER, Scene
 from tasks.core.settings import Settings
@@ -81,6 +80,8 @@ def publish_splat(
         write_page(partial / "scene.sog", partial / PAGE_FILE, view)
         report_progress(Progress(3, 5, "report"))
         report = _compose_report(photos, scene, gaussians, sog, options, start, started_at, context)
+        from tasks.core.report.html import write_report  # matplotlib takes a second, which other stages do without
+
         write_report(report, loaded, sog_folder / "held_out", partial / REPORT_FILE)
         (partial / "report.json").write_text(report.model_dump_json(indent=1), encoding="utf-8")
         report_progress(Progress(4, 5, "putting into place"))
