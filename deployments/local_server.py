@@ -72,7 +72,7 @@ def bring_up(choices: Choices, home: Path, say: Say) -> tuple[LocalServer, list[
         changes = []
         if not runs:
             say("starting the Prefect server")
-            start(SERVER, [sys.executable, "-m", "prefect", "server", "start"], folder, environment)
+            start(SERVER, [sys.executable, "-m", "deployments.prefect_server"], folder, environment)
             changes.append("started the Prefect server")
         from deployments.apply import apply, apply_pools_only, planned_deployments
 

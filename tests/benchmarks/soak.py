@@ -1,8 +1,8 @@
 """Many runs at once on one small server: `make soak`.
 
 Queues runs of `reconstruct` (20, unless told otherwise) of one small flight, each with another seed so that each has to
-train, on a server of its own with one slot for training. Ends with status 1 unless every run is Completed and no two
-trainings ran at the same time.
+train, on a server of its own with one slot for training. Ends with status 1 unless every run is Completed, no two
+trainings ran at the same time, and the server's database kept up.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, {len(runs)} runs in {seconds:.0f} s ({seconds / len(runs):.1f} s a run)")
     print(f"runs: {dict(states)}; trainings: {len(trainings)}, {overlaps} at the same time as another")
     print(f"'database is locked' in the server's log: {locked} times")
-    sys.exit(0 if states == {"Completed": arguments.runs} and overlaps == 0 else 1)
+    sys.exit(0 if states == {"Completed": arguments.runs} and overlaps == 0 and locked == 0 else 1)
 
 
 def soak(

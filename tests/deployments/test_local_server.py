@@ -178,6 +178,7 @@ def test_down_leaves_nothing(server: Served) -> None:
     names = ("server", "pages", *WORKERS)
     processes = [psutil.Process(server.pid(name)) for name in names]
     processes += [child for process in processes for child in process.children(recursive=True)]
+    assert "database is locked" not in server.log("server")
     down = server.spaceport("down")
     assert down.returncode == 0, down.stderr
     assert not any(process.is_running() for process in processes)

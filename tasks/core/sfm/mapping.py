@@ -16,8 +16,8 @@ from tasks.core.transforms import Float64, rotation_angle_deg
 logger = logging.getLogger(__name__)
 
 GOOD_SHARE = 0.95  # below it, or with more than one model, the other mapper has a go
-# Photos up to which the mapper works in one thread. With more, sums come in another order each time: one run in thirty of
-# nine small photos ended 1e-7 beside the others, and every run of fifty. On two cores these fifty gain no time by threads.
+# Photos up to which the mapper works in one thread. In several, sums come in another order each time: one run in thirty
+# of nine small photos ended 1e-7 beside the others, and every run of fifty. Two cores gain no time with these fifty.
 ONE_THREAD_AT_MOST = 100
 MAX_DISAGREEMENT_DEG = 5.0  # median; two good solutions differ by 0.2°, a wrong global one was 20° off
 
