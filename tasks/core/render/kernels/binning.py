@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from tasks.core.render.kernels.constants import FASTMATH, MIN_ALPHA, TILE, TWO, ZERO
+from tasks.core.render.kernels.constants import FASTMATH, ONE, TILE, ZERO
 
 RADIX_BITS = 11
 
@@ -59,27 +59,27 @@ def sort_by_depth(splats, visible, total, keys, order, spare_keys, spare_order):
 def tile_rows(row, tiles_y):
     """First and one past the last row of tiles that the splat's box touches."""
     tile = np.float32(TILE)
-    first = int(max(math.floor((row[1] - row[10]) / tile), ZERO))
-    return first, int(min(math.floor((row[1] + row[10]) / tile) + 1, np.float32(tiles_y)))
+    first = int(max((row[1] - row[10]) / tile, ZERO))
+    return first, min(int(max((row[1] + row[10]) / tile + ONE, ZERO)), tiles_y)
 
 
 @njit(inline="always")
-def tile_span(row, limit, tile_y, tiles_x):
+def tile_span(row, tile_y, tiles_x):
     """First and one past the last tile in a row of tiles that the ellipse of alpha = MIN_ALPHA touches.
 
     The ellipse a dx² + 2 b dx dy + c dy² = limit reaches its extreme x on the strip at the strip's nearest y to that
     of the whole ellipse's extreme, because it is convex (as gsplat's AccuTile and Speedy-Splat's SnugBox note).
     """
     tile = np.float32(TILE)
-    a, b, c = row[2], row[3], row[4]
+    a, b, c, limit = row[2], row[3], row[4], row[12]
     low, high = tile_y * tile - row[1], (tile_y + 1) * tile - row[1]
     peak = -b / c * row[9]  # dy where dx is greatest; -peak where it is least
     dy = min(max(peak, low), high)
     right = (-b * dy + math.sqrt(max(b * b * dy * dy - a * (c * dy * dy - limit), ZERO))) / a
     dy = min(max(-peak, low), high)
     left = (-b * dy - math.sqrt(max(b * b * dy * dy - a * (c * dy * dy - limit), ZERO))) / a
-    first = int(max(math.floor((row[0] + left) / tile), ZERO))
-    return first, int(min(math.floor((row[0] + right) / tile) + 1, np.float32(tiles_x)))
+    first = int(max((row[0] + left) / tile, ZERO))
+    return first, min(int(max((row[0] + right) / tile + ONE, ZERO)), tiles_x)
 
 
 @njit(parallel=True, fastmath=FASTMATH, cache=True)
@@ -94,11 +94,10 @@ def count_tiles(splats, order, total, tiles_x, tiles_y, workers, histograms, til
         for k in range(worker * total // workers, (worker + 1) * total // workers):
             ranks[order[k]] = k
             row = splats[order[k]]
-            limit = TWO * math.log(row[5] / MIN_ALPHA)
             touched = 0
             first_row, last_row = tile_rows(row, tiles_y)
             for tile_y in range(first_row, last_row):
-                first, last = tile_span(row, limit, tile_y, tiles_x)
+                first, last = tile_span(row, tile_y, tiles_x)
                 for tile_x in range(first, last):
                     histogram[tile_y * tiles_x + tile_x] += 1
                 touched += max(last - first, 0)
@@ -134,11 +133,10 @@ def fill_tiles(splats, order, total, tiles_x, tiles_y, workers, histograms, pair
         for k in range(worker * total // workers, (worker + 1) * total // workers):
             i = order[k]
             row = splats[i]
-            limit = TWO * math.log(row[5] / MIN_ALPHA)
             pair = pair_starts[k]
             first_row, last_row = tile_rows(row, tiles_y)
             for tile_y in range(first_row, last_row):
-                first, last = tile_span(row, limit, tile_y, tiles_x)
+                first, last = tile_span(row, tile_y, tiles_x)
                 for tile_x in range(first, last):
                     tile = tile_y * tiles_x + tile_x
                     slot = places[tile]

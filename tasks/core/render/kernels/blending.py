@@ -22,6 +22,7 @@ from tasks.core.render.kernels.constants import (
     ZERO,
 )
 
+SLACK = np.float32(0.01)  # px, for the rounding of a splat's extent
 CHECK_EVERY = 16  # splats between two looks whether every pixel of the tile is finished
 
 # exp(-s) = p(-s/8)^8 with p the least-squares polynomial of exp on [-0.7, 0]: relative error below 2e-6 in float32 for
@@ -42,27 +43,32 @@ def exp_of_minus(sigma):
 
 
 @njit(inline="always")
-def rows_in_tile(row, top):
-    """First and one past the last row of the tile's pixels, counted from its top, that the splat's box touches."""
-    first = int(max(math.floor(row[1] - row[10] - top), ZERO))
-    return first, int(min(math.floor(row[1] + row[10] - top) + 1, np.float32(TILE)))
+def rows_in_tile(row, left, top):
+    """First and one past the last row of the tile's pixels, counted from its top, where the splat can be seen.
+
+    The ellipse of alpha = MIN_ALPHA reaches its extreme y between the tile's outer columns at the column nearest to
+    where the whole ellipse's extreme lies; see `binning.tile_span`.
+    """
+    a, b, c, limit = row[2], row[3], row[4], row[12]
+    low, high = left + HALF - row[0], left + np.float32(TILE) - HALF - row[0]
+    peak = -b / a * row[10]  # dx where dy is greatest; -peak where it is least
+    dx = min(max(peak, low), high)
+    down = (-b * dx + math.sqrt(max(b * b * dx * dx - c * (a * dx * dx - limit), ZERO))) / c
+    dx = min(max(-peak, low), high)
+    up = (-b * dx - math.sqrt(max(b * b * dx * dx - c * (a * dx * dx - limit), ZERO))) / c
+    center = row[1] - top - HALF
+    first = int(max(center + up - SLACK + ONE, ZERO))  # rounded up, as one past the last is
+    return first, min(int(max(center + down + SLACK + ONE, ZERO)), TILE)
 
 
 @njit(inline="always")
-def finished(transmittance):
+def finished(pixels):
     """Whether no pixel of the tile lets light through any more."""
     left = ZERO
-    for y in range(TILE):
-        row = transmittance[y]
-        for x in range(TILE):
-            left += row[x]
+    transmittance = pixels[0].reshape(TILE * TILE)
+    for k in range(TILE * TILE):
+        left += transmittance[k]
     return left == ZERO
-
-
-@njit(inline="always")
-def pixels():
-    """One number for each pixel of a tile [16, 16]."""
-    return np.empty((TILE, TILE), np.float32)
 
 
 @njit(parallel=True, fastmath=FASTMATH, cache=True)
@@ -70,45 +76,50 @@ def blend(splats, tile_splats, tile_starts, tiles_x, tiles_y, background, worker
     """Write every pixel of image [H, W, 3]."""
     height, width = image.shape[0], image.shape[1]
     for worker in prange(workers):
-        transmittance, red, green, blue = pixels(), pixels(), pixels(), pixels()
-        final = pixels()  # transmittance at which a finished pixel stopped
+        # By row: transmittance, transmittance at which a finished pixel stopped, red, green, blue
+        pixels = np.empty((5, TILE, TILE), np.float32)
         for tile in range(worker, tiles_x * tiles_y, workers):
             left, top = np.float32(tile % tiles_x * TILE), np.float32(tile // tiles_x * TILE)
-            transmittance[:] = ONE
-            final[:], red[:], green[:], blue[:] = ZERO, ZERO, ZERO, ZERO
+            pixels[0], pixels[1:] = ONE, ZERO
             for place in range(tile_starts[tile], tile_starts[tile + 1]):
-                if (place - tile_starts[tile]) % CHECK_EVERY == CHECK_EVERY - 1 and finished(transmittance):
+                if (place - tile_starts[tile]) % CHECK_EVERY == CHECK_EVERY - 1 and finished(pixels):
                     break
                 row = splats[tile_splats[place]]
-                a, b, c, opacity = row[2], row[3], row[4], row[5]
+                a, b, c, opacity = HALF * row[2], row[3], HALF * row[4], row[5]
                 splat_red, splat_green, splat_blue = row[6], row[7], row[8]
-                first, last = rows_in_tile(row, top)
+                mean_x, mean_y = row[0] - left - HALF, row[1] - top - HALF
+                first, last = rows_in_tile(row, left, top)
                 for y in range(first, last):
-                    # Views of one row: with indices that are plainly not negative, the loop becomes vector code
-                    t_row, f_row, r_row, g_row, b_row = transmittance[y], final[y], red[y], green[y], blue[y]
-                    dy = row[1] - (top + np.float32(y) + HALF)
-                    cdy, bdy = HALF * c * dy * dy, b * dy
+                    t_row, f_row, r_row, g_row, b_row = (
+                        pixels[0, y],
+                        pixels[1, y],
+                        pixels[2, y],
+                        pixels[3, y],
+                        pixels[4, y],
+                    )
+                    dy = mean_y - np.float32(y)
+                    cdy, bdy = c * dy * dy, b * dy
                     for x in range(TILE):
-                        dx = row[0] - (left + np.float32(x) + HALF)
-                        sigma = (HALF * a * dx + bdy) * dx + cdy
+                        dx = mean_x - np.float32(x)
+                        sigma = (a * dx + bdy) * dx + cdy
                         alpha = min(opacity * exp_of_minus(min(max(sigma, ZERO), MAX_SIGMA)), MAX_ALPHA)
                         alpha = alpha if alpha >= MIN_ALPHA else ZERO
                         before = t_row[x]
                         after = before - before * alpha
                         keep = after > MIN_TRANSMITTANCE
                         weight = before * alpha if keep else ZERO
-                        f_row[x] += ZERO if keep else before
                         t_row[x] = after if keep else ZERO
+                        f_row[x] += ZERO if keep else before
                         r_row[x] += weight * splat_red
                         g_row[x] += weight * splat_green
                         b_row[x] += weight * splat_blue
             for y in range(min(TILE, height - int(top))):
                 for x in range(min(TILE, width - int(left))):
-                    through = transmittance[y, x] + final[y, x]
+                    through = pixels[0, y, x] + pixels[1, y, x]
                     pixel = image[int(top) + y, int(left) + x]
-                    pixel[0] = red[y, x] + through * background[0]
-                    pixel[1] = green[y, x] + through * background[1]
-                    pixel[2] = blue[y, x] + through * background[2]
+                    pixel[0] = pixels[2, y, x] + through * background[0]
+                    pixel[1] = pixels[3, y, x] + through * background[1]
+                    pixel[2] = pixels[4, y, x] + through * background[2]
 
 
 @njit(parallel=True, fastmath=FASTMATH, cache=True)
@@ -120,36 +131,38 @@ def blend_backward(splats, tile_splats, tile_starts, tiles_x, tiles_y, image, d_
     """
     height, width = image.shape[0], image.shape[1]
     for worker in prange(workers):
-        transmittance, rest, d_red, d_green, d_blue = pixels(), pixels(), pixels(), pixels(), pixels()
+        # By row: transmittance, rest, and the pixel's gradient by red, green, blue
+        pixels = np.empty((5, TILE, TILE), np.float32)
+        columns = np.empty((6, TILE), np.float32)
         for tile in range(worker, tiles_x * tiles_y, workers):
             left, top = np.float32(tile % tiles_x * TILE), np.float32(tile // tiles_x * TILE)
-            transmittance[:], rest[:], d_red[:], d_green[:], d_blue[:] = ZERO, ZERO, ZERO, ZERO, ZERO
+            pixels[:] = ZERO
             for y in range(min(TILE, height - int(top))):
                 for x in range(min(TILE, width - int(left))):
                     color, v = image[int(top) + y, int(left) + x], d_image[int(top) + y, int(left) + x]
-                    transmittance[y, x] = ONE
-                    d_red[y, x], d_green[y, x], d_blue[y, x] = v[0], v[1], v[2]
-                    rest[y, x] = color[0] * v[0] + color[1] * v[1] + color[2] * v[2]
+                    pixels[0, y, x] = ONE
+                    pixels[1, y, x] = color[0] * v[0] + color[1] * v[1] + color[2] * v[2]
+                    pixels[2, y, x], pixels[3, y, x], pixels[4, y, x] = v[0], v[1], v[2]
             end = tile_starts[tile + 1]
             for place in range(tile_starts[tile], tile_starts[tile + 1]):
-                if (place - tile_starts[tile]) % CHECK_EVERY == CHECK_EVERY - 1 and finished(transmittance):
+                if (place - tile_starts[tile]) % CHECK_EVERY == CHECK_EVERY - 1 and finished(pixels):
                     end = place
                     break
                 row = splats[tile_splats[place]]
                 a, b, c, opacity = row[2], row[3], row[4], row[5]
                 splat_red, splat_green, splat_blue = row[6], row[7], row[8]
-                # Sums over pixels of weight * v, and of d = dL/dsigma times 1, dx, dy, dx², dx dy, dy²
-                sum_red, sum_green, sum_blue = ZERO, ZERO, ZERO
-                sum_1, sum_x, sum_y, sum_xx, sum_xy, sum_yy = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
-                first, last = rows_in_tile(row, top)
+                mean_x, mean_y = row[0] - left - HALF, row[1] - top - HALF
+                # Sums over each column's pixels of d = dL/dsigma times 1, dy, dy², and of weight * v; dx does not
+                # change along a column, and a sum of vectors is cheaper than a sum across one
+                columns[:] = ZERO
+                first, last = rows_in_tile(row, left, top)
                 for y in range(first, last):
-                    t_row, rest_row = transmittance[y], rest[y]
-                    r_row, g_row, b_row = d_red[y], d_green[y], d_blue[y]
-                    dy = row[1] - (top + np.float32(y) + HALF)
+                    t_row, rest_row = pixels[0, y], pixels[1, y]
+                    r_row, g_row, b_row = pixels[2, y], pixels[3, y], pixels[4, y]
+                    dy = mean_y - np.float32(y)
                     cdy, bdy = HALF * c * dy * dy, b * dy
-                    row_1, row_x, row_xx = ZERO, ZERO, ZERO
                     for x in range(TILE):
-                        dx = row[0] - (left + np.float32(x) + HALF)
+                        dx = mean_x - np.float32(x)
                         sigma = (HALF * a * dx + bdy) * dx + cdy
                         free = opacity * exp_of_minus(min(max(sigma, ZERO), MAX_SIGMA))
                         alpha = min(free, MAX_ALPHA)
@@ -165,18 +178,25 @@ def blend_backward(splats, tile_splats, tile_starts, tiles_x, tiles_y, image, d_
                         d_alpha = before * seen - behind / (ONE - alpha)
                         # alpha = opacity exp(-sigma), so d alpha / d sigma = -alpha; none where alpha is clamped
                         d_sigma = -alpha * d_alpha if keep and free <= MAX_ALPHA else ZERO
-                        sum_red += weight * r_row[x]
-                        sum_green += weight * g_row[x]
-                        sum_blue += weight * b_row[x]
-                        row_1 += d_sigma
-                        row_x += d_sigma * dx
-                        row_xx += d_sigma * dx * dx
-                    sum_1 += row_1
-                    sum_x += row_x
-                    sum_y += row_1 * dy
-                    sum_xx += row_xx
-                    sum_xy += row_x * dy
-                    sum_yy += row_1 * dy * dy
+                        columns[0, x] += d_sigma
+                        columns[1, x] += d_sigma * dy
+                        columns[2, x] += d_sigma * dy * dy
+                        columns[3, x] += weight * r_row[x]
+                        columns[4, x] += weight * g_row[x]
+                        columns[5, x] += weight * b_row[x]
+                sum_red, sum_green, sum_blue = ZERO, ZERO, ZERO
+                sum_1, sum_x, sum_y, sum_xx, sum_xy, sum_yy = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
+                for x in range(TILE):
+                    dx = mean_x - np.float32(x)
+                    sum_1 += columns[0, x]
+                    sum_x += columns[0, x] * dx
+                    sum_xx += columns[0, x] * dx * dx
+                    sum_y += columns[1, x]
+                    sum_xy += columns[1, x] * dx
+                    sum_yy += columns[2, x]
+                    sum_red += columns[3, x]
+                    sum_green += columns[4, x]
+                    sum_blue += columns[5, x]
                 gradient = pair_gradients[place]
                 gradient[0], gradient[1] = a * sum_x + b * sum_y, b * sum_x + c * sum_y
                 gradient[2], gradient[3], gradient[4] = HALF * sum_xx, sum_xy, HALF * sum_yy

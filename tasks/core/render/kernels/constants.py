@@ -24,8 +24,8 @@ FASTMATH = {"reassoc", "contract", "arcp", "nsz", "afn"}
 TILE = 16  # px; a row of a tile is one AVX-512 register of float32
 
 # One row of the `splats` array: a Gaussian as the image sees it.
-MEAN_X, MEAN_Y, CONIC_A, CONIC_B, CONIC_C, OPACITY, RED, GREEN, BLUE, HALF_WIDTH, HALF_HEIGHT, DEPTH = range(12)
-SPLAT_FIELDS = 12
+MEAN_X, MEAN_Y, CONIC_A, CONIC_B, CONIC_C, OPACITY, RED, GREEN, BLUE, HALF_WIDTH, HALF_HEIGHT, DEPTH, LIMIT = range(13)
+SPLAT_FIELDS = 13  # LIMIT: the ellipse where alpha = MIN_ALPHA is a dx² + 2 b dx dy + c dy² = LIMIT
 
 # One row of the gradient that blending hands back for a Gaussian.
 D_MEAN_X, D_MEAN_Y, D_CONIC_A, D_CONIC_B, D_CONIC_C, D_OPACITY, D_RED, D_GREEN, D_BLUE = range(9)

@@ -125,7 +125,8 @@ def project(
             if not det < MAX_DET:
                 continue
             # Beyond this many standard deviations alpha is below MIN_ALPHA
-            reach = math.sqrt(TWO * max(math.log(opacity / MIN_ALPHA), ZERO))
+            limit = TWO * max(math.log(opacity / MIN_ALPHA), ZERO)
+            reach = math.sqrt(limit)
             half_width, half_height = reach * math.sqrt(cov_xx), reach * math.sqrt(cov_yy)
             if not (
                 mean_x + half_width > ZERO
@@ -149,7 +150,7 @@ def project(
             row[2], row[3], row[4] = cov_yy / det, -cov_xy / det, cov_xx / det
             row[5] = opacity
             row[6], row[7], row[8] = max(red, ZERO), max(green, ZERO), max(blue, ZERO)
-            row[9], row[10], row[11] = half_width, half_height, z
+            row[9], row[10], row[11], row[12] = half_width, half_height, z, limit
             visible[found] = i
             found += 1
         counts[worker] = found - first
