@@ -1,6 +1,6 @@
 """One optimiser step, whatever computes it."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +8,16 @@ from numpy.typing import NDArray
 from tasks.core.scene import Camera
 from tasks.core.training.population import Population
 from tasks.core.training.schedule import StepSettings
+
+
+SAMPLED_EVERY = 8
+
+
+class StepResult(NamedTuple):
+    """What a step found out before it moved the parameters."""
+
+    loss: float
+    sample: NDArray[np.float32]  # every SAMPLED_EVERY-th pixel of the render in either direction, before the gain [h, w, 3]
 
 
 class Engine(Protocol):
@@ -21,8 +31,22 @@ class Engine(Protocol):
     def device(self) -> str:
         """The torch device on which the population has to live."""
 
-    def step(self, population: Population, camera: Camera, photo: NDArray[np.uint8], settings: StepSettings) -> float:
-        """Update the Gaussians that the camera sees towards its photo [H, W, 3]; returns the loss before the update.
+    def step(
+        self,
+        population: Population,
+        camera: Camera,
+        photo: NDArray[np.uint8],
+        gain: NDArray[np.float32],
+        settings: StepSettings,
+    ) -> StepResult:
+        """Update the Gaussians that the camera sees so that `gain` times the render comes closer to the photo.
 
         Adds to the population's `updates`, `scores` and `seen`.
+
+        Args:
+            population: the Gaussians.
+            camera: of the photo's size.
+            photo: uint8 [H, W, 3].
+            gain: exposure of this photo by channel [3]; see `Exposures`.
+            settings: of this moment of the schedule.
         """

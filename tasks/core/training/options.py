@@ -59,6 +59,12 @@ class TrainOptions(OptionModel):
         title="SSIM weight",
         description="Share of structural dissimilarity in the loss, without a unit; the rest is absolute difference.",
     )
+    exposure_compensation: bool = Field(
+        True,
+        title="Exposure compensation",
+        description="Cameras expose and balance white anew for every photo. A gain for each photo and channel is trained "
+        "and left out of the splat, so that it does not store the differences as haze and floaters.",
+    )
     time_budget_seconds: float | None = Field(
         None,
         gt=0,

@@ -11,6 +11,7 @@ ANNEAL_TO = 0.1
 
 MAX_HALVINGS = 2
 HALF_SIZE_UNTIL, QUARTER_SIZE_UNTIL = 0.30, 0.08
+EXPOSURE_FROM = 0.30  # the photos' gains stay 1 until their views are covered and shown at full size
 SMALLEST_SIDE_PX = 96  # images are not made smaller than this for coarse-to-fine
 SH_DEGREE_FROM = (0.0, 0.12, 0.25, 0.4)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from tasks.core.render.kernels.adam import BETA1, BETA2, EPSILON
 from tasks.core.render.metrics import SSIM_C1, SSIM_C2, SSIM_WINDOW, gaussian_window
 from tasks.core.scene import Camera
+from tasks.core.training.engine import SAMPLED_EVERY, StepResult
 from tasks.core.training.population import PARAMETERS, Population
 from tasks.core.training.schedule import StepSettings
 
@@ -27,19 +28,28 @@ class TorchEngine:
         self._rasterize = rasterize
         self._photos: dict[int, tuple[NDArray[np.uint8], Tensor]] = {}  # by id; holding the array keeps the id taken
 
-    def step(self, population: Population, camera: Camera, photo: NDArray[np.uint8], settings: StepSettings) -> float:
+    def step(
+        self,
+        population: Population,
+        camera: Camera,
+        photo: NDArray[np.uint8],
+        gain: NDArray[np.float32],
+        settings: StepSettings,
+    ) -> StepResult:
         """Forward, loss, autograd, Adam; see `Engine.step`."""
         leaves = {
             name: tensor.detach().requires_grad_() for name, tensor in population.active(population.parameters).items()
         }
         background = torch.zeros(3, device=self.device)
         image, means2d, visible = self._rasterize(leaves, camera, settings.sh_degree, background)
-        loss = l1_ssim(image, self._on_device(photo), settings.ssim_weight)
+        exposed = image * torch.as_tensor(gain, device=self.device)
+        loss = l1_ssim(exposed, self._on_device(photo), settings.ssim_weight)
         if loss.requires_grad:
             loss.backward()
-        value = float(loss.detach())
+        sample = image.detach()[::SAMPLED_EVERY, ::SAMPLED_EVERY].float().cpu().numpy()
+        result = StepResult(float(loss.detach()), sample)
         if means2d.grad is None:  # nothing visible
-            return value
+            return result
         rows = visible.nonzero()[:, 0]
         population.updates[rows] += 1
         population.seen[rows] += 1
@@ -48,7 +58,7 @@ class TorchEngine:
             gradient = leaves[name].grad
             if gradient is not None:
                 adam(population, name, gradient, rows, settings)
-        return value
+        return result
 
     def _on_device(self, photo: NDArray[np.uint8]) -> Tensor:
         if id(photo) not in self._photos:

@@ -15,8 +15,9 @@ from tasks.core.render.backends import rasterizer_for, resolve_backend
 from tasks.core.render.interface import Image
 from tasks.core.scene import Camera, Scene
 from tasks.core.training import schedule
-from tasks.core.training.engine import Engine
+from tasks.core.training.engine import SAMPLED_EVERY, Engine
 from tasks.core.training.evaluate import Evaluation, evaluate
+from tasks.core.training.exposure import Exposures
 from tasks.core.training.finish import finished_gaussians
 from tasks.core.training.initialise import initial_gaussians
 from tasks.core.training.options import TrainOptions
@@ -89,6 +90,7 @@ def train(
     torch_generator = torch.Generator(engine.device).manual_seed(options.random_seed)
     start = initial_gaussians(scene.points, options.sh_degree, options.max_gaussians, generator)
     population = Population.of(start, options.max_gaussians, engine.device)
+    exposures = Exposures.neutral(len(views))
     order = endless_shuffle(len(views), generator)
 
     watch = Stopwatch(options.time_budget_seconds)
@@ -97,9 +99,13 @@ def train(
     progress = 0.0
     while progress < 1:
         settings = schedule.settings_at(progress, options.sh_degree, scene.extent / 2, options.ssim_weight)
-        view = views[next(order)]
+        index = next(order)
+        view = views[index]
         level = schedule.halvings_at(progress, view.cameras[0].width, view.cameras[0].height)
-        loss = engine.step(population, view.cameras[level], view.photos[level], settings)
+        result = engine.step(population, view.cameras[level], view.photos[level], exposures.gain(index), settings)
+        loss = result.loss
+        if options.exposure_compensation and progress >= schedule.EXPOSURE_FROM:
+            exposures.update(index, view.photos[level][::SAMPLED_EVERY, ::SAMPLED_EVERY], result.sample)
         step += 1
         if not math.isfinite(loss):
             raise TrainingDivergedError(f"The loss is {loss} at step {step} of {options.steps}; {WAY_OUT}")

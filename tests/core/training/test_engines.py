@@ -23,11 +23,14 @@ def test_engines_make_the_same_steps(progress: float, degree: int) -> None:
     gaussians, camera = random_gaussians(250, 40, 30, 3.0, sh_degree=degree)
     photo = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
     settings = settings_at(progress, degree, 1.0, 0.2)
+    gain = np.array([1.2, 0.9, 1.05], np.float32)
     fast, slow = (Population.of(gaussians, 300, "cpu") for _ in range(2))
     fast_engine, slow_engine = CpuEngine(), TorchEngine("reference", "cpu", reference.rasterize)
     for _ in range(3):
-        loss = fast_engine.step(fast, camera, photo, settings)
-        assert loss == pytest.approx(slow_engine.step(slow, camera, photo, settings), abs=2e-5)
+        made = fast_engine.step(fast, camera, photo, gain, settings)
+        expected_step = slow_engine.step(slow, camera, photo, gain, settings)
+        assert made.loss == pytest.approx(expected_step.loss, abs=2e-5)
+        np.testing.assert_allclose(made.sample, expected_step.sample, atol=1e-3)  # of colours in 0..1
     assert torch.equal(fast.updates, slow.updates)
     assert torch.equal(fast.seen, slow.seen)
     assert float((fast.scores - slow.scores).norm() / slow.scores.norm()) < 1e-3
@@ -48,7 +51,7 @@ def test_only_visible_gaussians_are_touched() -> None:
     gaussians.means[:] = behind
     population = Population.of(gaussians, 100, "cpu")
     photo = np.zeros((30, 30, 3), np.uint8)
-    CpuEngine().step(population, camera, photo, settings_at(0.9, 3, 1.0, 0.2))
+    CpuEngine().step(population, camera, photo, np.ones(3, np.float32), settings_at(0.9, 3, 1.0, 0.2))
     assert not population.updates[50:].any()
     for name in PARAMETERS:
         assert np.array_equal(population.parameters[name][50:].numpy(), getattr(gaussians, name)[50:]), name

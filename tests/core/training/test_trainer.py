@@ -52,7 +52,7 @@ def test_a_bad_start_becomes_a_good_picture(scene: Scene, tmp_path: Path) -> Non
     np.testing.assert_allclose(np.linalg.norm(written.quats, axis=1), 1, atol=1e-5)
     camera = next(camera for camera in scene.cameras if camera.name == "008.png")
     again = psnr(rasterizer_for("cpu").render(written, camera), scene.image(camera) / 255)
-    assert again == pytest.approx(section.eval_psnr_db[1], abs=1e-6)
+    assert again == pytest.approx(section.eval_psnr_db[1], abs=1e-4)  # dB; photos are float32 on one side, float64 here
 
 
 def test_every_evaluation_shows_the_same_held_out_view(scene: Scene, tmp_path: Path) -> None:
