@@ -75,6 +75,15 @@ class TrainOptions(OptionModel):
         description="The same seed, photos and options give the same Gaussians on the same machine.",
     )
 
+    checkpoint_seconds: float = Field(
+        60,
+        ge=0,
+        le=24 * 3600,
+        title="Checkpoint interval (s)",
+        description="Seconds between two savings of training's whole state, from which a run that was killed goes on. "
+        "0 saves none. The result does not depend on it.",
+    )
+
     @field_validator("hold_out_every")
     @classmethod
     def _something_left_to_train_on(cls, value: int) -> int:
