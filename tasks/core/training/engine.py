@@ -9,7 +9,6 @@ from tasks.core.scene import Camera
 from tasks.core.training.population import Population
 from tasks.core.training.schedule import StepSettings
 
-
 SAMPLED_EVERY = 8
 
 
@@ -17,7 +16,9 @@ class StepResult(NamedTuple):
     """What a step found out before it moved the parameters."""
 
     loss: float
-    sample: NDArray[np.float32]  # every SAMPLED_EVERY-th pixel of the render in either direction, before the gain [h, w, 3]
+    sample: NDArray[
+        np.float32
+    ]  # every SAMPLED_EVERY-th pixel of the render in either direction, before the gain [h, w, 3]
 
 
 class Engine(Protocol):

@@ -34,7 +34,8 @@ class Exposures:
 
     def gain(self, index: int) -> NDArray[np.float32]:
         """What the render of this photo's view is multiplied by [3]."""
-        return np.exp(self.log_gains[index])
+        gain: NDArray[np.float32] = np.exp(self.log_gains[index])
+        return gain
 
     def update(self, index: int, photo: NDArray[np.uint8], render: NDArray[np.float32]) -> None:
         """Let a photo's gain follow what its pixels [h, w, 3] (255 is 1) say beside the same pixels of the render."""
