@@ -43,8 +43,11 @@ bench: bench-raster bench-train bench-sfm bench-sog bench-orchestration ## Every
 bench-raster: $(READY) ## Milliseconds per training step at three sizes
 	$(BIN)/python -m tests.benchmarks.rasterizer
 
-bench-train: $(READY) ## Held-out PSNR over time on the fox set
-	$(BIN)/python -m tests.benchmarks.train_fox
+bench-train: $(READY) ## Held-out PSNR after given times on fox, brighton and the demo (OPENSPLAT=path: the peer too)
+	$(BIN)/python -m tests.benchmarks.train
+
+bench-train-ablation: $(READY) ## What each part of the training recipe brings
+	$(BIN)/python -m tests.benchmarks.train_ablation
 
 bench-sfm: $(READY) ## Structure from motion on the real photo sets
 	$(BIN)/python -m tests.benchmarks.sfm_real_sets

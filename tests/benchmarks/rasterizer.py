@@ -5,6 +5,8 @@ Set-up: random Gaussians of degree 3 all over the image and 10 % beyond, depths 
 that each pixel stays covered by a few dozen: 2.0 px (one standard deviation) for 20k at 480x320, 1.2 px for 100k at
 480x320, 1.6 px for 200k at 960x640. Median and minimum of ROUNDS steps after one step of warm-up. CPU time is of all
 threads together, and the number to look at on a machine that does other things too.
+
+Last, how the cost of a step grows with the number of Gaussians at 960x640, their sizes falling so that coverage stays.
 """
 
 import time
@@ -22,6 +24,7 @@ from tasks.core.training.population import Population
 from tests.core.render.scenes import random_gaussians
 
 CASES = ((480, 320, 20_000, 2.0), (480, 320, 100_000, 1.2), (960, 640, 200_000, 1.6))
+SCALING = (20_000, 50_000, 100_000, 200_000, 500_000)
 ROUNDS = 7
 PARTS = {
     (cpu.projection, "project"): "forward",
@@ -52,8 +55,8 @@ def timed(kernel: Callable[..., Any], name: str, wall: dict[str, float], used: d
     return call
 
 
-def measure(width: int, height: int, n: int, size_px: float) -> None:
-    """Print one line of the table for each kernel and one for the step."""
+def measure(width: int, height: int, n: int, size_px: float, *, parts: bool = True) -> float:
+    """Print one line of the table for each kernel and one for the step, if wanted; gives the step's CPU ms (median)."""
     gaussians, camera = random_gaussians(n, width, height, size_px)
     photo = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
     engine, population = cpu_engine.CpuEngine(), Population.of(gaussians, n, "cpu")
@@ -77,12 +80,16 @@ def measure(width: int, height: int, n: int, size_px: float) -> None:
     finally:
         for (module, name), kernel in originals.items():
             setattr(module, name, kernel)
+    step_cpu_ms = 1000 * float(np.median([times["step"] for times in useds[1:]]))
+    if not parts:
+        return step_cpu_ms
     print(f"{width}x{height}, {n // 1000}k Gaussians of {size_px} px; ms: wall median/min, CPU median/min")
     groups = {part: [name for (_, name), p in PARTS.items() if p == part] for part in dict.fromkeys(PARTS.values())}
     rows = {name: [name] for name in NAMES} | {f"= {part}": names for part, names in groups.items()}
     for label, names in (rows | {"= step": ["step"]}).items():
         ms = [[1000 * sum(times[name] for name in names) for times in table[1:]] for table in (walls, useds)]
         print(f"  {label:18}" + "".join(f"{np.median(values):9.1f}/{min(values):.1f}" for values in ms))
+    return step_cpu_ms
 
 
 def main() -> None:
@@ -92,6 +99,12 @@ def main() -> None:
     print(f"{numba.get_num_threads()} threads; kernels ready after {time.process_time() - started:.1f} CPU-s")
     for case in CASES:
         measure(*case)
+    print("960x640, equal coverage; CPU ms a step, and how much it grew beside the number of Gaussians")
+    first = None
+    for n in SCALING:
+        cost = measure(960, 640, n, 1.6 * (200_000 / n) ** 0.5, parts=False)
+        first = first or cost
+        print(f"  {n:7} Gaussians {cost:8.1f} ms   x{n / SCALING[0]:.1f} Gaussians, x{cost / first:.1f} cost")
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ class TrainOptions(OptionModel):
         return value
 
 
-# Measured by tests/benchmarks/train_fox.py; see docs/training.md.
+# Measured by tests/benchmarks/train.py; see docs/training.md.
 TRAIN_PRESETS: dict[str, TrainOptions] = {
     "draft": TrainOptions(max_image_size=480, steps=1200, max_gaussians=30_000, sh_degree=2),
     "standard": TrainOptions(max_image_size=960, steps=2500, max_gaussians=60_000, sh_degree=3),

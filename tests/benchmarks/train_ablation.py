@@ -1,0 +1,77 @@
+"""What each part of the training recipe brings: `make bench-train-ablation`.
+
+Trains the fox, brighton and the demo at 480 px with the draft preset's Gaussians and 800 steps, first as it is, then
+with one part at a time left out, and prints a Markdown table of held-out PSNR and CPU seconds.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tasks.core.progress import ignore_progress
+from tasks.core.render.warmup import compile_kernels
+from tasks.core.training import refine, schedule
+from tasks.core.training.options import TRAIN_PRESETS
+from tasks.core.training.trainer import train
+from tests.benchmarks.train import HOLD_OUT_EVERY, scene_of
+
+STEPS, SIZE_PX = 800, 480
+
+# name -> (options, constants of the recipe)
+PARTS: dict[str, tuple[dict[str, Any], dict[tuple[Any, str], Any]]] = {
+    "all of it": ({}, {}),
+    "no coarse-to-fine": ({}, {(schedule, "HALF_SIZE_UNTIL"): 0.0, (schedule, "QUARTER_SIZE_UNTIL"): 0.0}),
+    "no growth": ({}, {(schedule, "REFINEMENTS"): 0}),
+    "no relocation": ({}, {(refine, "DEAD_OPACITY"): 0.0}),
+    "all harmonics from the start": ({}, {(schedule, "SH_DEGREE_FROM"): (0.0, 0.0, 0.0, 0.0)}),
+    "no harmonics": ({"sh_degree": 0}, {}),
+    "no closing anneal": ({}, {(schedule, "ANNEAL_TO"): 1.0}),
+    "no SSIM": ({"ssim_weight": 0.0}, {}),
+    "no limit by points": ({"max_gaussians_per_point": 0.0}, {}),
+    "no exposure compensation": ({"exposure_compensation": False}, {}),
+    "no early stop": ({"early_stop": False}, {}),
+}
+
+
+@contextmanager
+def replaced(constants: dict[tuple[Any, str], Any]) -> Iterator[None]:
+    """Constants of the recipe with other values."""
+    before = {place: getattr(*place) for place in constants}
+    try:
+        for (module, name), value in constants.items():
+            setattr(module, name, value)
+        yield
+    finally:
+        for (module, name), value in before.items():
+            setattr(module, name, value)
+
+
+def main() -> None:
+    """Print the table row by row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="+", default=["fox", "brighton", "demo"], choices=["fox", "brighton", "demo"])
+    parser.add_argument("--scenes", type=Path, help="folder that keeps the scenes for the next call")
+    arguments = parser.parse_args()
+    compile_kernels(ignore_progress)
+    draft = {**TRAIN_PRESETS["draft"].model_dump(), "steps": STEPS, "sh_degree": 3, "hold_out_every": HOLD_OUT_EVERY}
+    with tempfile.TemporaryDirectory() as temporary:
+        scenes = {name: scene_of(name, arguments.scenes or Path(temporary), SIZE_PX) for name in arguments.sets}
+        print("| | " + " | ".join(f"{name} (dB, CPU-s)" for name in scenes) + " |")
+        print("|---" * (1 + len(scenes)) + "|", flush=True)
+        for part, (options, constants) in PARTS.items():
+            cells = []
+            for scene in scenes.values():
+                started = time.process_time()
+                with replaced(constants):
+                    chosen = TRAIN_PRESETS["draft"].model_validate({**draft, **options})
+                    section = train(scene, Path(temporary), chosen, lambda _: None)
+                cells.append(f"{section.psnr_db:.2f}, {time.process_time() - started:.0f}")
+            print(f"| {part} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
