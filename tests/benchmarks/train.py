@@ -1,7 +1,7 @@
 """Held-out PSNR against training time: `make bench-train`, or `python -m tests.benchmarks.train [SET …] [options]`.
 
-SET is `fox`, `brighton` or `demo`; without one, the bars are measured: fox at 480 px with time budgets of 20, 60, 120 and
-240 s (bars: 28.0, 30.0, 31.0 and 31.5 dB), then the standard preset on brighton at its own size and on the demo at
+SET is `fox`, `brighton` or `demo`; without one, the bars are measured: fox at 480 px with time budgets of 20, 60, 120
+and 240 s (bars: 28.0, 30.0, 31.0 and 31.5 dB), then the standard preset on brighton at its own size and on the demo at
 480 px. Every 8th view is held out. Cameras and points come from our own structure from motion.
 
 With OPENSPLAT=path the peer trains beside ours, in turn, on the same COLMAP model without the held-out views, for as
