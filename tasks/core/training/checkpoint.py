@@ -1,7 +1,6 @@
 """A checkpoint: the state of a training in one file, which is there whole or not at all.
 
-The file is a .npz that is not compressed, as trained numbers hardly compress. Its zip checksums are what tells a damaged
-one apart.
+The file is a .npz that is not compressed, as trained numbers hardly compress. Its checksums tell a damaged one apart.
 """
 
 import os
@@ -9,11 +8,13 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.core.errors import FormatError
-from tasks.core.training.state import Arrays
 
 FORMAT = "spaceport checkpoint 1"  # the number changes with what the arrays mean
+
+Arrays = dict[str, NDArray[np.generic]]  # a state by the names of its parts
 
 
 class Checkpoints(Protocol):
@@ -48,7 +49,7 @@ def read_checkpoint(path: Path, belongs_to: str) -> Arrays:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         found, owner = str(arrays.pop("format")), str(arrays.pop("belongs_to"))
-    except Exception as error:  # noqa: BLE001 - zip and npy raise a dozen kinds for bytes that are not theirs
+    except Exception as error:  # zip and npy raise a dozen kinds for bytes that are not theirs
         raise FormatError(f"{path.name} is damaged or no checkpoint ({type(error).__name__}: {error}).") from error
     if found != FORMAT:
         raise FormatError(f"{path.name} is a {found!r}, this version reads {FORMAT!r}.")

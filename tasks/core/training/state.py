@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from tasks.core.measurements import CurvePoint
 from tasks.core.scene import SparsePoints
+from tasks.core.training.checkpoint import Arrays
 from tasks.core.training.engine import Engine
 from tasks.core.training.initialise import initial_gaussians
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.population import Population
 from tasks.core.training.stopwatch import Stopwatch
 from tasks.core.training.views import EndlessShuffle, View
-
-Arrays = dict[str, NDArray[np.generic]]
 
 # Fields that are saved as they are, as JSON. A new one of plain numbers needs its name here and nothing else.
 NUMBERS = ("initial_count", "step", "progress", "refinements", "evaluations")

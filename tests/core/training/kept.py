@@ -3,16 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from tasks.core.training.checkpoint import read_checkpoint, write_checkpoint
-from tasks.core.training.state import Arrays
+from tasks.core.training.checkpoint import Arrays, read_checkpoint, write_checkpoint
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """What a test ends training with."""
 
 
 class KeptInFolder:
-    """See `Checkpoints`. Saves when `is_due` says so of a step, and then raises Stopped where `stop` says so."""
+    """See `Checkpoints`. Saves when `is_due` says so of a step, and then raises StoppedError where `stop` says so."""
 
     def __init__(self, folder: Path, is_due: Callable[[int], bool], stop: bool = False) -> None:
         self.folder, self.is_due, self.stop = folder, is_due, stop
@@ -36,4 +35,4 @@ class KeptInFolder:
         write_checkpoint(self.folder / f"{step:06}.npz", belongs_to, arrays)
         self.saved.append(step)
         if self.stop:
-            raise Stopped(step)
+            raise StoppedError(step)

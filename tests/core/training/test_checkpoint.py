@@ -15,7 +15,7 @@ from tasks.core.training.options import TrainOptions
 from tasks.core.training.state import NUMBERS, TrainingState, identity_of
 from tasks.core.training.trainer import TrainingStats, train
 from tasks.core.training.views import EndlessShuffle, load_view
-from tests.core.training.kept import KeptInFolder, Stopped
+from tests.core.training.kept import KeptInFolder, StoppedError
 
 # As short as a training can be that still has all sizes of photos, 40 refinements and evaluations.
 OPTIONS = TrainOptions(max_image_size=96, steps=240, max_gaussians=900, sh_degree=1, backend="cpu")
@@ -38,7 +38,7 @@ def test_stopped_at_several_steps_it_ends_with_the_same_bytes(
     stops = sorted(random.Random(3).sample(range(1, OPTIONS.steps), 4))
     whole = train(scene, tmp_path, OPTIONS, ignore)
     for stop in stops:
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             train(scene, tmp_path, OPTIONS, ignore, None, KeptInFolder(tmp_path / "kept", stop.__eq__, stop=True))
     seen: list[TrainingStats] = []
     section = train(scene, tmp_path, OPTIONS, seen.append, None, KeptInFolder(tmp_path / "kept", lambda _: False))
@@ -65,7 +65,7 @@ def test_the_time_that_was_spent_counts(scene: Scene, tmp_path: Path) -> None:
     def past_half(_: int) -> bool:
         return seen[-1].seconds > 1.0 if seen else False
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         train(scene, tmp_path, options, seen.append, None, KeptInFolder(tmp_path / "kept", past_half, stop=True))
     again: list[TrainingStats] = []
     train(scene, tmp_path, options, again.append, None, KeptInFolder(tmp_path / "kept", lambda _: False))
@@ -75,7 +75,7 @@ def test_the_time_that_was_spent_counts(scene: Scene, tmp_path: Path) -> None:
 
 
 def state_at(scene: Scene, step: int, folder: Path) -> TrainingState:
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         train(scene, folder, OPTIONS, ignore, None, KeptInFolder(folder / "kept", step.__eq__, stop=True))
     [path] = (folder / "kept").glob("*.npz")
     return TrainingState.restored(read_checkpoint(path, str(np.load(path)["belongs_to"])), OPTIONS, "cpu")
@@ -152,7 +152,7 @@ def test_a_foreign_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(FormatError, match="belongs to another training"):
         read_checkpoint(tmp_path / "1.npz", "you")
     monkeypatch.setattr("tasks.core.training.checkpoint.FORMAT", "spaceport checkpoint 2")
-    with pytest.raises(FormatError, match="'spaceport checkpoint 1'.*'spaceport checkpoint 2'"):
+    with pytest.raises(FormatError, match=r"'spaceport checkpoint 1'.*'spaceport checkpoint 2'"):
         read_checkpoint(tmp_path / "1.npz", "me")
 
 
