@@ -21,8 +21,22 @@ class Engine(Protocol):
     def device(self) -> str:
         """The torch device on which the population has to live."""
 
+    @property
+    def max_gaussians(self) -> int | None:
+        """How many Gaussians the device's memory was found to suffice for; None where nobody asked."""
+
+    @property
+    def decisions(self) -> tuple[str, ...]:
+        """What was chosen because of this machine, a sentence each, so far."""
+
+    @property
+    def degradations(self) -> tuple[str, ...]:
+        """What will be worse than was asked for, a sentence each, so far."""
+
     def step(self, population: Population, camera: Camera, photo: NDArray[np.uint8], settings: StepSettings) -> float:
         """Update the Gaussians that the camera sees towards its photo [H, W, 3]; returns the loss before the update.
 
+        Where asking for every loss would make the device wait, the mean of a few steps, not long ago. One that is not
+        finite shows within these steps.
         Adds to the population's `updates`, `scores` and `seen`.
         """

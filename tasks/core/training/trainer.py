@@ -1,7 +1,7 @@
 """From a scene to Gaussians that look like its photos."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,17 +78,18 @@ def train(
         MissingPartError: the backend cannot run on this machine.
         TrainingDivergedError: the loss or a parameter is not finite.
     """
-    engine = engine_for(options)
+    rasterizer = rasterizer_for(resolve_backend(options.backend))
     training_cameras, held_out_cameras = split_cameras(scene, options.hold_out_every)
     views = [load_view(scene, camera, options.max_image_size) for camera in training_cameras]
     held_out = [load_view(scene, camera, options.max_image_size) for camera in held_out_cameras]
     curve_views = evenly_chosen(held_out, CURVE_VIEWS)
-    rasterizer = rasterizer_for(resolve_backend(options.backend))
+    engine = engine_for(options, views)
+    limit = options.max_gaussians if engine.max_gaussians is None else engine.max_gaussians
 
     generator = np.random.default_rng(options.random_seed)
     torch_generator = torch.Generator(engine.device).manual_seed(options.random_seed)
-    start = initial_gaussians(scene.points, options.sh_degree, options.max_gaussians, generator)
-    population = Population.of(start, options.max_gaussians, engine.device)
+    start = initial_gaussians(scene.points, options.sh_degree, limit, generator)
+    population = Population.of(start, limit, engine.device)
     order = endless_shuffle(len(views), generator)
 
     watch = Stopwatch(options.time_budget_seconds)
@@ -106,7 +107,7 @@ def train(
 
         if schedule.refinement_at(progress) > refinements:
             refinements = schedule.refinement_at(progress)
-            refine(population, schedule.count_at(progress, len(start), options.max_gaussians), torch_generator)
+            refine(population, schedule.count_at(progress, len(start), limit), torch_generator)
         progress = max(step / options.steps, watch.budget_share())
         if curve_views and sum(progress >= share for share in EVALUATE_AT) > evaluations and progress < 1:
             evaluations = sum(progress >= share for share in EVALUATE_AT)
@@ -146,6 +147,8 @@ def train(
         eval_psnr_db=final.psnr_db,
         stopped_by="schedule" if step >= options.steps else "time budget",
         curve=tuple(curve),
+        decisions=engine.decisions,
+        degradations=engine.degradations,
     )
 
 
@@ -159,13 +162,15 @@ def _show(
 WAY_OUT = "the input may hold cameras or points that are far off. Try again with another train.random_seed."
 
 
-def engine_for(options: TrainOptions) -> Engine:
-    """The engine of the backend that the options ask for; MissingPartError when it cannot run here."""
-    if resolve_backend(options.backend) == "cuda":
-        from tasks.core.render import cuda
-        from tasks.core.training.torch_engine import TorchEngine
+def engine_for(options: TrainOptions, views: Sequence[View] = ()) -> Engine:
+    """The engine of the backend that the options ask for; MissingPartError when it cannot run here.
 
-        return TorchEngine("cuda", "cuda", cuda.rasterize)
+    On a GPU it plans its memory for these views.
+    """
+    if resolve_backend(options.backend) == "cuda":
+        from tasks.core.training.cuda_engine import cuda_engine
+
+        return cuda_engine(options, views)
     from tasks.core.training.cpu_engine import CpuEngine
 
     return CpuEngine()
