@@ -101,8 +101,8 @@ def test_the_stock_loop_trains_refines_and_resets_only_where_repaired(
         image, photo = reference.ReferenceRasterizer().render(gaussians, scene.cameras[0]), views[0].photos[0] / 255
         return float(-10 * np.log10(np.mean((image - photo) ** 2)))
 
-    result = stock.train_stock(scene, views, kind, 32, 500, 0, psnr_db, rasterization, device="cpu")
-    assert [point.step for point in result.curve] == [7, 32]
+    result = stock.train_stock(scene, views, kind, 60, 500, 0, psnr_db, rasterization, device="cpu")
+    assert [point.step for point in result.curve] == [14, 60]
     assert result.curve[1].psnr_db > result.curve[0].psnr_db
     assert result.curve[1].seconds >= result.curve[0].seconds > 0
     assert len(result.gaussians) != 80  # refined

@@ -121,8 +121,8 @@ class CudaRasterizer:
         background: Sequence[float] = (0, 0, 0),
     ) -> Image:
         """The image that the camera sees; see `Rasterizer.render`."""
-        with torch.no_grad():
-            return self.forward(gaussians, camera, sh_degree, background)
+        with torch.no_grad():  # and nothing is kept: in training, the GPU's memory is wanted for other things
+            return _on_host(self._draw(_on_gpu(gaussians), gaussians, camera, sh_degree, background))
 
     def forward(
         self,
@@ -132,16 +132,23 @@ class CudaRasterizer:
         background: Sequence[float] = (0, 0, 0),
     ) -> Image:
         """As `render`, and remembers what `backward` needs."""
+        self._tensors = {name: tensor.requires_grad_() for name, tensor in _on_gpu(gaussians).items()}
+        self._image = self._draw(self._tensors, gaussians, camera, sh_degree, background)
+        return _on_host(self._image)
+
+    def _draw(
+        self,
+        tensors: dict[str, Tensor],
+        gaussians: Gaussians,
+        camera: Camera,
+        sh_degree: int | None,
+        background: Sequence[float],
+    ) -> Tensor:
         degree = gaussians.sh_degree if sh_degree is None else min(sh_degree, gaussians.sh_degree)
-        self._tensors = {
-            name: torch.tensor(getattr(gaussians, name), device="cuda", requires_grad=True) for name in PARAMETERS
-        }
         color = torch.tensor([float(channel) for channel in background], device="cuda")
         if len(gaussians) == 0:  # gsplat's kernels refuse empty inputs
-            self._image = color.expand(camera.height, camera.width, 3)
-        else:
-            self._image, _, _ = self._rasterize(self._tensors, camera, degree, color)
-        return np.ascontiguousarray(self._image.detach().cpu().numpy(), np.float32)
+            return color.expand(camera.height, camera.width, 3)
+        return self._rasterize(tensors, camera, degree, color)[0]
 
     def backward(self, d_image: Image) -> Gradients:
         """Gradients for the last forward's image; see `Rasterizer.backward`."""
@@ -154,3 +161,11 @@ class CudaRasterizer:
             for name, tensor in self._tensors.items()
         }
         return Gradients(**gradients)
+
+
+def _on_gpu(gaussians: Gaussians) -> dict[str, Tensor]:
+    return {name: torch.tensor(getattr(gaussians, name), device="cuda") for name in PARAMETERS}
+
+
+def _on_host(image: Tensor) -> Image:
+    return np.ascontiguousarray(image.detach().cpu().numpy(), np.float32)
