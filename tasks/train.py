@@ -5,13 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.errors import OutOfMemoryError
+from tasks.checkpoints import StageCheckpoints
+from tasks.core.errors import OutOfMemoryError, TrainingDivergedError
 from tasks.core.measurements import TrainSection
 from tasks.core.progress import Progress
 from tasks.core.refs import GaussiansRef, RunContext, SceneRef
 from tasks.core.scene import Scene
+from tasks.core.storage import cache_key
 from tasks.core.training.memory import budgets, memory_errors_explained
 from tasks.core.training.options import TrainOptions
+from tasks.interruption import run_apart
 from tasks.reporting import announce, run_logger, stage_progress
 from tasks.retries import stage_task
 from tasks.stage import StageOutput, open_output, read_measurements, run_stage
@@ -22,6 +25,7 @@ if TYPE_CHECKING:  # torch takes a second and 200 MB, which a run that trains el
 
 STAGE = "train"
 VERSION = "1"
+NOT_NAMING = ("checkpoint_seconds",)  # options that do not change the output and so are no part of its name
 REPORT_INTERVAL_SECONDS = 0.5
 
 
@@ -55,23 +59,38 @@ def train_gaussians(scene: SceneRef, options: TrainOptions, context: RunContext)
 
 
 def _train(scene: SceneRef, options: TrainOptions, context: RunContext) -> StageOutput:
+    inputs, naming_options = [scene.digest], options.model_dump(mode="json", exclude=set(NOT_NAMING))
+    checkpoints: StageCheckpoints | None = None
+
     def compute(folder: Path) -> TrainSection:
         from tasks.core.training.trainer import train
 
+        nonlocal checkpoints
+        key = cache_key(inputs, naming_options, VERSION)
+        checkpoints = kept = StageCheckpoints(context, key, options.checkpoint_seconds)
         loaded = Scene.load(open_output(scene.uri, context))
+        board = TrainingBoard(context)
         with memory_errors_explained(options):
-            board = TrainingBoard(context)
-            return train(loaded, folder, options, _on_step(board), board.on_evaluation)
+            try:
+                return run_apart(
+                    lambda: train(loaded, folder, options, _on_step(board), board.on_evaluation, kept), kept.interrupt
+                )
+            except TrainingDivergedError:
+                kept.discard()  # going on from there would lead there again
+                raise
 
-    return run_stage(
+    output = run_stage(
         STAGE,
         VERSION,
         context,
-        inputs=[scene.digest],
-        options=options.model_dump(mode="json"),
+        inputs=inputs,
+        options=naming_options,
         compute=compute,
         changed={"options": options},
     )
+    if checkpoints is not None:
+        checkpoints.discard()
+    return output
 
 
 def _given_up(asked: TrainOptions, used: TrainOptions) -> tuple[str, ...]:

@@ -30,7 +30,6 @@ class TrainingBoard:
         self._kept = 0
         self._refreshed_at_seconds = 0.0  # of training
         self._refreshed_at_step = 0
-        self._curve: tuple[CurvePoint, ...] = ()
 
     def on_step(self, stats: "TrainingStats") -> None:
         """Refresh the table's newest row now and then, and keep one for each twentieth of training."""
@@ -58,8 +57,7 @@ class TrainingBoard:
         if self._shown_rows:
             self._shown_rows[0]["PSNR (dB)"] = round(evaluated.point.psnr_db, 2)
             self._show_table(self._recording)
-        self._curve = curve = (*self._curve, evaluated.point)
-        self._recording.show("training-curve", lambda: self._draw_curve(curve))
+        self._recording.show("training-curve", lambda: self._draw_curve(evaluated.curve))
         self._recording.show("training-preview", lambda: self._draw_preview(evaluated))
 
     def _show_table(self, recording: Recording) -> None:

@@ -40,10 +40,13 @@ def test_training_shows_a_table_a_curve_and_a_held_out_view(
     @stage_task("train")
     def stage(context: RunContext) -> None:
         board = TrainingBoard(context)
+        curve: list[CurvePoint] = []
         for step in range(1, 1001):
             if step % 250 == 0:
                 point = CurvePoint(step=step, seconds=step / 10, psnr_db=15 + step / 100)
-                board.on_evaluation(EvaluatedView(point, "007.jpg", photo, np.full((60, 80, 3), 1.2, np.float32)))
+                curve.append(point)
+                image = np.full((60, 80, 3), 1.2, np.float32)
+                board.on_evaluation(EvaluatedView(tuple(curve), "007.jpg", photo, image))
             board.on_step(TrainingStats(step, 1000, 0.25, 5000 + step, step / 10, 20.5, (1000 - step) / 10))
 
     artifacts = artifacts_of(run_in_flow(lambda: stage(context)))

@@ -56,6 +56,7 @@ class TrainSection(Section):
 
     backend: str  # "cpu" or "cuda"
     steps: int
+    resumed_from_step: int | None = None  # of the last checkpoint that was gone on from; null when there was none
     num_gaussians: int
     image_width: int  # of the first camera at the training resolution
     image_height: int
@@ -63,7 +64,7 @@ class TrainSection(Section):
     ssim: float | None = None
     eval_views: tuple[str, ...] = ()  # names of the held-out cameras
     eval_psnr_db: tuple[float, ...] = ()  # one for each of eval_views
-    stopped_by: str  # "schedule", "time budget"
+    stopped_by: str  # "schedule", "time budget", "flat quality"
     curve: tuple[CurvePoint, ...] = ()
     decisions: tuple[str, ...] = ()  # what was chosen because of the machine, as where photos lie
     degradations: tuple[str, ...] = ()  # what the machine made worse than was asked for

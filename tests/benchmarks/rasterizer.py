@@ -70,7 +70,7 @@ def measure(width: int, height: int, n: int, size_px: float) -> None:
             wall.clear()
             used.clear()
             wall_before, used_before = time.perf_counter(), time.process_time()
-            engine.step(population, camera, photo, settings)
+            engine.step(population, camera, photo, np.ones(3, np.float32), settings)
             wall["step"], used["step"] = time.perf_counter() - wall_before, time.process_time() - used_before
             walls.append(dict(wall))
             useds.append(dict(used))

@@ -1,16 +1,19 @@
-"""kill -9 of a stage's process: seen at once, and the stage is done again."""
+"""kill -9 of a stage's process: seen at once, and the stage is done again; training goes on where it was."""
 
 import json
 from pathlib import Path
 
-from tests.faults.harness import STAGES, Reconstruction
+from tests.faults.harness import STAGES, Reconstruction, eventually
 from tests.local_server import Served
 
 
 def test_every_stage_is_killed_once_and_the_run_ends_well(server: Served, flight: Path) -> None:
-    run = Reconstruction.start(server, flight, fresh=True)
+    run = Reconstruction.start(server, flight, train={"steps": 1000, "checkpoint_seconds": 0.5}, fresh=True)
     for stage in STAGES:
-        run.caught(stage).kill()
+        process = run.caught(stage)
+        if stage == "train":
+            eventually(lambda: checkpoints(server), "checkpoint")
+        process.kill()
         killed = server.wait(run.stage_runs(stage)[0].id, "Crashed", timeout=20)
         assert killed.state is not None
         assert "-9" in (killed.state.message or "")
@@ -20,3 +23,9 @@ def test_every_stage_is_killed_once_and_the_run_ends_well(server: Served, flight
     report = json.loads((run.page.parent / "report.json").read_text())
     assert report["sfm"]["registered"] == 14
     assert report["cache_hits"] == []
+    assert 0 < report["train"]["resumed_from_step"] < 1000
+    assert checkpoints(server) == []
+
+
+def checkpoints(server: Served) -> list[Path]:
+    return list((server.workspace / "checkpoints").rglob("*.npz"))

@@ -23,7 +23,7 @@ from tasks.core.render.interface import EPS2D, NEAR_PLANE
 from tasks.core.scene import Scene
 from tasks.core.training.photo_store import PhotoStore
 from tasks.core.training.torch_loss import l1_ssim
-from tasks.core.training.views import View, endless_shuffle
+from tasks.core.training.views import EndlessShuffle, View
 
 Kind = Literal["default", "default-repaired", "mcmc"]
 PUBLISHED_STEPS = 30_000
@@ -136,13 +136,13 @@ def train_stock(
     cameras = [_camera(view, device) for view in views]
     photos = PhotoStore(device, float("inf"), 0)
     background = torch.zeros(1, 3, device=device)
-    order = endless_shuffle(len(views), np.random.default_rng(seed))
+    order = EndlessShuffle(len(views), np.random.default_rng(seed))
     degree_every = max(1, int(SH_DEGREE_EVERY * steps / PUBLISHED_STEPS))
     measure_after = {max(1, steps * 7 // 30), steps}
     curve = []
     seconds, began = 0.0, _now(device)
     for step in range(steps):
-        index = next(order)
+        index = order.next()
         camera = views[index].cameras[0]
         images, _, info = rasterization(
             means=params["means"], quats=params["quats"], scales=torch.exp(params["scales"]),

@@ -1,5 +1,6 @@
 """Stage outputs and run folders, on a local disk or on S3. The one room that knows key names and speaks to S3."""
 
+from tasks.core.storage.checkpoint_place import CheckpointPlace
 from tasks.core.storage.local import LocalWorkspace
 from tasks.core.storage.manifest import (
     MANIFEST_FILE,
@@ -18,6 +19,7 @@ from tasks.core.storage.workspace import Workspace
 
 __all__ = [
     "MANIFEST_FILE",
+    "CheckpointPlace",
     "LocalWorkspace",
     "Manifest",
     "OutputCache",

@@ -8,10 +8,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tasks.core.errors import DestinationError, StorageError
+from tasks.core.storage.checkpoint_folders import LocalCheckpoints
 from tasks.core.storage.disk import is_disk_full, watching_disk
 from tasks.core.storage.folder_locks import working_folder
 from tasks.core.storage.manifest import Manifest, verify_output, write_manifest
-from tasks.core.storage.workspace import RUNS_FOLDER, Workspace, output_name, run_name
+from tasks.core.storage.workspace import RUNS_FOLDER, Workspace, checkpoints_name, output_name, run_name
 
 _COMMIT_ATTEMPTS = 20  # each lost to another run that moved at the same moment
 
@@ -90,6 +91,14 @@ class LocalWorkspace(Workspace):
             return (Path(uri) / name).read_bytes()
         except OSError as error:
             raise StorageError(f"{name} of {uri} cannot be read ({error.strerror}); run again with --fresh.") from error
+
+    def checkpoints(self, key: str, run: str | None = None) -> LocalCheckpoints:
+        """As in Workspace."""
+        return LocalCheckpoints(self.root / checkpoints_name(key, run))
+
+    def remove_checkpoints(self, key: str) -> None:
+        """As in Workspace."""
+        shutil.rmtree(self.root / checkpoints_name(key), ignore_errors=True)
 
     def run_uri(self, run: str) -> str:
         """The folder's path."""

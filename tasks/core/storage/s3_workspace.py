@@ -21,10 +21,11 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from tasks.core.errors import SpaceportError, StorageError
+from tasks.core.storage.checkpoint_folders import S3Checkpoints
 from tasks.core.storage.manifest import MANIFEST_FILE, Manifest, altered_file
 from tasks.core.storage.output_cache import OutputCache
 from tasks.core.storage.s3_folder import S3Folder
-from tasks.core.storage.workspace import Workspace, output_name, run_name
+from tasks.core.storage.workspace import Workspace, checkpoints_name, output_name, run_name
 
 _ATTEMPTS = 10  # each lost to another run that replaced the output at the same moment
 _RETRY_SECONDS = 2.0
@@ -115,6 +116,15 @@ class S3Workspace(Workspace):
             if _current(place)[1] == etag:
                 break
         raise StorageError(f"{name} of {uri} is missing or altered; run again with --fresh.")
+
+    def checkpoints(self, key: str, run: str | None = None) -> S3Checkpoints:
+        """As in Workspace."""
+        return S3Checkpoints(self.root.below(checkpoints_name(key, run)), self._cache)
+
+    def remove_checkpoints(self, key: str) -> None:
+        """As in Workspace."""
+        place = self.root.below(checkpoints_name(key))
+        place.delete([found.name for found in place.objects()])
 
     def run_uri(self, run: str) -> str:
         """`s3://…`."""

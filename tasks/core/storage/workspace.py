@@ -2,6 +2,7 @@
 
     <root>/stages/<stage>/<cache key>/…  a stage's output and its manifest.json, which is written last
     <root>/runs/<run>/…                  what people look at
+    <root>/checkpoints/<cache key>/…     what a computation that was ended early goes on from
 
 This module knows the key names; nothing else does.
 """
@@ -10,6 +11,7 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from tasks.core.storage.checkpoint_place import CheckpointPlace
 from tasks.core.storage.manifest import Manifest
 
 RUNS_FOLDER = "runs"
@@ -24,6 +26,11 @@ def output_name(stage: str, key: str) -> str:
 def run_name(run: str) -> str:
     """Where below the root the folder of a run lies."""
     return f"{RUNS_FOLDER}/{run}"
+
+
+def checkpoints_name(key: str, run: str | None = None) -> str:
+    """Where below the root the checkpoints of an output lie, or those that only one run goes on from."""
+    return f"checkpoints/{key}" if run is None else f"checkpoints/{key}/{run}"
 
 
 class Workspace(ABC):
@@ -60,6 +67,14 @@ class Workspace(ABC):
     @abstractmethod
     def read(self, uri: str, name: str) -> bytes:
         """One file of a stored output. Raises StorageError."""
+
+    @abstractmethod
+    def checkpoints(self, key: str, run: str | None = None) -> CheckpointPlace:
+        """The place for checkpoints of the output with this key; `run`: for those that only that run goes on from."""
+
+    @abstractmethod
+    def remove_checkpoints(self, key: str) -> None:
+        """Remove all checkpoints of an output, whoever saved them."""
 
     @abstractmethod
     def run_uri(self, run: str) -> str:

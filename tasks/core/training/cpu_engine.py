@@ -9,6 +9,7 @@ from tasks.core.render.cpu import CpuRasterizer
 from tasks.core.render.kernels.adam import adam, bias_corrections
 from tasks.core.render.kernels.loss import l1_ssim
 from tasks.core.scene import Camera
+from tasks.core.training.engine import SAMPLED_EVERY, StepResult
 from tasks.core.training.population import PARAMETERS, Population
 from tasks.core.training.schedule import StepSettings
 
@@ -27,8 +28,16 @@ class CpuEngine:
         self._corrections = bias_corrections()
         self._scratch = np.zeros((8, 0, 0), np.float32)
         self._d_image = np.zeros((0, 0), np.float32)
+        self._exposed = np.zeros((0, 0, 3), np.float32)
 
-    def step(self, population: Population, camera: Camera, photo: NDArray[np.uint8], settings: StepSettings) -> float:
+    def step(
+        self,
+        population: Population,
+        camera: Camera,
+        photo: NDArray[np.uint8],
+        gain: NDArray[np.float32],
+        settings: StepSettings,
+    ) -> StepResult:
         """Forward, loss, backward, Adam; see `Engine.step`."""
         workers = numba.get_num_threads()
         image = self._rasterizer.forward(population.shared_gaussians(), camera, settings.sh_degree)
@@ -36,11 +45,15 @@ class CpuEngine:
         if self._d_image.shape != (height, 3 * width):
             self._scratch = np.zeros((8, height, 3 * width), np.float32)
             self._d_image = np.zeros((height, 3 * width), np.float32)
+            self._exposed = np.zeros((height, width, 3), np.float32)
+        np.multiply(image, gain, out=self._exposed)
         loss = l1_ssim(
-            image.reshape(height, -1), photo.reshape(height, -1), np.float32(settings.ssim_weight), workers,
+            self._exposed.reshape(height, -1), photo.reshape(height, -1), np.float32(settings.ssim_weight), workers,
             self._scratch, self._d_image,
         )  # fmt: skip
-        gradients = self._rasterizer.backward_sparse(self._d_image.reshape(height, width, 3))
+        d_image = self._d_image.reshape(height, width, 3)
+        d_image *= gain
+        gradients = self._rasterizer.backward_sparse(d_image)
         n, parameters = population.count, population.parameters
         columns = {name: parameters[name][0].numel() for name in PARAMETERS}
         # Coefficients above the current degree have no gradient yet
@@ -55,7 +68,7 @@ class CpuEngine:
             gradients.visible, gradients.means2d, population.updates.numpy(), population.scores.numpy(),
             population.seen.numpy(), self._corrections, workers,
         )  # fmt: skip
-        return float(loss)
+        return StepResult(float(loss), image[::SAMPLED_EVERY, ::SAMPLED_EVERY])
 
     @staticmethod
     def _rows(arrays: dict[str, Tensor], n: int) -> tuple[NDArray[np.float32], ...]:

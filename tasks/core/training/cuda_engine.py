@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tasks.core.render.cuda import Gsplat
 from tasks.core.scene import Camera
+from tasks.core.training.engine import StepResult
 from tasks.core.training.gpu_budget import GpuBudget, gpu_budget
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.photo_store import PhotoStore
@@ -66,11 +67,18 @@ class MemoryGuard:
         self._engine = engine
         self._rasterize = rasterize
 
-    def step(self, population: Population, camera: Camera, photo: NDArray[np.uint8], settings: StepSettings) -> float:
+    def step(
+        self,
+        population: Population,
+        camera: Camera,
+        photo: NDArray[np.uint8],
+        gain: NDArray[np.float32],
+        settings: StepSettings,
+    ) -> StepResult:
         """See `Engine.step`."""
         while True:
             try:
-                return self._engine.step(population, camera, photo, settings)
+                return self._engine.step(population, camera, photo, gain, settings)
             except torch.OutOfMemoryError as error:
                 # Its frames hold the tensors of the step that failed, as long as the traceback lives
                 out_of_memory = error.with_traceback(None)

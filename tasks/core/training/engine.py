@@ -1,6 +1,6 @@
 """One optimiser step, whatever computes it."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +8,17 @@ from numpy.typing import NDArray
 from tasks.core.scene import Camera
 from tasks.core.training.population import Population
 from tasks.core.training.schedule import StepSettings
+
+SAMPLED_EVERY = 8
+
+
+class StepResult(NamedTuple):
+    """What a step found out before it moved the parameters."""
+
+    loss: float
+    sample: NDArray[
+        np.float32
+    ]  # every SAMPLED_EVERY-th pixel of the render in either direction, before the gain [h, w, 3]
 
 
 class Engine(Protocol):
@@ -33,10 +44,25 @@ class Engine(Protocol):
     def degradations(self) -> tuple[str, ...]:
         """What will be worse than was asked for, a sentence each, so far."""
 
-    def step(self, population: Population, camera: Camera, photo: NDArray[np.uint8], settings: StepSettings) -> float:
-        """Update the Gaussians that the camera sees towards its photo [H, W, 3]; returns the loss before the update.
+    def step(
+        self,
+        population: Population,
+        camera: Camera,
+        photo: NDArray[np.uint8],
+        gain: NDArray[np.float32],
+        settings: StepSettings,
+    ) -> StepResult:
+        """Update the Gaussians that the camera sees so that `gain` times the render comes closer to the photo.
 
-        Where asking for every loss would make the device wait, the mean of a few steps, not long ago. One that is not
-        finite shows within these steps.
+        Where asking for every loss would make the device wait, the loss returned is the mean of a few steps, not long
+        ago. One that is not finite shows within these steps.
+
         Adds to the population's `updates`, `scores` and `seen`.
+
+        Args:
+            population: the Gaussians.
+            camera: of the photo's size.
+            photo: uint8 [H, W, 3].
+            gain: exposure of this photo by channel [3]; see `Exposures`.
+            settings: of this moment of the schedule.
         """

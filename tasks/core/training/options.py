@@ -32,6 +32,14 @@ class TrainOptions(OptionModel):
         title="Most Gaussians",
         description="Upper limit of the number of Gaussians; memory in training is about 1 kB for each.",
     )
+    max_gaussians_per_point: float = Field(
+        6.0,
+        ge=0,
+        le=10_000,
+        title="Most Gaussians per sparse point",
+        description="Upper limit of the number of Gaussians for each point that structure from motion found, but "
+        "never below 5000. With few photos, more only learn those by heart. 0: no such limit.",
+    )
     sh_degree: int = Field(
         MAX_SH_DEGREE,
         ge=0,
@@ -59,6 +67,18 @@ class TrainOptions(OptionModel):
         title="SSIM weight",
         description="Share of structural dissimilarity in the loss, without a unit; the rest is absolute difference.",
     )
+    early_stop: bool = Field(
+        True,
+        title="Early stop",
+        description="When quality on held-out photos has not risen by 0.05 dB for a fifth of the steps, the rest is "
+        "left out but for the closing phase, in which everything settles.",
+    )
+    exposure_compensation: bool = Field(
+        True,
+        title="Exposure compensation",
+        description="Cameras expose and balance white anew for every photo. A gain for each photo and channel is "
+        "found and left out of the splat, so that it does not store the differences as haze and floaters.",
+    )
     time_budget_seconds: float | None = Field(
         None,
         gt=0,
@@ -73,6 +93,15 @@ class TrainOptions(OptionModel):
         le=2**31 - 1,
         title="Random seed",
         description="The same seed, photos and options give the same Gaussians on the same machine.",
+    )
+
+    checkpoint_seconds: float = Field(
+        60,
+        ge=0,
+        le=24 * 3600,
+        title="Checkpoint interval (s)",
+        description="Seconds between two savings of training's whole state, from which a run that was killed goes on. "
+        "0 saves none. The result does not depend on it.",
     )
 
     @field_validator("hold_out_every")

@@ -6,7 +6,9 @@ writes rows instead of moving arrays. Tensors, so that they can live on a GPU; o
 
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks.core.gaussians import Gaussians
@@ -45,6 +47,33 @@ class Population:
         for name in PARAMETERS:
             population.parameters[name][: len(gaussians)] = torch.as_tensor(getattr(gaussians, name), device=device)
         return population
+
+    @classmethod
+    def of_rows(cls, rows: dict[str, NDArray[np.generic]], capacity: int, device: str) -> "Population":
+        """Room for `capacity` Gaussians, holding those of another population's `rows_in_use`."""
+        gaussians = Gaussians(**{name: rows[f"parameters.{name}"].astype(np.float32) for name in PARAMETERS})
+        population = cls.of(gaussians, capacity, device)
+        for name, array in population._arrays().items():
+            array[: len(gaussians)] = torch.as_tensor(rows[name], device=device)
+        return population
+
+    def rows_in_use(self) -> dict[str, NDArray[np.generic]]:
+        """All that the next step depends on, by name; on the CPU the arrays share this population's memory."""
+        return {name: array[: self.count].cpu().numpy() for name, array in self._arrays().items()}
+
+    def _arrays(self) -> dict[str, Tensor]:
+        """Every array. What lies in rows that are not in use is never read."""
+        groups = {
+            "parameters": self.parameters,
+            "first_moments": self.first_moments,
+            "second_moments": self.second_moments,
+        }
+        return {
+            **{f"{group}.{name}": arrays[name] for group, arrays in groups.items() for name in PARAMETERS},
+            "updates": self.updates,
+            "scores": self.scores,
+            "seen": self.seen,
+        }
 
     @property
     def capacity(self) -> int:

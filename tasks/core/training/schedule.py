@@ -1,6 +1,7 @@
 """The recipe as functions of progress, from 0 at the first step to 1 at the last: every number of it stands here."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 REFINEMENTS = 40  # density control, evenly spaced between these two
@@ -9,8 +10,16 @@ GROWN_AT = 0.6  # the number of Gaussians reaches its limit
 ANNEAL_FROM = 0.85  # from here on everything settles: rates fall to ANNEAL_TO of what they were
 ANNEAL_TO = 0.1
 
+# Training ends early when two evaluations in a row have not brought this much more than the best before them, and all
+# Gaussians are there.
+FLAT_DB = 0.05
+FLAT_EVALUATIONS = 2
+
+FEWEST_GAUSSIANS = 5000  # that the number of sparse points may limit a scene to
+
 MAX_HALVINGS = 2
 HALF_SIZE_UNTIL, QUARTER_SIZE_UNTIL = 0.30, 0.08
+EXPOSURE_FROM = 0.30  # the photos' gains stay 1 until their views are covered and shown at full size
 SMALLEST_SIDE_PX = 96  # images are not made smaller than this for coarse-to-fine
 SH_DEGREE_FROM = (0.0, 0.12, 0.25, 0.4)
 
@@ -61,3 +70,19 @@ def count_at(progress: float, initial: int, limit: int) -> int:
     """The number of Gaussians aimed at: quickly more at first, `limit` at GROWN_AT."""
     share = min(max(progress - REFINE_FROM, 0) / (GROWN_AT - REFINE_FROM), 1)
     return min(limit, round(initial + max(limit - initial, 0) * (1 - (1 - share) ** 2)))
+
+
+def most_gaussians(points: int, asked: int, per_point: float) -> int:
+    """The limit for a scene with so many sparse points: what was asked for, or `per_point` for each point if fewer.
+
+    Where photos are few, points are too, and more Gaussians only learn the training photos by heart. 0 means no limit
+    by points.
+    """
+    return min(asked, max(round(points * per_point), FEWEST_GAUSSIANS)) if per_point else asked
+
+
+def is_flat(progress: float, psnr_db: Sequence[float]) -> bool:
+    """Whether held-out quality has stopped rising, given that of all evaluations so far, and nothing is to come."""
+    if not GROWN_AT <= progress < ANNEAL_FROM or len(psnr_db) <= FLAT_EVALUATIONS:
+        return False
+    return max(psnr_db[-FLAT_EVALUATIONS:]) < max(psnr_db[:-FLAT_EVALUATIONS]) + FLAT_DB

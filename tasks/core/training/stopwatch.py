@@ -8,9 +8,10 @@ from contextlib import contextmanager
 class Stopwatch:
     """Runs from its creation on. The budget, too, counts training only."""
 
-    def __init__(self, budget_seconds: float | None) -> None:
+    def __init__(self, budget_seconds: float | None, spent_seconds: float = 0.0) -> None:
+        """`spent_seconds`: what earlier lives of this training have taken."""
         self._budget_seconds = budget_seconds
-        self._started = time.monotonic()
+        self._started = time.monotonic() - spent_seconds
         self._paused_seconds = 0.0
 
     def seconds(self) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tasks.core.render.kernels.adam import BETA1, BETA2, EPSILON
 from tasks.core.scene import Camera
+from tasks.core.training.engine import SAMPLED_EVERY, StepResult
 from tasks.core.training.photo_store import PhotoStore
 from tasks.core.training.population import PARAMETERS, Population
 from tasks.core.training.schedule import StepSettings
@@ -50,19 +51,48 @@ class TorchEngine:
         self._losses = 0
         self._loss: float | None = None
 
-    def step(self, population: Population, camera: Camera, photo: NDArray[np.uint8], settings: StepSettings) -> float:
+    def step(
+        self,
+        population: Population,
+        camera: Camera,
+        photo: NDArray[np.uint8],
+        gain: NDArray[np.float32],
+        settings: StepSettings,
+    ) -> StepResult:
         """Forward, loss, autograd, Adam; see `Engine.step`."""
         leaves = {
             name: tensor.detach().requires_grad_() for name, tensor in population.active(population.parameters).items()
         }
         image, means2d, visible = self._rasterize(leaves, camera, settings.sh_degree, self._background)
+        # What the host needs is asked for before the long half of the step, so that it waits for the short half only
+        sample = self._sampled(image.detach())
+        rows = visible.nonzero()[:, 0] if visible.dtype == torch.bool else visible
         target, moments = self.photos.get(photo, with_moments=settings.ssim_weight > 0)
-        loss = l1_ssim(image, target, settings.ssim_weight, moments)
+        exposed = image * torch.from_numpy(gain).to(self.device, non_blocking=True)
+        loss = l1_ssim(exposed, target, settings.ssim_weight, moments)
         if loss.requires_grad:
             loss.backward()
         if means2d.grad is not None:  # something is visible
-            update(population, {name: leaf.grad for name, leaf in leaves.items()}, means2d.grad, visible, settings)
-        return self._noted(loss.detach())
+            pulls = means2d.grad.reshape(-1, 2)
+            pulls = (pulls[rows] if visible.dtype == torch.bool else pulls).norm(dim=1)
+            update(population, {name: leaf.grad for name, leaf in leaves.items()}, pulls, rows, settings)
+        return StepResult(self._noted(loss.detach()), sample())
+
+    def _sampled(self, image: Tensor) -> Callable[[], NDArray[np.float32]]:
+        """Every SAMPLED_EVERY-th pixel, on its way to the host; the result waits until it has arrived."""
+        pixels = image[::SAMPLED_EVERY, ::SAMPLED_EVERY].float()
+        if not pixels.is_cuda:
+            return pixels.numpy
+        host = torch.empty(pixels.shape, pin_memory=True)
+        host.copy_(pixels, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+
+        def wait() -> NDArray[np.float32]:
+            arrived.synchronize()
+            return host.numpy()
+
+        return wait
 
     def _noted(self, loss: Tensor) -> float:
         """The sum stays on the device; a loss that is not finite makes it so, and is found at the next look."""
@@ -79,16 +109,11 @@ class TorchEngine:
 def update(
     population: Population,
     gradients: dict[str, Tensor | None],
-    d_means2d: Tensor,
-    visible: Tensor,
+    pulls: Tensor,
+    rows: Tensor,
     settings: StepSettings,
 ) -> None:
-    """Adam on the visible Gaussians, and notes for density control."""
-    if visible.dtype == torch.bool:
-        rows = visible.nonzero()[:, 0]
-        pulls = d_means2d.reshape(-1, 2)[rows].norm(dim=1)
-    else:
-        rows, pulls = visible, d_means2d.norm(dim=1)
+    """Adam on the visible Gaussians, rows [M], and notes for density control: pulls are |dL/dmean2d| [M]."""
     population.updates[rows] += 1
     population.seen[rows] += 1
     population.scores[rows] += pulls

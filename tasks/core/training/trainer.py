@@ -1,12 +1,12 @@
 """From a scene to Gaussians that look like its photos."""
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from tasks.core.errors import InputError, TrainingDivergedError
 from tasks.core.measurements import CurvePoint, TrainSection
@@ -15,15 +15,16 @@ from tasks.core.render.backends import rasterizer_for, resolve_backend
 from tasks.core.render.interface import Image
 from tasks.core.scene import Camera, Scene
 from tasks.core.training import schedule
-from tasks.core.training.engine import Engine
+from tasks.core.training.checkpoint import Checkpoints
+from tasks.core.training.engine import SAMPLED_EVERY, Engine
 from tasks.core.training.evaluate import Evaluation, evaluate
 from tasks.core.training.finish import finished_gaussians
-from tasks.core.training.initialise import initial_gaussians
 from tasks.core.training.options import TrainOptions
-from tasks.core.training.population import Population
 from tasks.core.training.refine import refine
-from tasks.core.training.stopwatch import Stopwatch
-from tasks.core.training.views import Photo, View, endless_shuffle, evenly_chosen, load_view
+from tasks.core.training.state import TrainingState, identity_of
+from tasks.core.training.views import Photo, View, evenly_chosen, load_view
+
+logger = logging.getLogger(__name__)
 
 PLY_FILE = "scene.ply"
 MIN_CAMERAS = 3
@@ -48,10 +49,15 @@ class TrainingStats:
 class EvaluatedView:
     """What an evaluation looked like: the first held-out view, the same one at every evaluation."""
 
-    point: CurvePoint  # its PSNR is the mean over all views of this evaluation
+    curve: tuple[CurvePoint, ...]  # up to this evaluation; each PSNR is the mean over all views of its evaluation
     name: str  # of the view's camera
     photo: Photo  # [H, W, 3]
     image: Image  # the render [H, W, 3], not clipped
+
+    @property
+    def point(self) -> CurvePoint:
+        """What this evaluation measured."""
+        return self.curve[-1]
 
 
 def train(
@@ -60,6 +66,7 @@ def train(
     options: TrainOptions,
     on_step: Callable[[TrainingStats], None],
     on_evaluation: Callable[[EvaluatedView], None] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainSection:
     """Train Gaussians on a scene's photos and write them to `out/scene.ply`.
 
@@ -69,6 +76,7 @@ def train(
         options: see TrainOptions.
         on_step: called after every step.
         on_evaluation: called after every evaluation on held-out views; its time does not count as training.
+        checkpoints: where the state is kept and looked for; nowhere when left out. Its time does not count either.
 
     Returns:
         What was measured. Held-out numbers are None when no photo is held out.
@@ -83,61 +91,39 @@ def train(
     views = [load_view(scene, camera, options.max_image_size) for camera in training_cameras]
     held_out = [load_view(scene, camera, options.max_image_size) for camera in held_out_cameras]
     curve_views = evenly_chosen(held_out, CURVE_VIEWS)
-    engine = engine_for(options, views)
-    limit = options.max_gaussians if engine.max_gaussians is None else engine.max_gaussians
+    wanted = schedule.most_gaussians(len(scene.points.xyz), options.max_gaussians, options.max_gaussians_per_point)
+    engine = engine_for(options.model_copy(update={"max_gaussians": wanted}), views)
 
-    generator = np.random.default_rng(options.random_seed)
-    torch_generator = torch.Generator(engine.device).manual_seed(options.random_seed)
-    start = initial_gaussians(scene.points, options.sh_degree, limit, generator)
-    population = Population.of(start, limit, engine.device)
-    order = endless_shuffle(len(views), generator)
+    belongs_to = identity_of(options, engine, scene.points, views + held_out)
+    state = _resumed(checkpoints, belongs_to, options, engine)
+    resumed_from_step = state.step if state else None
+    if state is None:
+        state = TrainingState.at_start(scene.points, options, engine.device, len(views), engine.max_gaussians)
 
-    watch = Stopwatch(options.time_budget_seconds)
-    curve: list[CurvePoint] = []
-    refinements, evaluations, step = 0, 0, 0
-    progress = 0.0
-    while progress < 1:
-        settings = schedule.settings_at(progress, options.sh_degree, scene.extent / 2, options.ssim_weight)
-        view = views[next(order)]
-        level = schedule.halvings_at(progress, view.cameras[0].width, view.cameras[0].height)
-        loss = engine.step(population, view.cameras[level], view.photos[level], settings)
-        step += 1
-        if not math.isfinite(loss):
-            raise TrainingDivergedError(f"The loss is {loss} at step {step} of {options.steps}; {WAY_OUT}")
+    while state.progress < 1:
+        loss = _step(state, engine, views, scene.extent / 2, options)
+        if curve_views and _evaluation_is_due(state):
+            with state.watch.paused():
+                measured = evaluate(state.population.snapshot(), curve_views, rasterizer)
+                _note(state, state.watch.seconds(), curve_views[0], measured, on_evaluation)
+            if options.early_stop and schedule.is_flat(state.progress, [point.psnr_db for point in state.curve]):
+                state.skip_to_the_end()
+        on_step(_stats(state, options, loss))
+        if checkpoints is not None and state.progress < 1 and checkpoints.due():
+            with state.watch.paused():
+                checkpoints.save(state.step, belongs_to, state.arrays())
 
-        if schedule.refinement_at(progress) > refinements:
-            refinements = schedule.refinement_at(progress)
-            refine(population, schedule.count_at(progress, len(start), limit), torch_generator)
-        progress = max(step / options.steps, watch.budget_share())
-        if curve_views and sum(progress >= share for share in EVALUATE_AT) > evaluations and progress < 1:
-            evaluations = sum(progress >= share for share in EVALUATE_AT)
-            with watch.paused():
-                measured = evaluate(population.snapshot(), curve_views, rasterizer)
-                curve.append(CurvePoint(step=step, seconds=watch.seconds(), psnr_db=measured.mean_psnr_db))
-                _show(curve[-1], curve_views[0], measured, on_evaluation)
-        on_step(
-            TrainingStats(
-                step=step,
-                steps=options.steps,
-                loss=loss,
-                num_gaussians=population.count,
-                seconds=watch.seconds(),
-                psnr_db=curve[-1].psnr_db if curve else None,
-                eta_seconds=watch.seconds() * (1 - progress) / progress,
-            )
-        )
-
-    gaussians = finished_gaussians(population.snapshot())
-    seconds = watch.seconds()
+    gaussians = finished_gaussians(state.population.snapshot())
+    seconds = state.watch.seconds()
     write_ply(gaussians, out / PLY_FILE)
     final = evaluate(gaussians, held_out, rasterizer, with_ssim=True)
     if held_out:
-        curve.append(CurvePoint(step=step, seconds=seconds, psnr_db=final.mean_psnr_db))
-        _show(curve[-1], held_out[0], final, on_evaluation)
+        _note(state, seconds, held_out[0], final, on_evaluation)
     first = (views + held_out)[0].cameras[0]
     return TrainSection(
         backend=engine.name,
-        steps=step,
+        steps=state.step,
+        resumed_from_step=resumed_from_step,
         num_gaussians=len(gaussians),
         image_width=first.width,
         image_height=first.height,
@@ -145,18 +131,90 @@ def train(
         ssim=float(np.mean(final.ssim)) if final.ssim else None,
         eval_views=tuple(view.cameras[0].name for view in held_out),
         eval_psnr_db=final.psnr_db,
-        stopped_by="schedule" if step >= options.steps else "time budget",
-        curve=tuple(curve),
+        stopped_by=_stopped_by(state, options),
+        curve=tuple(state.curve),
         decisions=engine.decisions,
         degradations=engine.degradations,
     )
 
 
-def _show(
-    point: CurvePoint, view: View, measured: Evaluation, on_evaluation: Callable[[EvaluatedView], None] | None
+def _stopped_by(state: TrainingState, options: TrainOptions) -> str:
+    if state.skipped_progress > 0:
+        return "flat quality"
+    return "schedule" if state.step >= options.steps else "time budget"
+
+
+def _resumed(
+    checkpoints: Checkpoints | None, belongs_to: str, options: TrainOptions, engine: Engine
+) -> TrainingState | None:
+    """The state that an earlier life of this training left, if there is one that can be used."""
+    arrays = checkpoints.load(belongs_to) if checkpoints is not None else None
+    if arrays is None:
+        return None
+    try:
+        return TrainingState.restored(arrays, options, engine.device)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # as of another version of torch
+        logger.warning("a checkpoint does not fit (%s: %s): training from the start", type(error).__name__, error)
+        return None
+
+
+def _step(
+    state: TrainingState, engine: Engine, views: Sequence[View], scene_radius: float, options: TrainOptions
+) -> float:
+    """One optimiser update, and density control when it is due; the loss before the update."""
+    settings = schedule.settings_at(state.progress, options.sh_degree, scene_radius, options.ssim_weight)
+    index = state.order.next()
+    view = views[index]
+    level = schedule.halvings_at(state.progress, view.cameras[0].width, view.cameras[0].height)
+    gain = state.exposures.gain(index)
+    loss, sample = engine.step(state.population, view.cameras[level], view.photos[level], gain, settings)
+    if options.exposure_compensation and state.progress >= schedule.EXPOSURE_FROM:
+        state.exposures.update(index, view.photos[level][::SAMPLED_EVERY, ::SAMPLED_EVERY], sample)
+    state.step += 1
+    if not math.isfinite(loss):
+        raise TrainingDivergedError(f"The loss is {loss} at step {state.step} of {options.steps}; {WAY_OUT}")
+    due = schedule.refinement_at(state.progress)
+    if due > state.refinements:
+        state.refinements = due
+        wanted = schedule.count_at(state.progress, state.initial_count, state.population.capacity)
+        refine(state.population, wanted, state.torch_generator)
+    state.progress = max(state.step / options.steps, state.watch.budget_share()) + state.skipped_progress
+    return loss
+
+
+def _evaluation_is_due(state: TrainingState) -> bool:
+    """Whether progress has passed another one of EVALUATE_AT; true once for each. The end has its own evaluation."""
+    reached = sum(state.progress >= share for share in EVALUATE_AT)
+    if state.progress >= 1 or reached <= state.evaluations:
+        return False
+    state.evaluations = reached
+    return True
+
+
+def _stats(state: TrainingState, options: TrainOptions, loss: float) -> TrainingStats:
+    seconds = state.watch.seconds()
+    return TrainingStats(
+        step=state.step,
+        steps=options.steps,
+        loss=loss,
+        num_gaussians=state.population.count,
+        seconds=seconds,
+        psnr_db=state.curve[-1].psnr_db if state.curve else None,
+        eta_seconds=seconds * (1 - state.progress) / state.progress,
+    )
+
+
+def _note(
+    state: TrainingState,
+    seconds: float,
+    view: View,
+    measured: Evaluation,
+    on_evaluation: Callable[[EvaluatedView], None] | None,
 ) -> None:
+    """Add an evaluation to the curve, and show what its first view looks like."""
+    state.curve.append(CurvePoint(step=state.step, seconds=seconds, psnr_db=measured.mean_psnr_db))
     if on_evaluation is not None and measured.first_image is not None:
-        on_evaluation(EvaluatedView(point, view.cameras[0].name, view.photos[0], measured.first_image))
+        on_evaluation(EvaluatedView(tuple(state.curve), view.cameras[0].name, view.photos[0], measured.first_image))
 
 
 WAY_OUT = "the input may hold cameras or points that are far off. Try again with another train.random_seed."

@@ -1,7 +1,8 @@
 """Photos in memory as training takes them: uint8, at full size and halved once and twice by averaging areas."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,10 +41,33 @@ def _area_averaged(image: Image.Image, width: int, height: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BOX)
 
 
-def endless_shuffle(count: int, generator: np.random.Generator) -> Iterator[int]:
+class EndlessShuffle:
     """Indices 0..count-1 in a new random order every round, for ever."""
-    while True:
-        yield from (int(index) for index in generator.permutation(count))
+
+    def __init__(self, count: int, generator: np.random.Generator) -> None:
+        self.round: NDArray[np.int64] = np.arange(count)  # the present order [count]
+        self._given = count  # of the present round
+        self._generator = generator
+
+    def next(self) -> int:
+        """The next index."""
+        if self._given == len(self.round):
+            self.round, self._given = self._generator.permutation(len(self.round)), 0
+        self._given += 1
+        return int(self.round[self._given - 1])
+
+    def numbers(self) -> dict[str, Any]:
+        """What, beside `round`, it takes to go on from here; JSON can hold it."""
+        return {"given": self._given, "generator": self._generator.bit_generator.state}
+
+    @classmethod
+    def restored(cls, round_: NDArray[np.generic], numbers: dict[str, Any]) -> "EndlessShuffle":
+        """One that goes on where another one was. Raises ValueError or KeyError for what is not of such a one."""
+        generator = np.random.default_rng()
+        generator.bit_generator.state = numbers["generator"]
+        shuffle = cls(len(round_), generator)
+        shuffle.round, shuffle._given = round_.astype(np.int64), int(numbers["given"])
+        return shuffle
 
 
 def evenly_chosen(views: Sequence[View], count: int) -> list[View]:

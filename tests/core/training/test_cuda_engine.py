@@ -3,7 +3,6 @@
 The last test needs a GPU: training as a whole on it.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,7 +28,7 @@ from tests.core.training.scenes import made_scene
 
 SETTINGS = settings_at(0.9, 3, 1.0, 0.2)
 PHOTO = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
-Rasterize = Callable[[dict[str, Tensor], Camera, int, Tensor], tuple[Tensor, Tensor, Tensor]]
+GAIN = np.array([1.1, 0.9, 1.0], np.float32)
 
 
 class Tight(Gsplat):
@@ -63,8 +62,10 @@ def test_training_goes_on_with_less_and_says_what_was_given_up(failures: int) ->
     engine, rasterize = guard(failures)
     population, undisturbed = (Population.of(gaussians, 100, "cpu") for _ in range(2))
     for _ in range(3):
-        loss = engine.step(population, camera, PHOTO, SETTINGS)
-        expected = TorchEngine("reference", "cpu", reference.rasterize).step(undisturbed, camera, PHOTO, SETTINGS)
+        loss = engine.step(population, camera, PHOTO, GAIN, SETTINGS).loss
+        expected = (
+            TorchEngine("reference", "cpu", reference.rasterize).step(undisturbed, camera, PHOTO, GAIN, SETTINGS).loss
+        )
         assert loss == pytest.approx(expected, rel=1e-6)
     for name in PARAMETERS:
         assert torch.equal(population.parameters[name][:60], undisturbed.parameters[name][:60]), name
@@ -80,9 +81,9 @@ def test_when_nothing_is_left_to_give_up_the_error_goes_on() -> None:
     gaussians, camera = random_gaussians(60, 40, 30, 3.0)
     engine, _ = guard(failures=99)
     population = Population.of(gaussians, 100, "cpu")
-    engine.step(population, camera, PHOTO, SETTINGS)
+    engine.step(population, camera, PHOTO, GAIN, SETTINGS)
     with pytest.raises(torch.OutOfMemoryError, match="small card"):
-        engine.step(population, camera, PHOTO, SETTINGS)
+        engine.step(population, camera, PHOTO, GAIN, SETTINGS)
 
 
 def test_a_packed_rasterizer_makes_the_same_step() -> None:
@@ -105,7 +106,7 @@ def test_a_packed_rasterizer_makes_the_same_step() -> None:
     for rasterize in (reference.rasterize, packed):
         populations.append(Population.of(gaussians, 200, "cpu"))
         for _ in range(2):
-            TorchEngine("any", "cpu", rasterize).step(populations[-1], camera, PHOTO, SETTINGS)
+            TorchEngine("any", "cpu", rasterize).step(populations[-1], camera, PHOTO, GAIN, SETTINGS)
     plain, other = populations
     assert 0 < int(plain.seen.count_nonzero()) < 200
     for field in ("updates", "scores", "seen"):
@@ -118,12 +119,12 @@ def test_the_loss_is_the_mean_of_a_few_steps_and_shows_what_is_not_finite() -> N
     gaussians, camera = random_gaussians(60, 40, 30, 3.0)
     each, few = (Population.of(gaussians, 60, "cpu") for _ in range(2))
     every_step, every_third = (TorchEngine("any", "cpu", reference.rasterize, loss_every=n) for n in (1, 3))
-    exact = [every_step.step(each, camera, PHOTO, SETTINGS) for _ in range(7)]
-    told = [every_third.step(few, camera, PHOTO, SETTINGS) for _ in range(7)]
+    exact = [every_step.step(each, camera, PHOTO, GAIN, SETTINGS).loss for _ in range(7)]
+    told = [every_third.step(few, camera, PHOTO, GAIN, SETTINGS).loss for _ in range(7)]
     means = [np.mean(exact[1:4]), np.mean(exact[4:7])]
     assert told == pytest.approx([exact[0]] * 3 + [means[0]] * 3 + [means[1]], rel=1e-6)
     few.parameters["sh0"][:] = float("nan")
-    assert not np.isfinite([every_third.step(few, camera, PHOTO, SETTINGS) for _ in range(3)][-1])
+    assert not np.isfinite([every_third.step(few, camera, PHOTO, GAIN, SETTINGS).loss for _ in range(3)][-1])
 
 
 def test_a_share_of_the_card_counts_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,32 @@ def test_schedule_is_monotone_and_ends_where_it_says() -> None:
     assert means == sorted(means, reverse=True)
 
 
+def test_few_points_limit_the_gaussians() -> None:
+    assert schedule.most_gaussians(3279, 60_000, 6.0) == 19_674
+    assert schedule.most_gaussians(12_000, 60_000, 6.0) == 60_000
+    assert schedule.most_gaussians(100, 60_000, 6.0) == schedule.FEWEST_GAUSSIANS
+    assert schedule.most_gaussians(100, 900, 6.0) == 900
+    assert schedule.most_gaussians(100, 60_000, 0.0) == 60_000
+
+
+@pytest.mark.parametrize(
+    ("progress", "psnr_db", "flat"),
+    [
+        (0.7, [20.0, 24.0, 26.0, 26.0, 25.9], True),
+        (0.7, [20.0, 24.0, 26.0, 25.9, 26.1], False),  # rises again
+        (0.7, [20.0, 24.0, 26.0, 26.04, 26.04], True),  # rises by less than it should
+        (0.5, [20.0, 24.0, 26.0, 26.0, 25.9], False),  # the Gaussians are not all there yet
+        (0.9, [20.0, 24.0, 26.0, 26.0, 25.9], False),  # it is ending anyway
+        (0.7, [26.0, 25.9], False),
+        (0.7, [], False),  # nothing is held out
+    ],
+)
+def test_quality_is_flat_when_two_evaluations_brought_nothing(
+    progress: float, psnr_db: list[float], *, flat: bool
+) -> None:
+    assert schedule.is_flat(progress, psnr_db) is flat
+
+
 def test_initial_sizes_are_the_gaps_and_outliers_do_not_blow_up() -> None:
     grid = np.stack(np.meshgrid(*[np.arange(8.0)] * 3), -1).reshape(-1, 3)
     with_outlier = np.concatenate([grid, [[1e6, 0, 0]], [[np.nan, 0, 0]]])

@@ -2,7 +2,10 @@
 """Front-to-back alpha blending of a tile's splats, and its gradient.
 
 Both loops walk a tile's splats from the nearest on and keep, for each pixel, the transmittance that is left. A pixel
-that is finished has transmittance zero from then on, so nothing branches and a row of 16 pixels is one vector.
+that is finished counts as opaque from then on, so nothing branches and a row of 16 pixels is one vector.
+
+What a tile's pixels need lies in one array. Of several, the compiler would not know that their rows cannot overlap, and
+would ask so before every row: that took as long as the arithmetic.
 """
 
 import math
@@ -67,7 +70,7 @@ def finished(pixels):
     left = ZERO
     transmittance = pixels[0].reshape(TILE * TILE)
     for k in range(TILE * TILE):
-        left += transmittance[k]
+        left += max(transmittance[k], ZERO)
     return left == ZERO
 
 
@@ -76,8 +79,8 @@ def blend(splats, tile_splats, tile_starts, tiles_x, tiles_y, background, worker
     """Write every pixel of image [H, W, 3]."""
     height, width = image.shape[0], image.shape[1]
     for worker in prange(workers):
-        # By row: transmittance, transmittance at which a finished pixel stopped, red, green, blue
-        pixels = np.empty((5, TILE, TILE), np.float32)
+        # Transmittance, negative where the pixel is finished, red, green and blue
+        pixels = np.empty((4, TILE, TILE), np.float32)
         for tile in range(worker, tiles_x * tiles_y, workers):
             left, top = np.float32(tile % tiles_x * TILE), np.float32(tile // tiles_x * TILE)
             pixels[0], pixels[1:] = ONE, ZERO
@@ -90,13 +93,7 @@ def blend(splats, tile_splats, tile_starts, tiles_x, tiles_y, background, worker
                 mean_x, mean_y = row[0] - left - HALF, row[1] - top - HALF
                 first, last = rows_in_tile(row, left, top)
                 for y in range(first, last):
-                    t_row, f_row, r_row, g_row, b_row = (
-                        pixels[0, y],
-                        pixels[1, y],
-                        pixels[2, y],
-                        pixels[3, y],
-                        pixels[4, y],
-                    )
+                    t_row, r_row, g_row, b_row = pixels[0, y], pixels[1, y], pixels[2, y], pixels[3, y]
                     dy = mean_y - np.float32(y)
                     cdy, bdy = c * dy * dy, b * dy
                     for x in range(TILE):
@@ -104,22 +101,21 @@ def blend(splats, tile_splats, tile_starts, tiles_x, tiles_y, background, worker
                         sigma = (a * dx + bdy) * dx + cdy
                         alpha = min(opacity * exp_of_minus(min(max(sigma, ZERO), MAX_SIGMA)), MAX_ALPHA)
                         alpha = alpha if alpha >= MIN_ALPHA else ZERO
-                        before = t_row[x]
+                        before = max(t_row[x], ZERO)
                         after = before - before * alpha
                         keep = after > MIN_TRANSMITTANCE
                         weight = before * alpha if keep else ZERO
-                        t_row[x] = after if keep else ZERO
-                        f_row[x] += ZERO if keep else before
+                        t_row[x] = after if keep else -abs(t_row[x])
                         r_row[x] += weight * splat_red
                         g_row[x] += weight * splat_green
                         b_row[x] += weight * splat_blue
             for y in range(min(TILE, height - int(top))):
                 for x in range(min(TILE, width - int(left))):
-                    through = pixels[0, y, x] + pixels[1, y, x]
+                    through = abs(pixels[0, y, x])
                     pixel = image[int(top) + y, int(left) + x]
-                    pixel[0] = pixels[2, y, x] + through * background[0]
-                    pixel[1] = pixels[3, y, x] + through * background[1]
-                    pixel[2] = pixels[4, y, x] + through * background[2]
+                    pixel[0] = pixels[1, y, x] + through * background[0]
+                    pixel[1] = pixels[2, y, x] + through * background[1]
+                    pixel[2] = pixels[3, y, x] + through * background[2]
 
 
 @njit(parallel=True, fastmath=FASTMATH, cache=True)
@@ -131,7 +127,7 @@ def blend_backward(splats, tile_splats, tile_starts, tiles_x, tiles_y, image, d_
     """
     height, width = image.shape[0], image.shape[1]
     for worker in prange(workers):
-        # By row: transmittance, rest, and the pixel's gradient by red, green, blue
+        # Transmittance, zero where the pixel is finished, rest, and the pixel's gradient by red, green, blue
         pixels = np.empty((5, TILE, TILE), np.float32)
         columns = np.empty((6, TILE), np.float32)
         for tile in range(worker, tiles_x * tiles_y, workers):

@@ -1,0 +1,87 @@
+"""The two kinds of places for checkpoints: a local folder, and a folder on S3."""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+
+from tasks.core.storage.checkpoint_place import CheckpointPlace
+from tasks.core.storage.disk import watching_disk
+from tasks.core.storage.folder_locks import working_folder
+from tasks.core.storage.output_cache import OutputCache
+from tasks.core.storage.s3_folder import S3Folder
+
+_PARTIAL = ".partial"
+
+
+class LocalCheckpoints(CheckpointPlace):
+    """In a local folder, which is made when the first one is written."""
+
+    is_remote = False
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """As in CheckpointPlace; on the same disk. What killed processes left is removed."""
+        with watching_disk(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with working_folder(self._folder, ".", _PARTIAL) as folder:
+                yield folder
+
+    def names(self) -> list[str]:
+        """As in CheckpointPlace."""
+        with suppress(FileNotFoundError):
+            return sorted((entry.name for entry in self._folder.iterdir() if entry.is_file()), reverse=True)
+        return []
+
+    def put(self, file: Path) -> None:
+        """As in CheckpointPlace; on the disk when it returns, name and all."""
+        file.replace(self._folder / file.name)
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def get(self, name: str, scratch: Path) -> Path:
+        """The file itself."""
+        return self._folder / name
+
+    def remove(self, names: list[str]) -> None:
+        """As in CheckpointPlace."""
+        for name in names:
+            (self._folder / name).unlink(missing_ok=True)
+
+
+class S3Checkpoints(CheckpointPlace):
+    """Below a folder on S3."""
+
+    is_remote = True
+
+    def __init__(self, folder: S3Folder, cache: OutputCache) -> None:
+        self._folder = folder
+        self._cache = cache
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """As in CheckpointPlace; where local copies of outputs lie."""
+        return self._cache.scratch()
+
+    def names(self) -> list[str]:
+        """As in CheckpointPlace."""
+        return sorted((found.name for found in self._folder.objects() if "/" not in found.name), reverse=True)
+
+    def put(self, file: Path) -> None:
+        """As in CheckpointPlace; returns when it is uploaded."""
+        self._folder.upload(file.parent, [file.name])
+
+    def get(self, name: str, scratch: Path) -> Path:
+        """A copy. Raises StorageError when it cannot be read to its end."""
+        copy = scratch / name
+        self._folder.download([(name, copy)])
+        return copy
+
+    def remove(self, names: list[str]) -> None:
+        """As in CheckpointPlace."""
+        self._folder.delete(names)

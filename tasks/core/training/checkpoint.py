@@ -1,0 +1,58 @@
+"""A checkpoint: the state of a training in one file, which is there whole or not at all.
+
+The file is a .npz that is not compressed, as trained numbers hardly compress. Its checksums tell a damaged one apart.
+"""
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.core.errors import FormatError
+
+FORMAT = "spaceport checkpoint 1"  # the number changes with what the arrays mean
+
+Arrays = dict[str, NDArray[np.generic]]  # a state by the names of its parts
+
+
+class Checkpoints(Protocol):
+    """Where training keeps its state, and when."""
+
+    def load(self, belongs_to: str) -> Arrays | None:
+        """The newest state that can be used and was saved for the same training; None when there is none."""
+
+    def due(self) -> bool:
+        """Asked after every step: whether it is time to save."""
+
+    def save(self, step: int, belongs_to: str, arrays: Arrays) -> None:
+        """Keep a state. May raise whatever shall end training, once the state is kept."""
+
+
+def write_checkpoint(path: Path, belongs_to: str, arrays: Arrays) -> None:
+    """Write a checkpoint; it has its name only when all of it is on the disk. Raises OSError."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, format=np.array(FORMAT), belongs_to=np.array(belongs_to), **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+
+
+def read_checkpoint(path: Path, belongs_to: str) -> Arrays:
+    """The arrays of a checkpoint.
+
+    Raises FormatError when the file is damaged, of another format, or belongs to another training.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        found, owner = str(arrays.pop("format")), str(arrays.pop("belongs_to"))
+    except Exception as error:  # zip and npy raise a dozen kinds for bytes that are not theirs
+        raise FormatError(f"{path.name} is damaged or no checkpoint ({type(error).__name__}: {error}).") from error
+    if found != FORMAT:
+        raise FormatError(f"{path.name} is a {found!r}, this version reads {FORMAT!r}.")
+    if owner != belongs_to:
+        raise FormatError(f"{path.name} belongs to another training: other photos, options or backend.")
+    return arrays

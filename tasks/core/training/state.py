@@ -1,0 +1,127 @@
+"""Everything that the next step of training depends on, and how it becomes arrays and comes back."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tasks.core.measurements import CurvePoint
+from tasks.core.scene import SparsePoints
+from tasks.core.training import schedule
+from tasks.core.training.checkpoint import Arrays
+from tasks.core.training.engine import Engine
+from tasks.core.training.exposure import Exposures
+from tasks.core.training.initialise import initial_gaussians
+from tasks.core.training.options import TrainOptions
+from tasks.core.training.population import Population
+from tasks.core.training.stopwatch import Stopwatch
+from tasks.core.training.views import EndlessShuffle, View
+
+# Fields that are saved as they are, as JSON. A new one of plain numbers needs its name here and nothing else.
+NUMBERS = ("initial_count", "step", "progress", "skipped_progress", "refinements", "evaluations")
+
+
+@dataclass
+class TrainingState:
+    """The loop's variables. Whatever is added here has to go into `arrays` and `restored`, or be named in NUMBERS."""
+
+    population: Population
+    exposures: Exposures  # of the views
+    order: EndlessShuffle  # of the views
+    torch_generator: torch.Generator  # of density control, on the engine's device
+    watch: Stopwatch
+    initial_count: int  # Gaussians at the start
+    step: int = 0  # steps done
+    progress: float = 0.0  # 0 at the start, 1 at the end
+    skipped_progress: float = 0.0  # by ending early
+    refinements: int = 0  # done
+    evaluations: int = 0  # due so far, and done where views are held out
+    curve: list[CurvePoint] = field(default_factory=list)
+
+    @classmethod
+    def at_start(
+        cls, points: SparsePoints, options: TrainOptions, device: str, num_views: int, most_gaussians: int | None = None
+    ) -> "TrainingState":
+        """Before the first step, with a limit of the device's own if it has one.
+
+        Raises InputError when the points are too few.
+        """
+        generator = np.random.default_rng(options.random_seed)
+        limit = schedule.most_gaussians(len(points.xyz), options.max_gaussians, options.max_gaussians_per_point)
+        limit = limit if most_gaussians is None else min(limit, most_gaussians)
+        start = initial_gaussians(points, options.sh_degree, limit, generator)
+        return cls(
+            population=Population.of(start, limit, device),
+            exposures=Exposures.neutral(num_views),
+            order=EndlessShuffle(num_views, generator),
+            torch_generator=torch.Generator(device).manual_seed(options.random_seed),
+            watch=Stopwatch(options.time_budget_seconds),
+            initial_count=len(start),
+        )
+
+    def skip_to_the_end(self) -> None:
+        """Go on with the closing anneal at once."""
+        self.skipped_progress += schedule.ANNEAL_FROM - self.progress
+        self.progress = schedule.ANNEAL_FROM
+
+    def arrays(self) -> Arrays:
+        """The state as arrays by name. Those of the population may share its memory: save them before the next step."""
+        numbers = {
+            **{name: getattr(self, name) for name in NUMBERS},
+            "seconds": self.watch.seconds(),
+            "curve": [point.model_dump() for point in self.curve],
+            "order": self.order.numbers(),
+            "capacity": self.population.capacity,
+        }
+        return {
+            **{f"population.{name}": rows for name, rows in self.population.rows_in_use().items()},
+            "order.round": self.order.round,
+            "exposures": self.exposures.log_gains,
+            "torch_generator": self.torch_generator.get_state().numpy(),
+            "numbers": np.frombuffer(json.dumps(numbers).encode(), np.uint8),
+        }
+
+    @classmethod
+    def restored(cls, arrays: Arrays, options: TrainOptions, device: str) -> "TrainingState":
+        """The state that `arrays` was called on, with a clock that goes on from now.
+
+        Raises KeyError, ValueError or RuntimeError for arrays of another training or of another kind of device.
+        """
+        numbers = json.loads(arrays["numbers"].tobytes())
+        prefix = "population."
+        rows = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        return cls(
+            population=Population.of_rows(rows, numbers["capacity"], device),
+            exposures=Exposures(np.array(arrays["exposures"])),
+            order=EndlessShuffle.restored(arrays["order.round"], numbers["order"]),
+            torch_generator=_restored_generator(arrays["torch_generator"], device),
+            watch=Stopwatch(options.time_budget_seconds, spent_seconds=numbers["seconds"]),
+            curve=[CurvePoint.model_validate(point) for point in numbers["curve"]],
+            **{name: numbers[name] for name in NUMBERS},
+        )
+
+
+def _restored_generator(state: NDArray[np.generic], device: str) -> torch.Generator:
+    generator = torch.Generator(device)
+    generator.set_state(torch.from_numpy(np.array(state)))
+    return generator
+
+
+def identity_of(options: TrainOptions, engine: Engine, points: SparsePoints, views: Sequence[View]) -> str:
+    """What a saved state has to belong to, to be the state of this training: a digest of all that decides its course.
+
+    Of each photo the smallest size is looked at, which is a sixteenth of the bytes and changes with them.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(options.model_dump_json(exclude={"checkpoint_seconds"}).encode())
+    digest.update(f"{engine.name} {len(points.xyz)} {len(views)}".encode())
+    digest.update(np.ascontiguousarray(points.xyz).tobytes() + np.ascontiguousarray(points.rgb).tobytes())
+    for view in views:
+        *numbers, cam_from_world = astuple(view.cameras[0])
+        digest.update(repr(numbers).encode() + np.asarray(cam_from_world, np.float64).tobytes())
+        digest.update(view.photos[-1].tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,49 @@
+"""Work that a signal must not stop in the middle.
+
+Prefect turns SIGTERM, and Python turns Ctrl-C, into an exception in the main thread, between any two of its
+instructions. Work that has to end in a state of its own choosing runs in another thread, and the one that waits for it
+takes the exception. (A signal handler of our own is no way: Prefect acknowledges a cancellation only while its handler
+is the one installed.)
+"""
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import TypeVar
+
+PATIENCE_SECONDS = 20.0  # Prefect's workers kill what has not ended 30 s after SIGTERM, as ECS does
+
+T = TypeVar("T")
+
+
+def run_apart(work: Callable[[], T], interrupt: Callable[[], None], patience_seconds: float = PATIENCE_SECONDS) -> T:
+    """Do `work` in a thread that sees this one's context, and give its result or raise what it raised.
+
+    When this thread is interrupted while it waits, `interrupt` is called, which should let the work end soon. It is
+    waited for so long, further interruptions or not; then the first interruption goes on its way.
+    """
+    result: Future[T] = Future()
+
+    def body() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
+            result.set_exception(error)
+
+    # A daemon, so that work that does not listen cannot hold up the end of the process.
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(body,), name="apart", daemon=True)
+    thread.start()
+    try:
+        return result.result()
+    except BaseException as error:
+        if result.done() and result.exception() is error:
+            raise
+        interrupt()
+        end = time.monotonic() + patience_seconds
+        while thread.is_alive() and time.monotonic() < end:
+            with suppress(BaseException):
+                thread.join(max(0.0, end - time.monotonic()))
+        raise

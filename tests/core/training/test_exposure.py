@@ -1,0 +1,84 @@
+"""Gains of photos: found where exposure changes, left alone where it does not."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks.core.ply import read_ply
+from tasks.core.render.backends import rasterizer_for
+from tasks.core.render.metrics import psnr
+from tasks.core.scene import Scene
+from tasks.core.training.exposure import IGNORED, MAX_LOG_GAIN, Exposures
+from tasks.core.training.options import TrainOptions
+from tasks.core.training.trainer import train
+from tests.core.training.scenes import made_scene
+
+PIXELS = np.random.default_rng(0).uniform(0.2, 0.5, (12, 10, 3)).astype(np.float32)
+
+
+def settled(photos: list[np.ndarray], renders: list[np.ndarray]) -> Exposures:
+    exposures = Exposures.neutral(len(photos))
+    for _ in range(60):
+        for index, (photo, render) in enumerate(zip(photos, renders, strict=True)):
+            exposures.update(index, (photo * 255).round().astype(np.uint8), render)
+    return exposures
+
+
+def test_gains_are_found_and_their_mean_is_one() -> None:
+    gains = np.exp([[0.4, 0.3, 0.2], [-0.4, -0.3, -0.2]]).astype(np.float32)
+    exposures = settled([PIXELS * gain for gain in gains], [PIXELS, PIXELS])
+    # what is ignored is missing, nothing else; photos are bytes
+    np.testing.assert_allclose(exposures.log_gains, np.sign(gains - 1) * (abs(np.log(gains)) - IGNORED), atol=0.01)
+    np.testing.assert_allclose(exposures.log_gains.mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(exposures.gain(0), np.exp(exposures.log_gains[0]))
+
+
+def test_small_differences_and_holes_are_left_to_the_scene() -> None:
+    holes = PIXELS.copy()
+    holes[:4] = 0  # a third of the view is not covered yet
+    exposures = settled([PIXELS * 1.04, PIXELS, PIXELS], [PIXELS, PIXELS, holes])
+    assert not exposures.log_gains.any()
+
+
+def test_gains_are_bounded_and_a_black_render_says_nothing() -> None:
+    black = np.zeros_like(PIXELS)
+    assert not settled([PIXELS, PIXELS], [black, black]).log_gains.any()
+    assert abs(settled([np.ones_like(PIXELS) * 0.9, PIXELS], [PIXELS * 0.1, PIXELS]).log_gains).max() <= MAX_LOG_GAIN
+
+
+def with_exposures(scene: Scene, log_gains: np.ndarray) -> Scene:
+    for camera, log_gain in zip(scene.cameras, log_gains, strict=True):
+        path = scene.folder / "images" / camera.name
+        Image.fromarray((scene.image(camera) * np.exp(log_gain)).clip(0, 255).astype(np.uint8)).save(path)
+    return dataclasses.replace(scene)
+
+
+def test_a_capture_with_changing_exposure_is_trained_better_with_gains(tmp_path: Path) -> None:
+    """Held-out renders, each with the one gain that suits its photo best: what is left is structure."""
+    plain = made_scene(tmp_path / "scene")
+    log_gains = np.random.default_rng(1).uniform(-0.35, 0.35, len(plain.cameras))  # half a stop
+    scene = with_exposures(plain, log_gains)
+    options = TrainOptions(max_image_size=96, steps=250, max_gaussians=900, sh_degree=1, backend="cpu")
+    quality = {}
+    for compensated in (False, True):
+        chosen = options.model_copy(update={"exposure_compensation": compensated})
+        section = train(scene, tmp_path, chosen, lambda _: None)
+        gaussians, rasterizer = read_ply(tmp_path / "scene.ply"), rasterizer_for("cpu")
+        corrected = []
+        for camera in scene.cameras:
+            if camera.name in section.eval_views:
+                render, photo = rasterizer.render(gaussians, camera), scene.image(camera) / np.float32(255)
+                corrected.append(psnr(render * ((render * photo).sum() / (render**2).sum()), photo))
+        quality[compensated] = float(np.mean(corrected))
+    assert quality[True] > quality[False] + 0.4  # dB; 0.66 here
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_photos_have_gains_of_their_own(index: int) -> None:
+    exposures = Exposures.neutral(3)
+    exposures.update(index, (PIXELS * 255 * 1.5).astype(np.uint8), PIXELS)
+    assert exposures.log_gains[index].min() > 0
+    assert exposures.log_gains[2].max() < 0  # the mean stays

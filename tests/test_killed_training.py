@@ -1,0 +1,145 @@
+"""The train stage's process is killed, terminated and interrupted; the next one goes on where it was."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from prefect.settings import PREFECT_API_URL
+from pydantic import BaseModel
+
+import tasks.train
+from tasks.core.measurements import TrainSection
+from tasks.core.refs import GaussiansRef, RunContext, SceneRef
+from tasks.core.training.options import TrainOptions
+from tasks.stage import open_output, read_measurements, run_stage
+from tests.core.training.scenes import made_scene
+from tests.train_process import TrainProcess
+
+OPTIONS = TrainOptions(max_image_size=96, steps=600, max_gaussians=1500, sh_degree=2, backend="cpu")
+INTERVAL_SECONDS = 0.2
+SLACK_SECONDS = 0.3  # a step, a refinement and the saving itself, on a busy machine
+PATIENCE_SECONDS = 60.0
+
+
+class Nothing(BaseModel):
+    pass
+
+
+def stored_scene(context: RunContext) -> SceneRef:
+    def compute(folder: Path) -> Nothing:
+        made_scene(folder)
+        return Nothing()
+
+    output = run_stage("sfm", "1", context, inputs=[], options={}, compute=compute)
+    return SceneRef.model_validate({**output.as_ref_fields(), "capture": "made", "cameras": 16, "points": 150})
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    context = RunContext(workspace=str(tmp_path_factory.mktemp("uninterrupted")), run="flight-0")
+    return splat(tasks.train.train_gaussians.fn(stored_scene(context), OPTIONS, context), context)
+
+
+def splat(gaussians: GaussiansRef, context: RunContext) -> bytes:
+    assert not gaussians.cached
+    return (open_output(gaussians.uri, context) / "scene.ply").read_bytes()
+
+
+def resumed_from(gaussians: GaussiansRef, context: RunContext) -> int | None:
+    return read_measurements(gaussians.uri, TrainSection, context).resumed_from_step
+
+
+@pytest.fixture
+def context(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunContext:
+    monkeypatch.setenv("SPACEPORT_HOME", str(tmp_path / "home"))
+    workspace = str(tmp_path / "workspace")
+    if request.param == "s3":
+        workspace = f"s3://{request.getfixturevalue('s3_environment').new_bucket()}/workspace"
+    return RunContext(workspace=workspace, run="flight-1", fresh=request.param == "fresh")
+
+
+@pytest.mark.parametrize(("context", "kills"), [("ordinary", 3), ("fresh", 1), ("s3", 1)], indirect=["context"])
+def test_kill_9_at_random_steps(context: RunContext, kills: int, uninterrupted: bytes, tmp_path: Path) -> None:
+    scene = stored_scene(context)
+    options = OPTIONS.model_copy(update={"checkpoint_seconds": INTERVAL_SECONDS})
+    seconds_at: dict[int, float] = {}
+    reached = 0
+    for step in sorted(random.Random(11).sample(range(150, OPTIONS.steps - 50), kills)):
+        run = TrainProcess(scene, options, context, dict(os.environ), in_flow=False)
+        run.read_until(step)
+        run.process.kill()
+        run.read_rest()
+        if reached:
+            _lost_at_most_an_interval(seconds_at, reached, resumed_at=min(run.seconds_at) - 1)
+        seconds_at.update(run.seconds_at)
+        reached = max(run.seconds_at)
+        assert run.process.returncode == -signal.SIGKILL
+        assert step <= reached < OPTIONS.steps
+
+    gaussians = tasks.train.train_gaussians.fn(scene, options, context)
+    resumed_at = resumed_from(gaussians, context)
+    assert resumed_at is not None
+    _lost_at_most_an_interval(seconds_at, reached, resumed_at)
+    assert splat(gaussians, context) == uninterrupted
+    left = [path for path in (tmp_path / "workspace").rglob("*") if path.suffix in (".npz", ".partial")]
+    assert left == [Path(scene.uri) / "points.npz"] or context.workspace.startswith("s3://")
+
+
+def _lost_at_most_an_interval(seconds_at: dict[int, float], reached: int, resumed_at: int) -> None:
+    assert 0 < resumed_at <= reached
+    lost = seconds_at[reached] - seconds_at[resumed_at]
+    assert lost < INTERVAL_SECONDS + SLACK_SECONDS, f"from step {reached} back to {resumed_at}"
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize(
+    ("context", "number"),
+    [("ordinary", signal.SIGTERM), ("s3", signal.SIGTERM), ("ordinary", signal.SIGINT)],
+    indirect=["context"],
+)
+def test_a_signal_saves_the_last_step(context: RunContext, number: signal.Signals, uninterrupted: bytes) -> None:
+    scene = stored_scene(context)
+    environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value() or ""}
+    run = TrainProcess(scene, OPTIONS, context, environment, in_flow=True)  # no checkpoint is due for a minute
+    run.read_until(200)
+    started = time.monotonic()
+    run.process.send_signal(number)
+    run.process.send_signal(number)  # as people do
+    run.read_rest()
+    assert time.monotonic() - started < 10
+    assert run.process.returncode != 0
+    assert max(run.seconds_at) < OPTIONS.steps
+
+    gaussians = tasks.train.train_gaussians.fn(scene, OPTIONS, context)
+    assert resumed_from(gaussians, context) == max(run.seconds_at), "not one step is lost"
+    assert splat(gaussians, context) == uninterrupted
+
+
+def test_a_run_that_computes_anew_takes_no_others_checkpoint(tmp_path: Path, uninterrupted: bytes) -> None:
+    context = RunContext(workspace=str(tmp_path), run="flight-1")
+    scene = stored_scene(context)
+    options = OPTIONS.model_copy(update={"checkpoint_seconds": INTERVAL_SECONDS})
+    run = TrainProcess(scene, options, context, dict(os.environ), in_flow=False)
+    run.read_until(300)
+    run.process.kill()
+    run.read_rest()
+    assert list((tmp_path / "checkpoints").glob("*/*.npz"))
+    fresh = context.model_copy(update={"run": "flight-2", "fresh": True})
+    gaussians = tasks.train.train_gaussians.fn(scene, options, fresh)
+    assert resumed_from(gaussians, context) is None
+    assert splat(gaussians, fresh) == uninterrupted
+    assert not list((tmp_path / "checkpoints").glob("*/*.npz")), "what is stored needs no checkpoint any more"
+
+
+def test_the_interval_is_no_part_of_the_outputs_name(tmp_path: Path) -> None:
+    context = RunContext(workspace=str(tmp_path), run="flight-1")
+    scene = stored_scene(context)
+    short = OPTIONS.model_copy(update={"steps": 20})
+    first = tasks.train.train_gaussians.fn(scene, short, context)
+    for seconds in (0, 3600):
+        again = tasks.train.train_gaussians.fn(scene, short.model_copy(update={"checkpoint_seconds": seconds}), context)
+        assert again.cached
+        assert again.uri == first.uri

@@ -1,0 +1,94 @@
+"""The train stage in a process of its own, to be killed: `python -m tests.train_process SCENE OPTIONS CONTEXT [flow]`.
+
+The first three are JSON. It prints a line for every step: the step, and the seconds of training so far. With `flow` it
+runs in a Prefect flow, as everywhere but in tests.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+import tasks.train
+from tasks.core.measurements import TrainSection
+from tasks.core.refs import GaussiansRef, RunContext, SceneRef
+from tasks.core.training import trainer
+from tasks.core.training.options import TrainOptions
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+class TrainProcess:
+    """One such process, as its parent sees it."""
+
+    def __init__(
+        self, scene: SceneRef, options: TrainOptions, context: RunContext, environment: dict[str, str], *, in_flow: bool
+    ) -> None:
+        arguments = [model.model_dump_json() for model in (scene, options, context)] + ["flow"] * in_flow
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.train_process", *arguments],
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.seconds_at: dict[int, float] = {}  # of training, by step
+
+    def read_until(self, step: int) -> None:
+        """Follow until this step is done; fails when it never is."""
+        while not self.seconds_at or max(self.seconds_at) < step:
+            self._read(self._line())
+
+    def read_rest(self) -> None:
+        """What it has written when it has ended."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._read(line)
+        self.process.wait(60)
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"it ended early, with {self.process.wait(60)}"
+        return line
+
+    def _read(self, line: str) -> None:
+        if line.endswith("\n") and line.startswith("step "):
+            _, step, seconds = line.split()
+            self.seconds_at[int(step)] = float(seconds)
+
+
+def main(scene: SceneRef, options: TrainOptions, context: RunContext, in_flow: bool) -> None:
+    """Train, and print how far it is."""
+    train = trainer.train
+
+    def telling(  # type: ignore[no-untyped-def]
+        scene, folder, options, on_step: Callable[[Any], None], *rest
+    ) -> TrainSection:
+        def both(stats: trainer.TrainingStats) -> None:
+            print("step", stats.step, stats.seconds, flush=True)
+            on_step(stats)
+
+        return train(scene, folder, options, both, *rest)
+
+    trainer.train = telling  # type: ignore[assignment]
+
+    @flow(name="training")
+    def training() -> GaussiansRef:
+        return tasks.train.train_gaussians(scene, options, context)
+
+    gaussians = training() if in_flow else tasks.train.train_gaussians.fn(scene, options, context)
+    print(json.dumps({"uri": gaussians.uri}), flush=True)
+
+
+if __name__ == "__main__":
+    main(
+        SceneRef.model_validate_json(sys.argv[1]),
+        TrainOptions.model_validate_json(sys.argv[2]),
+        RunContext.model_validate_json(sys.argv[3]),
+        sys.argv[4:] == ["flow"],
+    )
