@@ -53,7 +53,7 @@ def train_gaussians(scene: SceneRef, options: TrainOptions, context: RunContext)
             **output.as_ref_fields(),
             "count": measured.num_gaussians,
             "psnr_db": measured.psnr_db,
-            "degradations": _given_up(options, budget),
+            "degradations": (*_given_up(options, budget), *measured.degradations),
         }
     )
 

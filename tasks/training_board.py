@@ -83,9 +83,9 @@ class TrainingBoard:
 
 
 def _row(stats: "TrainingStats", steps_per_second: float) -> Row:
-    from tasks.core.training.usage import memory_in_use_bytes
+    from tasks.core.training.usage import gpu_usage, memory_in_use_bytes
 
-    memory, gpu_memory = memory_in_use_bytes()
+    gpu = gpu_usage()
     row: Row = {
         "step": f"{stats.step:,} of {stats.steps:,}",
         "loss": round(stats.loss, 4),
@@ -94,6 +94,11 @@ def _row(stats: "TrainingStats", steps_per_second: float) -> Row:
         "steps/s": round(steps_per_second, 1),
         "elapsed (s)": round(stats.seconds),
         "ETA (s)": round(stats.eta_seconds),
-        "memory (GB)": round(memory / 1e9, 2),
+        "memory (GB)": round(memory_in_use_bytes() / 1e9, 2),
     }
-    return row if gpu_memory is None else {**row, "GPU memory (GB)": round(gpu_memory / 1e9, 2)}
+    if gpu is not None:
+        row["GPU memory (GB)"] = round(gpu.allocated_bytes / 1e9, 2)
+        row["GPU memory of all (GB)"] = None if gpu.used_bytes is None else round(gpu.used_bytes / 1e9, 2)
+        row["GPU (%)"] = gpu.utilisation_percent
+        row["GPU (°C)"] = gpu.temperature_celsius
+    return row

@@ -8,10 +8,12 @@ from pydantic import BaseModel
 
 import tasks.train
 from tasks.core.errors import OutOfMemoryError
+from tasks.core.measurements import TrainSection
 from tasks.core.refs import RunContext, SceneRef
 from tasks.core.training import trainer
+from tasks.core.training.cpu_engine import CpuEngine
 from tasks.core.training.options import TrainOptions
-from tasks.stage import run_stage
+from tasks.stage import read_measurements, run_stage
 from tests.core.training.scenes import made_scene
 
 OPTIONS = TrainOptions(steps=12, max_gaussians=4000, max_image_size=64, hold_out_every=0, backend="cpu")
@@ -83,3 +85,21 @@ def test_too_little_for_the_smallest_budget(
     memory_for(10, monkeypatch)
     with pytest.raises(OutOfMemoryError, match="1,000 Gaussians"):
         tasks.train.train_gaussians.fn(scene, OPTIONS, context)
+
+
+def test_what_the_engine_gave_up_reaches_the_report(
+    scene: SceneRef, context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CpuEngine, "degradations", ("No growth beyond 900 Gaussians.",))
+    monkeypatch.setattr(CpuEngine, "decisions", ("8 photos on the GPU.",))
+    gaussians = tasks.train.train_gaussians.fn(scene, OPTIONS, context)
+    assert gaussians.degradations == ("No growth beyond 900 Gaussians.",)
+    assert read_measurements(gaussians.uri, TrainSection, context).decisions == ("8 photos on the GPU.",)
+
+
+def test_a_plan_for_fewer_gaussians_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CpuEngine, "max_gaussians", 300)
+    counts: list[int] = []
+    options = OPTIONS.model_copy(update={"steps": 60})
+    trainer.train(made_scene(tmp_path / "scene"), tmp_path, options, lambda stats: counts.append(stats.num_gaussians))
+    assert max(counts) == 300

@@ -66,6 +66,8 @@ class TrainSection(Section):
     eval_psnr_db: tuple[float, ...] = ()  # one for each of eval_views
     stopped_by: str  # "schedule", "time budget", "flat quality"
     curve: tuple[CurvePoint, ...] = ()
+    decisions: tuple[str, ...] = ()  # what was chosen because of the machine, as where photos lie
+    degradations: tuple[str, ...] = ()  # what the machine made worse than was asked for
 
 
 class SogSection(Section):

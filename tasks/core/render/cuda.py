@@ -38,56 +38,78 @@ def why_unavailable() -> str | None:
     return None
 
 
-def rasterize(
-    parameters: dict[str, Tensor],
-    camera: Camera,
-    sh_degree: int,
-    background: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The image that the camera sees, differentiable in the parameters.
+class Gsplat:
+    """gsplat's rasterization of tensors that live on the GPU, differentiable in the parameters."""
 
-    Args:
-        parameters: the fields of Gaussians as tensors on the GPU, before activation.
-        camera: pinhole camera.
-        sh_degree: degree to use, at most that of the parameters.
-        background: RGB [3] on the GPU.
+    def __init__(self) -> None:
+        self.packed = False  # keep intermediate results of visible Gaussians only: less memory, more bookkeeping
+        # By id; holding the camera keeps the id taken. Copying a camera at every step would make the host wait for
+        # the GPU at every step.
+        self._cameras: dict[int, tuple[Camera, Tensor, Tensor]] = {}
 
-    Returns:
-        Image [H, W, 3]; projected means [1, N, 2] in px, whose gradient is retained; which Gaussians are visible [N].
-    """
-    from gsplat import rasterization
+    def __call__(
+        self,
+        parameters: dict[str, Tensor],
+        camera: Camera,
+        sh_degree: int,
+        background: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The image that the camera sees.
 
-    device = background.device
-    intrinsics = [[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]]
-    images, _, meta = rasterization(
-        means=parameters["means"],
-        quats=parameters["quats"],
-        scales=torch.exp(parameters["log_scales"]),
-        opacities=torch.sigmoid(parameters["raw_opacities"]),
-        colors=torch.cat([parameters["sh0"], parameters["shN"]], dim=1),
-        viewmats=torch.as_tensor(camera.cam_from_world, dtype=torch.float32, device=device)[None],
-        Ks=torch.tensor(intrinsics, dtype=torch.float32, device=device)[None],
-        width=camera.width,
-        height=camera.height,
-        near_plane=NEAR_PLANE,
-        eps2d=EPS2D,
-        sh_degree=sh_degree,
-        packed=False,
-        backgrounds=background[None],
-        rasterize_mode="classic",
-    )
-    means2d = meta["means2d"]
-    if means2d.requires_grad:
-        means2d.retain_grad()
-    return images[0], means2d, (meta["radii"][0] > 0).all(dim=-1)
+        Args:
+            parameters: the fields of Gaussians as tensors on the GPU, before activation.
+            camera: pinhole camera.
+            sh_degree: degree to use, at most that of the parameters.
+            background: RGB [3] on the GPU.
+
+        Returns:
+            Image [H, W, 3]; projected means in px, whose gradient is retained: [1, N, 2], or [M, 2] where packed;
+            which Gaussians are visible: bool [N], or the indices int64 [M] of the projected means where packed.
+        """
+        from gsplat import rasterization
+
+        pose, intrinsics = self._on_gpu(camera, background.device)
+        images, _, meta = rasterization(
+            means=parameters["means"],
+            quats=parameters["quats"],
+            scales=torch.exp(parameters["log_scales"]),
+            opacities=torch.sigmoid(parameters["raw_opacities"]),
+            colors=torch.cat([parameters["sh0"], parameters["shN"]], dim=1),
+            viewmats=pose,
+            Ks=intrinsics,
+            width=camera.width,
+            height=camera.height,
+            near_plane=NEAR_PLANE,
+            eps2d=EPS2D,
+            sh_degree=sh_degree,
+            packed=self.packed,
+            backgrounds=background[None],
+            rasterize_mode="classic",
+        )
+        means2d = meta["means2d"]
+        if means2d.requires_grad:
+            means2d.retain_grad()
+        visible = meta["gaussian_ids"] if self.packed else (meta["radii"][0] > 0).all(dim=-1)
+        return images[0], means2d, visible
+
+    def _on_gpu(self, camera: Camera, device: torch.device) -> tuple[Tensor, Tensor]:
+        if id(camera) not in self._cameras:
+            intrinsics = [[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]]
+            self._cameras[id(camera)] = (
+                camera,
+                torch.as_tensor(camera.cam_from_world, dtype=torch.float32, device=device)[None],
+                torch.tensor(intrinsics, dtype=torch.float32, device=device)[None],
+            )
+        return self._cameras[id(camera)][1:]
 
 
 class CudaRasterizer:
-    """gsplat for callers that hold numpy arrays; training uses `rasterize` on tensors that stay on the GPU."""
+    """gsplat for callers that hold numpy arrays; training uses `Gsplat` on tensors that stay on the GPU."""
 
     name = "cuda"
 
     def __init__(self) -> None:
+        self._rasterize = Gsplat()
         self._tensors: dict[str, Tensor] | None = None
         self._image: Tensor | None = None
 
@@ -99,8 +121,8 @@ class CudaRasterizer:
         background: Sequence[float] = (0, 0, 0),
     ) -> Image:
         """The image that the camera sees; see `Rasterizer.render`."""
-        with torch.no_grad():
-            return self.forward(gaussians, camera, sh_degree, background)
+        with torch.no_grad():  # and nothing is kept: in training, the GPU's memory is wanted for other things
+            return _on_host(self._draw(_on_gpu(gaussians), gaussians, camera, sh_degree, background))
 
     def forward(
         self,
@@ -110,16 +132,23 @@ class CudaRasterizer:
         background: Sequence[float] = (0, 0, 0),
     ) -> Image:
         """As `render`, and remembers what `backward` needs."""
+        self._tensors = {name: tensor.requires_grad_() for name, tensor in _on_gpu(gaussians).items()}
+        self._image = self._draw(self._tensors, gaussians, camera, sh_degree, background)
+        return _on_host(self._image)
+
+    def _draw(
+        self,
+        tensors: dict[str, Tensor],
+        gaussians: Gaussians,
+        camera: Camera,
+        sh_degree: int | None,
+        background: Sequence[float],
+    ) -> Tensor:
         degree = gaussians.sh_degree if sh_degree is None else min(sh_degree, gaussians.sh_degree)
-        self._tensors = {
-            name: torch.tensor(getattr(gaussians, name), device="cuda", requires_grad=True) for name in PARAMETERS
-        }
         color = torch.tensor([float(channel) for channel in background], device="cuda")
         if len(gaussians) == 0:  # gsplat's kernels refuse empty inputs
-            self._image = color.expand(camera.height, camera.width, 3)
-        else:
-            self._image, _, _ = rasterize(self._tensors, camera, degree, color)
-        return np.ascontiguousarray(self._image.detach().cpu().numpy(), np.float32)
+            return color.expand(camera.height, camera.width, 3)
+        return self._rasterize(tensors, camera, degree, color)[0]
 
     def backward(self, d_image: Image) -> Gradients:
         """Gradients for the last forward's image; see `Rasterizer.backward`."""
@@ -132,3 +161,11 @@ class CudaRasterizer:
             for name, tensor in self._tensors.items()
         }
         return Gradients(**gradients)
+
+
+def _on_gpu(gaussians: Gaussians) -> dict[str, Tensor]:
+    return {name: torch.tensor(getattr(gaussians, name), device="cuda") for name in PARAMETERS}
+
+
+def _on_host(image: Tensor) -> Image:
+    return np.ascontiguousarray(image.detach().cpu().numpy(), np.float32)

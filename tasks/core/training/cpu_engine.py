@@ -19,6 +19,9 @@ class CpuEngine:
 
     name = "cpu"
     device = "cpu"
+    max_gaussians: int | None = None
+    decisions: tuple[str, ...] = ()
+    degradations: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self._rasterizer = CpuRasterizer()

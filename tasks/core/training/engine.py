@@ -32,6 +32,18 @@ class Engine(Protocol):
     def device(self) -> str:
         """The torch device on which the population has to live."""
 
+    @property
+    def max_gaussians(self) -> int | None:
+        """How many Gaussians the device's memory was found to suffice for; None where nobody asked."""
+
+    @property
+    def decisions(self) -> tuple[str, ...]:
+        """What was chosen because of this machine, a sentence each, so far."""
+
+    @property
+    def degradations(self) -> tuple[str, ...]:
+        """What will be worse than was asked for, a sentence each, so far."""
+
     def step(
         self,
         population: Population,
@@ -41,6 +53,9 @@ class Engine(Protocol):
         settings: StepSettings,
     ) -> StepResult:
         """Update the Gaussians that the camera sees so that `gain` times the render comes closer to the photo.
+
+        Where asking for every loss would make the device wait, the loss returned is the mean of a few steps, not long
+        ago. One that is not finite shows within these steps.
 
         Adds to the population's `updates`, `scores` and `seen`.
 

@@ -98,3 +98,13 @@ class Population:
             self.first_moments[name][rows] = 0
             self.second_moments[name][rows] = 0
         self.updates[rows] = 0
+
+    def trim(self) -> int:
+        """Give back the rows that are not in use, so that the number can grow no more; returns how many."""
+        spare = self.capacity - self.count
+        for arrays in (self.parameters, self.first_moments, self.second_moments):
+            for name in PARAMETERS:
+                arrays[name] = arrays[name][: self.count].clone()
+        for name in ("updates", "scores", "seen"):
+            setattr(self, name, getattr(self, name)[: self.count].clone())
+        return spare

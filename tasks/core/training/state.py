@@ -43,10 +43,16 @@ class TrainingState:
     curve: list[CurvePoint] = field(default_factory=list)
 
     @classmethod
-    def at_start(cls, points: SparsePoints, options: TrainOptions, device: str, num_views: int) -> "TrainingState":
-        """Before the first step. Raises InputError when the points are too few."""
+    def at_start(
+        cls, points: SparsePoints, options: TrainOptions, device: str, num_views: int, most_gaussians: int | None = None
+    ) -> "TrainingState":
+        """Before the first step, with a limit of the device's own if it has one.
+
+        Raises InputError when the points are too few.
+        """
         generator = np.random.default_rng(options.random_seed)
         limit = schedule.most_gaussians(len(points.xyz), options.max_gaussians, options.max_gaussians_per_point)
+        limit = limit if most_gaussians is None else min(limit, most_gaussians)
         start = initial_gaussians(points, options.sh_degree, limit, generator)
         return cls(
             population=Population.of(start, limit, device),

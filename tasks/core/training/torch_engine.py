@@ -1,5 +1,6 @@
 """A step in torch, for rasterizers that are differentiable by autograd: gsplat on CUDA, the specification in tests."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -8,25 +9,47 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks.core.render.kernels.adam import BETA1, BETA2, EPSILON
-from tasks.core.render.metrics import SSIM_C1, SSIM_C2, SSIM_WINDOW, gaussian_window
 from tasks.core.scene import Camera
 from tasks.core.training.engine import SAMPLED_EVERY, StepResult
+from tasks.core.training.photo_store import PhotoStore
 from tasks.core.training.population import PARAMETERS, Population
 from tasks.core.training.schedule import StepSettings
+from tasks.core.training.torch_loss import l1_ssim
 
-# (parameters, camera, sh_degree, background [3]) -> image [H, W, 3]; means2d with grad retained [..., N, 2] in px;
-# whether each Gaussian can touch the image [N]
+# (parameters, camera, sh_degree, background [3]) -> image [H, W, 3]; projected means in px with grad retained; which
+# Gaussians are visible. Either means [..., N, 2] and a mask [N], or packed: means [M, 2] and their indices int64 [M].
 DifferentiableRasterizer = Callable[[dict[str, Tensor], Camera, int, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 class TorchEngine:
     """See `Engine`."""
 
-    def __init__(self, name: str, device: str, rasterize: DifferentiableRasterizer) -> None:
+    max_gaussians: int | None = None
+    decisions: tuple[str, ...] = ()
+    degradations: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        name: str,
+        device: str,
+        rasterize: DifferentiableRasterizer,
+        photos: PhotoStore | None = None,
+        loss_every: int = 1,
+    ) -> None:
+        """With `loss_every` above 1, `step` returns the mean loss of the last complete group of so many steps.
+
+        The loss is known only when the GPU has finished, and a host that asks for it after every step leaves the GPU
+        without work while it prepares the next.
+        """
         self.name = name
         self.device = device
         self._rasterize = rasterize
-        self._photos: dict[int, tuple[NDArray[np.uint8], Tensor]] = {}  # by id; holding the array keeps the id taken
+        self.photos = photos or PhotoStore(device, math.inf, math.inf)
+        self._background = torch.zeros(3, device=device)
+        self._loss_every = loss_every
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self._losses = 0
+        self._loss: float | None = None
 
     def step(
         self,
@@ -40,66 +63,87 @@ class TorchEngine:
         leaves = {
             name: tensor.detach().requires_grad_() for name, tensor in population.active(population.parameters).items()
         }
-        background = torch.zeros(3, device=self.device)
-        image, means2d, visible = self._rasterize(leaves, camera, settings.sh_degree, background)
-        exposed = image * torch.as_tensor(gain, device=self.device)
-        loss = l1_ssim(exposed, self._on_device(photo), settings.ssim_weight)
+        image, means2d, visible = self._rasterize(leaves, camera, settings.sh_degree, self._background)
+        # What the host needs is asked for before the long half of the step, so that it waits for the short half only
+        sample = self._sampled(image.detach())
+        rows = visible.nonzero()[:, 0] if visible.dtype == torch.bool else visible
+        target, moments = self.photos.get(photo, with_moments=settings.ssim_weight > 0)
+        exposed = image * torch.from_numpy(gain).to(self.device, non_blocking=True)
+        loss = l1_ssim(exposed, target, settings.ssim_weight, moments)
         if loss.requires_grad:
             loss.backward()
-        sample = image.detach()[::SAMPLED_EVERY, ::SAMPLED_EVERY].float().cpu().numpy()
-        result = StepResult(float(loss.detach()), sample)
-        if means2d.grad is None:  # nothing visible
-            return result
-        rows = visible.nonzero()[:, 0]
-        population.updates[rows] += 1
-        population.seen[rows] += 1
-        population.scores[rows] += means2d.grad.reshape(-1, 2)[rows].norm(dim=1)
-        for name in PARAMETERS:
-            gradient = leaves[name].grad
-            if gradient is not None:
-                adam(population, name, gradient, rows, settings)
-        return result
+        if means2d.grad is not None:  # something is visible
+            pulls = means2d.grad.reshape(-1, 2)
+            pulls = (pulls[rows] if visible.dtype == torch.bool else pulls).norm(dim=1)
+            update(population, {name: leaf.grad for name, leaf in leaves.items()}, pulls, rows, settings)
+        return StepResult(self._noted(loss.detach()), sample())
 
-    def _on_device(self, photo: NDArray[np.uint8]) -> Tensor:
-        if id(photo) not in self._photos:
-            self._photos[id(photo)] = (photo, torch.as_tensor(photo, device=self.device))
-        return self._photos[id(photo)][1].float() / 255
+    def _sampled(self, image: Tensor) -> Callable[[], NDArray[np.float32]]:
+        """Every SAMPLED_EVERY-th pixel, on its way to the host; the result waits until it has arrived."""
+        pixels = image[::SAMPLED_EVERY, ::SAMPLED_EVERY].float()
+        if not pixels.is_cuda:
+            return pixels.numpy
+        host = torch.empty(pixels.shape, pin_memory=True)
+        host.copy_(pixels, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+
+        def wait() -> NDArray[np.float32]:
+            arrived.synchronize()
+            return host.numpy()
+
+        return wait
+
+    def _noted(self, loss: Tensor) -> float:
+        """The sum stays on the device; a loss that is not finite makes it so, and is found at the next look."""
+        self._loss_sum += loss
+        self._losses += 1
+        if self._loss is None or self._losses >= self._loss_every:
+            self._loss = float(self._loss_sum) / self._losses
+            self._loss_sum.zero_()
+            self._losses = 0
+        return self._loss
 
 
 @torch.no_grad()
-def adam(population: Population, name: str, gradient: Tensor, rows: Tensor, settings: StepSettings) -> None:
-    """Adam on rows [M] of one parameter, each with the bias correction of its own number of updates."""
-    columns = slice(None)
-    if name == "shN":
-        columns = slice(0, (settings.sh_degree + 1) ** 2 - 1)
-    g = gradient[rows, columns] if gradient.dim() > 1 else gradient[rows]
-    index = (rows, columns) if gradient.dim() > 1 else (rows,)
-    first, second = population.first_moments[name], population.second_moments[name]
+def update(
+    population: Population,
+    gradients: dict[str, Tensor | None],
+    pulls: Tensor,
+    rows: Tensor,
+    settings: StepSettings,
+) -> None:
+    """Adam on the visible Gaussians, rows [M], and notes for density control: pulls are |dL/dmean2d| [M]."""
+    population.updates[rows] += 1
+    population.seen[rows] += 1
+    population.scores[rows] += pulls
+    # 1 - beta^t without cancellation in float32: a T4 computes in float64 at a thirtieth of the speed
+    t = population.updates[rows].float()
+    corrections = torch.sqrt(-torch.expm1(t * math.log(BETA2))) / -torch.expm1(t * math.log(BETA1))  # [M]
+    for name in PARAMETERS:
+        gradient = gradients[name]
+        if gradient is None:
+            continue
+        # Coefficients above the current degree have no gradient yet
+        columns = (settings.sh_degree + 1) ** 2 - 1 if name == "shN" else None
+        arrays = (
+            population.parameters[name],
+            gradient,
+            population.first_moments[name],
+            population.second_moments[name],
+        )
+        parameter, gradient, first, second = (array if columns is None else array[:, :columns] for array in arrays)
+        adam(parameter, gradient, first, second, rows, settings.rates[name] * corrections)
+
+
+def adam(parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rows: Tensor, rates: Tensor) -> None:
+    """Adam on rows [M] of [N, ...], with a rate for each, bias correction included."""
     beta1, beta2 = float(BETA1), float(BETA2)
-    m = first[index] * beta1 + (1 - beta1) * g
-    v = second[index] * beta2 + (1 - beta2) * g * g
-    first[index], second[index] = m, v
-    updates = population.updates[rows].double()
-    correction = (torch.sqrt(1 - beta2**updates) / (1 - beta1**updates)).to(g.dtype)
-    correction = correction.reshape(-1, *[1] * (g.dim() - 1))
-    population.parameters[name][index] -= settings.rates[name] * correction * m / (v.sqrt() + float(EPSILON))
-
-
-def l1_ssim(image: Tensor, photo: Tensor, ssim_weight: float) -> Tensor:
-    """(1 - w) mean|x - y| + w (1 - mean SSIM) of images [H, W, 3], with zeros outside them."""
-    l1 = (image - photo).abs().mean()
-    if ssim_weight == 0:
-        return l1
-    window = torch.as_tensor(gaussian_window(), dtype=image.dtype, device=image.device)
-    kernel = window.expand(15, 1, SSIM_WINDOW)
-    x, y = image.permute(2, 0, 1), photo.to(image.dtype).permute(2, 0, 1)  # [3, H, W]
-    stacked = torch.cat([x, y, x * x, y * y, x * y])[None]  # [1, 15, H, W]: one convolution for all moments
-    margin = SSIM_WINDOW // 2
-    stacked = torch.nn.functional.conv2d(stacked, kernel[:, :, None, :], padding=(0, margin), groups=15)
-    stacked = torch.nn.functional.conv2d(stacked, kernel[:, :, :, None], padding=(margin, 0), groups=15)
-    mean_x, mean_y, xx, yy, xy = stacked[0].reshape(5, 3, *x.shape[1:]).unbind(0)
-    luminance = (2 * mean_x * mean_y + SSIM_C1) / (mean_x**2 + mean_y**2 + SSIM_C1)
-    variances = xx - mean_x**2 + yy - mean_y**2
-    structure = (2 * (xy - mean_x * mean_y) + SSIM_C2) / (variances + SSIM_C2)
-    similarity: Tensor = (luminance * structure).mean()
-    return (1 - ssim_weight) * l1 + ssim_weight * (1 - similarity)
+    g = gradient[rows]
+    m = first[rows].lerp_(g, 1 - beta1)
+    v = second[rows].mul_(beta2).addcmul_(g, g, value=1 - beta2)
+    first[rows] = m
+    second[rows] = v
+    step = m.div_(v.sqrt_().add_(float(EPSILON)))
+    step *= rates.reshape(-1, *[1] * (step.dim() - 1))
+    parameter.index_add_(0, rows, step, alpha=-1)

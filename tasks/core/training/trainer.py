@@ -86,18 +86,19 @@ def train(
         MissingPartError: the backend cannot run on this machine.
         TrainingDivergedError: the loss or a parameter is not finite.
     """
-    engine = engine_for(options)
+    rasterizer = rasterizer_for(resolve_backend(options.backend))
     training_cameras, held_out_cameras = split_cameras(scene, options.hold_out_every)
     views = [load_view(scene, camera, options.max_image_size) for camera in training_cameras]
     held_out = [load_view(scene, camera, options.max_image_size) for camera in held_out_cameras]
     curve_views = evenly_chosen(held_out, CURVE_VIEWS)
-    rasterizer = rasterizer_for(resolve_backend(options.backend))
+    wanted = schedule.most_gaussians(len(scene.points.xyz), options.max_gaussians, options.max_gaussians_per_point)
+    engine = engine_for(options.model_copy(update={"max_gaussians": wanted}), views)
 
     belongs_to = identity_of(options, engine, scene.points, views + held_out)
     state = _resumed(checkpoints, belongs_to, options, engine)
     resumed_from_step = state.step if state else None
     if state is None:
-        state = TrainingState.at_start(scene.points, options, engine.device, len(views))
+        state = TrainingState.at_start(scene.points, options, engine.device, len(views), engine.max_gaussians)
 
     while state.progress < 1:
         loss = _step(state, engine, views, scene.extent / 2, options)
@@ -132,6 +133,8 @@ def train(
         eval_psnr_db=final.psnr_db,
         stopped_by=_stopped_by(state, options),
         curve=tuple(state.curve),
+        decisions=engine.decisions,
+        degradations=engine.degradations,
     )
 
 
@@ -217,13 +220,15 @@ def _note(
 WAY_OUT = "the input may hold cameras or points that are far off. Try again with another train.random_seed."
 
 
-def engine_for(options: TrainOptions) -> Engine:
-    """The engine of the backend that the options ask for; MissingPartError when it cannot run here."""
-    if resolve_backend(options.backend) == "cuda":
-        from tasks.core.render import cuda
-        from tasks.core.training.torch_engine import TorchEngine
+def engine_for(options: TrainOptions, views: Sequence[View] = ()) -> Engine:
+    """The engine of the backend that the options ask for; MissingPartError when it cannot run here.
 
-        return TorchEngine("cuda", "cuda", cuda.rasterize)
+    On a GPU it plans its memory for these views.
+    """
+    if resolve_backend(options.backend) == "cuda":
+        from tasks.core.training.cuda_engine import cuda_engine
+
+        return cuda_engine(options, views)
     from tasks.core.training.cpu_engine import CpuEngine
 
     return CpuEngine()

@@ -6,7 +6,7 @@ import torch
 
 from tasks.core.render.kernels.loss import l1_ssim
 from tasks.core.render.metrics import psnr, ssim
-from tasks.core.training import torch_engine
+from tasks.core.training import torch_loss
 
 RNG = np.random.default_rng(0)
 
@@ -72,7 +72,7 @@ def test_kernel_loss_and_gradient_against_autograd_in_float64(height: int, width
     photo = RNG.integers(0, 256, (height, width, 3)).astype(np.uint8)
     loss, gradient = kernel_loss(image, photo, weight)
     tensor = torch.tensor(image, dtype=torch.float64, requires_grad=True)
-    expected = torch_engine.l1_ssim(tensor, torch.tensor(photo / 255), weight)
+    expected = torch_loss.l1_ssim(tensor, torch.tensor(photo / 255), weight)
     expected.backward()
     assert loss == pytest.approx(expected.item(), abs=1e-6)  # float32 sums of numbers below 1
     norm = np.linalg.norm(tensor.grad)
@@ -90,7 +90,7 @@ def test_kernel_gradient_against_finite_differences() -> None:
         for sign in (1, -1):
             moved = torch.tensor(image, dtype=torch.float64)
             moved[y, x, c] += sign * step
-            values.append(torch_engine.l1_ssim(moved, target, 0.2).item())
+            values.append(torch_loss.l1_ssim(moved, target, 0.2).item())
         assert gradient[y, x, c] == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-4, abs=1e-8)
 
 

@@ -7,13 +7,14 @@ import pytest
 
 from tasks.core.gaussians import Gaussians
 from tasks.core.render.backends import rasterizer_for
-from tasks.core.render.cuda import why_unavailable
 from tasks.core.scene import Camera
 from tests.core.render.scenes import random_gaussians
 
-# A machine without CUDA has one backend to compare; nothing is skipped.
-BACKENDS = ["cpu"] + (["cuda"] if why_unavailable() is None else [])
-IMAGE_TOLERANCE = 1e-4  # of a colour in 0..1: a fortieth of an 8-bit step; float32 rounding grows with the overlap
+# Of these, tests/conftest.py leaves out "cuda" where there is no GPU; nothing is skipped.
+BACKENDS = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
+# Of a colour in 0..1; 1e-4 is a fortieth of an 8-bit step, and float32 rounding grows with the overlap. gsplat is built
+# with fast maths, whose exp and division are wrong in more of their last bits.
+IMAGE_TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3}
 GRADIENT_TOLERANCE = {"cpu": 1e-4, "cuda": 1e-2}  # norm-relative; gsplat's own tests allow about this much
 BACKGROUND = (0.2, 0.4, 0.6)
 
@@ -41,7 +42,7 @@ def test_image_and_gradients_agree_with_the_specification(name: str, backend: st
     fast, reference = rasterizer_for(backend), rasterizer_for("reference")
     image = fast.forward(gaussians, camera, background=BACKGROUND)
     expected = reference.forward(gaussians, camera, background=BACKGROUND)
-    assert np.abs(image - expected).max() <= IMAGE_TOLERANCE
+    assert np.abs(image - expected).max() <= IMAGE_TOLERANCE[backend]
 
     d_image = np.random.default_rng(9).normal(size=image.shape).astype(np.float32)
     gradients, expected_gradients = fast.backward(d_image), reference.backward(d_image)
@@ -60,7 +61,7 @@ def test_lower_degree_of_spherical_harmonics_than_stored(degree: int, backend: s
     gaussians, camera = random_gaussians(150, 32, 32, 4.0, seed=6)
     fast, reference = rasterizer_for(backend), rasterizer_for("reference")
     image, expected = fast.forward(gaussians, camera, degree), reference.forward(gaussians, camera, degree)
-    assert np.abs(image - expected).max() <= IMAGE_TOLERANCE
+    assert np.abs(image - expected).max() <= IMAGE_TOLERANCE[backend]
     ours, theirs = fast.backward(np.ones_like(image)), reference.backward(np.ones_like(image))
     unused = slice((degree + 1) ** 2 - 1, None)
     assert not theirs.shN[:, unused].any()

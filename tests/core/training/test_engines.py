@@ -3,6 +3,8 @@
 What the second engine does around its rasterizer is what runs on CUDA.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch
 from tasks.core.errors import MissingPartError
 from tasks.core.render import reference
 from tasks.core.training.cpu_engine import CpuEngine
+from tasks.core.training.engine import Engine
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.population import PARAMETERS, Population
 from tasks.core.training.schedule import settings_at
@@ -18,43 +21,61 @@ from tasks.core.training.trainer import engine_for
 from tests.core.render.scenes import random_gaussians
 
 
+def cuda() -> Engine:
+    return engine_for(TrainOptions(backend="cuda", max_gaussians=300))
+
+
+ENGINES = [CpuEngine, pytest.param(cuda, marks=pytest.mark.cuda)]
+
+
+@pytest.mark.parametrize("make_engine", ENGINES)
 @pytest.mark.parametrize(("progress", "degree"), [(0.0, 3), (0.3, 2), (0.9, 3), (0.9, 0)])
-def test_engines_make_the_same_steps(progress: float, degree: int) -> None:
+def test_engines_make_the_same_steps(progress: float, degree: int, make_engine: Callable[[], Engine]) -> None:
     gaussians, camera = random_gaussians(250, 40, 30, 3.0, sh_degree=degree)
     photo = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
     settings = settings_at(progress, degree, 1.0, 0.2)
+    fast_engine, slow_engine = make_engine(), TorchEngine("reference", "cpu", reference.rasterize)
+    on_cpu = fast_engine.device == "cpu"
+    fast, slow = Population.of(gaussians, 300, fast_engine.device), Population.of(gaussians, 300, "cpu")
     gain = np.array([1.2, 0.9, 1.05], np.float32)
-    fast, slow = (Population.of(gaussians, 300, "cpu") for _ in range(2))
-    fast_engine, slow_engine = CpuEngine(), TorchEngine("reference", "cpu", reference.rasterize)
-    for _ in range(3):
+    for step in range(3):
         made = fast_engine.step(fast, camera, photo, gain, settings)
         expected_step = slow_engine.step(slow, camera, photo, gain, settings)
-        assert made.loss == pytest.approx(expected_step.loss, abs=2e-5)
-        np.testing.assert_allclose(made.sample, expected_step.sample, atol=1e-3)  # of colours in 0..1
-    assert torch.equal(fast.updates, slow.updates)
-    assert torch.equal(fast.seen, slow.seen)
-    assert float((fast.scores - slow.scores).norm() / slow.scores.norm()) < 1e-3
+        if on_cpu or step == 0:  # CUDA tells the later ones as a mean, and not yet
+            assert made.loss == pytest.approx(expected_step.loss, abs=2e-5 if on_cpu else 2e-4)
+        # Of colours in 0..1; after the first step, moves that rounding turned around show
+        np.testing.assert_allclose(made.sample, expected_step.sample, atol=1e-3 if on_cpu or step == 0 else 1e-1)
+    updates, seen, scores = fast.updates.cpu(), fast.seen.cpu(), fast.scores.cpu()
+    if on_cpu:
+        assert torch.equal(updates, slow.updates)
+        assert torch.equal(seen, slow.seen)
+    else:  # gsplat rounds boxes up to whole pixels, so that it also calls visible what just misses the image
+        assert (updates >= slow.updates).all()
+        assert (seen >= slow.seen).all()
+    assert float((scores - slow.scores).norm() / slow.scores.norm()) < (1e-3 if on_cpu else 1e-2)
     for name in PARAMETERS:
         start = torch.as_tensor(getattr(gaussians, name))
-        moved, expected = fast.parameters[name][:250] - start, slow.parameters[name][:250] - start
+        moved, expected = fast.parameters[name].cpu()[:250] - start, slow.parameters[name][:250] - start
         if expected.numel() and (name != "shN" or settings.sh_degree):
             # Adam's first steps have the size of the rate whatever the gradient, so that a gradient near zero that
             # rounding turns around moves the other way: a share of the length of all moves, not a bound on each
-            assert float((moved - expected).norm() / expected.norm()) < 0.05, name
+            assert float((moved - expected).norm() / expected.norm()) < (0.05 if on_cpu else 0.1), name
             assert float(expected.norm()) > 0
 
 
-def test_only_visible_gaussians_are_touched() -> None:
+@pytest.mark.parametrize("make_engine", ENGINES)
+def test_only_visible_gaussians_are_touched(make_engine: Callable[[], Engine]) -> None:
     gaussians, camera = random_gaussians(100, 30, 30, 2.0)
     behind = gaussians.means.copy()
     behind[50:] = camera.center - 5 * camera.forward
     gaussians.means[:] = behind
-    population = Population.of(gaussians, 100, "cpu")
+    engine = make_engine()
+    population = Population.of(gaussians, 100, engine.device)
     photo = np.zeros((30, 30, 3), np.uint8)
-    CpuEngine().step(population, camera, photo, np.ones(3, np.float32), settings_at(0.9, 3, 1.0, 0.2))
+    engine.step(population, camera, photo, np.ones(3, np.float32), settings_at(0.9, 3, 1.0, 0.2))
     assert not population.updates[50:].any()
     for name in PARAMETERS:
-        assert np.array_equal(population.parameters[name][50:].numpy(), getattr(gaussians, name)[50:]), name
+        assert np.array_equal(population.parameters[name][50:].cpu().numpy(), getattr(gaussians, name)[50:]), name
     assert population.updates[:50].any()
 
 

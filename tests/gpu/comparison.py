@@ -1,0 +1,99 @@
+"""What a side-by-side says: a row for each contender, and ours against each of the others."""
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from tasks.core.measurements import CurvePoint
+
+OURS = "ours"
+# Of issue 4; against stock gsplat at 30,000 steps.
+MOST_TIME, MOST_GAUSSIANS, MOST_GPU_BYTES = 0.33, 0.6, 14e9
+
+
+class Result(BaseModel):
+    """One training. A number that was not measured is None."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    steps: int
+    psnr_db: float | None = None  # mean over held-out views
+    ssim: float | None = None
+    seconds: float | None = None  # of training alone
+    num_gaussians: int | None = None
+    peak_gpu_bytes: int | None = None  # by tensors; None on the CPU
+    curve: tuple[CurvePoint, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Ratios(BaseModel):
+    """Ours against another; below 1 is better for ours, and a positive difference of PSNR."""
+
+    against: str
+    psnr_difference_db: float
+    time: float
+    gaussians: float
+    seconds_to_their_psnr: float | None  # of ours, by its curve; None when it never gets there
+    time_to_their_psnr: float | None
+    meets: dict[str, bool | None]
+
+
+def compared(results: Sequence[Result]) -> list[Ratios]:
+    """Ours against every other that was measured."""
+    ours = next((result for result in results if result.name == OURS), None)
+    if ours is None or ours.psnr_db is None or not ours.seconds or not ours.num_gaussians:
+        return []
+    ratios = []
+    for other in results:
+        if other.name == OURS or other.psnr_db is None or not other.seconds or not other.num_gaussians:
+            continue
+        reached = [point.seconds for point in ours.curve if point.psnr_db >= other.psnr_db]
+        time_share, share = ours.seconds / other.seconds, ours.num_gaussians / other.num_gaussians
+        ratios.append(
+            Ratios(
+                against=other.name,
+                psnr_difference_db=ours.psnr_db - other.psnr_db,
+                time=time_share,
+                gaussians=share,
+                seconds_to_their_psnr=reached[0] if reached else None,
+                time_to_their_psnr=reached[0] / other.seconds if reached else None,
+                meets={
+                    "PSNR": ours.psnr_db >= other.psnr_db,
+                    f"time <= {MOST_TIME}": time_share <= MOST_TIME,
+                    f"Gaussians <= {MOST_GAUSSIANS}": share <= MOST_GAUSSIANS,
+                    f"GPU memory <= {MOST_GPU_BYTES / 1e9:.0f} GB": (
+                        None if ours.peak_gpu_bytes is None else ours.peak_gpu_bytes <= MOST_GPU_BYTES
+                    ),
+                },
+            )
+        )
+    return ratios
+
+
+def table(results: Sequence[Result]) -> str:
+    """For people."""
+    lines = [f"{'':18}{'steps':>8}{'PSNR dB':>9}{'SSIM':>8}{'seconds':>9}{'Gaussians':>12}{'GPU GB':>8}"]
+    for r in results:
+        memory = None if r.peak_gpu_bytes is None else r.peak_gpu_bytes / 1e9
+        lines.append(
+            f"{r.name:18}{r.steps:>8,}{_number(r.psnr_db, 9, 2)}{_number(r.ssim, 8, 4)}{_number(r.seconds, 9, 1)}"
+            f"{_number(r.num_gaussians, 12, 0)}{_number(memory, 8, 2)}"
+        )
+        lines += [f"  {note}" for note in r.notes]
+    for ratio in compared(results):
+        reached = "never" if ratio.time_to_their_psnr is None else f"after {ratio.time_to_their_psnr:.2f} of its time"
+        lines.append(
+            f"ours against {ratio.against}: {ratio.psnr_difference_db:+.2f} dB, {ratio.time:.2f} of the time, "
+            f"{ratio.gaussians:.2f} of the Gaussians; its PSNR {reached}"
+        )
+        lines += [f"  {_verdict(met):12} {bar}" for bar, met in ratio.meets.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None, width: int, digits: int) -> str:
+    return f"{'–':>{width}}" if value is None else f"{value:>{width},.{digits}f}"
+
+
+def _verdict(met: bool | None) -> str:
+    return "not measured" if met is None else "met" if met else "missed"
