@@ -17,6 +17,7 @@ import torch
 
 from tasks.core.gaussians import Gaussians
 from tasks.core.training.checkpoint import read_checkpoint, write_checkpoint
+from tasks.core.training.exposure import Exposures
 from tasks.core.training.options import TRAIN_PRESETS
 from tasks.core.training.population import Population
 from tasks.core.training.state import TrainingState
@@ -36,7 +37,7 @@ def state_of(n: int) -> TrainingState:
         for array in moments.values():
             array.normal_()
     generator = torch.Generator().manual_seed(1)
-    return TrainingState(population, EndlessShuffle(50, rng), generator, Stopwatch(None), n)
+    return TrainingState(population, Exposures.neutral(50), EndlessShuffle(50, rng), generator, Stopwatch(None), n)
 
 
 def milliseconds(work: Callable[[], object]) -> float:
