@@ -32,6 +32,11 @@ RATES = {
     "sh0": 3e-2,
     "shN": 2e-3,
 }
+# Those rates are for short trainings. Longer ones take smaller steps, by the square root of their length, and end higher:
+# 31.7 instead of 31.4 dB at 6000 steps on the fox.
+RATES_MADE_FOR_STEPS = 1500
+SMALLEST_RATE_SHARE = 0.5
+PACE_KNOWN_FROM = 0.35  # a time budget's number of steps shows when photos have their full size
 MEANS_RATE_END = 0.02  # share of the initial rate, reached geometrically
 
 
@@ -44,13 +49,20 @@ class StepSettings:
     ssim_weight: float
 
 
-def settings_at(progress: float, sh_degree: int, scene_radius: float, ssim_weight: float) -> StepSettings:
-    """The settings of a step."""
+def settings_at(
+    progress: float, sh_degree: int, scene_radius: float, ssim_weight: float, rate_share: float = 1.0
+) -> StepSettings:
+    """The settings of a step; `rate_share` is that of `rate_share_for`."""
     anneal = ANNEAL_TO ** (max(0.0, progress - ANNEAL_FROM) / (1 - ANNEAL_FROM))
-    rates = {name: rate * anneal for name, rate in RATES.items()}
-    rates["means"] = RATES["means"] * scene_radius * MEANS_RATE_END**progress
+    rates = {name: rate * anneal * rate_share for name, rate in RATES.items()}
+    rates["means"] = RATES["means"] * rate_share * scene_radius * MEANS_RATE_END**progress
     degree = sum(progress >= start for start in SH_DEGREE_FROM[1:])
     return StepSettings(min(degree, sh_degree), rates, ssim_weight)
+
+
+def rate_share_for(steps: float) -> float:
+    """What learning rates are multiplied by in a training of so many steps."""
+    return min(1.0, max(SMALLEST_RATE_SHARE, math.sqrt(RATES_MADE_FOR_STEPS / steps)))
 
 
 def halvings_at(progress: float, width: int, height: int) -> int:

@@ -162,7 +162,8 @@ def _step(
     state: TrainingState, engine: Engine, views: Sequence[View], scene_radius: float, options: TrainOptions
 ) -> float:
     """One optimiser update, and density control when it is due; the loss before the update."""
-    settings = schedule.settings_at(state.progress, options.sh_degree, scene_radius, options.ssim_weight)
+    share = schedule.rate_share_for(_expected_steps(state, options))
+    settings = schedule.settings_at(state.progress, options.sh_degree, scene_radius, options.ssim_weight, share)
     index = state.order.next()
     view = views[index]
     level = schedule.halvings_at(state.progress, view.cameras[0].width, view.cameras[0].height)
@@ -180,6 +181,15 @@ def _step(
         refine(state.population, wanted, state.torch_generator)
     state.progress = max(state.step / options.steps, state.watch.budget_share()) + state.skipped_progress
     return loss
+
+
+def _expected_steps(state: TrainingState, options: TrainOptions) -> float:
+    """How long training will be: as many steps as were asked for, or as fit into the time budget at this pace."""
+    if options.time_budget_seconds is None:
+        return options.steps
+    if state.progress < schedule.PACE_KNOWN_FROM:
+        return min(options.steps, schedule.RATES_MADE_FOR_STEPS)
+    return min(options.steps, state.step / (state.progress - state.skipped_progress))
 
 
 def _evaluation_is_due(state: TrainingState) -> bool:

@@ -41,6 +41,13 @@ def test_schedule_is_monotone_and_ends_where_it_says() -> None:
     assert means == sorted(means, reverse=True)
 
 
+def test_long_trainings_take_smaller_steps() -> None:
+    shares = [schedule.rate_share_for(steps) for steps in (10, 1200, 2500, 6000, 1_000_000)]
+    assert shares == pytest.approx([1, 1, 0.775, 0.5, 0.5], abs=1e-3)
+    whole, half = (schedule.settings_at(0.5, 3, 2.0, 0.2, share).rates for share in (1.0, 0.5))
+    assert {name: rate / 2 for name, rate in whole.items()} == pytest.approx(half)
+
+
 def test_few_points_limit_the_gaussians() -> None:
     assert schedule.most_gaussians(3279, 60_000, 6.0) == 19_674
     assert schedule.most_gaussians(12_000, 60_000, 6.0) == 60_000
