@@ -32,8 +32,8 @@ RATES = {
     "sh0": 3e-2,
     "shN": 2e-3,
 }
-# Those rates are for short trainings. Longer ones take smaller steps, by the square root of their length, and end higher:
-# 31.7 instead of 31.4 dB at 6000 steps on the fox.
+# Those rates are for short trainings. Longer ones take smaller steps, by the square root of their length, and end
+# higher: 31.7 instead of 31.4 dB at 6000 steps on the fox.
 RATES_MADE_FOR_STEPS = 1500
 SMALLEST_RATE_SHARE = 0.5
 PACE_KNOWN_FROM = 0.35  # a time budget's number of steps shows when photos have their full size
