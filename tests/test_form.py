@@ -56,7 +56,8 @@ def test_the_preset_comes_first_and_options_are_grouped_by_stage(schema: dict[st
             assert field["title"], f"{name}.{option}"
             assert len(field["description"]) > 20, f"{name}.{option}"
             assert "anyOf" not in field, f"{name}.{option} would be shown as tabs, one for each type"
-            assert "enum" in field or {"maximum", "exclusiveMaximum"} & set(field), f"{name}.{option} has no bounds"
+            bounded = field["type"] == "boolean" or "enum" in field or {"maximum", "exclusiveMaximum"} & set(field)
+            assert bounded, f"{name}.{option} has no bounds"
 
 
 def test_the_form_is_filled_in_except_for_what_the_preset_decides(schema: dict[str, Any]) -> None:

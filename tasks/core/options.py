@@ -142,6 +142,8 @@ def describe_options() -> list[tuple[str, str, str, str]]:
 def _bounds(field: dict[str, Any]) -> str:
     """Choices or bounds of one field of a JSON schema, as people write them."""
     variants = [field, *field.get("anyOf", [])]
+    if field.get("type") == "boolean":
+        return "true | false"
     choices = [str(choice) for variant in variants for choice in variant.get("enum", [])]
     if choices:
         return " | ".join(choices)
