@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.faults.harness import STAGES, Reconstruction, eventually
 from tests.local_server import Served
 
 
+@pytest.mark.timeout(600)  # ten processes one after the other: two minutes on two quiet cores, twice that on busy ones
 def test_every_stage_is_killed_once_and_the_run_ends_well(server: Served, flight: Path) -> None:
     run = Reconstruction.start(server, flight, train={"steps": 1000, "checkpoint_seconds": 0.5}, fresh=True)
     for stage in STAGES:
