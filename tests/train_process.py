@@ -66,16 +66,14 @@ def main(scene: SceneRef, options: TrainOptions, context: RunContext, in_flow: b
     """Train, and print how far it is."""
     train = trainer.train
 
-    def telling(  # type: ignore[no-untyped-def]
-        scene, folder, options, on_step: Callable[[Any], None], *rest
-    ) -> TrainSection:
+    def telling(scene, folder, options, on_step: Callable[[Any], None], *rest) -> TrainSection:
         def both(stats: trainer.TrainingStats) -> None:
             print("step", stats.step, stats.seconds, flush=True)
             on_step(stats)
 
         return train(scene, folder, options, both, *rest)
 
-    trainer.train = telling  # type: ignore[assignment]
+    trainer.train = telling
 
     @flow(name="training")
     def training() -> GaussiansRef:

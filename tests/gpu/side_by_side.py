@@ -142,7 +142,7 @@ class Contest:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         try:
-            result = self._ours() if name == OURS else self._stock(name, steps)  # type: ignore[arg-type]
+            result = self._ours() if name == OURS else self._stock(name, steps)
         except torch.OutOfMemoryError as error:
             result = Result(name=name, steps=steps, notes=(f"out of GPU memory: {str(error).splitlines()[0]}",))
         return result.model_copy(update={"peak_gpu_bytes": torch.cuda.max_memory_allocated() if on_gpu else None})

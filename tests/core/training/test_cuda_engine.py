@@ -100,7 +100,7 @@ def test_a_packed_rasterizer_makes_the_same_step() -> None:
         class Packed:
             grad = property(lambda _: means2d.grad[rows])
 
-        return image, Packed(), rows  # type: ignore[return-value]
+        return image, Packed(), rows
 
     populations = []
     for rasterize in (reference.rasterize, packed):
@@ -141,7 +141,7 @@ def test_the_plan_is_made_for_the_photos_at_hand(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(cuda_engine, "TorchEngine", lambda name, *_: SimpleNamespace(name=name, device="cpu"))
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     view = SimpleNamespace(cameras=[SimpleNamespace(width=1600, height=1200)])
-    engine = cuda_engine.cuda_engine(TrainOptions(max_gaussians=4_000_000), [view] * 20)  # type: ignore[list-item]
+    engine = cuda_engine.cuda_engine(TrainOptions(max_gaussians=4_000_000), [view] * 20)
     assert engine.max_gaussians is not None
     assert engine.max_gaussians < 4_000_000
     assert "20 photos" in engine.decisions[0]
