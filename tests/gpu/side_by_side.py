@@ -22,7 +22,8 @@ from tasks.core.render.backends import rasterizer_for
 from tasks.core.scene import SCENE_FILE, Scene
 from tasks.core.training.evaluate import evaluate
 from tasks.core.training.options import TRAIN_PRESETS, TrainOptions
-from tasks.core.training.trainer import TrainingStats, split_cameras, train
+from tasks.core.training.plan import split_cameras
+from tasks.core.training.trainer import TrainingStats, train
 from tasks.core.training.views import load_view
 from tests.gpu.comparison import OURS, Result, compared, table
 from tests.gpu.flight_scene import flight_scene

@@ -19,11 +19,17 @@ class CpuEngine:
 
     name = "cpu"
     device = "cpu"
-    max_gaussians: int | None = None
     decisions: tuple[str, ...] = ()
-    degradations: tuple[str, ...] = ()
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: int, affordable: int) -> None:
+        """For as many Gaussians as wanted, or as memory suffices for."""
+        self.max_gaussians: int | None = min(wanted, affordable)
+        self.degradations: tuple[str, ...] = ()
+        if affordable < wanted:
+            self.degradations = (
+                f"{affordable:,} instead of {wanted:,} Gaussians, for which the free memory does not suffice. "
+                "Close other programs, or take a machine with more memory.",
+            )
         self._rasterizer = CpuRasterizer()
         self._corrections = bias_corrections()
         self._scratch = np.zeros((8, 0, 0), np.float32)

@@ -32,7 +32,7 @@ ADAM_GATHERED_COPIES = 4
 # its formula that autograd keeps, as much again for their gradients, and the image. Counted, not measured.
 STEP_BYTES_PER_PIXEL = 2 * (27 * 4 + 15 * 12) + 48
 
-PYRAMID = 1 + 1 / 4 + 1 / 16  # of views.py
+PYRAMID = 1 + 1 / 4 + 1 / 16 + 1 / 64  # of views.py
 PHOTO_BYTES_PER_PIXEL = 3
 PINNED_SHARE = 0.25  # of the host's free memory: page-locked pages cannot be swapped out, so most is left alone
 LEAST_GAUSSIANS = 1000  # as memory.MIN_GAUSSIANS: below it there is no picture worth computing

@@ -30,7 +30,7 @@ class TrainOptions(OptionModel):
         ge=100,
         le=16_000_000,
         title="Most Gaussians",
-        description="Upper limit of the number of Gaussians; memory in training is about 1 kB for each.",
+        description="Upper limit of the number of Gaussians; memory in training is about 2 kB for each.",
     )
     max_gaussians_per_point: float = Field(
         6.0,
@@ -79,13 +79,36 @@ class TrainOptions(OptionModel):
         description="Cameras expose and balance white anew for every photo. A gain for each photo and channel is "
         "found and left out of the splat, so that it does not store the differences as haze and floaters.",
     )
+    max_prune_loss_db: float = Field(
+        0.05,
+        ge=0,
+        le=3,
+        title="Final prune (dB)",
+        description="At the end the Gaussians that contribute least are left out, as many as cost no more than this "
+        "PSNR on the training photos. The file and the viewer's work shrink with them. 0 leaves out none.",
+    )
+    fill_gaps: bool = Field(
+        True,
+        title="Fill gaps",
+        description="Start with Gaussians also where photos show something and structure from motion found no point, "
+        "such as leaves, water and sky.",
+    )
+    max_dropout: float = Field(
+        0.3,
+        ge=0,
+        le=0.9,
+        title="Most dropout",
+        description="Share of the Gaussians that every step leaves out where a place is in 5 photos or fewer; it "
+        "falls to none at 15 photos. Keeps training from learning few photos by heart. 0: none.",
+    )
     time_budget_seconds: float | None = Field(
         None,
         gt=0,
         le=7 * 24 * 3600,
         title="Time budget (s)",
         description="Training ends after this many seconds if it has not ended before; the whole schedule is "
-        "compressed into them, so the result is a finished one. Without a budget the steps decide.",
+        "compressed into them, so the result is a finished one; the final prune takes a few more. Without a budget the "
+        "steps decide.",
     )
     random_seed: int = Field(
         42,

@@ -10,17 +10,27 @@ GROWN_AT = 0.6  # the number of Gaussians reaches its limit
 ANNEAL_FROM = 0.85  # from here on everything settles: rates fall to ANNEAL_TO of what they were
 ANNEAL_TO = 0.1
 
-# Training ends early when two evaluations in a row have not brought this much more than the best before them, and all
-# Gaussians are there.
+# Training ends early when all Gaussians are there and so many evaluations in a row have not brought this much more than
+# the best before them,
 FLAT_DB = 0.05
-FLAT_EVALUATIONS = 2
+FLAT_EVALUATIONS = 4
+# or when so many in a row are this much worse than the best, with photos at full size.
+FALLEN_DB = 0.1
+FALLEN_EVALUATIONS = 2
+FALLING_FROM = 0.4
 
 FEWEST_GAUSSIANS = 5000  # that the number of sparse points may limit a scene to
 
-MAX_HALVINGS = 2
-HALF_SIZE_UNTIL, QUARTER_SIZE_UNTIL = 0.30, 0.08
+# Dropout: all of it where a typical point lies in the frames of so few photos, none where it is so many.
+FULL_DROPOUT_UNTIL_VIEWS, NO_DROPOUT_FROM_VIEWS = 5, 15
+
+# Photos have 1/8, 1/4 and 1/2 of their sides until these moments, as far as they keep KEPT_DETAIL of their variance and
+# are not smaller than SMALLEST_SIDE_PX.
+SMALLER_UNTIL = (0.30, 0.08, 0.04)
+MAX_HALVINGS = len(SMALLER_UNTIL)
+KEPT_DETAIL = 0.8
 EXPOSURE_FROM = 0.30  # the photos' gains stay 1 until their views are covered and shown at full size
-SMALLEST_SIDE_PX = 96  # images are not made smaller than this for coarse-to-fine
+SMALLEST_SIDE_PX = 96
 SH_DEGREE_FROM = (0.0, 0.12, 0.25, 0.4)
 
 # Learning rates of Adam at the start, by parameter; that of the means is in units of the scene's radius.
@@ -36,7 +46,8 @@ RATES = {
 # higher: 31.7 instead of 31.4 dB at 6000 steps on the fox.
 RATES_MADE_FOR_STEPS = 1500
 SMALLEST_RATE_SHARE = 0.5
-PACE_KNOWN_FROM = 0.35  # a time budget's number of steps shows when photos have their full size
+PACE_KNOWN_FROM = 0.01  # the share of a time budget after which its number of steps is estimated
+HALVED_PACE = 1.7  # times as many steps fit into a second when the photos' sides are halved, roughly
 MEANS_RATE_END = 0.02  # share of the initial rate, reached geometrically
 
 
@@ -65,11 +76,30 @@ def rate_share_for(steps: float) -> float:
     return min(1.0, max(SMALLEST_RATE_SHARE, math.sqrt(RATES_MADE_FOR_STEPS / steps)))
 
 
-def halvings_at(progress: float, width: int, height: int) -> int:
-    """How often images are halved at this moment: 2, 1, then 0, and never below SMALLEST_SIDE_PX."""
-    wanted = MAX_HALVINGS if progress < QUARTER_SIZE_UNTIL else 1 if progress < HALF_SIZE_UNTIL else 0
-    possible = int(math.log2(max(min(width, height) / SMALLEST_SIDE_PX, 1)))
-    return min(wanted, possible)
+def share_of_steps_at(progress: float) -> float:
+    """The share of a time budget's steps that is done at this share of its time: the first ones are quick."""
+    return _steps_by(progress) / _steps_by(1.0)
+
+
+def _steps_by(progress: float) -> float:
+    """How many steps are done by then, in units of those that a budget holds at full size."""
+    done, since = 0.0, 0.0
+    for halvings in range(MAX_HALVINGS, -1, -1):
+        until = SMALLER_UNTIL[halvings - 1] if halvings else 1.0
+        done += HALVED_PACE**halvings * max(0.0, min(progress, until) - since)
+        since = until
+    return done
+
+
+def dropout_for(views_per_point: float, most: float) -> float:
+    """The share of Gaussians that a step leaves out when a typical point lies in the frames of so many photos."""
+    share = (NO_DROPOUT_FROM_VIEWS - views_per_point) / (NO_DROPOUT_FROM_VIEWS - FULL_DROPOUT_UNTIL_VIEWS)
+    return most * min(max(share, 0.0), 1.0)
+
+
+def halvings_at(progress: float) -> int:
+    """How often photos are halved at this moment, where their size and detail allow it."""
+    return sum(progress < until for until in SMALLER_UNTIL)
 
 
 def refinement_at(progress: float) -> int:
@@ -94,7 +124,9 @@ def most_gaussians(points: int, asked: int, per_point: float) -> int:
 
 
 def is_flat(progress: float, psnr_db: Sequence[float]) -> bool:
-    """Whether held-out quality has stopped rising, given that of all evaluations so far, and nothing is to come."""
-    if not GROWN_AT <= progress < ANNEAL_FROM or len(psnr_db) <= FLAT_EVALUATIONS:
+    """Whether held-out quality has stopped rising or falls, given that of all evaluations so far."""
+    if len(psnr_db) <= FLAT_EVALUATIONS or not FALLING_FROM <= progress < ANNEAL_FROM:
         return False
-    return max(psnr_db[-FLAT_EVALUATIONS:]) < max(psnr_db[:-FLAT_EVALUATIONS]) + FLAT_DB
+    if max(psnr_db[-FALLEN_EVALUATIONS:]) <= max(psnr_db) - FALLEN_DB:
+        return True
+    return progress >= GROWN_AT and max(psnr_db[-FLAT_EVALUATIONS:]) < max(psnr_db[:-FLAT_EVALUATIONS]) + FLAT_DB

@@ -44,15 +44,13 @@ class TrainingState:
 
     @classmethod
     def at_start(
-        cls, points: SparsePoints, options: TrainOptions, device: str, num_views: int, most_gaussians: int | None = None
+        cls, points: SparsePoints, options: TrainOptions, device: str, num_views: int, limit: int
     ) -> "TrainingState":
-        """Before the first step, with a limit of the device's own if it has one.
+        """Before the first step, with room for `limit` Gaussians.
 
         Raises InputError when the points are too few.
         """
         generator = np.random.default_rng(options.random_seed)
-        limit = schedule.most_gaussians(len(points.xyz), options.max_gaussians, options.max_gaussians_per_point)
-        limit = limit if most_gaussians is None else min(limit, most_gaussians)
         start = initial_gaussians(points, options.sh_degree, limit, generator)
         return cls(
             population=Population.of(start, limit, device),

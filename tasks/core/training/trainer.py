@@ -2,34 +2,37 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tasks.core.errors import InputError, TrainingDivergedError
+from tasks.core.errors import TrainingDivergedError
 from tasks.core.measurements import CurvePoint, TrainSection
 from tasks.core.ply import write_ply
 from tasks.core.render.backends import rasterizer_for, resolve_backend
 from tasks.core.render.interface import Image
-from tasks.core.scene import Camera, Scene
+from tasks.core.scene import Scene
 from tasks.core.training import schedule
 from tasks.core.training.checkpoint import Checkpoints
+from tasks.core.training.coverage import with_gaps_filled
+from tasks.core.training.dropout import some_left_out
 from tasks.core.training.engine import SAMPLED_EVERY, Engine
 from tasks.core.training.evaluate import Evaluation, evaluate
 from tasks.core.training.finish import finished_gaussians
 from tasks.core.training.options import TrainOptions
+from tasks.core.training.plan import Plan, plan_for
+from tasks.core.training.prune import pruned
 from tasks.core.training.refine import refine
 from tasks.core.training.state import TrainingState, identity_of
-from tasks.core.training.views import Photo, View, evenly_chosen, load_view
+from tasks.core.training.views import Photo, View
 
 logger = logging.getLogger(__name__)
 
 PLY_FILE = "scene.ply"
-MIN_CAMERAS = 3
-EVALUATE_AT = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # shares of progress; and at the end
-CURVE_VIEWS = 12  # at most, evenly chosen; the end is measured on all held-out views
+# Shares of progress; and at the end.
+EVALUATE_AT = (0.05, 0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
 @dataclass(frozen=True)
@@ -87,21 +90,20 @@ def train(
         TrainingDivergedError: the loss or a parameter is not finite.
     """
     rasterizer = rasterizer_for(resolve_backend(options.backend))
-    training_cameras, held_out_cameras = split_cameras(scene, options.hold_out_every)
-    views = [load_view(scene, camera, options.max_image_size) for camera in training_cameras]
-    held_out = [load_view(scene, camera, options.max_image_size) for camera in held_out_cameras]
-    curve_views = evenly_chosen(held_out, CURVE_VIEWS)
-    wanted = schedule.most_gaussians(len(scene.points.xyz), options.max_gaussians, options.max_gaussians_per_point)
-    engine = engine_for(options.model_copy(update={"max_gaussians": wanted}), views)
+    plan = plan_for(scene, options)
+    engine, views, held_out, curve_views = plan.engine, plan.views, plan.held_out, plan.curve_views
 
     belongs_to = identity_of(options, engine, scene.points, views + held_out)
     state = _resumed(checkpoints, belongs_to, options, engine)
     resumed_from_step = state.step if state else None
     if state is None:
-        state = TrainingState.at_start(scene.points, options, engine.device, len(views), engine.max_gaussians)
+        points = scene.points
+        if options.fill_gaps:
+            points = with_gaps_filled(points, views, scene.up, np.random.default_rng([options.random_seed, 1]))
+        state = TrainingState.at_start(points, options, engine.device, len(views), plan.max_gaussians)
 
     while state.progress < 1:
-        loss = _step(state, engine, views, scene.extent / 2, options)
+        loss = _step(state, plan, options)
         if curve_views and _evaluation_is_due(state):
             with state.watch.paused():
                 measured = evaluate(state.population.snapshot(), curve_views, rasterizer)
@@ -114,6 +116,7 @@ def train(
                 checkpoints.save(state.step, belongs_to, state.arrays())
 
     gaussians = finished_gaussians(state.population.snapshot())
+    gaussians = pruned(gaussians, views, rasterizer, options.max_prune_loss_db)
     seconds = state.watch.seconds()
     write_ply(gaussians, out / PLY_FILE)
     final = evaluate(gaussians, held_out, rasterizer, with_ssim=True)
@@ -133,7 +136,7 @@ def train(
         eval_psnr_db=final.psnr_db,
         stopped_by=_stopped_by(state, options),
         curve=tuple(state.curve),
-        decisions=engine.decisions,
+        decisions=plan.decisions + engine.decisions,
         degradations=engine.degradations,
     )
 
@@ -158,17 +161,16 @@ def _resumed(
         return None
 
 
-def _step(
-    state: TrainingState, engine: Engine, views: Sequence[View], scene_radius: float, options: TrainOptions
-) -> float:
+def _step(state: TrainingState, plan: Plan, options: TrainOptions) -> float:
     """One optimiser update, and density control when it is due; the loss before the update."""
     share = schedule.rate_share_for(_expected_steps(state, options))
-    settings = schedule.settings_at(state.progress, options.sh_degree, scene_radius, options.ssim_weight, share)
+    settings = schedule.settings_at(state.progress, options.sh_degree, plan.scene_radius, options.ssim_weight, share)
     index = state.order.next()
-    view = views[index]
-    level = schedule.halvings_at(state.progress, view.cameras[0].width, view.cameras[0].height)
+    view = plan.views[index]
+    level = min(schedule.halvings_at(state.progress), plan.halvings, view.most_halvings)
     gain = state.exposures.gain(index)
-    loss, sample = engine.step(state.population, view.cameras[level], view.photos[level], gain, settings)
+    with some_left_out(state.population, plan.dropout, state.torch_generator):
+        loss, sample = plan.engine.step(state.population, view.cameras[level], view.photos[level], gain, settings)
     if options.exposure_compensation and state.progress >= schedule.EXPOSURE_FROM:
         state.exposures.update(index, view.photos[level][::SAMPLED_EVERY, ::SAMPLED_EVERY], sample)
     state.step += 1
@@ -189,7 +191,7 @@ def _expected_steps(state: TrainingState, options: TrainOptions) -> float:
         return options.steps
     if state.progress < schedule.PACE_KNOWN_FROM:
         return min(options.steps, schedule.RATES_MADE_FOR_STEPS)
-    return min(options.steps, state.step / (state.progress - state.skipped_progress))
+    return min(options.steps, state.step / schedule.share_of_steps_at(state.progress - state.skipped_progress))
 
 
 def _evaluation_is_due(state: TrainingState) -> bool:
@@ -228,33 +230,3 @@ def _note(
 
 
 WAY_OUT = "the input may hold cameras or points that are far off. Try again with another train.random_seed."
-
-
-def engine_for(options: TrainOptions, views: Sequence[View] = ()) -> Engine:
-    """The engine of the backend that the options ask for; MissingPartError when it cannot run here.
-
-    On a GPU it plans its memory for these views.
-    """
-    if resolve_backend(options.backend) == "cuda":
-        from tasks.core.training.cuda_engine import cuda_engine
-
-        return cuda_engine(options, views)
-    from tasks.core.training.cpu_engine import CpuEngine
-
-    return CpuEngine()
-
-
-def split_cameras(scene: Scene, hold_out_every: int) -> tuple[tuple[Camera, ...], tuple[Camera, ...]]:
-    """Cameras to train on and cameras held out; none is held out where that would leave fewer than MIN_CAMERAS.
-
-    Raises InputError when the scene has fewer than MIN_CAMERAS cameras.
-    """
-    if len(scene.cameras) < MIN_CAMERAS:
-        raise InputError(
-            f"The scene has {len(scene.cameras)} registered photos; training needs at least {MIN_CAMERAS}. "
-            "Add photos that overlap these."
-        )
-    if hold_out_every == 0:
-        return scene.cameras, ()
-    training, held_out = scene.split(hold_out_every)
-    return (training, held_out) if len(training) >= MIN_CAMERAS else (scene.cameras, ())

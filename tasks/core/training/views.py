@@ -1,5 +1,6 @@
-"""Photos in memory as training takes them: uint8, at full size and halved once and twice by averaging areas."""
+"""Photos in memory as training takes them: uint8, at full size and halved several times by averaging areas."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.core.scene import Camera, Scene
-from tasks.core.training.schedule import MAX_HALVINGS
+from tasks.core.training.schedule import MAX_HALVINGS, SMALLEST_SIDE_PX
 
 Photo = NDArray[np.uint8]
 
@@ -20,6 +21,11 @@ class View:
 
     cameras: tuple[Camera, ...]
     photos: tuple[Photo, ...]  # [H, W, 3] each
+
+    @property
+    def most_halvings(self) -> int:
+        """How often the photo can be halved and stay as large as SMALLEST_SIDE_PX."""
+        return int(math.log2(max(min(self.cameras[0].width, self.cameras[0].height) / SMALLEST_SIDE_PX, 1)))
 
 
 def load_view(scene: Scene, camera: Camera, max_image_size: int) -> View:

@@ -125,7 +125,7 @@ def test_the_order_goes_on_over_the_end_of_a_round() -> None:
 
 def test_only_what_decides_the_course_makes_it_another_training(scene: Scene) -> None:
     views = [load_view(scene, camera, 96) for camera in scene.cameras]
-    engine = CpuEngine()
+    engine = CpuEngine(900, 900)
     ours = identity_of(OPTIONS, engine, scene.points, views)
     assert identity_of(OPTIONS.model_copy(update={"checkpoint_seconds": 5}), engine, scene.points, views) == ours
     others = {

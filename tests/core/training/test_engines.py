@@ -14,10 +14,10 @@ from tasks.core.render import reference
 from tasks.core.training.cpu_engine import CpuEngine
 from tasks.core.training.engine import Engine
 from tasks.core.training.options import TrainOptions
+from tasks.core.training.plan import engine_for
 from tasks.core.training.population import PARAMETERS, Population
 from tasks.core.training.schedule import settings_at
 from tasks.core.training.torch_engine import TorchEngine
-from tasks.core.training.trainer import engine_for
 from tests.core.render.scenes import random_gaussians
 
 

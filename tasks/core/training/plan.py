@@ -1,0 +1,118 @@
+"""What is decided before the first step, from the scene, the photos and the machine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.core.errors import InputError
+from tasks.core.render.backends import resolve_backend
+from tasks.core.scene import Camera, Scene
+from tasks.core.training import schedule
+from tasks.core.training.coverage import views_per_point
+from tasks.core.training.cpu_budget import affordable_gaussians, available_memory_bytes
+from tasks.core.training.engine import Engine
+from tasks.core.training.options import TrainOptions
+from tasks.core.training.views import View, evenly_chosen, load_view
+
+MIN_CAMERAS = 3
+CURVE_VIEWS = 12  # at most, evenly chosen; the end is measured on all held-out views
+DETAIL_VIEWS = 24  # photos, at most, that say how coarse training may begin
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The course of one training."""
+
+    engine: Engine
+    views: list[View]  # to train on
+    held_out: list[View]
+    scene_radius: float  # unit of the means' learning rate
+    max_gaussians: int
+    dropout: float  # share of the Gaussians that a step leaves out
+    halvings: int  # how often the photos' sides are halved at the start, at most
+    decisions: tuple[str, ...]  # for people
+
+    @property
+    def curve_views(self) -> list[View]:
+        """The held-out views on which the curve is measured."""
+        return evenly_chosen(self.held_out, CURVE_VIEWS)
+
+
+def plan_for(scene: Scene, options: TrainOptions) -> Plan:
+    """Read the photos and decide.
+
+    Raises InputError for too few cameras, MissingPartError when the backend cannot run on this machine.
+    """
+    backend = resolve_backend(options.backend)  # before minutes of reading photos
+    training_cameras, held_out_cameras = split_cameras(scene, options.hold_out_every)
+    views = [load_view(scene, camera, options.max_image_size) for camera in training_cameras]
+    held_out = [load_view(scene, camera, options.max_image_size) for camera in held_out_cameras]
+    wanted = schedule.most_gaussians(len(scene.points.xyz), options.max_gaussians, options.max_gaussians_per_point)
+    engine = engine_for(options.model_copy(update={"max_gaussians": wanted, "backend": backend}), views)
+    limit = wanted if engine.max_gaussians is None else min(wanted, engine.max_gaussians)
+    seen_by = views_per_point(scene.points, views)
+    dropout = schedule.dropout_for(seen_by, options.max_dropout)
+    halvings = coarsest_level(evenly_chosen(views, DETAIL_VIEWS))
+    return Plan(
+        engine=engine,
+        views=views,
+        held_out=held_out,
+        scene_radius=scene.extent / 2,
+        max_gaussians=limit,
+        dropout=dropout,
+        halvings=halvings,
+        decisions=_decisions(wanted, options, seen_by, dropout, halvings),
+    )
+
+
+def coarsest_level(views: Sequence[View]) -> int:
+    """How often photos can be halved and keep KEPT_DETAIL of their variance, the median over views."""
+    kept = [[float(photo.var()) / max(float(view.photos[0].var()), 1e-9) for photo in view.photos] for view in views]
+    shares = np.median(kept, axis=0)
+    return int(np.flatnonzero(shares >= schedule.KEPT_DETAIL).max(initial=0))
+
+
+def _decisions(wanted: int, options: TrainOptions, seen_by: float, dropout: float, halvings: int) -> tuple[str, ...]:
+    sentences = [f"Training begins with photos at 1/{2**halvings} of their size."]
+    if wanted < options.max_gaussians:
+        sentences.append(
+            f"At most {wanted:,} Gaussians: {options.max_gaussians_per_point:g} for each sparse point "
+            "(train.max_gaussians_per_point)."
+        )
+    if dropout > 0:
+        sentences.append(
+            f"{dropout:.0%} of the Gaussians are left out of every step (train.max_dropout): a typical point lies in "
+            f"the frame of {seen_by:.0f} photos only, which training could learn by heart."
+        )
+    return tuple(sentences)
+
+
+def engine_for(options: TrainOptions, views: Sequence[View] = ()) -> Engine:
+    """The engine of the backend that the options ask for; MissingPartError when it cannot run here.
+
+    It plans its memory, on a GPU for these views.
+    """
+    if resolve_backend(options.backend) == "cuda":
+        from tasks.core.training.cuda_engine import cuda_engine
+
+        return cuda_engine(options, views)
+    from tasks.core.training.cpu_engine import CpuEngine
+
+    return CpuEngine(options.max_gaussians, affordable_gaussians(available_memory_bytes(), options.sh_degree))
+
+
+def split_cameras(scene: Scene, hold_out_every: int) -> tuple[tuple[Camera, ...], tuple[Camera, ...]]:
+    """Cameras to train on and cameras held out; none is held out where that would leave fewer than MIN_CAMERAS.
+
+    Raises InputError when the scene has fewer than MIN_CAMERAS cameras.
+    """
+    if len(scene.cameras) < MIN_CAMERAS:
+        raise InputError(
+            f"The scene has {len(scene.cameras)} registered photos; training needs at least {MIN_CAMERAS}. "
+            "Add photos that overlap these."
+        )
+    if hold_out_every == 0:
+        return scene.cameras, ()
+    training, held_out = scene.split(hold_out_every)
+    return (training, held_out) if len(training) >= MIN_CAMERAS else (scene.cameras, ())
