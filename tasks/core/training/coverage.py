@@ -24,6 +24,7 @@ NEIGHBOURS = 4  # whose median depth a new point gets
 FEWEST_POINTS = 10  # that a photo has to show, for their depths to say something
 SKY_ELEVATION = 0.1  # sine of the angle above the horizon from which a gap is sky
 SKY_CLEARANCE = 1.5  # cells without a point around a cell of sky
+MOST_SHARE = 0.1  # of the points there are: more would take the place of Gaussians that are known to be needed
 SKY_DISTANCE = 5.0  # in units of the distance within which 95 % of the points lie
 
 
@@ -77,10 +78,13 @@ def with_gaps_filled(
             continue
         new_xyz, new_rgb = _gaps(view, seen.pixels[seen.inside], seen.depths[seen.inside], up, far, generator)
         xyz, rgb = np.concatenate([xyz, new_xyz]), np.concatenate([rgb, new_rgb])
-    new = len(xyz) - int(usable.sum())
+    given = int(usable.sum())
+    chosen = generator.permutation(len(xyz) - given)[: int(MOST_SHARE * given)]
+    rows = np.concatenate([np.arange(given), given + np.sort(chosen)])
+    new = len(chosen)
     return SparsePoints(
-        xyz,
-        rgb,
+        xyz[rows],
+        rgb[rows],
         np.concatenate([points.errors_px[usable], np.full(new, np.nan)]),
         np.concatenate([points.track_lengths[usable], np.zeros(new, points.track_lengths.dtype)]),
     )

@@ -53,7 +53,7 @@ def plan_for(scene: Scene, options: TrainOptions) -> Plan:
     limit = wanted if engine.max_gaussians is None else min(wanted, engine.max_gaussians)
     seen_by = views_per_point(scene.points, views)
     dropout = schedule.dropout_for(seen_by, options.max_dropout)
-    halvings = coarsest_level(evenly_chosen(views, DETAIL_VIEWS))
+    halvings = min(coarsest_level(evenly_chosen(views, DETAIL_VIEWS)), max(view.most_halvings for view in views))
     return Plan(
         engine=engine,
         views=views,

@@ -29,10 +29,13 @@ def test_schedule_is_monotone_and_ends_where_it_says() -> None:
     counts = [schedule.count_at(p, 1000, 50_000) for p in moments]
     assert counts == sorted(counts)
     assert (counts[0], counts[-1]) == (1000, 50_000)
-    sizes = [schedule.halvings_at(p, 960, 640) for p in moments]
+    sizes = [schedule.halvings_at(p) for p in moments]
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-1] == 0
-    assert schedule.halvings_at(0, 150, 150) == 0  # already small
+    assert (sizes[0], sizes[-1]) == (schedule.MAX_HALVINGS, 0)
+    steps = [schedule.share_of_steps_at(p) for p in moments]
+    assert steps == sorted(steps)
+    assert (steps[0], steps[-1]) == (0, 1)
+    assert schedule.share_of_steps_at(0.3) > 0.4  # photos are small until then, and steps are quick
     done = [schedule.refinement_at(p) for p in moments]
     assert (done[0], done[-1]) == (0, schedule.REFINEMENTS)
     degrees = [schedule.settings_at(p, 2, 1.0, 0.2).sh_degree for p in moments]
@@ -59,16 +62,19 @@ def test_few_points_limit_the_gaussians() -> None:
 @pytest.mark.parametrize(
     ("progress", "psnr_db", "flat"),
     [
-        (0.7, [20.0, 24.0, 26.0, 26.0, 25.9], True),
-        (0.7, [20.0, 24.0, 26.0, 25.9, 26.1], False),  # rises again
-        (0.7, [20.0, 24.0, 26.0, 26.04, 26.04], True),  # rises by less than it should
-        (0.5, [20.0, 24.0, 26.0, 26.0, 25.9], False),  # the Gaussians are not all there yet
-        (0.9, [20.0, 24.0, 26.0, 26.0, 25.9], False),  # it is ending anyway
+        (0.7, [20.0, 26.0, 26.0, 25.95, 26.0, 26.0], True),
+        (0.7, [20.0, 26.0, 25.95, 26.0, 26.1, 26.0], False),  # still rose
+        (0.7, [20.0, 26.0, 26.04, 26.04, 26.0, 26.04], True),  # rose by less than it should
+        (0.5, [20.0, 26.0, 26.0, 25.95, 26.0, 26.0], False),  # the Gaussians are not all there yet
+        (0.9, [20.0, 26.0, 26.0, 25.95, 26.0, 26.0], False),  # it is ending anyway
+        (0.5, [20.0, 24.0, 25.0, 26.0, 25.8, 25.9], True),  # falls
+        (0.5, [20.0, 24.0, 25.0, 26.0, 25.8, 25.95], False),  # fell and comes back
+        (0.3, [20.0, 24.0, 25.0, 26.0, 25.8, 25.8], False),  # photos have just become larger
         (0.7, [26.0, 25.9], False),
         (0.7, [], False),  # nothing is held out
     ],
 )
-def test_quality_is_flat_when_two_evaluations_brought_nothing(
+def test_quality_is_flat_when_evaluations_in_a_row_brought_nothing(
     progress: float, psnr_db: list[float], *, flat: bool
 ) -> None:
     assert schedule.is_flat(progress, psnr_db) is flat

@@ -1,0 +1,64 @@
+"""Gaussians left out of steps where photos are few."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tasks.core.scene import Scene
+from tasks.core.training import schedule
+from tasks.core.training.cpu_engine import CpuEngine
+from tasks.core.training.dropout import some_left_out
+from tasks.core.training.options import TrainOptions
+from tasks.core.training.population import PARAMETERS, Population
+from tasks.core.training.trainer import train
+from tests.core.render.scenes import random_gaussians
+
+
+def test_a_step_neither_sees_nor_moves_what_is_left_out() -> None:
+    gaussians, camera = random_gaussians(300, 48, 48, 3.0, sh_degree=1)
+    population = Population.of(gaussians, 400, "cpu")
+    photo = np.full((48, 48, 3), 90, np.uint8)
+    settings = schedule.settings_at(0.5, 1, 1.0, 0.2)
+    with some_left_out(population, 0.4, torch.Generator().manual_seed(3)):
+        hidden = population.parameters["raw_opacities"][:300] < -19
+        assert 0.3 < hidden.float().mean() < 0.5  # 0.4, give or take 3.5 standard deviations of a binomial
+        CpuEngine(400, 400).step(population, camera, photo, np.ones(3, np.float32), settings)
+    after = population.shared_gaussians()
+    for name in PARAMETERS:
+        same = getattr(after, name)[hidden] == getattr(gaussians, name)[hidden]
+        assert same.all(), name
+    assert not population.updates[:300][hidden].any()
+    moved = population.updates[:300][~hidden] > 0
+    assert moved.float().mean() > 0.5
+    assert (population.parameters["raw_opacities"][:300] > -19).all()
+
+
+def test_opacities_come_back_after_an_error_and_no_share_draws_nothing() -> None:
+    gaussians, _ = random_gaussians(50, 20, 20, 2.0)
+    population = Population.of(gaussians, 50, "cpu")
+    with pytest.raises(MemoryError), some_left_out(population, 0.9, torch.Generator().manual_seed(0)):
+        raise MemoryError
+    np.testing.assert_array_equal(population.shared_gaussians().raw_opacities, gaussians.raw_opacities)
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    with some_left_out(population, 0.0, generator):
+        pass
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_the_share_falls_with_the_number_of_photos_of_a_place() -> None:
+    assert [schedule.dropout_for(views, 0.3) for views in (1, 5, 10, 15, 100)] == pytest.approx([0.3, 0.3, 0.15, 0, 0])
+    assert schedule.dropout_for(1, 0.0) == 0
+
+
+def test_the_report_says_so(scene: Scene, tmp_path: Path) -> None:
+    options = TrainOptions(max_image_size=96, steps=12, max_gaussians=200, sh_degree=0, backend="cpu")
+    few = scene.cameras[:6]
+    said = " ".join(train(type(scene)(scene.folder, few, scene.points, scene.up), tmp_path, options, print).decisions)
+    assert "30% of the Gaussians are left out of every step" in said
+    assert "the frame of 5 photos only" in said
+    none = options.model_copy(update={"max_dropout": 0.0})
+    section = train(type(scene)(scene.folder, few, scene.points, scene.up), tmp_path, none, print)
+    assert "left out" not in " ".join(section.decisions)
