@@ -18,7 +18,7 @@ from tasks.stage import open_output, read_measurements, run_stage
 from tests.core.training.scenes import made_scene
 from tests.train_process import TrainProcess
 
-OPTIONS = TrainOptions(max_image_size=96, steps=600, max_gaussians=1500, sh_degree=2, backend="cpu")
+OPTIONS = TrainOptions(max_image_size=96, steps=600, max_gaussians=1500, sh_degree=2, backend="cpu", early_stop=False)
 INTERVAL_SECONDS = 0.2
 SLACK_SECONDS = 0.3  # a step, a refinement and the saving itself, on a busy machine
 PATIENCE_SECONDS = 60.0

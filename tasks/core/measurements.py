@@ -62,6 +62,8 @@ class TrainSection(Section):
     image_height: int
     psnr_db: float | None = None  # mean over the held-out views
     ssim: float | None = None
+    # PSNR when one affine map of colours for each view has made up for its exposure and white balance; mean over views
+    color_corrected_psnr_db: float | None = None
     eval_views: tuple[str, ...] = ()  # names of the held-out cameras
     eval_psnr_db: tuple[float, ...] = ()  # one for each of eval_views
     stopped_by: str  # "schedule", "time budget", "flat quality"

@@ -59,7 +59,7 @@ def measure(width: int, height: int, n: int, size_px: float, *, parts: bool = Tr
     """Print one line of the table for each kernel and one for the step, if wanted; gives the step's CPU ms (median)."""
     gaussians, camera = random_gaussians(n, width, height, size_px)
     photo = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
-    engine, population = cpu_engine.CpuEngine(n, n), Population.of(gaussians, n, "cpu")
+    engine, population = cpu_engine.CpuEngine(), Population.of(gaussians, n, "cpu")
     settings = schedule.settings_at(0.9, 3, scene_radius=0.0, ssim_weight=0.2)
     walls: list[dict[str, float]] = []
     useds: list[dict[str, float]] = []

@@ -86,7 +86,7 @@ def measure_opensplat(program: str, scene: Scene, options: TrainOptions, folder:
     training, held_out = scene.split(HOLD_OUT_EVERY)
     ply, took, steps = train_for(program, scene, [camera.name for camera in training], folder, seconds)
     views = [load_view(scene, camera, options.max_image_size) for camera in held_out]
-    found = evaluate(read_ply(ply), views, rasterizer_for("cpu"), with_ssim=True)
+    found = evaluate(read_ply(ply), views, rasterizer_for("cpu"), complete=True)
     label = f"OpenSplat, {took:.0f} s"
     print(f"{label:28} {found.mean_psnr_db:6.2f} dB, SSIM {np.mean(found.ssim):.3f}, {steps} steps", flush=True)
 

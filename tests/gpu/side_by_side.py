@@ -168,7 +168,7 @@ class Contest:
         trained = train_stock(
             self.scene, self.views, kind, steps, self.mcmc_cap, self.seed, self._psnr_db(), rasterization
         )
-        final = evaluate(trained.gaussians, self.held_out, self.rasterizer, with_ssim=True)
+        final = evaluate(trained.gaussians, self.held_out, self.rasterizer, complete=True)
         return Result(
             name=kind,
             steps=steps,

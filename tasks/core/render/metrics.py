@@ -29,6 +29,19 @@ def psnr(a: Image, b: Image) -> float:
     return float("inf") if error == 0 else -10 * float(np.log10(error))
 
 
+def color_corrected(image: Image, target: Image) -> NDArray[np.float64]:
+    """The image with its colours moved as close to the target's as one affine map of RGB can, for all pixels the same.
+
+    What is left after it is structure: a held-out photo has an exposure and a white balance of its own, which no splat
+    can know. Least squares over the pixels of both images [H, W, 3] clipped to 0..1, as the evaluations of methods for
+    photos in the wild do (Zip-NeRF, Barron et al. 2023, arXiv:2304.06706, use a quadratic one).
+    """
+    image, target = _clipped(image, target)
+    colors = np.column_stack([image.reshape(-1, 3), np.ones(image[..., 0].size)])
+    mapping = np.linalg.lstsq(colors.T @ colors, colors.T @ target.reshape(-1, 3), rcond=None)[0]
+    return np.asarray((colors @ mapping).reshape(image.shape))
+
+
 def ssim(a: Image, b: Image) -> float:
     """Structural similarity of two images [H, W, 3] in 0..1, clipped to that range first; 1 for equal images.
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from tasks.core.scene import Camera, SparsePoints
+from tasks.core.training.initialise import MIN_POINTS
 from tasks.core.training.views import View
 from tasks.core.transforms import Float64
 
@@ -67,16 +68,19 @@ def with_gaps_filled(
         generator: where in its part of the photo each new point lies.
     """
     usable = np.isfinite(points.xyz).all(axis=1)
-    if usable.sum() < FEWEST_POINTS:
+    if usable.sum() < MIN_POINTS:
         return points
     xyz, rgb = points.xyz[usable], points.rgb[usable]
-    center = np.median(xyz, axis=0)
-    far = SKY_DISTANCE * float(np.percentile(np.linalg.norm(xyz - center, axis=1), 95))
+    reach = float(np.percentile(np.linalg.norm(xyz - np.median(xyz, axis=0), axis=1), 95))
+    if reach == 0:  # all in one place: nothing says how far away anything is
+        return points
     for view in views:
         seen = project(xyz, view.cameras[0])
         if seen.inside.sum() < FEWEST_POINTS:
             continue
-        new_xyz, new_rgb = _gaps(view, seen.pixels[seen.inside], seen.depths[seen.inside], up, far, generator)
+        new_xyz, new_rgb = _gaps(
+            view, seen.pixels[seen.inside], seen.depths[seen.inside], up, SKY_DISTANCE * reach, generator
+        )
         xyz, rgb = np.concatenate([xyz, new_xyz]), np.concatenate([rgb, new_rgb])
     given = int(usable.sum())
     chosen = generator.permutation(len(xyz) - given)[: int(MOST_SHARE * given)]

@@ -21,15 +21,10 @@ class CpuEngine:
     device = "cpu"
     decisions: tuple[str, ...] = ()
 
-    def __init__(self, wanted: int, affordable: int) -> None:
-        """For as many Gaussians as wanted, or as memory suffices for."""
-        self.max_gaussians: int | None = min(wanted, affordable)
-        self.degradations: tuple[str, ...] = ()
-        if affordable < wanted:
-            self.degradations = (
-                f"{affordable:,} instead of {wanted:,} Gaussians, for which the free memory does not suffice. "
-                "Close other programs, or take a machine with more memory.",
-            )
+    def __init__(self, max_gaussians: int | None = None, degradations: tuple[str, ...] = ()) -> None:
+        """What memory was found to suffice for, and what that makes worse; nobody has asked when left out."""
+        self.max_gaussians = max_gaussians
+        self.degradations = degradations
         self._rasterizer = CpuRasterizer()
         self._corrections = bias_corrections()
         self._scratch = np.zeros((8, 0, 0), np.float32)

@@ -99,7 +99,14 @@ def engine_for(options: TrainOptions, views: Sequence[View] = ()) -> Engine:
         return cuda_engine(options, views)
     from tasks.core.training.cpu_engine import CpuEngine
 
-    return CpuEngine(options.max_gaussians, affordable_gaussians(available_memory_bytes(), options.sh_degree))
+    affordable = affordable_gaussians(available_memory_bytes(), options.sh_degree)
+    if affordable >= options.max_gaussians:
+        return CpuEngine(options.max_gaussians)
+    reason = (
+        f"{affordable:,} instead of {options.max_gaussians:,} Gaussians, for which the free memory does not suffice. "
+        "Close other programs, or take a machine with more memory."
+    )
+    return CpuEngine(affordable, (reason,))
 
 
 def split_cameras(scene: Scene, hold_out_every: int) -> tuple[tuple[Camera, ...], tuple[Camera, ...]]:

@@ -119,7 +119,7 @@ def train(
     gaussians = pruned(gaussians, views, rasterizer, options.max_prune_loss_db)
     seconds = state.watch.seconds()
     write_ply(gaussians, out / PLY_FILE)
-    final = evaluate(gaussians, held_out, rasterizer, with_ssim=True)
+    final = evaluate(gaussians, held_out, rasterizer, complete=True)
     if held_out:
         _note(state, seconds, held_out[0], final, on_evaluation)
     first = (views + held_out)[0].cameras[0]
@@ -132,6 +132,7 @@ def train(
         image_height=first.height,
         psnr_db=final.mean_psnr_db if held_out else None,
         ssim=float(np.mean(final.ssim)) if final.ssim else None,
+        color_corrected_psnr_db=float(np.mean(final.color_corrected_psnr_db)) if held_out else None,
         eval_views=tuple(view.cameras[0].name for view in held_out),
         eval_psnr_db=final.psnr_db,
         stopped_by=_stopped_by(state, options),

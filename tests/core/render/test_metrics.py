@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tasks.core.render.kernels.loss import l1_ssim
-from tasks.core.render.metrics import psnr, ssim
+from tasks.core.render.metrics import color_corrected, psnr, ssim
 from tasks.core.training import torch_loss
 
 RNG = np.random.default_rng(0)
@@ -21,6 +21,14 @@ def test_psnr_of_a_known_error() -> None:
     assert psnr(black, black + 0.1) == pytest.approx(20.0)  # mean squared error 0.01
     assert psnr(black, black) == float("inf")
     assert psnr(black - 5, black + 7) == pytest.approx(0.0)  # clipped to 0 and 1 first
+
+
+def test_color_correction_takes_exposure_and_white_balance_out_and_leaves_structure() -> None:
+    photo, other = images(20, 30)
+    exposed = photo @ np.diag([0.5, 0.7, 0.6]) + 0.1
+    np.testing.assert_allclose(color_corrected(exposed, photo), photo, atol=1e-9)
+    assert psnr(color_corrected(other, photo), photo) < psnr(other, photo) + 1  # noise stays noise
+    np.testing.assert_allclose(color_corrected(np.zeros_like(photo), photo)[0, 0], photo.mean(axis=(0, 1)))
 
 
 def test_ssim_properties() -> None:

@@ -63,7 +63,14 @@ def test_what_was_not_measured_is_said_so(scene: Scene, renders: Path, tmp_path:
     data = report.model_dump()
     data["photos"] = None
     data["peak_memory_bytes"] = None
-    data["train"] |= {"psnr_db": None, "ssim": None, "curve": (), "eval_views": (), "eval_psnr_db": ()}
+    data["train"] |= {
+        "psnr_db": None,
+        "ssim": None,
+        "color_corrected_psnr_db": None,
+        "curve": (),
+        "eval_views": (),
+        "eval_psnr_db": (),
+    }
     data["sfm"] |= {"mean_reprojection_error_px": None, "georeferenced": False, "gps_residual_rms_m": None}
     data["sog"]["psnr_drop_db"] = None
     data["seconds"] = {}
@@ -71,8 +78,8 @@ def test_what_was_not_measured_is_said_so(scene: Scene, renders: Path, tmp_path:
     target = tmp_path / "report.html"
     write_report(Report.model_validate(data), scene, renders, target)
     text = visible_text(target.read_text(encoding="utf-8"))
-    # PSNR, SSIM, time in all twice, pairs, curve, reprojection error, five stages, memory, loss of the .sog
-    assert text.count("not measured") == 14
+    # PSNR, with corrected colours too, SSIM, time in all twice, pairs, curve, reprojection error, five stages, memory, loss of the .sog
+    assert text.count("not measured") == 15
     assert "None" not in text.replace("train.max_gaussians None", "")
     assert "No views were held out" in text
 

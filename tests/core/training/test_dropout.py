@@ -24,7 +24,7 @@ def test_a_step_neither_sees_nor_moves_what_is_left_out() -> None:
     with some_left_out(population, 0.4, torch.Generator().manual_seed(3)):
         hidden = population.parameters["raw_opacities"][:300] < -19
         assert 0.3 < hidden.float().mean() < 0.5  # 0.4, give or take 3.5 standard deviations of a binomial
-        CpuEngine(400, 400).step(population, camera, photo, np.ones(3, np.float32), settings)
+        CpuEngine().step(population, camera, photo, np.ones(3, np.float32), settings)
     after = population.shared_gaussians()
     for name in PARAMETERS:
         same = getattr(after, name)[hidden] == getattr(gaussians, name)[hidden]

@@ -16,7 +16,7 @@ from tasks.core.training import schedule
 from tasks.core.training.options import TRAIN_PRESETS, TrainOptions
 from tasks.core.training.trainer import EvaluatedView, TrainingStats, train
 
-SMALL = TrainOptions(max_image_size=96, steps=500, max_gaussians=900, sh_degree=1, backend="cpu")
+SMALL = TrainOptions(max_image_size=96, steps=500, max_gaussians=900, sh_degree=1, backend="cpu", early_stop=False)
 
 
 def ignore(_: TrainingStats) -> None:
@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(scene: Scene, t
 
 def test_time_budget_ends_training_after_the_whole_schedule(scene: Scene, tmp_path: Path) -> None:
     seen: list[TrainingStats] = []
-    options = SMALL.model_copy(update={"steps": 1_000_000, "time_budget_seconds": 1.5, "early_stop": False})
+    options = SMALL.model_copy(update={"steps": 1_000_000, "time_budget_seconds": 1.5})
     section = train(scene, tmp_path, options, seen.append)
     assert section.stopped_by == "time budget"
     assert 1.5 <= seen[-1].seconds < 3  # one step and one refinement later at the latest, on a busy machine
@@ -94,7 +94,7 @@ def test_training_ends_early_when_quality_is_flat(
 ) -> None:
     """A bar that nothing reaches: flat at the first evaluation after growth, at 60 %, and then the closing 15 %."""
     monkeypatch.setattr(schedule, "FLAT_DB", 100.0)
-    options = SMALL.model_copy(update={"steps": 200})
+    options = SMALL.model_copy(update={"steps": 200, "early_stop": True})
     rates: list[float] = []
     settings_at = schedule.settings_at
 
@@ -116,7 +116,7 @@ def test_the_number_of_points_limits_the_gaussians(
 ) -> None:
     monkeypatch.setattr(schedule, "FEWEST_GAUSSIANS", 10)
     options = SMALL.model_copy(update={"steps": 60, "max_gaussians_per_point": 2.0})
-    assert 250 < train(scene, tmp_path, options, ignore).num_gaussians <= 2 * 150
+    assert 150 < train(scene, tmp_path, options, ignore).num_gaussians <= 2 * 150
 
 
 def test_three_photos_and_a_hundred_points(make_scene: Callable[..., Scene], tmp_path: Path) -> None:
