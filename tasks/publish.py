@@ -130,6 +130,7 @@ def _compose_report(
     price = Settings.from_environment().hourly_cost_usd
     costs = {name: ref.cost_usd for name, ref in stages.items()}
     costs["publish"] = None if price is None else price * (now - publish_start) / 3600
+    sog_section = read_measurements(sog.uri, SogSection, context)
     known_costs = [cost for cost in costs.values() if cost is not None]
     return Report(
         capture=scene.capture,
@@ -137,7 +138,7 @@ def _compose_report(
         photos=None if photos is None else read_measurements(photos.uri, PhotosSection, context),
         sfm=read_measurements(scene.uri, SfmSection, context),
         train=read_measurements(gaussians.uri, TrainSection, context),
-        sog=read_measurements(sog.uri, SogSection, context),
+        sog=sog_section,
         seconds=SecondsSection(
             **{name: ref.seconds for name, ref in stages.items()},
             publish=now - publish_start,
@@ -146,7 +147,7 @@ def _compose_report(
         cost_usd=CostSection(**costs, total=sum(known_costs) if known_costs else None),
         peak_memory_bytes=max([peak_memory_bytes(), *(ref.peak_memory_bytes or 0 for ref in stages.values())]),
         cache_hits=tuple(name for name, ref in stages.items() if ref.cached),
-        degradations=gaussians.degradations,
+        degradations=(*gaussians.degradations, *sog_section.degradations),
         options=options.spelled_out(),
         versions={
             "python": platform.python_version(),

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.core.ply import SplatModel
+
 META_FILE = "meta.json"
 CODEBOOK_ENTRIES = 256  # viewers upload exactly 256
 MAX_WEBP_SIDE = 16383
@@ -79,6 +81,7 @@ class Meta(Part):
     version: Literal[2]
     asset: Asset = Asset()
     count: int = Field(ge=1)
+    model: SplatModel | None = None
     means: MeansPart
     scales: ScalesPart
     quats: QuatsPart

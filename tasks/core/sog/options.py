@@ -26,17 +26,18 @@ class CompressOptions(OptionModel):
         "bytes at degree 3. Small scenes get fewer entries on their own.",
     )
     max_psnr_drop_db: float = Field(
-        default=0.3,
+        default=0.25,
         ge=0.0,
         le=10.0,
         title="Most loss (dB)",
-        description="While the held-out views lose more than this many dB against the .ply, more bytes are spent on "
-        "view-dependent colours: up to three sizes are tried.",
+        description="While the held-out views lose more than this many dB against the .ply, numbers are stored more "
+        "finely and more view-dependent colours kept: up to five sizes are tried.",
     )
-    webp_effort: int = Field(
-        default=1,
+    webp_effort: int | None = Field(
+        default=None,
         ge=0,
-        le=6,
+        le=5,
         title="WebP effort",
-        description="0 is fastest, 6 is slowest. Pictures are lossless at every effort; only time and bytes change.",
+        description="0 is fastest, 5 is slowest. Pictures are lossless at every effort; only time and bytes change. "
+        "Left empty, each picture gets the effort that pays for it.",
     )
