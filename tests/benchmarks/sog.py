@@ -3,9 +3,9 @@
     python -m tests.benchmarks.sog [--rounds 3] [--run FOLDER] [--only no-sh,sh,size,trained]
 
 The peer is the program that SPLAT_TRANSFORM names, else what npx finds or fetches into its own cache. Both write the
-same .ply in turn, whole processes, start-up included; medians over the rounds. Splats are generated terrain; with --run,
-a folder that `spaceport run` filled, the small splat with spherical harmonics is 5,000 Gaussians of that run's, which a
-search tree does not order as easily as it does terrain's, and the size and loss that its report gives are judged too.
+same .ply in turn, whole processes, start-up included; medians over the rounds. Splats are generated terrain; with
+--run, a folder that `spaceport run` filled, the small splat with spherical harmonics is 5,000 Gaussians of that run's,
+which a search tree orders less easily than terrain's, and the size and loss that its report gives are judged too.
 Bars are printed with what was measured, met or not; the last lines say how the peer reads our files.
 """
 
@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +35,15 @@ import sys
 from pathlib import Path
 from tasks.core.sog.convert import convert
 convert(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+MEASURE = """
+import os, sys, time
+start = time.perf_counter()
+pid = os.spawnvp(os.P_NOWAIT, sys.argv[1], sys.argv[1:])
+_, status, used = os.wait4(pid, 0)
+print()
+print([used.ru_utime + used.ru_stime, time.perf_counter() - start, used.ru_maxrss])
+sys.exit(os.waitstatus_to_exitcode(status))
 """
 
 
@@ -73,15 +81,14 @@ def peer_program() -> list[str]:
 
 
 def cost_of(command: list[str]) -> Cost:
-    start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        assert process.stdout is not None
-        said = process.stdout.read()
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{shlex.join(command)} failed:\n{said.decode(errors='replace')}")
-    return Cost(used.ru_utime + used.ru_stime, time.perf_counter() - start, used.ru_maxrss * 1024)
+    """What a whole process costs; measured by a small one, because a child's peak memory begins with its parent's."""
+    measured = subprocess.run(
+        [sys.executable, "-S", "-c", MEASURE, *command], capture_output=True, text=True, check=False
+    )
+    if measured.returncode:
+        sys.exit(f"{shlex.join(command)} failed:\n{measured.stdout}{measured.stderr}")
+    cpu, wall, peak_kib = json.loads(measured.stdout.splitlines()[-1])
+    return Cost(cpu, wall, peak_kib * 1024)
 
 
 def median_costs(bench: Bench, source: Path, who: tuple[str, ...] = ("ours", "peer")) -> dict[str, Cost]:

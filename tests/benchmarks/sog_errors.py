@@ -13,10 +13,8 @@ from tasks.core.sog.reader import read_sog
 
 
 def errors(source: Gaussians, sog: Path) -> dict[str, float]:
-    """Root mean square errors by attribute; Gaussians are matched by their place in log positions."""
-    back = read_sog(sog)
-    _, match = cKDTree(log_positions(back.means)).query(log_positions(source.means))
-    back = back.take(match)
+    """Root mean square errors by attribute."""
+    back = _matched(source, read_sog(sog))
 
     def rms(a: np.ndarray, b: np.ndarray) -> float:
         return float(np.sqrt(np.mean((a.astype(np.float64) - b) ** 2)))
@@ -34,6 +32,18 @@ def errors(source: Gaussians, sog: Path) -> dict[str, float]:
     if back.sh_degree:
         measured["shN"] = rms(source.shN, back.shN)
     return measured
+
+
+def _matched(source: Gaussians, back: Gaussians) -> Gaussians:
+    """Of the four nearest in log positions the one most alike in scales and colour: rounding can swap neighbours."""
+    _, near = cKDTree(log_positions(back.means)).query(log_positions(source.means), k=4)
+    unlike = sum(
+        (
+            (getattr(source, name)[:, None].reshape(len(source), 1, -1) - getattr(back, name).reshape(-1, 3)[near]) ** 2
+        ).sum(axis=2)
+        for name in ("log_scales", "sh0")
+    )
+    return back.take(near[np.arange(len(near)), np.argmin(unlike, axis=1)])
 
 
 def disagreement(ours: Path, decoded_by_peer: Path) -> float:

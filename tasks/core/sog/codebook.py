@@ -127,29 +127,55 @@ _LOOK_UP_CELLS = 1 << 12
 
 
 @njit(cache=True, nogil=True)
-def nearest_entries(values: Float32, codebook: Float32) -> NDArray[np.uint8]:
-    """Index of the nearest entry of an ascending codebook [256] for each value [M]; the lower one of two equals."""
-    last = len(codebook) - 1
-    span = np.float64(codebook[last]) - np.float64(codebook[0])
-    per_unit = _LOOK_UP_CELLS / span if span > 0 else 0.0
-    first = np.empty(_LOOK_UP_CELLS + 1, np.int64)  # of each even cell the last entry not above its lower bound
+def _first_entries(codebook: Float32, per_unit: float) -> NDArray[np.int64]:
+    """For each of even cells over the codebook's range the last entry not above its lower bound."""
+    first = np.empty(_LOOK_UP_CELLS + 1, np.int64)
     entry = 0
     for cell in range(_LOOK_UP_CELLS + 1):
-        while entry < last and (np.float64(codebook[entry + 1]) - codebook[0]) * per_unit <= cell:
+        while entry < len(codebook) - 1 and (np.float64(codebook[entry + 1]) - codebook[0]) * per_unit <= cell:
             entry += 1
         first[cell] = entry
+    return first
+
+
+@njit(cache=True, nogil=True)
+def _cells_per_unit(codebook: Float32) -> float:
+    span = np.float64(codebook[-1]) - np.float64(codebook[0])
+    return _LOOK_UP_CELLS / span if span > 0 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _nearest_entry(value: float, codebook: Float32, first: NDArray[np.int64], per_unit: float) -> np.int64:
+    last = len(codebook) - 1
+    place = (np.float64(value) - codebook[0]) * per_unit
+    low: np.int64 = first[int(min(max(place, 0.0), float(_LOOK_UP_CELLS)))]
+    while low < last and codebook[low + 1] <= value:
+        low += 1
+    while low > 0 and codebook[low] > value:
+        low -= 1
+    if low < last and value - codebook[low] > codebook[low + 1] - value:
+        low += 1
+    while low > 0 and codebook[low - 1] == codebook[low]:
+        low -= 1
+    return low
+
+
+@njit(cache=True, nogil=True)
+def nearest_entries(values: Float32, codebook: Float32) -> NDArray[np.uint8]:
+    """Index of the nearest entry of an ascending codebook [256] for each value [M]; the lower one of two equals."""
+    per_unit = _cells_per_unit(codebook)
+    first = _first_entries(codebook, per_unit)
     indices = np.empty(len(values), np.uint8)
     for i in range(len(values)):
-        value = values[i]
-        place = (np.float64(value) - codebook[0]) * per_unit
-        low = first[int(min(max(place, 0.0), float(_LOOK_UP_CELLS)))]
-        while low < last and codebook[low + 1] <= value:
-            low += 1
-        while low > 0 and codebook[low] > value:
-            low -= 1
-        if low < last and value - codebook[low] > codebook[low + 1] - value:
-            low += 1
-        while low > 0 and codebook[low - 1] == codebook[low]:
-            low -= 1
-        indices[i] = low
+        indices[i] = _nearest_entry(values[i], codebook, first, per_unit)
     return indices
+
+
+@njit(cache=True, nogil=True)
+def fill_nearest(values: Float32, order: NDArray[np.uint32], codebook: Float32, pixels: NDArray[np.uint8]) -> None:
+    """As `nearest_entries` of values [N, 3], in the given order, into the first channels of pixels [M, 4]."""
+    per_unit = _cells_per_unit(codebook)
+    first = _first_entries(codebook, per_unit)
+    for i in range(len(order)):
+        for axis in range(3):
+            pixels[i, axis] = _nearest_entry(values[order[i], axis], codebook, first, per_unit)

@@ -14,40 +14,48 @@ _BITS = 16
 _DIGIT_BITS = 16  # of one pass of the sort; three passes cover a code
 
 
-@njit(cache=True, nogil=True)
-def _hilbert_codes(quantised: NDArray[np.uint16], codes: NDArray[np.uint64]) -> None:
-    """Fill the places on the Hilbert curve of [N, 3] 16-bit coordinates.
+def _steps() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """For each of the curve's 24 states and each octant: its place on the curve, and the state inside it, [24, 8] each.
 
-    Skilling, "Programming the Hilbert curve", AIP Conf. Proc. 707 (2004), https://doi.org/10.1063/1.1751381.
+    Hamilton, "Compact Hilbert indices" (2006), https://cs.dal.ca/research/techreports/cs-2006-07: a state is the corner
+    where the curve enters a cube and the axis along which it leaves.
     """
+    gray = [place ^ place >> 1 for place in range(8)]
+    entries = [0, *(gray[2 * ((place - 1) // 2)] for place in range(1, 8))]
+    axes = [0, *((_trailing_ones(place if place % 2 else place - 1) % 3) for place in range(1, 8))]
+    places, states = np.empty((24, 8), np.uint8), np.empty((24, 8), np.uint8)
+    for corner in range(8):
+        for axis in range(3):
+            for octant in range(8):
+                turned = octant ^ corner
+                turned = (turned >> (axis + 1) | turned << (2 - axis)) & 7
+                place = gray.index(turned)
+                entry = (entries[place] << (axis + 1) | entries[place] >> (2 - axis)) & 7
+                places[3 * corner + axis, octant] = place
+                states[3 * corner + axis, octant] = 3 * (corner ^ entry) + (axis + axes[place] + 1) % 3
+    return places, states
+
+
+def _trailing_ones(value: int) -> int:
+    return (value ^ (value + 1)).bit_length() - 1
+
+
+_PLACES, _STATES = _steps()
+
+
+@njit(cache=True, nogil=True)
+def _hilbert_codes(
+    quantised: NDArray[np.uint16], places: NDArray[np.uint8], states: NDArray[np.uint8], codes: NDArray[np.uint64]
+) -> None:
+    """Fill the places on the Hilbert curve of [N, 3] 16-bit coordinates, three bits a level."""
     for i in range(len(quantised)):
         x, y, z = np.int64(quantised[i, 0]), np.int64(quantised[i, 1]), np.int64(quantised[i, 2])
-        for bit in range(_BITS - 1, 0, -1):  # masks instead of branches, which nothing could predict
-            below = (1 << bit) - 1
-            x ^= below & -(x >> bit & 1)
-            is_set = -(y >> bit & 1)
-            swapped = (x ^ y) & below & ~is_set
-            x ^= swapped | below & is_set
-            y ^= swapped
-            is_set = -(z >> bit & 1)
-            swapped = (x ^ z) & below & ~is_set
-            x ^= swapped | below & is_set
-            z ^= swapped
-        y ^= x
-        z ^= y
-        gray = np.int64(0)
-        for bit in range(_BITS - 1, 0, -1):
-            gray ^= ((1 << bit) - 1) & -(z >> bit & 1)
-        codes[i] = _spread(x ^ gray) << 2 | _spread(y ^ gray) << 1 | _spread(z ^ gray)
-
-
-@njit(cache=True, nogil=True)
-def _spread(value: np.int64) -> np.int64:
-    """The 16 bits of a number, two zeros before each."""
-    value = (value | value << 16) & 0x0000_FF00_00FF
-    value = (value | value << 8) & 0x00F0_0F00_F00F
-    value = (value | value << 4) & 0x0C30_C30C_30C3
-    return (value | value << 2) & 0x2492_4924_9249
+        code, state = np.int64(0), np.int64(0)
+        for bit in range(_BITS - 1, -1, -1):
+            octant = (x >> bit & 1) | (y >> bit & 1) << 1 | (z >> bit & 1) << 2
+            code = code << 3 | places[state, octant]
+            state = np.int64(states[state, octant])
+        codes[i] = code
 
 
 @njit(cache=True, nogil=True)
@@ -74,6 +82,6 @@ def _stable_order(codes: NDArray[np.uint64]) -> NDArray[np.uint32]:
 def spatial_order(quantised: NDArray[np.uint16]) -> NDArray[np.uint32]:
     """The order along a Hilbert curve of 16-bit coordinates [N, 3], N < 2³²; equal positions keep their order."""
     codes = np.empty(len(quantised), np.uint64)
-    in_chunks(len(quantised), lambda rows: _hilbert_codes(quantised[rows], codes[rows]))
+    in_chunks(len(quantised), lambda rows: _hilbert_codes(quantised[rows], _PLACES, _STATES, codes[rows]))
     order: NDArray[np.uint32] = _stable_order(codes)
     return order

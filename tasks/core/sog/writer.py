@@ -18,7 +18,7 @@ from tasks.core.sog import (
 )
 from tasks.core.sog.axes import with_least_rotation
 from tasks.core.sog.bundle import write_files
-from tasks.core.sog.codebook import make_codebook, nearest_entries
+from tasks.core.sog.codebook import fill_nearest, make_codebook, nearest_entries
 from tasks.core.sog.options import CompressOptions
 from tasks.core.sog.ordering import spatial_order
 from tasks.core.sog.palette import make_palette
@@ -35,17 +35,15 @@ _STEP_OF_ERROR = 0.5  # of the palette's own error: rounding to it adds 1 % and 
 _LEAST_WEIGHT = 1e-3  # so that what is not seen still has a place
 _NOTHING = 1e-4  # a coefficient below it moves no channel of any colour by a tenth of 1/255
 
-# What each picture gains from a harder try, in the order of `webp.EFFORTS`: noise gains nothing, neighbours that look
-# alike do. Measured by `make bench-sog`; `webp_effort` of the options sets all of them.
-_EFFORTS = {
-    "means_l.webp": 1,
-    "means_u.webp": 1,
-    "quats.webp": 1,
-    "scales.webp": 1,
-    "sh0.webp": 3,
-    "shN_centroids.webp": 2,
-    "shN_labels.webp": 1,
-}
+# Which of `webp.EFFORTS` a picture is worth, by the number of Gaussians up to which it is: noise gains nothing from a
+# harder try; neighbours that look alike do, but the more there are the longer a try takes. The figures are in
+# docs/sog.md; `webp_effort` of the options sets all of them.
+_EFFORTS = (
+    (200_000, {"sh0.webp": 4, "means_u.webp": 2, "shN_centroids.webp": 2}),
+    (700_000, {"sh0.webp": 3, "means_u.webp": 2, "shN_centroids.webp": 2}),
+    (layout.MAX_WEBP_SIDE**2, {"sh0.webp": 3, "shN_centroids.webp": 2}),
+)
+_LEAST_EFFORT = 1
 
 Pictures = dict[str, bytes]
 Encoded = tuple[dict[str, Any], Pictures]  # a part of meta.json, and pictures by file name
@@ -188,10 +186,8 @@ class Encoder:
 
     def _indexed(self, values: Float32, step: float | None) -> tuple[Float32, NDArray[np.uint8]]:
         """A codebook of values [N, 3] and their pixels."""
-        flat = values.ravel()
-        codebook = make_codebook(flat, step=step)
-        indices, pixels = nearest_entries(flat, codebook).reshape(self._n, 3), self._blank()
-        pixels[: self._n, :3] = indices[self._order]
+        codebook, pixels = make_codebook(values.ravel(), step=step), self._blank()
+        fill_nearest(values, self._order, codebook, pixels)
         return codebook, pixels
 
     def _blank(self) -> NDArray[np.uint8]:
@@ -204,7 +200,10 @@ class Encoder:
             pixels[self._n :] = pixels[self._n - 1]
             pixels = pixels.reshape(self._size[1], self._size[0], 4)
         effort = self._options.webp_effort
-        return encode_webp(pixels, _EFFORTS[name] if effort is None else effort)
+        if effort is None:
+            efforts = next(efforts for most, efforts in _EFFORTS if self._n <= most)
+            effort = efforts.get(name, _LEAST_EFFORT)
+        return encode_webp(pixels, effort)
 
 
 def _visibility(gaussians: Gaussians) -> Float32:
