@@ -48,17 +48,7 @@ def read_ply(path: Path) -> Gaussians:
 
     Raises FormatError when the file is not such a .ply, naming the field.
     """
-    return read_ply_and_model(path)[0]
-
-
-def read_ply_and_model(path: Path) -> tuple[Gaussians, SplatModel]:
-    """As `read_ply`, and how the splat is meant to be drawn."""
-    data = open_ply(path)
-    try:
-        vertices = data["vertex"]
-    except KeyError:
-        raise FormatError(f"{path.name} has no element 'vertex', so it is not a splat .ply.") from None
-    return _gaussians(vertices.data, path.name), _model(data.comments)
+    return gaussians_of_ply(open_ply(path), path.name)
 
 
 def open_ply(path: Path) -> PlyData:
@@ -118,7 +108,11 @@ _WIDTHS = {
 }
 
 
-def _gaussians(vertices: NDArray[Any], name: str) -> Gaussians:
+def gaussians_of_ply(data: PlyData, name: str) -> Gaussians:
+    """The Gaussians of a .ply that has been opened. Raises FormatError naming the property that is missing."""
+    if "vertex" not in data:
+        raise FormatError(f"{name} has no element 'vertex', so it is not a splat .ply.")
+    vertices: NDArray[Any] = data["vertex"].data
     present = vertices.dtype.names or ()
     n = len(vertices)
     # All float32, as every exporter writes: rows are then read once for all of their columns.
@@ -155,8 +149,8 @@ def _gaussians(vertices: NDArray[Any], name: str) -> Gaussians:
     )
 
 
-def _model(comments: list[str]) -> SplatModel:
-    """The last comment that names a model decides, as in the programs that write it."""
-    words = [line[len(_MODEL_COMMENT) :].strip() for line in comments if line.startswith(_MODEL_COMMENT)]
+def model_of_ply(data: PlyData) -> SplatModel:
+    """How the splat is meant to be drawn: the last comment that names a model decides, as in programs that write it."""
+    words = [line[len(_MODEL_COMMENT) :].strip() for line in data.comments if line.startswith(_MODEL_COMMENT)]
     known = [_MODEL_WORDS[word] for word in words if word in _MODEL_WORDS]
     return known[-1] if known else "default"
