@@ -17,11 +17,12 @@ from tasks.core.measurements import (
     TrainSection,
 )
 from tasks.core.options import ReconstructOptions
+from tasks.core.photoset import PhotoSet
 from tasks.core.ply import read_ply
 from tasks.core.progress import Progress
 from tasks.core.refs import GaussiansRef, PhotosRef, Publication, Ref, RunContext, SceneRef, SogRef
 from tasks.core.render.backends import rasterizer_for
-from tasks.core.report.preview import write_preview
+from tasks.core.report.preview import write_fly_around, write_preview
 from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER, Scene
 from tasks.core.settings import Settings
 from tasks.core.storage import Workspace
@@ -36,6 +37,7 @@ from tasks.workspace import open_workspace
 
 STAGE = "publish"
 PUBLICATION_FILE = "publication.json"
+FLY_AROUND_FILE = "fly-around.webp"
 REPORTED_PACKAGES = ("spaceport", "prefect", "pycolmap", "torch", "gsplat", "numba", "numpy", "pillow")
 
 
@@ -67,26 +69,31 @@ def publish_splat(
     loaded = Scene.load(scene_folder)
 
     with target.scratch() as partial:
-        report_progress(Progress(0, 5, "copying"))
+        report_progress(Progress(0, 6, "copying"))
         shutil.copy2(sog_folder / "scene.sog", partial)
         shutil.copy2(ply, partial)
         shutil.copytree(scene_folder / MODEL_FOLDER, partial / "colmap" / MODEL_FOLDER)
         shutil.copytree(scene_folder / IMAGES_FOLDER, partial / "colmap" / IMAGES_FOLDER)
-        report_progress(Progress(1, 5, "preview picture"))
-        view = start_view(loaded, scene.capture)
-        write_preview(read_ply(ply), view.camera, rasterizer_for("auto"), partial / "preview.jpg")
+        report_progress(Progress(1, 6, "preview picture"))
+        view = start_view(loaded, scene.capture, None if photos is None else _days(photos, context))
+        gaussians_drawn, rasterizer = read_ply(ply), rasterizer_for("auto")
+        write_preview(gaussians_drawn, view.camera, rasterizer, partial / "preview.jpg")
         store.write_run_file(context.run, PREVIEW_PICTURE, (partial / "preview.jpg").read_bytes())
-        report_progress(Progress(2, 5, "viewer page"))
-        write_page(partial / "scene.sog", partial / PAGE_FILE, view)
-        report_progress(Progress(3, 5, "report"))
+        report_progress(Progress(2, 6, "fly-around"))
+        write_fly_around(
+            gaussians_drawn, view.camera, view.target, view.up, view.around, rasterizer, partial / FLY_AROUND_FILE
+        )
+        report_progress(Progress(3, 6, "viewer page"))
+        write_page(partial / "scene.sog", partial / PAGE_FILE, view, partial / "preview.jpg", FLY_AROUND_FILE)
+        report_progress(Progress(4, 6, "report"))
         report = _compose_report(photos, scene, gaussians, sog, options, start, started_at, context)
         from tasks.core.report.html import write_report  # matplotlib takes a second, which other stages do without
 
-        write_report(report, loaded, sog_folder / "held_out", partial / REPORT_FILE)
+        write_report(report, loaded, sog_folder / "held_out", partial / REPORT_FILE, partial / FLY_AROUND_FILE)
         (partial / "report.json").write_text(report.model_dump_json(indent=1), encoding="utf-8")
-        report_progress(Progress(4, 5, "putting into place"))
+        report_progress(Progress(5, 6, "putting into place"))
         target.deliver(partial)
-    report_progress(Progress(5, 5, target.uri))
+    report_progress(Progress(6, 6, target.uri))
     publication = Publication(
         uri=target.uri,
         page=target.link(PAGE_FILE),
@@ -111,6 +118,16 @@ def _published(store: Workspace, context: RunContext) -> Publication:
     if content is None:
         raise StorageError(f"The publish run ended well but {PUBLICATION_FILE} is not in {store.run_uri(context.run)}.")
     return Publication.model_validate_json(content)
+
+
+def _days(photos: PhotosRef, context: RunContext) -> str | None:
+    """The day or days on which the photos were taken; None when none of them says it."""
+    taken = [photo.taken_at for photo in PhotoSet.load(open_output(photos.uri, context)).photos]
+    moments = sorted(datetime.fromisoformat(moment) for moment in taken if moment)
+    if not moments:
+        return None
+    first, last = (f"{moment:%-d %B %Y}" for moment in (moments[0], moments[-1]))
+    return first if first == last else f"{first} – {last}"
 
 
 def _compose_report(
