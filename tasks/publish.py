@@ -5,6 +5,7 @@ import platform
 import shutil
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 from tasks.core.errors import StorageError
 from tasks.core.measurements import (
@@ -25,8 +26,9 @@ from tasks.core.render.backends import rasterizer_for
 from tasks.core.report.preview import write_fly_around, write_preview
 from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER, Scene
 from tasks.core.settings import Settings
+from tasks.core.sog.layout import LOD_FOLDER, LOD_META_FILE
 from tasks.core.storage import Workspace
-from tasks.core.viewer.page import start_view, write_page
+from tasks.core.viewer.page import ViewerSettings, start_view, write_page
 from tasks.destination import PAGE_FILE, REPORT_FILE, open_destination
 from tasks.dispatch import run_elsewhere, runs_elsewhere
 from tasks.pictures import PREVIEW_PICTURE
@@ -38,6 +40,7 @@ from tasks.workspace import open_workspace
 STAGE = "publish"
 PUBLICATION_FILE = "publication.json"
 FLY_AROUND_FILE = "fly-around.webp"
+STREAM_PAGE_FILE = "stream.html"
 REPORTED_PACKAGES = ("spaceport", "prefect", "pycolmap", "torch", "gsplat", "numba", "numpy", "pillow")
 
 
@@ -71,6 +74,8 @@ def publish_splat(
     with target.scratch() as partial:
         report_progress(Progress(0, 6, "copying"))
         shutil.copy2(sog_folder / "scene.sog", partial)
+        if (sog_folder / LOD_FOLDER).is_dir():
+            shutil.copytree(sog_folder / LOD_FOLDER, partial / LOD_FOLDER)
         shutil.copy2(ply, partial)
         shutil.copytree(scene_folder / MODEL_FOLDER, partial / "colmap" / MODEL_FOLDER)
         shutil.copytree(scene_folder / IMAGES_FOLDER, partial / "colmap" / IMAGES_FOLDER)
@@ -84,7 +89,7 @@ def publish_splat(
             gaussians_drawn, view.camera, view.target, view.up, view.around, rasterizer, partial / FLY_AROUND_FILE
         )
         report_progress(Progress(3, 6, "viewer page"))
-        write_page(partial / "scene.sog", partial / PAGE_FILE, view, partial / "preview.jpg", FLY_AROUND_FILE)
+        _write_pages(partial, view)
         report_progress(Progress(4, 6, "report"))
         report = _compose_report(photos, scene, gaussians, sog, options, start, started_at, context)
         from tasks.core.report.html import write_report  # matplotlib takes a second, which other stages do without
@@ -118,6 +123,16 @@ def _published(store: Workspace, context: RunContext) -> Publication:
     if content is None:
         raise StorageError(f"The publish run ended well but {PUBLICATION_FILE} is not in {store.run_uri(context.run)}.")
     return Publication.model_validate_json(content)
+
+
+def _write_pages(folder: Path, view: ViewerSettings) -> None:
+    """The page that holds its splat; for a large one also the page that streams it, to which the web is sent on."""
+    pictures = folder / "preview.jpg", FLY_AROUND_FILE
+    streamed = f"{LOD_FOLDER}/{LOD_META_FILE}"
+    stream_page = STREAM_PAGE_FILE if (folder / streamed).is_file() else None
+    write_page(folder / "scene.sog", folder / PAGE_FILE, view, *pictures, stream_page)
+    if stream_page is not None:
+        write_page(streamed, folder / STREAM_PAGE_FILE, view, *pictures)
 
 
 def _days(photos: PhotosRef, context: RunContext) -> str | None:

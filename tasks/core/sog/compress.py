@@ -14,6 +14,7 @@ from tasks.core.progress import Progress, ProgressCallback, ignore_progress
 from tasks.core.render.interface import Rasterizer
 from tasks.core.render.metrics import psnr
 from tasks.core.scene import Camera, Scene
+from tasks.core.sog.layout import LOD_FOLDER
 from tasks.core.sog.options import CompressOptions
 from tasks.core.sog.precision import LADDER
 from tasks.core.sog.reader import read_sog
@@ -62,6 +63,11 @@ def compress(
         degradations = _too_lossy(drop_db, options.max_psnr_drop_db)
         if not degradations:
             break
+    streamed_bytes = None
+    if len(gaussians) > options.stream_above:
+        from tasks.core.sog.streamed import write_streamed  # scipy's rotations take a while to load
+
+        streamed_bytes = write_streamed(gaussians, out / LOD_FOLDER, options, precision=precision)
     lost = "not measured" if drop_db is None else f"{drop_db:.2f} dB lost"
     on_progress(Progress(1, 1, f"{sog.stat().st_size / 1e6:.1f} MB, {lost}"))
     return SogSection(
@@ -69,6 +75,7 @@ def compress(
         ply_bytes=gaussians_ply.stat().st_size,
         psnr_drop_db=drop_db,
         sh_bands=decoded.sh_degree,
+        streamed_bytes=streamed_bytes,
         degradations=degradations,
     )
 

@@ -33,6 +33,14 @@ class CompressOptions(OptionModel):
         description="While the held-out views lose more than this many dB against the .ply, numbers are stored more "
         "finely and more view-dependent colours kept: up to five sizes are tried.",
     )
+    stream_above: int = Field(
+        default=1_000_000,
+        ge=1,
+        le=20_000_000,
+        title="Stream splats above (Gaussians)",
+        description="A larger splat is written in levels of detail as well, so that a browser loads what it looks at "
+        "first. The page that opens by double-click still holds all of it.",
+    )
     webp_effort: int | None = Field(
         default=None,
         ge=0,
