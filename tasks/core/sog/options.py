@@ -5,6 +5,8 @@ from pydantic import Field
 from tasks.core.gaussians import MAX_SH_DEGREE
 from tasks.core.option_model import OptionModel
 
+EFFORT_BY_PICTURE = -1
+
 
 class CompressOptions(OptionModel):
     """How Gaussians become a .sog."""
@@ -31,7 +33,7 @@ class CompressOptions(OptionModel):
         le=10.0,
         title="Most loss (dB)",
         description="While the held-out views lose more than this many dB against the .ply, numbers are stored more "
-        "finely and more view-dependent colours kept: up to five sizes are tried.",
+        "finely and more view-dependent colours kept: up to six sizes are tried.",
     )
     stream_above: int = Field(
         default=1_000_000,
@@ -41,11 +43,11 @@ class CompressOptions(OptionModel):
         description="A larger splat is written in levels of detail as well, so that a browser loads what it looks at "
         "first. The page that opens by double-click still holds all of it.",
     )
-    webp_effort: int | None = Field(
-        default=None,
-        ge=0,
+    webp_effort: int = Field(
+        default=EFFORT_BY_PICTURE,
+        ge=EFFORT_BY_PICTURE,
         le=5,
         title="WebP effort",
-        description="0 is fastest, 5 is slowest. Pictures are lossless at every effort; only time and bytes change. "
-        "Left empty, each picture gets the effort that pays for it.",
+        description="0 is fastest, 5 is slowest; -1 gives each picture the effort that pays for it. Pictures are "
+        "lossless at every effort; only time and bytes change.",
     )

@@ -24,6 +24,7 @@ LADDER = (
     Precision(8, sh_step=0.04, scale_step=0.15, color_step=0.12, byte_step=4, position_share=0.2, by_appearance=True),
     Precision(4, sh_step=0.03, scale_step=0.1, color_step=0.08, byte_step=2, position_share=0.1, by_appearance=True),
     Precision(2, sh_step=0.02, scale_step=0.1, color_step=0.08, byte_step=2, position_share=0.1, by_appearance=True),
+    Precision(1, sh_step=0.03, scale_step=0.1, color_step=0.08, byte_step=2, position_share=0.1, by_appearance=True),
     Precision(1, sh_step=0.01, scale_step=0.05, color_step=0.04, byte_step=1, position_share=0.05, by_appearance=True),
     Precision(1, by_appearance=True),
 )

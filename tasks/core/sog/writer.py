@@ -19,7 +19,7 @@ from tasks.core.sog import (
 from tasks.core.sog.axes import with_least_rotation
 from tasks.core.sog.bundle import write_files
 from tasks.core.sog.codebook import fill_nearest, make_codebook, nearest_entries
-from tasks.core.sog.options import CompressOptions
+from tasks.core.sog.options import EFFORT_BY_PICTURE, CompressOptions
 from tasks.core.sog.ordering import spatial_order
 from tasks.core.sog.palette import make_palette
 from tasks.core.sog.positions import encode_positions
@@ -200,7 +200,7 @@ class Encoder:
             pixels[self._n :] = pixels[self._n - 1]
             pixels = pixels.reshape(self._size[1], self._size[0], 4)
         effort = self._options.webp_effort
-        if effort is None:
+        if effort == EFFORT_BY_PICTURE:
             efforts = next(efforts for most, efforts in _EFFORTS if self._n <= most)
             effort = efforts.get(name, _LEAST_EFFORT)
         return encode_webp(pixels, effort)
