@@ -74,7 +74,7 @@ def _check_header(path: Path) -> None:
         head, found, _ = file.read(_MAX_HEADER_BYTES).partition(b"end_header")
     if not head.startswith(b"ply") or not found:
         raise FormatError(f"{path.name} is not a splat .ply: no header ends within {_MAX_HEADER_BYTES:,} bytes.")
-    binary, count, least, names = True, 0, 0, set[str]()
+    binary, count, least, names = True, 0, len(head) + len("end_header\n"), set[str]()
     for line in head.decode("ascii", "replace").splitlines():
         words = line.split()
         if words[:1] == ["format"]:
@@ -85,21 +85,23 @@ def _check_header(path: Path) -> None:
             count, names = int(words[2]), set()
             if words[1] == "vertex" and count > MAX_GAUSSIANS:
                 raise FormatError(f"{path.name}: vertex is {count:,}; at most {MAX_GAUSSIANS:,} Gaussians can be read.")
-            least += 0 if binary else count  # a row has a line break
         elif words[:1] == ["property"]:
+            if "list" in words and not count:
+                continue  # some exporters leave room for the faces that a splat does not have
             if "list" in words:
                 raise FormatError(f"{path.name} has the list '{words[-1][:80]}', so it is a mesh and not a splat .ply.")
-            width = 2 if not binary else _WIDTHS.get(words[1] if len(words) == 3 else "", 0)
+            width = _LEAST_TEXT if not binary else _WIDTHS.get(words[1] if len(words) == 3 else "", 0)
             if not width or words[-1] in names:
                 raise FormatError(
                     f"{path.name}: '{line.strip()[:80]}' of the header is no property, or is there twice."
                 )
             names.add(words[-1])
-            least += count * (width if binary else 2)  # a digit and a space
-    if least > size:
+            least += count * width
+    if least - (not binary) > size:  # text may do without its last line break
         raise FormatError(f"{path.name} has {size:,} bytes; its header promises {least:,}. The file is cut short.")
 
 
+_LEAST_TEXT = 2  # a digit, and a space or line break
 _WIDTHS = {
     **dict.fromkeys(("char", "uchar", "int8", "uint8"), 1),
     **dict.fromkeys(("short", "ushort", "int16", "uint16"), 2),
