@@ -142,10 +142,14 @@ def view(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A splat: .ply or .sog.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: .ply or .sog.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="A splat: .ply, .compressed.ply, .sog or an unbundled SOG's meta.json.")
+    ],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The file to write: .ply, .sog, or meta.json for an unbundled SOG.")
+    ],
 ) -> None:
-    """Convert a splat between .ply and .sog."""
+    """Convert a splat between .ply and SOG, bundled or not."""
     from tasks.core.sog.convert import convert as convert_splat
 
     convert_splat(source, target)

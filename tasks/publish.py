@@ -5,6 +5,7 @@ import platform
 import shutil
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 from tasks.core.errors import StorageError
 from tasks.core.measurements import (
@@ -17,15 +18,17 @@ from tasks.core.measurements import (
     TrainSection,
 )
 from tasks.core.options import ReconstructOptions
+from tasks.core.photoset import PhotoSet
 from tasks.core.ply import read_ply
 from tasks.core.progress import Progress
 from tasks.core.refs import GaussiansRef, PhotosRef, Publication, Ref, RunContext, SceneRef, SogRef
 from tasks.core.render.backends import rasterizer_for
-from tasks.core.report.preview import write_preview
+from tasks.core.report.preview import write_fly_around, write_preview
 from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER, Scene
 from tasks.core.settings import Settings
+from tasks.core.sog.layout import LOD_FOLDER, LOD_META_FILE
 from tasks.core.storage import Workspace
-from tasks.core.viewer.page import start_view, write_page
+from tasks.core.viewer.page import ViewerSettings, start_view, write_page
 from tasks.destination import PAGE_FILE, REPORT_FILE, open_destination
 from tasks.dispatch import run_elsewhere, runs_elsewhere
 from tasks.pictures import PREVIEW_PICTURE
@@ -36,6 +39,8 @@ from tasks.workspace import open_workspace
 
 STAGE = "publish"
 PUBLICATION_FILE = "publication.json"
+FLY_AROUND_FILE = "fly-around.webp"
+STREAM_PAGE_FILE = "stream.html"
 REPORTED_PACKAGES = ("spaceport", "prefect", "pycolmap", "torch", "gsplat", "numba", "numpy", "pillow")
 
 
@@ -67,26 +72,33 @@ def publish_splat(
     loaded = Scene.load(scene_folder)
 
     with target.scratch() as partial:
-        report_progress(Progress(0, 5, "copying"))
+        report_progress(Progress(0, 6, "copying"))
         shutil.copy2(sog_folder / "scene.sog", partial)
+        if (sog_folder / LOD_FOLDER).is_dir():
+            shutil.copytree(sog_folder / LOD_FOLDER, partial / LOD_FOLDER)
         shutil.copy2(ply, partial)
         shutil.copytree(scene_folder / MODEL_FOLDER, partial / "colmap" / MODEL_FOLDER)
         shutil.copytree(scene_folder / IMAGES_FOLDER, partial / "colmap" / IMAGES_FOLDER)
-        report_progress(Progress(1, 5, "preview picture"))
-        view = start_view(loaded, scene.capture)
-        write_preview(read_ply(ply), view.camera, rasterizer_for("auto"), partial / "preview.jpg")
+        report_progress(Progress(1, 6, "preview picture"))
+        view = start_view(loaded, scene.capture, None if photos is None else _days(photos, context))
+        gaussians_drawn, rasterizer = read_ply(ply), rasterizer_for("auto")
+        write_preview(gaussians_drawn, view.camera, rasterizer, partial / "preview.jpg")
         store.write_run_file(context.run, PREVIEW_PICTURE, (partial / "preview.jpg").read_bytes())
-        report_progress(Progress(2, 5, "viewer page"))
-        write_page(partial / "scene.sog", partial / PAGE_FILE, view)
-        report_progress(Progress(3, 5, "report"))
+        report_progress(Progress(2, 6, "fly-around"))
+        write_fly_around(
+            gaussians_drawn, view.camera, view.target, view.up, view.around, rasterizer, partial / FLY_AROUND_FILE
+        )
+        report_progress(Progress(3, 6, "viewer page"))
+        _write_pages(partial, view)
+        report_progress(Progress(4, 6, "report"))
         report = _compose_report(photos, scene, gaussians, sog, options, start, started_at, context)
         from tasks.core.report.html import write_report  # matplotlib takes a second, which other stages do without
 
-        write_report(report, loaded, sog_folder / "held_out", partial / REPORT_FILE)
+        write_report(report, loaded, sog_folder / "held_out", partial / REPORT_FILE, partial / FLY_AROUND_FILE)
         (partial / "report.json").write_text(report.model_dump_json(indent=1), encoding="utf-8")
-        report_progress(Progress(4, 5, "putting into place"))
+        report_progress(Progress(5, 6, "putting into place"))
         target.deliver(partial)
-    report_progress(Progress(5, 5, target.uri))
+    report_progress(Progress(6, 6, target.uri))
     publication = Publication(
         uri=target.uri,
         page=target.link(PAGE_FILE),
@@ -113,6 +125,26 @@ def _published(store: Workspace, context: RunContext) -> Publication:
     return Publication.model_validate_json(content)
 
 
+def _write_pages(folder: Path, view: ViewerSettings) -> None:
+    """The page that holds its splat; for a large one also the page that streams it, to which the web is sent on."""
+    pictures = folder / "preview.jpg", FLY_AROUND_FILE
+    streamed = f"{LOD_FOLDER}/{LOD_META_FILE}"
+    stream_page = STREAM_PAGE_FILE if (folder / streamed).is_file() else None
+    write_page(folder / "scene.sog", folder / PAGE_FILE, view, *pictures, stream_page)
+    if stream_page is not None:
+        write_page(streamed, folder / STREAM_PAGE_FILE, view, *pictures)
+
+
+def _days(photos: PhotosRef, context: RunContext) -> str | None:
+    """The day or days on which the photos were taken; None when none of them says it."""
+    taken = [photo.taken_at for photo in PhotoSet.load(open_output(photos.uri, context)).photos]
+    moments = sorted(datetime.fromisoformat(moment) for moment in taken if moment)
+    if not moments:
+        return None
+    first, last = (f"{moment:%-d %B %Y}" for moment in (moments[0], moments[-1]))
+    return first if first == last else f"{first} – {last}"
+
+
 def _compose_report(
     photos: PhotosRef | None,
     scene: SceneRef,
@@ -130,6 +162,7 @@ def _compose_report(
     price = Settings.from_environment().hourly_cost_usd
     costs = {name: ref.cost_usd for name, ref in stages.items()}
     costs["publish"] = None if price is None else price * (now - publish_start) / 3600
+    sog_section = read_measurements(sog.uri, SogSection, context)
     known_costs = [cost for cost in costs.values() if cost is not None]
     return Report(
         capture=scene.capture,
@@ -137,7 +170,7 @@ def _compose_report(
         photos=None if photos is None else read_measurements(photos.uri, PhotosSection, context),
         sfm=read_measurements(scene.uri, SfmSection, context),
         train=read_measurements(gaussians.uri, TrainSection, context),
-        sog=read_measurements(sog.uri, SogSection, context),
+        sog=sog_section,
         seconds=SecondsSection(
             **{name: ref.seconds for name, ref in stages.items()},
             publish=now - publish_start,
@@ -146,7 +179,7 @@ def _compose_report(
         cost_usd=CostSection(**costs, total=sum(known_costs) if known_costs else None),
         peak_memory_bytes=max([peak_memory_bytes(), *(ref.peak_memory_bytes or 0 for ref in stages.values())]),
         cache_hits=tuple(name for name, ref in stages.items() if ref.cached),
-        degradations=gaussians.degradations,
+        degradations=(*gaussians.degradations, *sog_section.degradations),
         options=options.spelled_out(),
         versions={
             "python": platform.python_version(),

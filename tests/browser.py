@@ -66,9 +66,17 @@ class Page:
     def wait_for(self, expression: str, seconds: float) -> None:
         """Wait until the expression is true; an AssertionError with the page's errors after so many seconds."""
         end = time.monotonic() + seconds
-        while not self.evaluate(f"Boolean({expression})"):
+        while not self._holds(expression):
             assert time.monotonic() < end, f"{expression} did not become true in {seconds} s; errors: {self.errors}"
             time.sleep(0.1)
+
+    def _holds(self, expression: str) -> bool:
+        try:
+            return bool(self.evaluate(f"Boolean({expression})"))
+        except AssertionError as error:
+            if "navigated" not in str(error):  # the page went on to another one while it was asked
+                raise
+            return False
 
     def screenshot(self, save_to: Path | None = None, *, full: bool = False) -> NDArray[np.uint8]:
         """RGB [H, W, 3] of the window, or of the full page."""
@@ -77,6 +85,10 @@ class Page:
         if save_to is not None:
             save_to.write_bytes(data)
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+    def scroll(self, x: int, y: int, by_px: int) -> None:
+        """Turn the wheel at a place."""
+        self._call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=by_px)
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._next_id += 1

@@ -5,6 +5,7 @@ import shutil
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.demo.ground_truth import ground_truth_path, load_ground_truth
 from tasks.core.measurements import Report
 from tasks.core.options import ReconstructOptions, parse_options
+from tasks.core.photoset import PhotoSet
 from tasks.core.ply import read_ply
 from tasks.core.progress import ignore_progress
 from tasks.core.refs import Publication
@@ -75,6 +77,7 @@ def test_everything_promised_is_there(result: Result) -> None:
         "report.html",
         "report.json",
         "preview.jpg",
+        "fly-around.webp",
         "colmap",
     }
     assert {entry.name for entry in result.out.iterdir()} == expected
@@ -143,6 +146,12 @@ def test_the_page_shows_the_scene(result: Result, tmp_path: Path) -> None:
         page.wait_for("window.spaceportViewer", seconds=60)
         shot = page.screenshot()
         assert page.errors == []
+        page.open((result.out / "index.html").as_uri())
+        page.wait_for("window.spaceportViewer", seconds=60)
+        about = page.evaluate("document.querySelector('#about').innerText")
+    [photo_set] = (result.workspace / "stages" / "photos").iterdir()
+    [day] = {photo.taken_at[:10] for photo in PhotoSet.load(photo_set).photos if photo.taken_at}
+    assert about == f"small flight\n{datetime.fromisoformat(day):%-d %B %Y}ReportFly-around"
     assert shot.std() > 20, "8-bit levels; an empty page has none"
 
 

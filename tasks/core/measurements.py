@@ -79,6 +79,8 @@ class SogSection(Section):
     ply_bytes: int
     psnr_drop_db: float | None = None  # held-out PSNR of the .ply minus that of the decoded .sog
     sh_bands: int
+    streamed_bytes: int | None = None  # of all files in levels of detail; null for a splat that is not that large
+    degradations: tuple[str, ...] = ()  # a loss above the limit that no finer storage could reach
 
 
 class SecondsSection(Section):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from plyfile import PlyData
+from plyfile import PlyData, PlyElement
 
 from tasks.core.errors import FormatError
 from tasks.core.gaussians import SH_COEFFICIENTS, Gaussians
@@ -61,6 +61,66 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.ply"
     write_ply(random_gaussians(17, 1), path)
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(FormatError, match="is not a splat"):
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(FormatError, match="cut short"):
+        read_ply(path)
+
+
+def exported(splat: Gaussians, path: Path, kind: str) -> None:
+    """A .ply as other programs write it."""
+    write_ply(splat, path)
+    rows = PlyData.read(str(path), mmap=False)["vertex"].data
+    names = list(rows.dtype.names)
+    extra = {"inria": ["nx", "ny", "nz"], "nerfstudio": ["nx", "ny", "nz"], "mixed types": ["red"]}.get(kind, [])
+    order = names[:3] + extra + names[3:]
+    if kind == "nerfstudio":  # opacity before colours
+        order = [*names[:3], *extra, "opacity", *(name for name in names[3:] if name != "opacity")]
+    types = dict.fromkeys(order, "f4")
+    if kind == "mixed types":
+        types |= {"x": "f8", "opacity": "f8", "red": "u1"}
+    other = np.zeros(len(rows), [(name, types[name]) for name in order])
+    for name in names:
+        other[name] = rows[name]
+    elements = [PlyElement.describe(other, "vertex")]
+    if kind == "empty faces":
+        faces = np.empty(0, [("vertex_indices", "i4", (3,))])
+        elements.append(PlyElement.describe(faces, "face"))
+    PlyData(elements, text=kind == "text", byte_order=">" if kind == "big endian" else "<").write(str(path))
+
+
+KINDS = ["inria", "nerfstudio", "gsplat", "mixed types", "text", "big endian", "empty faces"]
+
+
+@pytest.mark.parametrize("degree", [0, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_programs_files_are_read(tmp_path: Path, kind: str, degree: int) -> None:
+    splat = random_gaussians(9, degree)
+    exported(splat, tmp_path / "a.ply", kind)
+    read = read_ply(tmp_path / "a.ply")
+    for name, array in vars(splat).items():
+        # text has nine digits at most, which a float32 needs
+        np.testing.assert_allclose(getattr(read, name), array, rtol=1e-6 if kind == "text" else 0, err_msg=name)
+        assert getattr(read, name).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (b"element vertex 17", b"element vertex 99999999999", "vertex is 99,999,999,999"),
+        (b"element vertex 17", b"element vertex -3", "element vertex -3"),
+        (b"element vertex 17", b"element vertex 18", "cut short"),
+        (b"property float y", b"property float x", "property float x"),
+        (b"property float y", b"property list uchar float y", "list 'y'"),
+        (b"property float y", b"property quaternion y", "property quaternion y"),
+        (b"property float rot_2", b"property float rot_x", "'rot_2'"),
+        (b"property float f_rest_8", b"property float f_rest_9", "f_rest_8"),
+    ],
+)
+def test_a_lying_header_is_refused_by_name(tmp_path: Path, old: bytes, new: bytes, says: str) -> None:
+    path = tmp_path / "a.ply"
+    write_ply(random_gaussians(17, 1), path)
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+    with pytest.raises(FormatError, match=says):
         read_ply(path)

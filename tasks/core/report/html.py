@@ -33,9 +33,12 @@ class ViewPair:
     render: str
 
 
-def write_report(report: Report, scene: Scene, held_out_renders: Path, target: Path) -> None:
+def write_report(
+    report: Report, scene: Scene, held_out_renders: Path, target: Path, fly_around: Path | None = None
+) -> None:
     """Write report.html, which holds all its pictures and asks no network.
 
+    fly_around: an animated WebP of the splat.
     held_out_renders: the folder with `<camera, / as __>.render.jpg` for each of report.train.eval_views. Raises
     StorageError when one of them is missing.
     """
@@ -50,6 +53,7 @@ def write_report(report: Report, scene: Scene, held_out_renders: Path, target: P
     chosen = evenly_chosen(len(report.train.eval_views), MAX_VIEWS)
     page = environment.get_template("report.html.j2").render(
         report=report,
+        fly_around=None if fly_around is None else _as_data_url(fly_around.read_bytes(), "webp"),
         pairs=[_pair(report, scene, held_out_renders, i) for i in chosen],
         views_left_out=len(report.train.eval_views) - len(chosen),
         curve=quality_curve(report.train.curve) if report.train.curve else None,
@@ -130,7 +134,11 @@ def _data_url(image: Image.Image) -> str:
         image = image.resize((_PICTURE_WIDTH_PX, height), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return _as_data_url(buffer.getvalue(), "jpeg")
+
+
+def _as_data_url(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode()
 
 
 def _flat(options: dict[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -1,6 +1,11 @@
-"""Numbers of Gaussians to bytes of pictures and back, everything that needs no codebook or palette."""
+"""Numbers of Gaussians to bytes of pictures and back, everything that needs no codebook or palette.
+
+The encoders take the order of the pixels and write into pixels [N, 4] that are there: rows of Gaussians are read once,
+from where they lie. Numbers are rounded to the nearest multiple of a step; 1 is all that the format holds.
+"""
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from tasks.core.gaussians import Float32
@@ -9,22 +14,55 @@ from tasks.core.transforms import Float64
 
 UInt8 = NDArray[np.uint8]
 UInt16 = NDArray[np.uint16]
+Order = NDArray[np.uint32]
 
 _OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # components that stay when component m is left out
 _ALPHA_CLAMP = 1e-6  # opacities 0 and 1 have no logit; as the reference reader
 
 
+@njit(cache=True, nogil=True)
+def fill_log_positions(means: Float32, t: Float64) -> tuple[Float64, Float64]:
+    """Fill sign(x) ln(1 + |x|) of positions [N, 3], and return the least and greatest [3], [3].
+
+    Fine near the origin, where cameras look, coarse far away.
+    """
+    mins, maxs = np.full(3, np.inf), np.full(3, -np.inf)
+    for i in range(len(means)):
+        for axis in range(3):
+            x = np.float64(means[i, axis])
+            value = np.log1p(x) if x >= 0 else -np.log1p(-x)
+            t[i, axis] = value
+            mins[axis] = min(mins[axis], value)
+            maxs[axis] = max(maxs[axis], value)
+    return mins, maxs
+
+
 def log_positions(means: Float32) -> Float64:
-    """sign(x) ln(1 + |x|) of positions [N, 3]: fine near the origin, where cameras look, coarse far away."""
-    wide = means.astype(np.float64)
-    return np.sign(wide) * np.log1p(np.abs(wide))
+    """sign(x) ln(1 + |x|) of positions [N, 3]."""
+    t = np.empty(means.shape)
+    fill_log_positions(means, t)
+    return t
 
 
-def encode_positions(t: Float64) -> tuple[UInt16, Float64, Float64]:
-    """Log positions [N, 3] to 16 bits, rounded to nearest, and the bounds [3], [3] they are relative to."""
-    mins, maxs = t.min(axis=0), t.max(axis=0)
-    span = np.where(maxs > mins, maxs - mins, 1.0)
-    return np.rint((t - mins) / span * 65535).astype(np.uint16), mins, maxs
+@njit(cache=True, nogil=True)
+def quantise_positions(t: Float64, mins: Float64, maxs: Float64, step: int, quantised: UInt16) -> None:
+    """Fill the 16 bits of log positions [N, 3] between the bounds [3], [3], in multiples of `step`."""
+    for axis in range(3):
+        span = maxs[axis] - mins[axis] if maxs[axis] > mins[axis] else 1.0
+        for i in range(len(t)):
+            value = step * np.rint((t[i, axis] - mins[axis]) / span * 65535 / step)
+            quantised[i, axis] = np.uint16(min(value, 65535.0))
+
+
+@njit(cache=True, nogil=True)
+def split_positions(quantised: UInt16, order: Order, low: UInt8, high: UInt8) -> None:
+    """Low and high bytes of 16-bit positions as opaque pixels [N, 4] each."""
+    for i in range(len(order)):
+        for axis in range(3):
+            value = quantised[order[i], axis]
+            low[i, axis] = value & 255
+            high[i, axis] = value >> 8
+        low[i, 3] = high[i, 3] = 255
 
 
 def decode_positions(quantised: UInt16, mins: Float64, maxs: Float64) -> Float32:
@@ -33,21 +71,30 @@ def decode_positions(quantised: UInt16, mins: Float64, maxs: Float64) -> Float32
     return (np.sign(t) * np.expm1(np.abs(t))).astype(np.float32)
 
 
-def encode_quats(quats: Float32) -> UInt8:
-    """Quaternions wxyz [N, 4], not zero, to RGBA [N, 4]: the three smallest components, and the index of the largest.
+@njit(cache=True, nogil=True)
+def encode_quats(quats: Float32, order: Order, step: int, pixels: UInt8) -> None:
+    """Quaternions wxyz [N, 4], not zero, as pixels: the three smallest components, and the index of the largest.
 
     q and −q are the same rotation, so the largest component is made positive and follows from the others.
     """
-    unit = quats.astype(np.float64)
-    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    largest = np.abs(unit).argmax(axis=1)
-    rows = np.arange(len(unit))
-    unit *= np.where(unit[rows, largest] < 0, -1.0, 1.0)[:, None]
-    encoded = np.empty((len(unit), 4), np.uint8)
-    rest = unit[rows[:, None], _OTHERS[largest]]  # [N, 3] within ±1/√2
-    encoded[:, :3] = np.clip(np.rint(255 * (rest * np.sqrt(2) * 0.5 + 0.5)), 0, 255)
-    encoded[:, 3] = QUAT_TAG + largest
-    return encoded
+    for i in range(len(order)):
+        row = order[i]
+        largest, squares = 0, 0.0
+        for component in range(4):
+            value = np.float64(quats[row, component])
+            squares += value * value
+            if abs(value) > abs(quats[row, largest]):
+                largest = component
+        scale = np.sqrt(2) * 0.5 * 255 / np.sqrt(squares)
+        if quats[row, largest] < 0:
+            scale = -scale
+        place = 0
+        for component in range(4):
+            if component != largest:
+                value = step * np.rint((quats[row, component] * scale + 127.5) / step)
+                pixels[i, place] = np.uint8(min(max(value, 0.0), 255.0))
+                place += 1
+        pixels[i, 3] = QUAT_TAG + largest
 
 
 def decode_quats(encoded: UInt8) -> Float32:
@@ -65,10 +112,12 @@ def decode_quats(encoded: UInt8) -> Float32:
     return quats.astype(np.float32)
 
 
-def encode_opacities(raw_opacities: Float32) -> UInt8:
-    """Logits [N] to sigmoid in 8 bits, rounded to nearest."""
-    with np.errstate(over="ignore"):  # exp(+∞) gives opacity 0, which is right
-        return np.rint(255 / (1 + np.exp(-raw_opacities.astype(np.float64)))).astype(np.uint8)
+@njit(cache=True, nogil=True)
+def encode_opacities(raw_opacities: Float32, order: Order, step: int, pixels: UInt8) -> None:
+    """Logits [N] as sigmoid in the pixels' alpha."""
+    for i in range(len(order)):
+        opacity = 1 / (1 + np.exp(-np.float64(raw_opacities[order[i]])))
+        pixels[i, 3] = np.uint8(min(step * np.rint(255 * opacity / step), 255.0))
 
 
 def decode_opacities(alpha: UInt8) -> Float32:

@@ -14,9 +14,11 @@ from tasks.core.progress import Progress, ProgressCallback, ignore_progress
 from tasks.core.render.interface import Rasterizer
 from tasks.core.render.metrics import psnr
 from tasks.core.scene import Camera, Scene
+from tasks.core.sog.layout import LOD_FOLDER
 from tasks.core.sog.options import CompressOptions
+from tasks.core.sog.precision import LADDER
 from tasks.core.sog.reader import read_sog
-from tasks.core.sog.writer import GAUSSIANS_PER_ENTRY, write_sog
+from tasks.core.sog.writer import write_sog
 
 SOG_FILE = "scene.sog"
 HELD_OUT_FOLDER = "held_out"
@@ -35,9 +37,9 @@ def compress(
     """Write `scene.sog` and `held_out/<camera>.render.jpg`, pictures of the decoded .sog, into the folder `out`.
 
     held_out: names of the cameras that training did not see. The loss is the mean over them of PSNR(.ply) minus
-    PSNR(decoded .sog), both against the photo; null without held-out views. The palette of view-dependent colours is
-    made finer until the loss is within `options.max_psnr_drop_db`, or no finer one exists. Raises FormatError as
-    `write_sog`.
+    PSNR(decoded .sog), both against the photo; null without held-out views. Numbers are stored more finely, along
+    LADDER, until the loss is within `options.max_psnr_drop_db`; a file that loses more at the end of it is a
+    degradation. Raises FormatError as `write_sog`.
     """
     gaussians = read_ply(gaussians_ply)
     sog = out / SOG_FILE
@@ -47,11 +49,9 @@ def compress(
     pictures = out / HELD_OUT_FOLDER
     pictures.mkdir(exist_ok=True)
 
-    rungs = GAUSSIANS_PER_ENTRY if min(options.sh_degree, gaussians.sh_degree) else GAUSSIANS_PER_ENTRY[:1]
-    for rung, gaussians_per_entry in enumerate(rungs):
-        report = _part_of(on_progress, rung, len(rungs))
-        writing = _part_of(report, 0, 2)
-        write_sog(gaussians, sog, options, writing, gaussians_per_entry)
+    for rung, precision in enumerate(LADDER):
+        report = _part_of(on_progress, rung, len(LADDER))
+        write_sog(gaussians, sog, options, _part_of(report, 0, 2), precision)
         decoded = read_sog(sog)  # from the file: what a viewer sees, not what the writer meant
         drops_db: list[float] = []
         for done, (name, photo) in enumerate(photos.items(), start=1):
@@ -60,8 +60,14 @@ def compress(
             drops_db.append(before_db[name] - psnr(after, photo))
             _part_of(report, 1, 2)(Progress(done, len(photos), f"measured {done}/{len(photos)} held-out views"))
         drop_db = float(np.mean(drops_db)) if drops_db else None
-        if drop_db is None or drop_db <= options.max_psnr_drop_db:
+        degradations = _too_lossy(drop_db, options.max_psnr_drop_db)
+        if not degradations:
             break
+    streamed_bytes = None
+    if len(gaussians) > options.stream_above:
+        from tasks.core.sog.streamed import write_streamed  # scipy's rotations take a while to load
+
+        streamed_bytes = write_streamed(gaussians, out / LOD_FOLDER, options, precision=precision)
     lost = "not measured" if drop_db is None else f"{drop_db:.2f} dB lost"
     on_progress(Progress(1, 1, f"{sog.stat().st_size / 1e6:.1f} MB, {lost}"))
     return SogSection(
@@ -69,7 +75,15 @@ def compress(
         ply_bytes=gaussians_ply.stat().st_size,
         psnr_drop_db=drop_db,
         sh_bands=decoded.sh_degree,
+        streamed_bytes=streamed_bytes,
+        degradations=degradations,
     )
+
+
+def _too_lossy(drop_db: float | None, limit_db: float) -> tuple[str, ...]:
+    if drop_db is None or drop_db <= limit_db:
+        return ()
+    return (f"scene.sog loses {drop_db:.2f} dB against the .ply; compress.max_psnr_drop_db is {limit_db:g}",)
 
 
 def _part_of(on_progress: ProgressCallback, part: int, parts: int) -> ProgressCallback:

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from tasks.core.gaussians import Gaussians
+from tasks.core.sog.codebook import make_codebook
 from tasks.core.sog.options import CompressOptions
+from tasks.core.sog.precision import FINEST, LADDER
 from tasks.core.sog.writer import write_sog
 
 
@@ -23,4 +25,6 @@ def run_every_kernel() -> None:
         shN=rng.normal(size=(n, 3, 3)).astype(np.float32),
     )
     with tempfile.TemporaryDirectory() as folder:
-        write_sog(gaussians, Path(folder) / "scene.sog", CompressOptions(max_palette=64))
+        for precision in (FINEST, LADDER[0]):
+            write_sog(gaussians, Path(folder) / "scene.sog", CompressOptions(max_palette=64), precision=precision)
+        make_codebook(rng.normal(size=100_000).astype(np.float32))  # so many that they are counted in bins

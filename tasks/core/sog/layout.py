@@ -1,14 +1,18 @@
-"""What a SOG v2 file consists of: meta.json as a model, and how Gaussians lie in pictures.
+"""What a SOG file consists of: meta.json as a model, and how Gaussians lie in pictures. We write version 2.
 
 Specification: https://developer.playcanvas.com/user-manual/gaussian-splatting/formats/sog
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter
+
+from tasks.core.ply import SplatModel
 
 META_FILE = "meta.json"
+LOD_META_FILE = "lod-meta.json"
+LOD_FOLDER = "lod"  # beside scene.sog
 CODEBOOK_ENTRIES = 256  # viewers upload exactly 256
 MAX_WEBP_SIDE = 16383
 MAX_PALETTE = 65536  # labels have 16 bits
@@ -36,9 +40,18 @@ class Asset(Part):
     generator: str = ""
 
 
-class MeansPart(Part):
+class BoundedPart(Part):
+    """A part whose bytes are shares of the way between bounds. `field` is its name in meta.json."""
+
+    field: ClassVar[str]
+    mins: Any
+    maxs: Any
+
+
+class MeansPart(BoundedPart):
     """Positions: 16 bits an axis, low and high bytes in two pictures; bounds are of sign(x) ln(1 + |x|)."""
 
+    field = "means"
     mins: tuple[LogPosition, LogPosition, LogPosition]
     maxs: tuple[LogPosition, LogPosition, LogPosition]
     files: tuple[FileName, FileName]
@@ -79,11 +92,69 @@ class Meta(Part):
     version: Literal[2]
     asset: Asset = Asset()
     count: int = Field(ge=1)
+    model: SplatModel | None = None
     means: MeansPart
     scales: ScalesPart
     quats: QuatsPart
     sh0: Sh0Part
     shN: ShNPart | None = None
+
+
+class ShapedMeans(MeansPart):
+    """Positions of version 1, which says the count in their shape."""
+
+    shape: tuple[Annotated[int, Field(ge=1)], int]
+
+
+class EvenScales(BoundedPart):
+    """Log scales of version 1."""
+
+    field = "scales"
+    mins: tuple[Finite, Finite, Finite]
+    maxs: tuple[Finite, Finite, Finite]
+    files: tuple[FileName]
+
+
+class EvenSh0(BoundedPart):
+    """Base colour of version 1, and logits of opacity as a fourth channel."""
+
+    field = "sh0"
+    mins: tuple[Finite, Finite, Finite, Finite]
+    maxs: tuple[Finite, Finite, Finite, Finite]
+    files: tuple[FileName]
+
+
+class EvenShN(BoundedPart):
+    """View-dependent colour of version 1: the picture's width says how many bands there are."""
+
+    field = "shN"
+    mins: Finite
+    maxs: Finite
+    files: tuple[FileName, FileName]
+
+
+class Meta1(Part):
+    """meta.json of SOG version 1, which names no version. Written by playcanvas/sogs; viewers still read it."""
+
+    means: ShapedMeans
+    scales: EvenScales
+    quats: QuatsPart
+    sh0: EvenSh0
+    shN: EvenShN | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of Gaussians."""
+        return self.means.shape[0]
+
+
+def _version(meta: Any) -> str:
+    return "1" if isinstance(meta, dict) and "version" not in meta else "2"
+
+
+AnyMeta: TypeAdapter[Meta | Meta1] = TypeAdapter(
+    Annotated[Annotated[Meta, Tag("2")] | Annotated[Meta1, Tag("1")], Discriminator(_version)]
+)
 
 
 def picture_size(count: int) -> tuple[int, int]:

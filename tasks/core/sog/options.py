@@ -5,6 +5,8 @@ from pydantic import Field
 from tasks.core.gaussians import MAX_SH_DEGREE
 from tasks.core.option_model import OptionModel
 
+EFFORT_BY_PICTURE = -1
+
 
 class CompressOptions(OptionModel):
     """How Gaussians become a .sog."""
@@ -26,17 +28,26 @@ class CompressOptions(OptionModel):
         "bytes at degree 3. Small scenes get fewer entries on their own.",
     )
     max_psnr_drop_db: float = Field(
-        default=0.3,
+        default=0.25,
         ge=0.0,
         le=10.0,
         title="Most loss (dB)",
-        description="While the held-out views lose more than this many dB against the .ply, more bytes are spent on "
-        "view-dependent colours: up to three sizes are tried.",
+        description="While the held-out views lose more than this many dB against the .ply, numbers are stored more "
+        "finely and more view-dependent colours kept: up to six sizes are tried.",
+    )
+    stream_above: int = Field(
+        default=1_000_000,
+        ge=1,
+        le=20_000_000,
+        title="Stream splats above (Gaussians)",
+        description="A larger splat is written in levels of detail as well, so that a browser loads what it looks at "
+        "first. The page that opens by double-click still holds all of it.",
     )
     webp_effort: int = Field(
-        default=1,
-        ge=0,
-        le=6,
+        default=EFFORT_BY_PICTURE,
+        ge=EFFORT_BY_PICTURE,
+        le=5,
         title="WebP effort",
-        description="0 is fastest, 6 is slowest. Pictures are lossless at every effort; only time and bytes change.",
+        description="0 is fastest, 5 is slowest; -1 gives each picture the effort that pays for it. Pictures are "
+        "lossless at every effort; only time and bytes change.",
     )

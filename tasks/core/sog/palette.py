@@ -15,6 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from tasks.core.gaussians import Float32
+from tasks.core.sog.threads import THREADS, in_chunks
 from tasks.core.transforms import Float64
 
 _ENTRIES_PER_CELL = 256
@@ -22,7 +23,6 @@ _COARSE_SAMPLE = 64  # points per cell that the coarse level is fitted to
 _COARSE_ROUNDS = 8
 _CELL_ROUNDS = 6
 _NEAR_CELLS = 4  # cells in which a Gaussian looks for its entry
-_THREADS = 2  # a fixed number, so that memory stays predictable; results do not depend on it
 
 Labels = NDArray[np.int32]
 
@@ -33,6 +33,7 @@ class Palette:
 
     entries: Float32
     labels: Labels
+    rms: float  # of the rows' difference to their entries
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
@@ -82,15 +83,15 @@ def _nearest(points: Float32, entries: Float32, labels: Labels, distances: Float
 
 
 @njit(cache=True, nogil=True)
-def _move_to_means(points: Float32, labels: Labels, distances: Float32, entries: Float32) -> None:
+def _move_to_means(points: Float32, weights: Float32, labels: Labels, distances: Float32, entries: Float32) -> None:
     """Lloyd's step in place; an entry that nobody uses moves to the worst-served point that is still free."""
     k, width = entries.shape
     sums = np.zeros((k, width))
     counts = np.zeros(k)
     for i in range(len(points)):
-        counts[labels[i]] += 1
+        counts[labels[i]] += weights[i]
         for d in range(width):
-            sums[labels[i], d] += points[i, d]
+            sums[labels[i], d] += weights[i] * points[i, d]
     empty = k - np.count_nonzero(counts)
     worst = np.argsort(-distances)[:empty] if empty else np.zeros(0, np.int64)
     taken = 0
@@ -104,7 +105,7 @@ def _move_to_means(points: Float32, labels: Labels, distances: Float32, entries:
 
 
 @njit(cache=True, nogil=True)
-def _lloyd(points: Float32, k: int, rounds: int, seed: int) -> tuple[Float32, float]:
+def _lloyd(points: Float32, weights: Float32, k: int, rounds: int, seed: int) -> tuple[Float32, float]:
     """k-means of points [n, D] from k <= n distinct rows; returns entries [k, D] and the last round's distortion."""
     np.random.seed(seed)  # noqa: NPY002 - numba's own generator, local to the thread
     entries = points[np.sort(np.random.permutation(len(points))[:k])].copy()  # noqa: NPY002
@@ -112,7 +113,7 @@ def _lloyd(points: Float32, k: int, rounds: int, seed: int) -> tuple[Float32, fl
     distances = np.empty(len(points), np.float32)
     for _ in range(rounds):
         _nearest(points, entries, labels, distances)
-        _move_to_means(points, labels, distances, entries)
+        _move_to_means(points, weights, labels, distances, entries)
     return entries, float(distances.sum())
 
 
@@ -153,13 +154,6 @@ def _nearest_cells(points: Float32, centres: Float32, near: Labels) -> None:
             scores[cell] = np.inf
 
 
-def _in_chunks(rows: int, work: Callable[[slice], None]) -> None:
-    """Run `work` on slices of so many rows, on a few threads; the kernels let go of the interpreter lock."""
-    step = max(1, -(-rows // (4 * _THREADS)))
-    with ThreadPoolExecutor(_THREADS) as pool:
-        list(pool.map(work, [slice(start, start + step) for start in range(0, rows, step)]))
-
-
 def _share_entries(total: int, distortions: Float64, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many of `total` entries each cell gets: by root distortion, never more than it has points, at least one."""
     wanted = np.sqrt(distortions * sizes) + 1e-30
@@ -177,36 +171,42 @@ def _share_entries(total: int, distortions: Float64, sizes: NDArray[np.int64]) -
     return share
 
 
-def make_palette(points: Float32, entries: int, on_share: Callable[[float], None], seed: int = 0) -> Palette:
-    """At most `entries` rows that stand for points [N, D] with little squared error.
+def make_palette(
+    points: Float32, weights: Float32, entries: int, on_share: Callable[[float], None], seed: int = 0
+) -> Palette:
+    """At most `entries` rows that stand for points [N, D] with little squared error, weighted by weights [N] > 0.
 
     With no more than `entries` distinct points the palette is exact. on_share is told the finished share, 0 to 1.
     """
     distinct, inverse = np.unique(points, axis=0, return_inverse=True) if len(points) <= entries else (points, None)
     if inverse is not None:
-        return _by_use(distinct, inverse.reshape(-1).astype(np.int32))
+        return _by_use(distinct, inverse.reshape(-1).astype(np.int32), 0.0)
     n, width = points.shape
     cells = max(1, entries // _ENTRIES_PER_CELL)
-    sample = points[:: max(1, n // (cells * _COARSE_SAMPLE))]
-    centres, _ = _lloyd(np.ascontiguousarray(sample), cells, _COARSE_ROUNDS, seed)
+    every = max(1, n // (cells * _COARSE_SAMPLE))
+    sample = np.ascontiguousarray(points[::every]), np.ascontiguousarray(weights[::every])
+    centres, _ = _lloyd(*sample, cells, _COARSE_ROUNDS, seed)
     near = np.empty((n, min(_NEAR_CELLS, cells)), np.int32)
-    _in_chunks(n, lambda rows: _nearest_cells(points[rows], centres, near[rows]))
+    in_chunks(n, lambda rows: _nearest_cells(points[rows], centres, near[rows]))
     on_share(0.1)
 
     order = np.argsort(near[:, 0], kind="stable")
     sizes = np.bincount(near[:, 0], minlength=cells)
     members = np.split(order, np.cumsum(sizes)[:-1])
-    distortions = np.array([((points[rows] - centres[c]) ** 2).sum() for c, rows in enumerate(members)])
+    distortions = np.array(
+        [(weights[rows, None] * (points[rows] - centres[c]) ** 2).sum() for c, rows in enumerate(members)]
+    )
     share = _share_entries(entries, distortions, sizes)
     offsets = np.concatenate([[0], np.cumsum(share)]).astype(np.int64)
     flat = np.empty((int(offsets[-1]), width), np.float32)
 
     def fit_cell(cell: int) -> None:
         if share[cell]:
-            fitted, _ = _lloyd(points[members[cell]], int(share[cell]), _CELL_ROUNDS, seed + 1 + cell)
+            rows = members[cell]
+            fitted, _ = _lloyd(points[rows], weights[rows], int(share[cell]), _CELL_ROUNDS, seed + 1 + cell)
             flat[offsets[cell] : offsets[cell + 1]] = fitted
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for done, _ in enumerate(pool.map(fit_cell, range(cells)), start=1):
             on_share(0.1 + 0.6 * done / cells)
 
@@ -215,20 +215,21 @@ def make_palette(points: Float32, entries: int, on_share: Callable[[float], None
     def choose_entries() -> None:
         blocks = np.concatenate([flat[first:last].T.ravel() for first, last in itertools.pairwise(offsets)])
         norms = _half_norms(flat)
-        _in_chunks(n, lambda rows: _nearest_in_cells(points[rows], near[rows], blocks, norms, offsets, labels[rows]))
+        in_chunks(n, lambda rows: _nearest_in_cells(points[rows], near[rows], blocks, norms, offsets, labels[rows]))
 
     choose_entries()
     on_share(0.85)
-    _move_to_means(points, labels, np.zeros(n, np.float32), flat)
+    _move_to_means(points, weights, labels, np.zeros(n, np.float32), flat)
     choose_entries()
     on_share(1.0)
-    return _by_use(flat, labels)
+    squares = in_chunks(n, lambda rows: float(((points[rows] - flat[labels[rows]]) ** 2).sum(dtype=np.float64)), 64)
+    return _by_use(flat, labels, float(np.sqrt(sum(squares) / points.size)))
 
 
-def _by_use(entries: Float32, labels: Labels) -> Palette:
+def _by_use(entries: Float32, labels: Labels, rms: float) -> Palette:
     """Drop entries that nobody uses and put the most used first: small labels compress better."""
     counts = np.bincount(labels, minlength=len(entries))
     order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
     rank = np.empty(len(entries), np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
-    return Palette(entries=np.ascontiguousarray(entries[order]), labels=rank[labels])
+    return Palette(np.ascontiguousarray(entries[order]), rank[labels], rms)

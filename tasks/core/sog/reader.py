@@ -1,37 +1,43 @@
-"""SOG v2, bundled or as a folder, to Gaussians. Nothing in the file is believed before it is checked."""
+"""SOG, bundled or as a folder, to Gaussians. Nothing in the file is believed before it is checked."""
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from tasks.core.errors import FormatError
-from tasks.core.gaussians import SH_COEFFICIENTS, Float32, Gaussians
-from tasks.core.sog import attributes, layout
-from tasks.core.sog.webp import BYTES_PER_PIXEL, HEADROOM_BYTES, decode_webp, webp_size
+from tasks.core.gaussians import Gaussians
+from tasks.core.ply import MAX_GAUSSIANS, SplatModel
+from tasks.core.sog import layout
+from tasks.core.sog.decode import decode, decode_version_1
+from tasks.core.sog.pixels import Pixels, ReadMember
 
-MAX_GAUSSIANS = 20_000_000  # about 5 GB decoded at degree 3
 _MAX_META_BYTES = 1 << 20
-
-ReadMember = Callable[[str, int], bytes]  # (name, greatest size in bytes) -> content
 
 
 def read_sog(path: Path, max_gaussians: int = MAX_GAUSSIANS) -> Gaussians:
     """Read a .sog, a folder with meta.json, or that meta.json.
 
-    What it allocates is bounded by `max_gaussians`, whatever the file promises. Raises FormatError naming the field
-    or file that is wrong.
+    What it allocates is bounded by `max_gaussians`, whatever the file promises: 250 bytes for each of as many as it
+    says it has. Raises FormatError naming the field or file that is wrong.
     """
+    return read_sog_and_model(path, max_gaussians)[0]
+
+
+def read_sog_and_model(path: Path, max_gaussians: int = MAX_GAUSSIANS) -> tuple[Gaussians, SplatModel]:
+    """As `read_sog`, and how the splat is meant to be drawn."""
     with _members(path) as read:
         meta = _read_meta(read(layout.META_FILE, _MAX_META_BYTES), path.name)
         if meta.count > max_gaussians:
             raise FormatError(f"{path.name}: count is {meta.count:,}; at most {max_gaussians:,} Gaussians can be read.")
-        return _decode(meta, _pixel_reader(read, meta.count, path.name), path.name)
+        pixels = Pixels(read, meta.count, path.name)
+        if isinstance(meta, layout.Meta1):
+            return decode_version_1(meta, pixels, path.name), "default"
+        return decode(meta, pixels, path.name), meta.model or "default"
 
 
 @contextmanager
@@ -80,83 +86,28 @@ def _read_zipped(archive: zipfile.ZipFile, bundle: str, name: str, limit: int) -
     return data
 
 
-def _read_meta(data: bytes, name: str) -> layout.Meta:
+def _read_meta(data: bytes, name: str) -> layout.Meta | layout.Meta1:
     try:
-        meta = layout.Meta.model_validate_json(data)
+        meta = layout.AnyMeta.validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or layout.META_FILE
-        note = " Files without a version are SOG v1, which is not read." if where == "version" else ""
-        raise FormatError(f"{name}: {where} of meta.json is wrong: {first['msg']}.{note}") from error
-    for axis, low, high in zip("xyz", meta.means.mins, meta.means.maxs, strict=True):
-        if low > high:
-            raise FormatError(f"{name}: means.mins of meta.json is above means.maxs in {axis} ({low} > {high}).")
+        # the first part says which version the file was taken for
+        where = ".".join(str(part) for part in first["loc"][1:]) or layout.META_FILE
+        raise FormatError(f"{name}: {where} of meta.json is wrong: {first['msg']}.") from error
+    for part in _bounded_parts(meta):
+        bounds = zip(np.atleast_1d(part.mins), np.atleast_1d(part.maxs), strict=True)
+        for channel, (low, high) in enumerate(bounds):
+            if low > high:
+                raise FormatError(
+                    f"{name}: {part.field}.mins of meta.json is above {part.field}.maxs in channel {channel} "
+                    f"({low} > {high})."
+                )
     return meta
 
 
-def _pixel_reader(
-    read: ReadMember, count: int, bundle: str
-) -> Callable[[str, tuple[int, int] | None], attributes.UInt8]:
-    """Reads a picture as RGBA pixels [M, 4]: of a given size, or else one pixel for each Gaussian (then M = count)."""
-    # other writers choose other shapes, but none wastes more than a few rows
-    most_pixels = 2 * count + 4096
-
-    def pixels(name: str, size: tuple[int, int] | None = None) -> attributes.UInt8:
-        limit = most_pixels if size is None else size[0] * size[1]
-        data = read(name, limit * BYTES_PER_PIXEL + HEADROOM_BYTES)
-        width, height = webp_size(data, name)
-        if size is not None and (width, height) != size:
-            raise FormatError(f"{bundle}: {name} is {width} x {height} px, meta.json asks for {size[0]} x {size[1]}.")
-        if size is None and not count <= width * height <= limit:
-            raise FormatError(
-                f"{bundle}: {name} is {width} x {height} px, which does not fit the count of {count:,} in meta.json."
-            )
-        decoded = decode_webp(data, name)
-        if decoded.shape[:2] != (height, width):
-            raise FormatError(
-                f"{bundle}: {name} holds {decoded.shape[1]} x {decoded.shape[0]} px, its header says less."
-            )
-        flat = decoded.reshape(-1, 4)
-        return flat if size is not None else flat[:count]
-
-    return pixels
-
-
-def _decode(
-    meta: layout.Meta, pixels: Callable[[str, tuple[int, int] | None], attributes.UInt8], bundle: str
-) -> Gaussians:
-    low, high = (pixels(name, None)[:, :3].astype(np.uint16) for name in meta.means.files)
-    base = pixels(meta.sh0.files[0], None)
-    scale_indices = pixels(meta.scales.files[0], None)[:, :3]
-    return Gaussians(
-        means=attributes.decode_positions(
-            (low | high << 8).astype(np.uint16), np.array(meta.means.mins), np.array(meta.means.maxs)
-        ),
-        quats=attributes.decode_quats(pixels(meta.quats.files[0], None)),
-        log_scales=_look_up(meta.scales.codebook, scale_indices),
-        raw_opacities=attributes.decode_opacities(base[:, 3]),
-        sh0=_look_up(meta.sh0.codebook, base[:, None, :3]),
-        shN=_decode_sh(meta, pixels, bundle),
-    )
-
-
-def _look_up(codebook: tuple[float, ...], indices: NDArray[np.uint8]) -> Float32:
-    looked_up: Float32 = np.array(codebook, np.float32)[indices]
-    return looked_up
-
-
-def _decode_sh(
-    meta: layout.Meta, pixels: Callable[[str, tuple[int, int] | None], attributes.UInt8], bundle: str
-) -> Float32:
-    if meta.shN is None:
-        return np.zeros((meta.count, 0, 3), np.float32)
-    coefficients = SH_COEFFICIENTS[meta.shN.bands] - 1
-    centroids_file, labels_file = meta.shN.files
-    centroids = pixels(centroids_file, layout.palette_size(meta.shN.count, coefficients))[:, :3]
-    palette = _look_up(meta.shN.codebook, centroids).reshape(-1, coefficients, 3)
-    label_pixels = pixels(labels_file, None).astype(np.int32)
-    labels = label_pixels[:, 0] | label_pixels[:, 1] << 8
-    if labels.max() >= meta.shN.count:
-        raise FormatError(f"{bundle}: {labels_file} points to entry {labels.max()}; shN.count is {meta.shN.count}.")
-    chosen: Float32 = palette[labels]
-    return chosen
+def _bounded_parts(meta: layout.Meta | layout.Meta1) -> Iterator[layout.BoundedPart]:
+    yield meta.means
+    if isinstance(meta, layout.Meta1):
+        yield from (meta.scales, meta.sh0)
+        if meta.shN is not None:
+            yield meta.shN

@@ -18,10 +18,15 @@ BYTES_PER_PIXEL = 5
 HEADROOM_BYTES = 1 << 16
 
 
+# libwebp's method and how hard it looks for repetitions, from quickest to smallest. Figures: docs/sog.md.
+EFFORTS = ((0, 0), (1, 20), (1, 50), (2, 25), (4, 50), (6, 100))
+
+
 def encode_webp(pixels: NDArray[np.uint8], effort: int) -> bytes:
     """RGBA pixels [H, W, 4] as lossless WebP. `exact` keeps colours where alpha is 0."""
+    method, quality = EFFORTS[effort]
     buffer = io.BytesIO()
-    Image.fromarray(pixels, "RGBA").save(buffer, "WEBP", lossless=True, exact=True, method=effort)
+    Image.fromarray(pixels, "RGBA").save(buffer, "WEBP", lossless=True, exact=True, method=method, quality=quality)
     return buffer.getvalue()
 
 

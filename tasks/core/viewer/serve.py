@@ -45,13 +45,13 @@ def open_server(folder: Path, port: int) -> ThreadingHTTPServer:
 
 
 @contextmanager
-def serve(folder: Path, port: int) -> Iterator[str]:
+def serve(folder: Path, port: int, page: str = "index.html") -> Iterator[str]:
     """Serve `folder` on 127.0.0.1 while the context lasts; gives the page's URL. Port 0 takes a free one.
 
     Raises InputError when the folder holds no page or the port is taken.
     """
-    if not (folder / "index.html").is_file():
-        raise InputError(f"{folder} holds no index.html; name the folder that `spaceport run --out` filled.")
+    if not (folder / page).is_file():
+        raise InputError(f"{folder} holds no {page}; name the folder that `spaceport run --out` filled.")
     server = open_server(folder, port)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -1,7 +1,8 @@
 {
     // Runs in the module of the viewer's bundle, so createViewer is in scope.
     const element = (id) => document.getElementById(id);
-    const { settings, rotation, half_fov_tangents: [across, down] } = JSON.parse(element('settings').textContent);
+    const data = JSON.parse(element('settings').textContent);
+    const { settings, rotation, scale, half_fov_tangents: [across, down] } = data;
 
     // The viewer's field of view is that of the window's longer side; the first view shows all of the start camera's.
     const aspect = innerWidth / innerHeight;
@@ -10,13 +11,24 @@
     settings.cameras[0].initial.fov = Math.min(Math.max(fov, 10), 120); // the range that the viewer accepts
 
     // A blob and not a data URL: Firefox refuses data URLs above 32 MB.
-    const text = atob(element('sog').textContent);
-    element('sog').remove();
-    const bytes = new Uint8Array(text.length);
-    for (let i = 0; i < text.length; i++) {
-        bytes[i] = text.charCodeAt(i);
+    const held = () => {
+        const text = atob(element('sog').textContent);
+        element('sog').remove();
+        const bytes = new Uint8Array(text.length);
+        for (let i = 0; i < text.length; i++) {
+            bytes[i] = text.charCodeAt(i);
+        }
+        return URL.createObjectURL(new Blob([bytes], { type: 'application/octet-stream' }));
+    };
+    const contentUrl = data.content ?? held();
+    const contentFilename = data.content ? data.content.split('/').pop() : 'scene.sog';
+
+    // The viewer unfolds its help over the picture until somebody has closed it; here it begins closed, one key away.
+    try {
+        localStorage.getItem('controlsPanelOpen') ?? localStorage.setItem('controlsPanelOpen', 'false');
+    } catch {
+        // Without storage the help unfolds.
     }
-    const contentUrl = URL.createObjectURL(new Blob([bytes], { type: 'application/octet-stream' }));
 
     const parameters = new URL(location.href).searchParams;
     if (parameters.has('noui')) {
@@ -24,7 +36,7 @@
     }
     // A signed link opens one file; the report beside this page has a link of its own.
     if (parameters.has('X-Amz-Signature')) {
-        document.querySelector('#about a')?.remove();
+        document.querySelectorAll('#about a').forEach((link) => link.remove());
     }
     const complain = (error) => {
         const message = document.createElement('p');
@@ -37,19 +49,25 @@
         container: document.body,
         settings,
         contentUrl,
-        contentFilename: 'scene.sog',
+        contentFilename,
         ui: !parameters.has('noui'),
         noanim: parameters.has('noanim'),
         renderer: parameters.has('webgpu') ? 'webgpu' : 'webgl'
     }).then((viewer) => {
         // The viewer's world is y-up and it turns every splat by its own default; the scene's up is put there instead.
-        const orient = (entity) => entity.name === 'gsplat' && entity.setLocalRotation(...rotation);
+        const orient = (entity) => {
+            if (entity.name === 'gsplat') {
+                entity.setLocalRotation(...rotation);
+                entity.setLocalScale(scale, scale, scale);
+            }
+        };
         viewer.app.root.children.forEach(orient);
         viewer.app.root.on('childinsert', orient);
         viewer.app.assets.on('error', complain); // the viewer itself would go on showing its progress bar
         // Start still, at the first view, in orbit mode; the viewer would circle or fly on its own.
         const begin = () => {
             viewer.resetCamera();
+            element('poster')?.classList.add('gone');
             window.spaceportViewer = viewer;
         };
         viewer.state.loaded ? begin() : viewer.events.once('loaded:changed', begin);

@@ -15,8 +15,8 @@ from tasks.core.render.backends import rasterizer_for
 from tasks.core.report import html
 from tasks.core.report.charts import camera_map, quality_curve
 from tasks.core.report.html import evenly_chosen, write_report
-from tasks.core.report.preview import write_preview
-from tasks.core.scene import Scene
+from tasks.core.report.preview import write_fly_around, write_preview
+from tasks.core.scene import Camera, Scene
 from tests.browser import chromium
 from tests.core.report.reports import full_report, pictured_scene, save_renders
 from tests.core.sog.splats import terrain
@@ -183,3 +183,33 @@ def test_the_preview_is_the_render(tmp_path: Path) -> None:
         shown = np.asarray(image) / 255
     drawn = np.clip(rasterizer_for("cpu").render(splat, camera), 0, 1)
     assert np.abs(shown - drawn).mean() < 0.02  # JPEG at quality 90
+
+
+@pytest.mark.parametrize("all_around", [True, False])
+def test_the_fly_around_goes_about_the_pivot(tmp_path: Path, all_around: bool) -> None:
+    camera = looking((4, -8, 5), (0, 0, 0.3), size=(480, 300))
+    pivot, up = np.array([0, 0, 0.3]), np.array([0.0, 0, 1])
+    seen: list[Camera] = []
+
+    class Watched:
+        name = "watched"
+
+        def render(self, gaussians: Gaussians, camera: Camera) -> np.ndarray:
+            seen.append(camera)
+            shape = camera.height, camera.width, 3  # all different: WebP merges frames that are alike
+            return np.random.default_rng(len(seen)).random(shape, np.float32)
+
+    target = tmp_path / "fly-around.webp"
+    write_fly_around(terrain(5, 0), camera, pivot, up, all_around, Watched(), target)
+    with Image.open(target) as moving:
+        assert moving.n_frames == len(seen) == 36
+        assert moving.size == (480, 300)
+        assert moving.info["loop"] == 0
+    offsets = np.stack([view.center for view in seen]) - pivot
+    np.testing.assert_allclose(offsets[0], camera.center - pivot, atol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(offsets, axis=1), np.linalg.norm(offsets[0]), atol=1e-9)
+    np.testing.assert_allclose(offsets[:, 2], offsets[0, 2], atol=1e-9)
+    for view, offset in zip(seen, offsets, strict=True):
+        np.testing.assert_allclose(view.forward, -offset / np.linalg.norm(offset), atol=1e-9)
+    turned = np.degrees(np.unwrap(np.arctan2(offsets[:, 1], offsets[:, 0])))
+    assert np.ptp(turned) == pytest.approx(350 if all_around else 40, abs=0.5)

@@ -1,5 +1,6 @@
 """The compress stage's core: files in place, and a loss that is measured on what a viewer gets."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,15 @@ def test_compress_writes_the_splat_and_measures_its_loss(tmp_path: Path) -> None
     out.mkdir()
     rasterizer, seen = rasterizer_for("cpu"), list[Progress]()
     names = [camera.name for camera in scene.cameras[:2]]
-    section = compress(tmp_path / "scene.ply", scene, names, out, CompressOptions(), rasterizer, seen.append)
+    options = CompressOptions(stream_above=1000)
+    section = compress(tmp_path / "scene.ply", scene, names, out, options, rasterizer, seen.append)
 
     assert section.bytes == (out / "scene.sog").stat().st_size
     assert section.ply_bytes == (tmp_path / "scene.ply").stat().st_size
     assert section.sh_bands == 1
+    lod = out / "lod"
+    assert json.loads((lod / "lod-meta.json").read_text())["counts"] == [1500]
+    assert section.streamed_bytes == sum(path.stat().st_size for path in lod.rglob("*") if path.is_file())
     decoded, drops = read_sog(out / "scene.sog"), []
     for camera in scene.cameras[:2]:
         photo = scene.image(camera) / 255
@@ -49,7 +54,7 @@ def test_compress_writes_the_splat_and_measures_its_loss(tmp_path: Path) -> None
 
 def test_more_bytes_are_spent_until_the_loss_is_within_bounds(tmp_path: Path) -> None:
     scene = pictured_scene(tmp_path / "scene", 3)
-    splat, rasterizer = terrain(6000, 3), rasterizer_for("cpu")
+    splat, rasterizer = terrain(3000, 3), rasterizer_for("cpu")
     write_ply(splat, tmp_path / "scene.ply")
     names = [camera.name for camera in scene.cameras[:2]]
     for camera in scene.cameras[:2]:  # photos of this very splat, so that every error of compression is a loss
@@ -62,6 +67,7 @@ def test_more_bytes_are_spent_until_the_loss_is_within_bounds(tmp_path: Path) ->
         options = CompressOptions(max_psnr_drop_db=limit_db)
         section = compress(tmp_path / "scene.ply", scene, names, out, options, rasterizer)
         assert section.psnr_drop_db is not None
+        assert bool(section.degradations) == (section.psnr_drop_db > limit_db)  # what cannot be reached is said
         return section.psnr_drop_db, section.bytes
 
     loose_db, loose_bytes = loss_and_bytes(10.0)
@@ -79,5 +85,6 @@ def test_without_held_out_views_the_loss_is_null(tmp_path: Path) -> None:
     write_ply(terrain(300, 1), tmp_path / "scene.ply")
     section = compress(tmp_path / "scene.ply", scene, (), tmp_path, CompressOptions(sh_degree=0), rasterizer_for("cpu"))
     assert section.psnr_drop_db is None
+    assert section.streamed_bytes is None
     assert section.sh_bands == 0
     assert list((tmp_path / "held_out").iterdir()) == []

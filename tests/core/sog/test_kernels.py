@@ -9,8 +9,12 @@ from scipy.cluster.vq import kmeans2
 from tasks.core.sog import codebook as codebook_module
 from tasks.core.sog import palette as palette_module
 from tasks.core.sog.codebook import make_codebook, nearest_entries
-from tasks.core.sog.morton import morton_order
+from tasks.core.sog.ordering import spatial_order
 from tasks.core.sog.palette import make_palette
+
+
+def ones(points: np.ndarray) -> np.ndarray:
+    return np.ones(len(points), np.float32)
 
 
 def least_error_by_trying_all(values: np.ndarray, weights: np.ndarray, segments: int) -> float:
@@ -65,17 +69,23 @@ def test_nearest_entries_are_nearest() -> None:
     np.testing.assert_array_equal(distance, np.abs(values[:, None] - book).min(axis=1))
 
 
-def test_morton_order_is_z_order() -> None:
-    rng = np.random.default_rng(3)
-    points = rng.integers(0, 65536, (500, 3)).astype(np.uint16)
-    points[100] = points[200]
+def test_the_order_is_a_curve_through_neighbours() -> None:
+    """A Hilbert curve visits every cell of a grid once, and each next to the one before: that names it."""
+    axis = np.arange(0, 16, dtype=np.uint16)
+    grid = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(-1, 3)
+    shuffled = grid[np.random.default_rng(3).permutation(len(grid))]
+    for scale in (1, 4096):  # the lowest bits, and the highest
+        path = (shuffled * scale)[spatial_order((shuffled * scale).astype(np.uint16))].astype(int)
+        np.testing.assert_array_equal(np.abs(np.diff(path, axis=0)).sum(axis=1), scale)
 
-    def code(point: np.ndarray) -> int:
-        x, y, z = (format(int(value), "016b") for value in point)
-        return int("".join(c + b + a for a, b, c in zip(x, y, z, strict=True)), 2)
 
-    expected = sorted(range(500), key=lambda i: (code(points[i]), i))
-    np.testing.assert_array_equal(morton_order(points), expected)
+def test_equal_positions_keep_their_order() -> None:
+    points = np.random.default_rng(3).integers(0, 3, (5000, 3)).astype(np.uint16) * 20_000
+    order = spatial_order(points).astype(int)
+    np.testing.assert_array_equal(np.sort(order), np.arange(5000))
+    stays = (np.diff(points[order].astype(int), axis=0) == 0).all(axis=1)
+    assert stays.sum() > 4900
+    assert (np.diff(order)[stays] > 0).all()
 
 
 @pytest.mark.parametrize("width", [9, 24, 45])
@@ -85,7 +95,7 @@ def test_palette_is_as_good_as_flat_k_means(width: int) -> None:
     points = (rng.normal(size=(6000, 5)) @ rng.normal(size=(5, width)) + 0.1 * rng.normal(size=(6000, width))).astype(
         np.float32
     )
-    palette = make_palette(points, 1024, lambda share: None)
+    palette = make_palette(points, ones(points), 1024, lambda share: None)
     assert len(palette.entries) <= 1024
     error = np.sqrt(((palette.entries[palette.labels] - points) ** 2).mean())
     centres, labels = kmeans2(points, 1024, iter=8, minit="points", rng=np.random.default_rng(4), missing="warn")
@@ -96,7 +106,7 @@ def test_palette_is_as_good_as_flat_k_means(width: int) -> None:
 def test_labels_name_the_nearest_entry_of_near_cells() -> None:
     """With all cells near, the label is the nearest entry of all: checked by trying all."""
     points = np.random.default_rng(5).normal(size=(3000, 9)).astype(np.float32)
-    palette = make_palette(points, 512, lambda share: None)  # two cells, and four are looked at
+    palette = make_palette(points, ones(points), 512, lambda share: None)  # two cells, and four are looked at
     distances = ((points[:, None].astype(np.float64) - palette.entries) ** 2).sum(axis=2)
     chosen = distances[np.arange(3000), palette.labels]
     # 1e-5: float32 differences of squared norms about 10
@@ -105,14 +115,14 @@ def test_labels_name_the_nearest_entry_of_near_cells() -> None:
 
 def test_palette_puts_the_most_used_first_and_keeps_none_unused() -> None:
     points = np.random.default_rng(6).normal(size=(2500, 9)).astype(np.float32)
-    counts = np.bincount(make_palette(points, 300, lambda share: None).labels)
+    counts = np.bincount(make_palette(points, ones(points), 300, lambda share: None).labels)
     assert (counts > 0).all()
     assert (np.diff(counts) <= 0).all()
 
 
 def test_palette_of_few_points_is_exact() -> None:
     points = np.random.default_rng(7).normal(size=(100, 9)).astype(np.float32).repeat(3, axis=0)
-    palette = make_palette(points, 1024, lambda share: None)
+    palette = make_palette(points, ones(points), 1024, lambda share: None)
     assert len(palette.entries) == 100
     np.testing.assert_array_equal(palette.entries[palette.labels], points)
 

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from tasks.core.errors import DestinationError, FormatError
-from tasks.core.sog import reader
+from tasks.core.sog import pixels as pixels_module
 from tasks.core.sog.convert import convert
 from tasks.core.sog.reader import read_sog
-from tasks.core.sog.webp import encode_webp
+from tasks.core.sog.webp import decode_webp, encode_webp
 from tasks.core.sog.writer import write_sog
 from tests.core.sog.splats import terrain
 
@@ -101,7 +101,7 @@ def setter(*keys: str | int, to: Any) -> Callable[[dict[str, Any]], None]:
 
 LIES = {
     "version 1": (setter("version", to=1), "version"),
-    "no version": (lambda meta: meta.pop("version"), "version"),
+    "no version": (lambda meta: meta.pop("version"), "means.shape"),
     "no means": (lambda meta: meta.pop("means"), "means"),
     "no file": (setter("quats", "files", to=[]), "quats.files"),
     "a path": (setter("quats", "files", to=["../quats.webp"]), "quats.files"),
@@ -155,8 +155,7 @@ def test_pictures_of_the_wrong_kind_are_refused_before_they_are_decoded(
         assert name != "quats.webp", "decoded a picture that should have been refused by its header"
         return decode_webp(data, name)
 
-    decode_webp = reader.decode_webp
-    monkeypatch.setattr(reader, "decode_webp", decode)
+    monkeypatch.setattr(pixels_module, "decode_webp", decode)
     huge = bytearray(webp(4, 4, lossless=True))
     start = huge.index(b"VP8L") + 9
     huge[start : start + 4] = (16382 | 16382 << 14 | 1 << 28).to_bytes(4, "little")
@@ -240,4 +239,4 @@ def test_convert_goes_both_ways_and_refuses_other_names(tmp_path: Path) -> None:
 def test_lossless_webp_keeps_colours_under_zero_alpha() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 4)).astype(np.uint8)
     pixels[..., 3] = 0
-    np.testing.assert_array_equal(reader.decode_webp(encode_webp(pixels, 1), "a"), pixels)
+    np.testing.assert_array_equal(decode_webp(encode_webp(pixels, 1), "a"), pixels)

@@ -1,27 +1,33 @@
 """What comes back from a .sog is what went in, within the format's steps."""
 
 import io
+import itertools
+import json
 import zipfile
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 from scipy.special import expit
 
 from tasks.core.gaussians import Gaussians
 from tasks.core.progress import Progress
 from tasks.core.sog import attributes
-from tasks.core.sog.morton import morton_order
+from tasks.core.sog.axes import with_least_rotation
 from tasks.core.sog.options import CompressOptions
+from tasks.core.sog.ordering import spatial_order
+from tasks.core.sog.positions import encode_positions
+from tasks.core.sog.precision import LADDER
 from tasks.core.sog.reader import read_sog
 from tasks.core.sog.writer import write_sog
 from tests.core.sog.splats import terrain
 
 
 def in_file_order(gaussians: Gaussians) -> Gaussians:
-    quantised, _, _ = attributes.encode_positions(attributes.log_positions(gaussians.means))
-    return gaussians.take(morton_order(quantised))
+    return gaussians.take(spatial_order(encode_positions(gaussians, None)[0]))
 
 
 def written(gaussians: Gaussians, folder: Path, **options: int) -> Path:
@@ -125,7 +131,7 @@ def test_infinite_logits_are_opacity_zero_and_one(tmp_path: Path) -> None:
 def test_options_change_what_they_say(tmp_path: Path) -> None:
     gaussians = terrain(4000)
     full = written(gaussians, tmp_path).read_bytes()
-    slow = written(gaussians, tmp_path, webp_effort=6)
+    slow = written(gaussians, tmp_path, webp_effort=5)
     back_slow = read_sog(slow)
     assert slow.read_bytes() != full
     cut = written(gaussians, tmp_path, sh_degree=1)
@@ -166,3 +172,74 @@ def test_progress_never_goes_back(tmp_path: Path) -> None:
     shares = [progress.done / progress.total for progress in seen]
     assert shares == sorted(shares)
     assert shares[-1] == 1
+
+
+def covariances(gaussians: Gaussians) -> np.ndarray:
+    rotation = Rotation.from_quat(gaussians.quats.astype(np.float64), scalar_first=True).as_matrix()
+    scaled = rotation * np.exp(gaussians.log_scales.astype(np.float64))[:, None, :]
+    return np.asarray(scaled @ scaled.transpose(0, 2, 1))
+
+
+def test_axes_named_anew_are_the_same_ellipsoids() -> None:
+    source = terrain(3000, 0)
+    turned = with_least_rotation(source)
+    # float32 quaternions: 1e-6 of the largest axis squared
+    np.testing.assert_allclose(covariances(turned), covariances(source), atol=1e-6)
+    unit = turned.quats / np.linalg.norm(turned.quats, axis=1, keepdims=True)
+    # the fundamental zone of the cube's 24 rotations reaches 62.8 degrees (Mackenzie, Biometrika 45, 1958)
+    assert np.abs(unit[:, 0]).min() > np.cos(np.radians(62.8 / 2)) - 1e-6
+
+
+def test_finer_steps_of_the_ladder_cost_bytes_and_lose_less(tmp_path: Path) -> None:
+    source = terrain(6000, 1)
+    sizes, losses = [], []
+    for precision in LADDER:
+        write_sog(source, tmp_path / "a.sog", precision=precision)
+        back = read_sog(tmp_path / "a.sog")
+        distance, match = cKDTree(back.means).query(source.means)
+        sizes.append((tmp_path / "a.sog").stat().st_size)
+        colors = rms(back.sh0[match] - source.sh0) + rms(back.shN[match] - source.shN)
+        # neighbours that rounding brings into each other's place are few: the median tells of the steps
+        losses.append((float(np.median(distance)), rms(opacities(back)[match] - opacities(source)), colors))
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 1.5 * sizes[0]
+    for kind in range(3):
+        of_kind = [loss[kind] for loss in losses]
+        assert of_kind[0] > 1.5 * of_kind[-1]
+        assert all(coarse > 0.97 * fine for coarse, fine in itertools.pairwise(of_kind))
+
+
+def test_positions_are_rounded_to_a_share_of_the_gaussians_size(tmp_path: Path) -> None:
+    source = terrain(5000, 0)
+    size = np.exp(np.median(source.log_scales, axis=1))
+    quantised, mins, maxs = encode_positions(source, 0.2)
+    moved = np.abs(attributes.decode_positions(quantised, mins, maxs) - source.means).max(axis=1)
+    assert 0.02 < np.median(moved / size) < 0.2  # even errors: a half of the greatest; a power of two: a half again
+    exact = encode_positions(source, None)[0]
+    assert len(np.unique(quantised)) < len(np.unique(exact)) / 4
+
+
+def test_bands_that_say_nothing_are_dropped(tmp_path: Path) -> None:
+    base = terrain(400, 3)
+    shN = base.shN.copy()
+    shN[:, 3:] = 1e-6
+    flat = replace(base, shN=shN)
+    back = read_sog(written(flat, tmp_path))
+    assert back.sh_degree == 1
+    assert read_sog(written(replace(flat, shN=np.zeros_like(shN)), tmp_path)).sh_degree == 0
+
+
+def test_a_folder_holds_what_the_bundle_holds(tmp_path: Path) -> None:
+    source = terrain(500, 1)
+    write_sog(source, tmp_path / "made" / "meta.json")
+    with zipfile.ZipFile(written(source, tmp_path)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()} == members
+
+
+def test_the_model_is_kept(tmp_path: Path) -> None:
+    write_sog(terrain(30, 0), tmp_path / "a.sog", model="antialiased")
+    with zipfile.ZipFile(tmp_path / "a.sog") as archive:
+        assert json.loads(archive.read("meta.json"))["model"] == "antialiased"
+    with zipfile.ZipFile(written(terrain(30, 0), tmp_path)) as archive:
+        assert "model" not in json.loads(archive.read("meta.json"))

@@ -15,25 +15,40 @@ def test_the_camera_in_the_middle_that_looks_at_the_subject_is_chosen(tmp_path: 
     assert start_view(scene_of(tmp_path, (away, *row)), "a").camera.name == "0.jpg"
 
 
-def test_the_target_lies_on_the_axis_at_the_median_depth(tmp_path: Path) -> None:
+def test_the_view_orbits_about_the_subject_and_looks_at_it(tmp_path: Path) -> None:
     scene = scene_of(tmp_path, orbit(8))
-    view = start_view(scene, "a")
+    view = start_view(scene, "a", "3 May 2024")
+    np.testing.assert_allclose(view.target, np.median(scene.points.xyz, axis=0))
+    towards = view.target - view.camera.center
+    np.testing.assert_allclose(view.camera.forward, towards / np.linalg.norm(towards), atol=1e-9)
     camera = next(c for c in scene.cameras if c.name == view.camera.name)
-    offset = view.target - camera.center
-    depth = float(offset @ camera.forward)
-    np.testing.assert_allclose(offset, depth * camera.forward, atol=1e-9)
-    in_camera = scene.points.xyz @ camera.cam_from_world[:3, :3].T + camera.cam_from_world[:3, 3]
-    pixels = in_camera[:, :2] / in_camera[:, 2:] * camera.fx + [camera.cx, camera.cy]
-    inside = (in_camera[:, 2] > 0) & ((pixels >= 0) & (pixels < [camera.width, camera.height])).all(axis=1)
+    np.testing.assert_allclose(view.camera.center, camera.center, atol=1e-9)
+    assert view.date == "3 May 2024"
+
+
+def test_where_nobody_looks_at_the_middle_the_target_is_what_was_looked_at(tmp_path: Path) -> None:
+    aside = looking((0, -9, 4), (9, 0, 0))
+    scene = scene_of(tmp_path, (aside,))
+    view = start_view(scene, "a")
+    np.testing.assert_allclose(view.camera.forward, aside.forward, atol=1e-9)
+    in_camera = scene.points.xyz @ aside.cam_from_world[:3, :3].T + aside.cam_from_world[:3, 3]
+    pixels = in_camera[:, :2] / in_camera[:, 2:] * aside.fx + [aside.cx, aside.cy]
+    inside = (in_camera[:, 2] > 0) & ((pixels >= 0) & (pixels < [aside.width, aside.height])).all(axis=1)
     assert 0 < inside.sum() < len(inside)
+    depth = np.linalg.norm(view.target - aside.center)
     assert depth == pytest.approx(np.median(in_camera[inside, 2]), abs=1e-9)
+
+
+def test_only_cameras_on_all_sides_make_a_full_circle(tmp_path: Path) -> None:
+    assert start_view(scene_of(tmp_path, orbit(8)), "a").around
+    assert not start_view(scene_of(tmp_path, orbit(8)[:6]), "a").around
+    assert not start_view(scene_of(tmp_path, orbit(4)), "a").around
 
 
 def test_a_rolled_camera_becomes_level_and_stays_where_it_is(tmp_path: Path) -> None:
     rolled = looking((1, -9, 5), (0, 0, 0), image_up=np.array([0.6, 0, 0.8]))
     view = start_view(scene_of(tmp_path, (rolled,)), "a")
     np.testing.assert_allclose(view.camera.center, rolled.center, atol=1e-9)
-    np.testing.assert_allclose(view.camera.forward, rolled.forward, atol=1e-9)
     assert abs(view.camera.cam_from_world[0, :3] @ Z_UP) < 1e-9  # the image's x axis is horizontal
     assert view.camera.up @ Z_UP > 0
     assert np.linalg.det(view.camera.cam_from_world) == pytest.approx(1, abs=1e-9)
