@@ -1,21 +1,27 @@
 """The database of one reconstruction: cameras, features, matches. Only the worker process touches it."""
 
+import copy
 import logging
 import os
+import shutil
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pycolmap
 
 from tasks.core.photoset import IMAGES_FOLDER, Photo
+from tasks.core.sfm.grey import scaled_size, write_all_grey
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.pairs import PairChoice
 
 logger = logging.getLogger(__name__)
 
 BYTES_PER_PIXEL = 120  # of the scaled photo, in one extraction thread: 0.22 GB at 1600 px, measured; ×4 when doubled
-MATCHING_BLOCKS = 20  # as many as progress needs; each block reads its features anew
+MATCHING_BLOCKS = 20  # as many as progress needs
+LEAST_BLOCK = 64  # pairs; also how many photos' search trees are kept: with 25, those of a sequence are built anew
+GREY_AT_ONCE = 128  # small grey copies of photos on the disk, 2 MB each
 
 
 class FeatureDatabase:
@@ -62,11 +68,41 @@ class FeatureDatabase:
         options.num_threads = self._threads(doubled)
         options.sift.max_num_features = self._options.max_features
         options.sift.first_octave = -1 if doubled else 0
-        pycolmap.extract_features(self.path, self.images, extraction_options=options)
+        for begin in range(0, len(self.names), GREY_AT_ONCE):
+            logger.info("features of %d photos from number %d on", GREY_AT_ONCE, begin + 1)
+            self._extract_some(range(begin, min(begin + GREY_AT_ONCE, len(self.names))), options)
+
+    def _extract_some(self, numbers: range, options: pycolmap.FeatureExtractionOptions) -> None:
+        """Features of some photos, found in small grey copies. Database and caller see the photos' own pixels only."""
+        grey = self.path.with_name("grey")
+        grey.mkdir()
+        # an image keeps its name in the database, so the copies bear the photos' names; their bytes say what they are
+        jobs = [(self.images / self.names[i], grey / self.names[i]) for i in numbers]
+        write_all_grey(jobs, options.max_image_size, options.num_threads)
+        with pycolmap.Database.open(self.path) as database:
+            entered = {image.name: image for image in database.read_all_images()}
+            images = [entered[self.names[i]] for i in numbers]
+            cameras = {image.camera_id: database.read_camera(image.camera_id) for image in images}
+            for camera in cameras.values():
+                small = copy.deepcopy(camera)
+                small.rescale(*scaled_size(camera.width, camera.height, options.max_image_size))
+                database.update_camera(small)
+        names = [self.names[i] for i in numbers]
+        pycolmap.extract_features(self.path, grey, names, extraction_options=options)
+        with pycolmap.Database.open(self.path) as database:
+            for camera in cameras.values():
+                database.update_camera(camera)
+            for image in images:
+                camera = cameras[image.camera_id]
+                width, height = scaled_size(camera.width, camera.height, options.max_image_size)
+                keypoints = np.array(database.read_keypoints(image.image_id))  # x, y and a 2x2 shape [K, 6]
+                x, y = camera.width / width, camera.height / height
+                database.update_keypoints(image.image_id, keypoints * np.array([x, y, x, x, y, y], dtype=np.float32))
+        shutil.rmtree(grey)
 
     def match(self, choice: PairChoice) -> None:
         """Match the pairs and verify them; pairs that are done already cost nothing."""
-        block = max(-(-len(choice.pairs) // MATCHING_BLOCKS), 25)
+        block = max(-(-len(choice.pairs) // MATCHING_BLOCKS), LEAST_BLOCK)
         logger.info("phase matching %d", -(-len(choice.pairs) // block))
         logger.info("%d pairs of %d photos, %s", len(choice.pairs), len(self._photos), choice.matcher)
         pairs_file = self.path.with_name("pairs.txt")
