@@ -16,7 +16,7 @@ from tasks.retries import stage_task
 from tasks.stage import open_output, read_measurements, run_stage
 
 STAGE = "sfm"
-VERSION = "2"
+VERSION = "3"
 
 
 @stage_task(STAGE)

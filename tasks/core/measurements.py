@@ -5,6 +5,7 @@ A number that was not measured is null, never invented.
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.core.georeference import Georeference
 from tasks.core.photoset import RejectedPhoto
 
 SCHEMA_VERSION = 1
@@ -27,6 +28,7 @@ class PhotosSection(Section):
     found: int
     usable: int
     rejected: tuple[RejectedPhoto, ...] = ()
+    flight_log: str | None = None  # how the photos' places were found in a flight log; null where none was given
 
 
 class SfmSection(Section):
@@ -39,6 +41,7 @@ class SfmSection(Section):
     points: int
     georeferenced: bool
     gps_residual_rms_m: float | None = None
+    georeference: Georeference | None = None  # also in georeference.json, beside the splat
     matcher: str  # "exhaustive", "spatial+sequential", or "given" for a user's own COLMAP model
     mapper: str  # "incremental", "global", or "given"
 

@@ -41,6 +41,7 @@ def reconstruct_in_worker(job: Job) -> SfmSection:
         points=len(scene.points.xyz),
         georeferenced=georeference is not None,
         gps_residual_rms_m=None if georeference is None else georeference.residual_rms_m,
+        georeference=georeference,
         matcher=matcher,
         mapper=mapped.mapper,
     )
