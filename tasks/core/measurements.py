@@ -31,11 +31,31 @@ class PhotosSection(Section):
     flight_log: str | None = None  # how the photos' places were found in a flight log; null where none was given
 
 
+class LeftOutPhoto(Section):
+    """A usable photo that is not in the scene."""
+
+    name: str
+    reason: str
+    position_m: tuple[float, float, float] | None = None  # in the scene, by its GPS; null without a georeference
+
+
+class SfmTry(Section):
+    """One effort to place the photos; a dearer one follows where it was not good enough."""
+
+    rung: str  # "first try", "more pairs", "finer features"
+    matcher: str
+    pairs: int
+    mapper: str
+    registered: int
+    models: int
+
+
 class SfmSection(Section):
     """What structure from motion made of it."""
 
     registered: int
     unregistered: tuple[str, ...] = ()
+    left_out: tuple[LeftOutPhoto, ...] = ()  # the same photos, with the reason of each
     models: int  # separate reconstructions; the largest is used
     mean_reprojection_error_px: float | None = None
     points: int
@@ -44,6 +64,8 @@ class SfmSection(Section):
     georeference: Georeference | None = None  # also in georeference.json, beside the splat
     matcher: str  # "exhaustive", "spatial+sequential", or "given" for a user's own COLMAP model
     mapper: str  # "incremental", "global", or "given"
+    rung: str = "given"  # of the ladder of efforts, whose result is used
+    tries: tuple[SfmTry, ...] = ()  # in order, the last one not always the best
 
 
 class CurvePoint(Section):

@@ -93,6 +93,16 @@ def georeference_model(model: pycolmap.Reconstruction, gps: dict[str, Gps], rand
     )
 
 
+def enu_position(gps: Gps, georeference: Georeference | None) -> tuple[float, float, float] | None:
+    """Where a photo was taken, in the scene's frame [m]; None where scene or photo do not say."""
+    if georeference is None or gps.altitude_m is None:
+        return None
+    place = np.array([[gps.latitude_deg, gps.longitude_deg, gps.altitude_m]], dtype=np.float64)
+    origin = georeference.latitude_deg, georeference.longitude_deg, georeference.altitude_m
+    [(east, north, up)] = pycolmap.GPSTransform(pycolmap.GPSTransformEllipsoid.WGS84).ellipsoid_to_enu(place, *origin)
+    return float(east), float(north), float(up)
+
+
 def normalise(model: pycolmap.Reconstruction) -> None:
     """Turn up to +z, put the cameras' centroid at the origin, and their median distance from it at 1."""
     views = Views.of(model)
