@@ -12,12 +12,14 @@ from tasks.core.scene import Scene
 from tasks.core.sfm.import_model import import_model, is_colmap_model
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.reconstruct import reconstruct
+from tasks.core.storage import cache_key
 from tasks.photos import capture_name, is_remote_source, source_digest
 from tasks.pictures import show_picture
 from tasks.recording import current_recording
 from tasks.reporting import announce, stage_progress
 from tasks.retries import stage_task
 from tasks.stage import open_output, read_measurements, run_stage
+from tasks.workspace import open_workspace
 
 STAGE = "sfm"
 VERSION = "3"
@@ -28,15 +30,18 @@ NAMED_PHOTOS = 8  # left out, in the picture's description
 @stage_task(STAGE)
 def find_cameras(photos: PhotosRef, options: SfmOptions, image_size: int, context: RunContext) -> SceneRef:
     """Reconstruct a Scene whose images have a long side of at most `image_size` px. Raises RegistrationError."""
+    inputs, naming_options = [photos.digest], {**options.model_dump(mode="json"), "image_size": image_size}
+    store, key = open_workspace(context.workspace), cache_key(inputs, naming_options, VERSION)
+
+    def compute(out: Path) -> SfmSection:
+        place = store.checkpoints(key, context.run if context.fresh else None)
+        kept = None if place.is_remote else place  # features are 1 MB a photo: found anew sooner than sent and fetched
+        found = reconstruct(open_output(photos.uri, context), out, options, image_size, stage_progress(STAGE), kept)
+        store.remove_checkpoints(key)
+        return found
+
     return _scene_stage(
-        photos.capture,
-        context,
-        inputs=[photos.digest],
-        options={**options.model_dump(mode="json"), "image_size": image_size},
-        compute=lambda out: reconstruct(
-            open_output(photos.uri, context), out, options, image_size, stage_progress(STAGE)
-        ),
-        rejected=photos.rejected,
+        photos.capture, context, inputs=inputs, options=naming_options, compute=compute, rejected=photos.rejected
     )
 
 

@@ -72,7 +72,7 @@ def camera_map_picture(scene: Scene, left_out: tuple[LeftOutPhoto, ...], rejecte
     said = [f"{len(scene.cameras)} registered", f"{len(left_out)} not registered"]
     said += [f"{nowhere} of them without a place to draw"] if nowhere else []
     said += [f"{rejected} rejected before"] if rejected else []
-    axes.set_title(", ".join(said), fontsize=9, color="black", y=-0.24)
+    axes.set_title(", ".join(said), fontsize=8, color="black", y=-0.24)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_PICTURE_DPI, facecolor="white")
     return buffer.getvalue()

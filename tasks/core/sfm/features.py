@@ -55,6 +55,20 @@ class FeatureDatabase:
         """The photo's own name from the name of its link."""
         return self._photos[self.names.index(name)].name
 
+    def snapshot(self, file: Path) -> None:
+        """Copy the database to a file, which appears whole. No handle is open: all that was written is in the file."""
+        partial = file.with_suffix(".partial")
+        shutil.copyfile(self.path, partial)
+        partial.replace(file)
+
+    def restore(self, file: Path) -> bool:
+        """Go on from the snapshot of the same photos and options, if it is there."""
+        if not file.is_file():
+            return False
+        shutil.copyfile(file, self.path)
+        logger.info("features of %d photos, kept from an earlier run", len(self._photos))
+        return True
+
     def add_cameras(self) -> None:
         """Enter the photos; those of the same size, camera and focal length share intrinsics.
 
@@ -81,7 +95,7 @@ class FeatureDatabase:
         options.sift.max_num_features = self._options.max_features
         options.sift.first_octave = -1 if doubled else 0
         for begin in range(0, len(self.names), GREY_AT_ONCE):
-            logger.info("features of %d photos from number %d on", GREY_AT_ONCE, begin + 1)
+            logger.info("features after %d photos", begin)
             self._extract_some(range(begin, min(begin + GREY_AT_ONCE, len(self.names))), options)
 
     def _extract_some(self, numbers: range, options: pycolmap.FeatureExtractionOptions) -> None:

@@ -10,7 +10,7 @@ from tasks.core.measurements import LeftOutPhoto, SfmSection, SfmTry
 from tasks.core.photoset import PhotoSet
 from tasks.core.sfm.features import FeatureDatabase
 from tasks.core.sfm.frame import enu_position, place_in_frame
-from tasks.core.sfm.job import PLAN_FILE, Job
+from tasks.core.sfm.job import FEATURES_FILE, KEPT_FEATURES_FILE, PLAN_FILE, Job
 from tasks.core.sfm.left_out import reasons
 from tasks.core.sfm.mapping import Mapped, map_photos
 from tasks.core.sfm.pairs import FEW_PHOTOS, PairChoice, choose_pairs, wider_pairs
@@ -91,8 +91,10 @@ def map_with_escalation(job: Job, photos: PhotoSet) -> Ladder:
 
     choice = choose_pairs(photos.photos, job.options)
     database = FeatureDatabase(job.work / "first", job.source, photos.photos, job.options)
-    database.add_cameras()
-    database.extract()
+    if not database.restore(job.work / KEPT_FEATURES_FILE):
+        database.add_cameras()
+        database.extract()
+        database.snapshot(job.work / FEATURES_FILE)
     attempt("first try", database, choice)
 
     wider = wider_pairs(photos.photos, choice, job.options)
