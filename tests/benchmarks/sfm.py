@@ -20,10 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 
-from tasks.core.demo.flight import fly
-from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.measurements import SfmSection
 from tasks.core.photos.ingest import ingest
 from tasks.core.photos.options import PhotosOptions
@@ -69,6 +66,8 @@ def run_apart(who: str, source: Path, folder: Path) -> Run:
 
 def peer(source: Path, folder: Path) -> None:
     """pycolmap with its defaults."""
+    import pycolmap  # here and below: what the other side does not import is no part of its cost
+
     pycolmap.logging.minloglevel = 2
     database = folder / "database.db"
     one = source.parent.name in ONE_CAMERA
@@ -89,6 +88,8 @@ def ours(source: Path, folder: Path) -> None:
 
 
 def peer_poses(folder: Path) -> Poses:
+    import pycolmap
+
     model = pycolmap.Reconstruction(folder / "best")
     images = [model.image(i) for i in model.reg_image_ids()]
     rotations = [np.asarray(image.cam_from_world().rotation.matrix()) for image in images]
@@ -164,6 +165,9 @@ def bench_set(name: str, data: Path, runs: int, peer_runs: int, work: Path) -> t
 
 def bench_scaling(work: Path) -> None:
     """What one photo costs of 50, and of 200 photos of the same place."""
+    from tasks.core.demo.flight import fly
+    from tasks.core.demo.flight_plan import DemoOptions
+
     costs = []
     for photos in SCALING:
         source = work / f"flight-{photos}"

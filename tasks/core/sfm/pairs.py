@@ -8,7 +8,6 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from tasks.core.errors import OptionsError
 from tasks.core.photoset import Photo
@@ -89,6 +88,8 @@ def sequential_pairs(n: int, overlap: int, *, powers: bool = True) -> list[Pair]
 
 def spatial_pairs(photos: tuple[Photo, ...], neighbors: int) -> list[Pair]:
     """Each photo that has GPS with its nearest ones in the horizontal plane."""
+    from scipy.spatial import cKDTree  # half of the worker's start-up, which photos without GPS do without
+
     index, east_north_m = _plane(photos)
     if len(index) < 2:
         return []
