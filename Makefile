@@ -50,7 +50,7 @@ bench-train-ablation: $(READY) ## What each part of the training recipe brings
 	$(BIN)/python -m tests.benchmarks.train_ablation
 
 bench-sfm: $(READY) ## Structure from motion on the real photo sets
-	$(BIN)/python -m tests.benchmarks.sfm_real_sets
+	$(BIN)/python -m tests.benchmarks.sfm
 
 bench-sog: $(READY) ## Our SOG writer beside splat-transform (SPLAT_TRANSFORM=path)
 	$(BIN)/python -m tests.benchmarks.sog

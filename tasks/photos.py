@@ -19,7 +19,7 @@ from tasks.stage import read_measurements, run_stage
 from tasks.workspace import open_workspace
 
 STAGE = "photos"
-VERSION = "2"
+VERSION = "3"
 
 
 @stage_task(STAGE)
@@ -34,7 +34,7 @@ def ingest_photos(source: str, options: PhotosOptions, context: RunContext) -> P
         STAGE,
         VERSION,
         context,
-        inputs=[offered.digest if isinstance(offered, RemotePhotos) else source_digest(offered)],
+        inputs=[offered.digest if isinstance(offered, RemotePhotos) else source_digest(offered), *_log_digest(options)],
         options=options.model_dump(mode="json"),
         compute=lambda folder: _ingest(offered, capture, folder, options),
     )
@@ -62,7 +62,15 @@ def _ingest(offered: Path | RemotePhotos, capture: str, folder: Path, options: P
 
 def _ingest_local(source: Path, folder: Path, options: PhotosOptions, report: ProgressCallback) -> PhotosSection:
     photos = ingest(source, folder, options, report)
-    return PhotosSection(found=photos.found, usable=len(photos.photos), rejected=photos.rejected)
+    return PhotosSection(
+        found=photos.found, usable=len(photos.photos), rejected=photos.rejected, flight_log=photos.flight_log
+    )
+
+
+def _log_digest(options: PhotosOptions) -> list[str]:
+    """What names the output beside the photos: the flight log's content, where it does not lie among them."""
+    path = Path(options.flight_log).expanduser()
+    return [source_digest(path)] if options.flight_log and path.is_file() else []
 
 
 def is_remote_source(source: str) -> bool:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.core.errors import StorageError
+from tasks.core.georeference import GEOREFERENCE_FILE
 from tasks.core.measurements import (
     CostSection,
     PhotosSection,
@@ -79,6 +80,9 @@ def publish_splat(
         shutil.copy2(ply, partial)
         shutil.copytree(scene_folder / MODEL_FOLDER, partial / "colmap" / MODEL_FOLDER)
         shutil.copytree(scene_folder / IMAGES_FOLDER, partial / "colmap" / IMAGES_FOLDER)
+        # null where there is none: what an earlier run left at the destination must not speak for this splat
+        described = "null" if loaded.georeference is None else loaded.georeference.model_dump_json(indent=1)
+        (partial / GEOREFERENCE_FILE).write_text(described, encoding="utf-8")
         report_progress(Progress(1, 6, "preview picture"))
         view = start_view(loaded, scene.capture, None if photos is None else _days(photos, context))
         gaussians_drawn, rasterizer = read_ply(ply), rasterizer_for("auto")

@@ -5,31 +5,43 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from tasks.artifacts import Shown
 from tasks.core.measurements import SfmSection
 from tasks.core.refs import PhotosRef, RunContext, SceneRef
+from tasks.core.scene import Scene
 from tasks.core.sfm.import_model import import_model, is_colmap_model
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.reconstruct import reconstruct
+from tasks.core.storage import cache_key
 from tasks.photos import capture_name, is_remote_source, source_digest
+from tasks.pictures import show_picture
+from tasks.recording import current_recording
 from tasks.reporting import announce, stage_progress
 from tasks.retries import stage_task
 from tasks.stage import open_output, read_measurements, run_stage
+from tasks.workspace import open_workspace
 
 STAGE = "sfm"
-VERSION = "2"
+VERSION = "3"
+CAMERAS_PICTURE = "pictures/cameras.png"
+NAMED_PHOTOS = 8  # left out, in the picture's description
 
 
 @stage_task(STAGE)
 def find_cameras(photos: PhotosRef, options: SfmOptions, image_size: int, context: RunContext) -> SceneRef:
     """Reconstruct a Scene whose images have a long side of at most `image_size` px. Raises RegistrationError."""
+    inputs, naming_options = [photos.digest], {**options.model_dump(mode="json"), "image_size": image_size}
+    store, key = open_workspace(context.workspace), cache_key(inputs, naming_options, VERSION)
+
+    def compute(out: Path) -> SfmSection:
+        place = store.checkpoints(key, context.run if context.fresh else None)
+        kept = None if place.is_remote else place  # features are 1 MB a photo: found anew sooner than sent and fetched
+        found = reconstruct(open_output(photos.uri, context), out, options, image_size, stage_progress(STAGE), kept)
+        store.remove_checkpoints(key)
+        return found
+
     return _scene_stage(
-        photos.capture,
-        context,
-        inputs=[photos.digest],
-        options={**options.model_dump(mode="json"), "image_size": image_size},
-        compute=lambda out: reconstruct(
-            open_output(photos.uri, context), out, options, image_size, stage_progress(STAGE)
-        ),
+        photos.capture, context, inputs=inputs, options=naming_options, compute=compute, rejected=photos.rejected
     )
 
 
@@ -58,9 +70,12 @@ def _scene_stage(
     inputs: list[str],
     options: dict[str, JsonValue],
     compute: Callable[[Path], SfmSection],
+    rejected: int = 0,
 ) -> SceneRef:
     output = run_stage(STAGE, VERSION, context, inputs=inputs, options=options, compute=compute)
     measured = read_measurements(output.uri, SfmSection, context)
+    if (recording := current_recording()) is not None:
+        recording.show("cameras", lambda: _camera_map(output.uri, measured, rejected, context))
     if output.cached:
         announce(STAGE, f"{measured.registered} cameras, from the workspace")
     return SceneRef.model_validate(
@@ -71,3 +86,12 @@ def _scene_stage(
             "points": measured.points,
         }
     )
+
+
+def _camera_map(uri: str, measured: SfmSection, rejected: int, context: RunContext) -> Shown | None:
+    """The scene from above as a picture, for people."""
+    from tasks.core.report.charts import camera_map_picture  # matplotlib takes a second, here in a thread of its own
+
+    picture = camera_map_picture(Scene.load(open_output(uri, context)), measured.left_out, rejected)
+    described = "; ".join(f"{photo.name}: {photo.reason}" for photo in measured.left_out[:NAMED_PHOTOS])
+    return show_picture(CAMERAS_PICTURE, picture, f"Cameras from above. {described}".strip(), context)

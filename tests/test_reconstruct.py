@@ -73,6 +73,7 @@ def test_everything_promised_is_there(result: Result) -> None:
     expected = {
         "scene.sog",
         "scene.ply",
+        "georeference.json",
         "index.html",
         "report.html",
         "report.json",

@@ -5,6 +5,7 @@ A number that was not measured is null, never invented.
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.core.georeference import Georeference
 from tasks.core.photoset import RejectedPhoto
 
 SCHEMA_VERSION = 1
@@ -27,6 +28,26 @@ class PhotosSection(Section):
     found: int
     usable: int
     rejected: tuple[RejectedPhoto, ...] = ()
+    flight_log: str | None = None  # how the photos' places were found in a flight log; null where none was given
+
+
+class LeftOutPhoto(Section):
+    """A usable photo that is not in the scene."""
+
+    name: str
+    reason: str
+    position_m: tuple[float, float, float] | None = None  # in the scene, by its GPS; null without a georeference
+
+
+class SfmTry(Section):
+    """One effort to place the photos; a dearer one follows where it was not good enough."""
+
+    rung: str  # "first try", "more pairs", "finer features"
+    matcher: str
+    pairs: int
+    mapper: str
+    registered: int
+    models: int
 
 
 class SfmSection(Section):
@@ -34,13 +55,17 @@ class SfmSection(Section):
 
     registered: int
     unregistered: tuple[str, ...] = ()
+    left_out: tuple[LeftOutPhoto, ...] = ()  # the same photos, with the reason of each
     models: int  # separate reconstructions; the largest is used
     mean_reprojection_error_px: float | None = None
     points: int
     georeferenced: bool
     gps_residual_rms_m: float | None = None
+    georeference: Georeference | None = None  # also in georeference.json, beside the splat
     matcher: str  # "exhaustive", "spatial+sequential", or "given" for a user's own COLMAP model
     mapper: str  # "incremental", "global", or "given"
+    rung: str = "given"  # of the ladder of efforts, whose result is used
+    tries: tuple[SfmTry, ...] = ()  # in order, the last one not always the best
 
 
 class CurvePoint(Section):

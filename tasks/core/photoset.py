@@ -12,7 +12,7 @@ IMAGES_FOLDER = "images"
 
 
 class Gps(BaseModel):
-    """Where EXIF says a photo was taken, WGS84."""
+    """Where EXIF, or the flight log, says a photo was taken, WGS84."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,6 +52,7 @@ class PhotoSet(BaseModel):
 
     photos: tuple[Photo, ...]
     rejected: tuple[RejectedPhoto, ...] = ()
+    flight_log: str | None = None  # how the places were found in a flight log; null where they are EXIF's own
 
     @property
     def found(self) -> int:

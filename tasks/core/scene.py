@@ -1,7 +1,8 @@
 """A scene: cameras, undistorted images and sparse points. What sfm gives, and training, compression and reports take.
 
 Layout of the folder: `images/<name>` (undistorted, at the training resolution), `sparse/0/*.bin` (the same model for
-COLMAP and its friends), `scene.json` (cameras and frame) and `points.npz` (sparse points).
+COLMAP and its friends), `scene.json` (cameras and frame), `points.npz` (sparse points), and `georeference.json` where
+the scene has one.
 
 Axes: cameras look along +z, x right, y down (OpenCV, as COLMAP). The centre of the top-left pixel is at (0.5, 0.5) px.
 """
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tasks.core.georeference import Georeference
 from tasks.core.transforms import Float64, rigid_inverse
 
 SCENE_FILE = "scene.json"
@@ -71,16 +73,6 @@ class SparsePoints:
 
 
 @dataclass(frozen=True)
-class Georeference:
-    """A scene in metres, East-North-Up around a WGS84 origin."""
-
-    latitude_deg: float
-    longitude_deg: float
-    altitude_m: float
-    residual_rms_m: float  # of camera centres against EXIF GPS
-
-
-@dataclass(frozen=True)
 class Scene:
     """Registered cameras in capture order, sparse points, and the frame they stand in."""
 
@@ -112,8 +104,9 @@ class Scene:
         return tuple(camera for i, camera in enumerate(by_name) if i % hold_out_every), held_out
 
     def save(self) -> None:
-        """Write `scene.json` and `points.npz` into the scene's folder."""
-        georeference = None if self.georeference is None else vars(self.georeference)
+        """Write `scene.json`, `points.npz` and, if there is one, `georeference.json` into the scene's folder."""
+        if self.georeference is not None:
+            self.georeference.save(self.folder)
         cameras = [
             {
                 **{key: getattr(camera, key) for key in ("name", "width", "height", "fx", "fy", "cx", "cy")},
@@ -121,7 +114,7 @@ class Scene:
             }
             for camera in self.cameras
         ]
-        text = json.dumps({"up": self.up.tolist(), "georeference": georeference, "cameras": cameras}, indent=1)
+        text = json.dumps({"up": self.up.tolist(), "cameras": cameras}, indent=1)
         (self.folder / SCENE_FILE).write_text(text, encoding="utf-8")
         with (self.folder / POINTS_FILE).open("wb") as file:
             np.savez(file, allow_pickle=False, **vars(self.points))
@@ -134,7 +127,6 @@ class Scene:
             Camera(**{**camera, "cam_from_world": np.array(camera["cam_from_world"])})
             for camera in described["cameras"]
         )
-        georeference = described["georeference"]
         with np.load(folder / POINTS_FILE, allow_pickle=False) as arrays:
             points = SparsePoints(**{name: arrays[name] for name in ("xyz", "rgb", "errors_px", "track_lengths")})
         return cls(
@@ -142,5 +134,5 @@ class Scene:
             cameras=cameras,
             points=points,
             up=np.array(described["up"]),
-            georeference=None if georeference is None else Georeference(**georeference),
+            georeference=Georeference.load(folder),
         )

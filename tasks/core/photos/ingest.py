@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath
 from tasks.core.errors import PhotosError
 from tasks.core.photos.archive import unpack
 from tasks.core.photos.files import Offered, natural_order, offered_photos
+from tasks.core.photos.flight_log import read_flight_log
+from tasks.core.photos.log_match import place_photos
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.photos.pixels import RejectedError, StagedPhoto, stage_photo
 from tasks.core.photoset import IMAGES_FOLDER, PHOTOS_FILE, Photo, PhotoSet, RejectedPhoto
@@ -33,12 +35,15 @@ def ingest(source: Path, out: Path, options: PhotosOptions, on_progress: Progres
         The photo set, in order of capture time where all photos have one, else in natural name order.
 
     Raises:
-        PhotosError: there is no such source, it is unsafe or unreadable, or fewer than 3 photos are usable.
+        PhotosError: there is no such source, it is unsafe or unreadable, fewer than 3 photos are usable, or the
+            flight log cannot be read or does not belong to them.
     """
     staging = out / STAGING_FOLDER
     staging.mkdir(parents=True, exist_ok=True)
     try:
-        offered = offered_photos(_as_folder(source, staging / "unpacked", options))
+        folder = _as_folder(source, staging / "unpacked", options)
+        log = read_flight_log(_log_path(options.flight_log, folder)) if options.flight_log else ()
+        offered = offered_photos(folder)
         staged, rejected = _stage_all(offered, staging, options, on_progress)
         unique, twins = _without_twins(staged)
         photos = PhotoSet(
@@ -46,6 +51,9 @@ def ingest(source: Path, out: Path, options: PhotosOptions, on_progress: Progres
             rejected=tuple(sorted([*rejected, *twins], key=lambda photo: natural_order(photo.name))),
         )
         _require_enough(source, photos)
+        if log:
+            placed, how = place_photos(photos.photos, log)
+            photos = photos.model_copy(update={"photos": placed, "flight_log": how})
         photos.save(out)
     except BaseException:
         shutil.rmtree(out / IMAGES_FOLDER, ignore_errors=True)
@@ -69,6 +77,12 @@ def _as_folder(source: Path, unpacked: Path, options: PhotosOptions) -> Path:
     unpacked.mkdir()
     unpack(source, unpacked, options)
     return unpacked
+
+
+def _log_path(name: str, folder: Path) -> Path:
+    """The flight log: a path as it stands, else a file in the photos' folder."""
+    path = Path(name).expanduser()
+    return path if path.is_absolute() or path.is_file() else folder / path
 
 
 def _stage_all(

@@ -15,6 +15,13 @@ class PhotosOptions(OptionModel):
         ge=16,
         le=4096,
     )
+    flight_log: str = Field(
+        "",
+        title="Flight log",
+        description="A CSV file with where the drone was, which is used in stead of the photos' own GPS: latitude and "
+        "longitude in degrees, altitude with its unit in the header, as altitude(ft), and date and time, or one line "
+        "for each photo. A path on the machine that reads the photos, or the name of a file in their folder.",
+    )
     conversion_quality: int = Field(
         95,
         title="Quality of converted photos",

@@ -13,13 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from tasks.core.measurements import CurvePoint
+from tasks.core.measurements import CurvePoint, LeftOutPhoto
 from tasks.core.scene import Scene
 from tasks.core.transforms import Float64
 
 _INK = "#010203"  # stands for the page's text colour and is replaced by it
 _ACCENT = "#3b82c4"  # readable on white and on near-black
 _HELD_OUT = "#d9822b"
+_LEFT_OUT = "#c93a3a"
 _MAP_POINTS = 20_000  # more would only paint over each other
 _MAP_DPI = 160
 _PICTURE_DPI = 160
@@ -54,15 +55,41 @@ def _curve_figure(curve: tuple[CurvePoint, ...]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def camera_map(scene: Scene, held_out: tuple[str, ...]) -> Markup:
-    """The scene from above: sparse points in their colours, cameras with their viewing directions."""
+def camera_map(scene: Scene, held_out: tuple[str, ...], left_out: tuple[LeftOutPhoto, ...] = ()) -> Markup:
+    """The scene from above: sparse points in their colours, cameras with their viewing directions.
+
+    Photos that were left out stand where their GPS says, if the scene has a georeference.
+    """
+    kinds = ("training camera", _ACCENT), ("held-out camera", _HELD_OUT)
+    figure, axes = _map_figure(scene, held_out, kinds, left_out)
+    return _as_svg(figure, axes, "Map of the cameras from above")
+
+
+def camera_map_picture(scene: Scene, left_out: tuple[LeftOutPhoto, ...], rejected: int) -> bytes:
+    """The same as a PNG on white, before anything is trained; what could not be drawn is counted below it."""
+    figure, axes = _map_figure(scene, (), (("registered camera", _ACCENT), ("", _HELD_OUT)), left_out)
+    nowhere = sum(photo.position_m is None for photo in left_out)
+    said = [f"{len(scene.cameras)} registered", f"{len(left_out)} not registered"]
+    said += [f"{nowhere} of them without a place to draw"] if nowhere else []
+    said += [f"{rejected} rejected before"] if rejected else []
+    axes.set_title(", ".join(said), fontsize=8, color="black", y=-0.24)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_PICTURE_DPI, facecolor="white")
+    return buffer.getvalue()
+
+
+def _map_figure(
+    scene: Scene, held_out: tuple[str, ...], kinds: tuple[tuple[str, str], ...], left_out: tuple[LeftOutPhoto, ...]
+) -> tuple[Figure, Axes]:
     right, ahead = _ground_axes(scene.up)
     points = np.column_stack([scene.points.xyz @ right, scene.points.xyz @ ahead])  # [P, 2]
     centers = np.stack([camera.center for camera in scene.cameras])
     places = np.column_stack([centers @ right, centers @ ahead])  # [C, 2]
     forwards = np.stack([camera.forward for camera in scene.cameras])
     directions = np.column_stack([forwards @ right, forwards @ ahead])  # shorter than 1 where a camera looks down
-    low, high = _limits(points, places)
+    lost = np.array([photo.position_m for photo in left_out if photo.position_m is not None]).reshape(-1, 3)
+    lost = np.column_stack([lost @ right, lost @ ahead])  # [L, 2]
+    low, high = _limits(points, np.concatenate([places, lost]))
     size = high - low
     figure = Figure(figsize=(_WIDTH, float(np.clip(_WIDTH * size[1] / size[0], 3, 6))), layout="constrained")
     axes = figure.add_subplot()
@@ -73,21 +100,23 @@ def camera_map(scene: Scene, held_out: tuple[str, ...]) -> Markup:
     )
     is_held_out = np.array([camera.name in held_out for camera in scene.cameras])
     arrow = 0.06 * float(size.max())
-    for mask, color, label in ((~is_held_out, _ACCENT, "training camera"), (is_held_out, _HELD_OUT, "held-out camera")):
+    for mask, (label, color) in zip((~is_held_out, is_held_out), kinds, strict=True):
         if not mask.any():
             continue
         x, y = places[mask].T
         along = arrow * directions[mask]
         axes.plot(x, y, "o", color=color, markersize=3.5, label=label)
         axes.quiver(x, y, along[:, 0], along[:, 1], color=color, angles="xy", scale_units="xy", scale=1, width=0.003)
+    if len(lost):
+        axes.plot(*lost.T, "x", color=_LEFT_OUT, markersize=5, label="not registered")
     axes.set_xlim(low[0], high[0])
     axes.set_ylim(low[1], high[1])
     axes.set_aspect("equal")
     metric = scene.georeference is not None
     axes.set_xlabel("east (m)" if metric else "x (scene units, not metres)")
     axes.set_ylabel("north (m)" if metric else "y (scene units, not metres)")
-    axes.legend(frameon=False, fontsize=9.5, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=2, labelcolor=_INK)
-    return _as_svg(figure, axes, "Map of the cameras from above")
+    axes.legend(frameon=False, fontsize=9.5, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=3, labelcolor=_INK)
+    return figure, axes
 
 
 def _ground_axes(up: Float64) -> tuple[Float64, Float64]:

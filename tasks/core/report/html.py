@@ -57,7 +57,7 @@ def write_report(
         pairs=[_pair(report, scene, held_out_renders, i) for i in chosen],
         views_left_out=len(report.train.eval_views) - len(chosen),
         curve=quality_curve(report.train.curve) if report.train.curve else None,
-        camera_map=camera_map(scene, report.train.eval_views),
+        camera_map=camera_map(scene, report.train.eval_views, report.sfm.left_out),
         stages=[(name, getattr(report.seconds, name), name in report.cache_hits) for name in STAGES],
         longest=max((getattr(report.seconds, name) or 0.0 for name in STAGES), default=0.0),
         options=list(_flat(report.options)),

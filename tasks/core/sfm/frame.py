@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pycolmap
 
+from tasks.core.georeference import Georeference, GpsResidual
 from tasks.core.photoset import Gps
-from tasks.core.scene import Georeference
 from tasks.core.transforms import Float64
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ def georeference_model(model: pycolmap.Reconstruction, gps: dict[str, Gps], rand
         logger.info("no georeference: GPS and cameras do not fit within %.0f m", GPS_INLIER_M)
         return None
     moved = np.asarray(metric_from_model.matrix())
-    residuals_m = np.linalg.norm(centers @ moved[:, :3].T + moved[:, 3] - positions_m, axis=1)
+    offsets_m = centers @ moved[:, :3].T + moved[:, 3] - positions_m  # [N, 3]
+    residuals_m = np.linalg.norm(offsets_m, axis=1)
     spread_m = np.linalg.norm(positions_m - np.median(positions_m, axis=0), axis=1)
     if np.median(residuals_m) > MAX_RESIDUAL_SHARE * np.median(spread_m):
         logger.info(
@@ -79,9 +80,27 @@ def georeference_model(model: pycolmap.Reconstruction, gps: dict[str, Gps], rand
         )
         return None
     model.transform(metric_from_model)
-    rms = float(np.sqrt((residuals_m**2).mean()))
     latitude, longitude, altitude = (float(value) for value in origin)
-    return Georeference(latitude, longitude, altitude, residual_rms_m=rms)
+    return Georeference(
+        latitude_deg=latitude,
+        longitude_deg=longitude,
+        altitude_m=altitude,
+        residual_rms_m=float(np.sqrt((residuals_m**2).mean())),
+        residuals=tuple(
+            GpsResidual(name=name, east_m=east, north_m=north, up_m=up)
+            for name, (east, north, up) in zip(names, offsets_m.tolist(), strict=True)
+        ),
+    )
+
+
+def enu_position(gps: Gps, georeference: Georeference | None) -> tuple[float, float, float] | None:
+    """Where a photo was taken, in the scene's frame [m]; None where scene or photo do not say."""
+    if georeference is None or gps.altitude_m is None:
+        return None
+    place = np.array([[gps.latitude_deg, gps.longitude_deg, gps.altitude_m]], dtype=np.float64)
+    origin = georeference.latitude_deg, georeference.longitude_deg, georeference.altitude_m
+    [(east, north, up)] = pycolmap.GPSTransform(pycolmap.GPSTransformEllipsoid.WGS84).ellipsoid_to_enu(place, *origin)
+    return float(east), float(north), float(up)
 
 
 def normalise(model: pycolmap.Reconstruction) -> None:

@@ -1,6 +1,7 @@
 """Reading the worker's log while it grows: the only place where pycolmap says how far it is."""
 
 import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,12 +15,14 @@ PHASES = {
 }
 WORKER_PERCENT = 90  # the rest is undistorting, after the worker has ended
 PHASE = re.compile(r"phase (\w+) (\d+)")
+BATCH = re.compile(r"features after (\d+) photos")  # pycolmap counts each batch from one
 COUNTED = re.compile(
     r"Processed file \[(?P<features>\d+)/"
     r"|Processing block \[(?P<matching>\d+)/"
     r"|\(num_reg_frames=(?P<mapping>\d+)\)"
 )
 GLOG_PREFIX = re.compile(r"^[IWEF]\d{8} [\d:.]+ \d+ ")  # level, date, time, thread
+LEAST_PERCENT_FOR_ETA = 5.0
 LAST_LINES = 6
 LAST_LINE_CHARACTERS = 300
 
@@ -32,7 +35,9 @@ class ProgressLog:
         self._on_progress = on_progress
         self._read_bytes = 0
         self._phase, self._total = "features", 0
+        self._before = 0  # photos of earlier batches
         self._done = 0.0
+        self._started = time.monotonic()
 
     def report_news(self) -> None:
         """Read what was added since the last call and report the newest state, once."""
@@ -50,14 +55,25 @@ class ProgressLog:
         for line in lines:
             if started := PHASE.search(line):
                 self._phase, self._total, units = started[1], int(started[2]), 0
+                self._before = 0
+            elif batch := BATCH.search(line):
+                self._before = units = int(batch[1])
             elif (counted := COUNTED.search(line)) and counted.lastgroup == self._phase:
-                units = int(counted[counted.lastgroup]) - (self._phase == "matching")  # a block is named as it begins
+                # a block is named as it begins
+                units = self._before + int(counted[counted.lastgroup]) - (self._phase == "matching")
             else:
                 continue
             begin, end, note = PHASES[self._phase]
             self._done = max(self._done, begin + (end - begin) * min(units / max(self._total, 1), 1))
-            newest = Progress(self._done, 100, note.format(done=units, total=self._total))
+            newest = Progress(self._done, 100, note.format(done=units, total=self._total) + self._time_left())
         return newest
+
+    def _time_left(self) -> str:
+        """Told once it says something: the rest, if it goes on as it went so far."""
+        if self._done < LEAST_PERCENT_FOR_ETA:
+            return ""
+        seconds = (time.monotonic() - self._started) * (100 - self._done) / self._done
+        return f", about {seconds:.0f} s left" if seconds < 90 else f", about {seconds / 60:.0f} min left"
 
 
 def last_words(path: Path) -> str:

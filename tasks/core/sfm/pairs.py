@@ -8,13 +8,14 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from tasks.core.errors import OptionsError
 from tasks.core.photoset import Photo
 from tasks.core.sfm.options import SfmOptions
 
-ALWAYS_EXHAUSTIVE = 20  # photos: 190 pairs cost no more than half the feature extraction
+FEW_PHOTOS = 20  # 190 pairs cost no more than half the feature extraction
+FEWEST_GUIDED = 12  # photos: below, GPS would save nothing
+FEWEST_NEIGHBORS = 6  # by GPS, in small sets, where twelve would be nearly everybody
 EXHAUSTIVE_AT_MOST = 200  # photos without GPS and order: 20,000 pairs
 ESCALATED_AT_MOST = 300  # photos that are compared exhaustively after a poor first try
 GPS_SHARE = 0.9
@@ -47,7 +48,7 @@ def choose_pairs(photos: tuple[Photo, ...], options: SfmOptions) -> PairChoice:
         return PairChoice("exhaustive", tuple(combinations(range(n), 2)))
     if matcher == "sequential":
         return PairChoice("sequential", _sorted(sequential_pairs(n, options.sequential_overlap)))
-    near = spatial_pairs(photos, options.spatial_neighbors)
+    near = spatial_pairs(photos, min(options.spatial_neighbors, max(FEWEST_NEIGHBORS, n // 3)))
     if not near:
         raise OptionsError(
             f"sfm.matcher=spatial needs photos with GPS, and none of these {n} has it: use sfm.matcher=auto."
@@ -87,6 +88,8 @@ def sequential_pairs(n: int, overlap: int, *, powers: bool = True) -> list[Pair]
 
 def spatial_pairs(photos: tuple[Photo, ...], neighbors: int) -> list[Pair]:
     """Each photo that has GPS with its nearest ones in the horizontal plane."""
+    from scipy.spatial import cKDTree  # half of the worker's start-up, which photos without GPS do without
+
     index, east_north_m = _plane(photos)
     if len(index) < 2:
         return []
@@ -101,10 +104,10 @@ def spatial_pairs(photos: tuple[Photo, ...], neighbors: int) -> list[Pair]:
 
 
 def _auto(photos: tuple[Photo, ...]) -> str:
-    if len(photos) <= ALWAYS_EXHAUSTIVE:
-        return "exhaustive"
-    if _gps_tells_neighbors(photos):
+    if len(photos) >= FEWEST_GUIDED and _gps_tells_neighbors(photos):
         return "spatial"
+    if len(photos) <= FEW_PHOTOS:
+        return "exhaustive"
     if _is_sequence(photos) or len(photos) > EXHAUSTIVE_AT_MOST:
         return "sequential"
     return "exhaustive"

@@ -1,17 +1,19 @@
 """What the worker process does for photos: features, pairs, mapping, frame, scene; more effort if few register."""
 
 import logging
+from dataclasses import dataclass
 
 import pycolmap
 
 from tasks.core.errors import RegistrationError
-from tasks.core.measurements import SfmSection
+from tasks.core.measurements import LeftOutPhoto, SfmSection, SfmTry
 from tasks.core.photoset import PhotoSet
 from tasks.core.sfm.features import FeatureDatabase
-from tasks.core.sfm.frame import place_in_frame
-from tasks.core.sfm.job import PLAN_FILE, Job
+from tasks.core.sfm.frame import enu_position, place_in_frame
+from tasks.core.sfm.job import FEATURES_FILE, KEPT_FEATURES_FILE, PLAN_FILE, Job
+from tasks.core.sfm.left_out import reasons
 from tasks.core.sfm.mapping import Mapped, map_photos
-from tasks.core.sfm.pairs import choose_pairs, wider_pairs
+from tasks.core.sfm.pairs import FEW_PHOTOS, PairChoice, choose_pairs, wider_pairs
 from tasks.core.sfm.resampling import write_plan
 from tasks.core.sfm.scene_writer import undistort_model, write_scene
 
@@ -25,66 +27,108 @@ NAMED_PHOTOS = 8
 def reconstruct_in_worker(job: Job) -> SfmSection:
     """Run the whole stage. Raises RegistrationError when too few photos can be placed."""
     photos = PhotoSet.load(job.source)
-    mapped, matcher = map_with_escalation(job, photos)
-    model = _require_enough(job, photos, mapped)
+    ladder = map_with_escalation(job, photos)
+    model = _require_enough(job, photos, ladder)
     gps = {photo.name: photo.gps for photo in photos.photos if photo.gps is not None}
     georeference = place_in_frame(model, gps, job.options.random_seed)
     error_px = model.compute_mean_reprojection_error()
     write_plan(job.work / PLAN_FILE, undistort_model(model, job.image_size))
     scene = write_scene(model, job.out, [photo.name for photo in photos.photos], georeference)
     registered = {camera.name for camera in scene.cameras}
+    left_out = tuple(
+        LeftOutPhoto(
+            name=photo.name,
+            reason=ladder.reasons[photo.name],
+            position_m=None if photo.gps is None else enu_position(photo.gps, georeference),
+        )
+        for photo in photos.photos
+        if photo.name not in registered
+    )
     return SfmSection(
         registered=len(registered),
-        unregistered=tuple(photo.name for photo in photos.photos if photo.name not in registered),
-        models=mapped.models,
+        unregistered=tuple(photo.name for photo in left_out),
+        left_out=left_out,
+        models=ladder.best.models,
         mean_reprojection_error_px=error_px,
         points=len(scene.points.xyz),
         georeferenced=georeference is not None,
         gps_residual_rms_m=None if georeference is None else georeference.residual_rms_m,
-        matcher=matcher,
-        mapper=mapped.mapper,
+        georeference=georeference,
+        matcher=ladder.chosen.matcher,
+        mapper=ladder.best.mapper,
+        rung=ladder.chosen.rung,
+        tries=ladder.tries,
     )
 
 
-def map_with_escalation(job: Job, photos: PhotoSet) -> tuple[Mapped, str]:
-    """The best model found, with the user's image names, and the matcher that led to it."""
+@dataclass(frozen=True)
+class Ladder:
+    """All efforts that were made, in order, and the best model that came of them, with the user's image names."""
+
+    best: Mapped
+    tries: tuple[SfmTry, ...]
+    reasons: dict[str, str]  # by name of each photo that the best model lacks
+
+    @property
+    def chosen(self) -> SfmTry:
+        """The effort that the best model came of: the first one that placed as many photos."""
+        return max(self.tries, key=lambda made: made.registered)
+
+
+def map_with_escalation(job: Job, photos: PhotoSet) -> Ladder:
+    """Place the photos with as little effort as is enough: chosen pairs, then more of them, then finer features."""
+    found: list[Mapped] = []
+    databases: list[FeatureDatabase] = []
+    tries: list[SfmTry] = []
+
+    def attempt(rung: str, database: FeatureDatabase, choice: PairChoice) -> None:
+        database.match(choice)
+        mapped = map_photos(database, job.work / f"models-{len(tries)}", job.options)
+        counts = {"registered": mapped.registered, "models": mapped.models, "pairs": len(choice.pairs)}
+        tries.append(SfmTry(rung=rung, matcher=choice.matcher, mapper=mapped.mapper, **counts))
+        found.append(mapped)
+        databases.append(database)
+
     choice = choose_pairs(photos.photos, job.options)
     database = FeatureDatabase(job.work / "first", job.source, photos.photos, job.options)
-    database.add_cameras()
-    database.extract()
-    database.match(choice)
-    best, matcher = map_photos(database, job.work / "models", job.options), choice.matcher
+    if not database.restore(job.work / KEPT_FEATURES_FILE):
+        database.add_cameras()
+        database.extract()
+        database.snapshot(job.work / FEATURES_FILE)
+    attempt("first try", database, choice)
 
     wider = wider_pairs(photos.photos, choice, job.options)
-    if wider is not None and best.registered < MORE_PAIRS_BELOW * len(photos.photos):
-        logger.info("%d of %d registered: comparing more pairs", best.registered, len(photos.photos))
-        database.match(wider)
-        again = map_photos(database, job.work / "models-wider", job.options)
+    if wider is not None and not _enough_pairs(found[0], len(photos.photos)):
+        logger.info("%d of %d registered: comparing more pairs", found[0].registered, len(photos.photos))
         choice = wider
-        if again.registered > best.registered:
-            best, matcher = again, wider.matcher
+        attempt("more pairs", database, choice)
 
-    if best.registered < _limit(job, photos):
-        logger.info("%d of %d registered: looking for finer features", best.registered, len(photos.photos))
+    if max(mapped.registered for mapped in found) < _limit(job, photos):
+        logger.info("too few of %d registered: looking for finer features", len(photos.photos))
         database = FeatureDatabase(job.work / "finer", job.source, photos.photos, job.options)
         database.add_cameras()
         database.extract(doubled=True)
-        database.match(choice)
-        again = map_photos(database, job.work / "models-finer", job.options)
-        if again.registered > best.registered:
-            best, matcher = again, choice.matcher
+        attempt("finer features", database, choice)
 
+    best = max(found, key=lambda mapped: mapped.registered)  # the first of equals
+    why = reasons(databases[found.index(best)], best)
     if best.model is not None:
         for image in best.model.images.values():
             image.name = database.user_name(image.name)
-    return best, matcher
+    return Ladder(best, tuple(tries), why)
+
+
+def _enough_pairs(mapped: Mapped, photos: int) -> bool:
+    """Whether more pairs are not worth a try. Few photos are all wanted, and comparing them all costs little."""
+    return mapped.registered >= (photos if photos <= FEW_PHOTOS else MORE_PAIRS_BELOW * photos)
 
 
 def _limit(job: Job, photos: PhotoSet) -> float:
     return max(job.options.min_registered_share * len(photos.photos), MIN_REGISTERED)
 
 
-def _require_enough(job: Job, photos: PhotoSet, mapped: Mapped) -> pycolmap.Reconstruction:
+def _require_enough(job: Job, photos: PhotoSet, ladder: Ladder) -> pycolmap.Reconstruction:
+    mapped = ladder.best
     total, registered = len(photos.photos), mapped.registered
     if mapped.model is not None and registered >= _limit(job, photos):
         return mapped.model

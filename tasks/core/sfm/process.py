@@ -6,18 +6,21 @@ writing end is gone, however this process ended.
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tasks.core import errors
 from tasks.core.errors import SfmCrashError, SpaceportError
 from tasks.core.measurements import SfmSection
 from tasks.core.progress import ProgressCallback
-from tasks.core.sfm.job import ANSWER_FILE, LOG_FILE, Answer, Job
+from tasks.core.sfm.job import ANSWER_FILE, FEATURES_FILE, LOG_FILE, Answer, Job
 from tasks.core.sfm.log import ProgressLog, last_words
+from tasks.core.storage.checkpoint_place import CheckpointPlace
 from tasks.core.storage.disk import disk_full, free_bytes
 
 ROOT = Path(__file__).resolve().parents[3]  # holds the package `tasks`; the worker starts there
@@ -25,8 +28,8 @@ POLL_SECONDS = 0.1
 LEAST_FREE_BYTES = 4 * 2**20  # a disk with less than that has run full
 
 
-def run_worker(job: Job, on_progress: ProgressCallback) -> SfmSection:
-    """Run the job in a process of its own and return what it measured.
+def run_worker(job: Job, on_progress: ProgressCallback, kept: CheckpointPlace | None = None) -> SfmSection:
+    """Run the job in a process of its own and return what it measured. Finished features are put into `kept`.
 
     Raises:
         SpaceportError: the class and the message of what the worker raised on purpose.
@@ -42,7 +45,7 @@ def run_worker(job: Job, on_progress: ProgressCallback) -> SfmSection:
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        _follow(worker, ProgressLog(log_path, on_progress))
+        _follow(worker, ProgressLog(log_path, on_progress), lambda: _keep_features(job, kept))
     finally:
         _end(worker)
     answer_file = job.work / ANSWER_FILE
@@ -53,11 +56,20 @@ def run_worker(job: Job, on_progress: ProgressCallback) -> SfmSection:
     raise _crash(worker.returncode, log_path)
 
 
-def _follow(worker: subprocess.Popen[bytes], log: ProgressLog) -> None:
+def _follow(worker: subprocess.Popen[bytes], log: ProgressLog, keep: Callable[[], None]) -> None:
     while worker.poll() is None:
         time.sleep(POLL_SECONDS)
+        keep()  # before anybody is told, who may end the run
         log.report_news()
     log.report_news()
+
+
+def _keep_features(job: Job, kept: CheckpointPlace | None) -> None:
+    finished = job.work / FEATURES_FILE
+    if kept is not None and finished.is_file():
+        with kept.scratch() as scratch:
+            shutil.move(finished, scratch / FEATURES_FILE)
+            kept.put(scratch / FEATURES_FILE)
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:

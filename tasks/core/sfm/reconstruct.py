@@ -9,10 +9,16 @@ from tasks.core.progress import ProgressCallback
 from tasks.core.sfm.job import Job
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.stage import run_job
+from tasks.core.storage.checkpoint_place import CheckpointPlace
 
 
 def reconstruct(
-    photos: Path, out: Path, options: SfmOptions, image_size: int, on_progress: ProgressCallback
+    photos: Path,
+    out: Path,
+    options: SfmOptions,
+    image_size: int,
+    on_progress: ProgressCallback,
+    kept: CheckpointPlace | None = None,
 ) -> SfmSection:
     """Find the cameras of a photo set and write a Scene folder.
 
@@ -22,6 +28,8 @@ def reconstruct(
         options: how cameras are found.
         image_size: long side of the undistorted images, at most (px).
         on_progress: told percent done.
+        kept: where the features of all photos are put when they are found, and taken from if they are there already:
+            a place for these photos and options alone.
 
     Returns:
         What was measured. `mean_reprojection_error_px` is in pixels of the photos as they came in.
@@ -34,4 +42,4 @@ def reconstruct(
     if not (photos / PHOTOS_FILE).is_file():
         raise PhotosError(f"{photos} is not a photo set: it has no {PHOTOS_FILE}, which the photos stage writes.")
     job = Job(kind="reconstruct", source=photos.resolve(), out=out.resolve(), options=options, image_size=image_size)
-    return run_job(job, on_progress)
+    return run_job(job, on_progress, kept)

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 
-from tasks.core.scene import MODEL_FOLDER, Camera, Georeference, Scene, SparsePoints
+from tasks.core.georeference import Georeference
+from tasks.core.scene import MODEL_FOLDER, Camera, Scene, SparsePoints
 from tasks.core.sfm.resampling import Warp, grid_nodes
 from tasks.core.transforms import Float64, rigid
 

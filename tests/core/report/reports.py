@@ -7,6 +7,7 @@ from PIL import Image
 
 from tasks.core.measurements import (
     CurvePoint,
+    LeftOutPhoto,
     PhotosSection,
     Report,
     SecondsSection,
@@ -45,6 +46,10 @@ def full_report(scene: Scene, held_out: tuple[str, ...]) -> Report:
         sfm=SfmSection(
             registered=len(scene.cameras),
             unregistered=("flight/90.jpg", "flight/91.jpg"),
+            left_out=(
+                LeftOutPhoto(name="flight/90.jpg", reason="only 12 features: blurred", position_m=(12.0, 3.0, 5.0)),
+                LeftOutPhoto(name="flight/91.jpg", reason="shares no points with any other photo"),
+            ),
             models=2,
             mean_reprojection_error_px=0.61,
             points=len(scene.points.xyz),

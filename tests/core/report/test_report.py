@@ -1,5 +1,6 @@
 """The report: says what was measured, hides nothing, and opens anywhere."""
 
+import io
 import re
 from html import unescape
 from pathlib import Path
@@ -10,10 +11,10 @@ from PIL import Image
 
 from tasks.core.errors import StorageError
 from tasks.core.gaussians import Gaussians
-from tasks.core.measurements import Report, held_out_picture
+from tasks.core.measurements import LeftOutPhoto, Report, held_out_picture
 from tasks.core.render.backends import rasterizer_for
 from tasks.core.report import html
-from tasks.core.report.charts import camera_map, quality_curve
+from tasks.core.report.charts import camera_map, camera_map_picture, quality_curve
 from tasks.core.report.html import evenly_chosen, write_report
 from tasks.core.report.preview import write_fly_around, write_preview
 from tasks.core.scene import Camera, Scene
@@ -132,6 +133,18 @@ def test_the_map_shows_metres_only_when_georeferenced(tmp_path: Path) -> None:
     assert "not metres" in free
     assert "held-out camera" not in free
     assert camera_map(scene_of(tmp_path, cameras), ()) == free  # the same drawing gives the same bytes
+
+
+def test_photos_that_were_left_out_stand_where_gps_says(tmp_path: Path) -> None:
+    lost = LeftOutPhoto(name="lost.jpg", reason="blurred", position_m=(30.0, 2.0, 5.0))
+    nowhere = LeftOutPhoto(name="nowhere.jpg", reason="blurred")
+    scene = scene_of(tmp_path, orbit(6), georeferenced=True)
+    assert "not registered" in camera_map(scene, (), (lost, nowhere))
+    assert "not registered" not in camera_map(scene, (), (nowhere,))
+    with Image.open(io.BytesIO(camera_map_picture(scene, (lost, nowhere), 1))) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    red = (pixels[..., 0] > 180) & (pixels[..., 1] < 90) & (pixels[..., 2] < 90)
+    assert np.nonzero(red)[1].max() > 0.8 * pixels.shape[1]  # the lost one, 20 m east of all others
 
 
 def test_the_map_of_one_camera_can_be_drawn(tmp_path: Path) -> None:

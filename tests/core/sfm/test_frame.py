@@ -103,6 +103,17 @@ def test_residual_is_the_error_of_the_gps() -> None:
     assert georeference.residual_rms_m == pytest.approx(0.5 * np.sqrt(3 * (72 - 7) / 72), abs=0.21)
 
 
+def test_a_part_of_the_photos_with_gps_is_enough() -> None:
+    centers, rotations = orbit()
+    placed = model(centers, rotations)
+    located = dict(list(gps_of(centers).items())[:5])
+    georeference = georeference_model(placed, located, random_seed=0)
+    assert georeference is not None
+    assert [residual.name for residual in georeference.residuals] == list(located)
+    # metres about the median of the five that have GPS; 5 mm as above
+    np.testing.assert_allclose(Views.of(placed).centers, centers - np.median(centers[:5], axis=0), atol=5e-3)
+
+
 @pytest.mark.parametrize("case", ["two", "no altitude", "line", "noise"])
 def test_gps_that_cannot_tell_is_left_alone(case: str) -> None:
     centers, rotations = orbit()

@@ -61,7 +61,9 @@ def test_spatial_pairs_against_brute_force() -> None:
 @pytest.mark.parametrize(
     ("set_of_photos", "matcher"),
     [
-        (photos(20, gps=True), "exhaustive"),
+        (photos(11, gps=True), "exhaustive"),
+        (photos(12, gps=True), "spatial+sequential"),
+        (photos(20, gap_seconds=1), "exhaustive"),
         (photos(21, gps=True), "spatial+sequential"),
         (photos(60, gap_seconds=1), "sequential"),
         (photos(60, gap_seconds=30), "exhaustive"),
@@ -69,7 +71,17 @@ def test_spatial_pairs_against_brute_force() -> None:
         (photos(3, name="front_{}.jpg") + photos(57, name="{:04}.jpg"), "exhaustive"),
         (photos(110, gap_seconds=30) + photos(110, name="b{}.jpg", gap_seconds=30), "sequential"),
     ],
-    ids=["few", "gps", "burst", "stills", "frames of a video", "mixed names", "many"],
+    ids=[
+        "few with gps",
+        "a dozen with gps",
+        "few",
+        "gps",
+        "burst",
+        "stills",
+        "frames of a video",
+        "mixed names",
+        "many",
+    ],
 )
 def test_auto_looks_at_number_gps_and_order(set_of_photos: tuple[Photo, ...], matcher: str) -> None:
     assert choose_pairs(set_of_photos, SfmOptions()).matcher == matcher

@@ -37,6 +37,12 @@ class Ladder:
     def __call__(self, *_: object) -> "Ladder":
         return self
 
+    def restore(self, _: Path) -> bool:
+        return False
+
+    def snapshot(self, _: Path) -> None:
+        pass
+
     def add_cameras(self) -> None:
         pass
 
@@ -79,11 +85,14 @@ def test_efforts_grow_until_enough_photos_register(case: str, tmp_path: Path, mo
     ladder = Ladder(list(registered))
     monkeypatch.setattr(pipeline, "FeatureDatabase", ladder)
     monkeypatch.setattr(pipeline, "map_photos", ladder.map_photos)
+    monkeypatch.setattr(pipeline, "reasons", lambda *_: {})
     photos = PhotoSet(photos=tuple(Photo(name=f"{i:03}.jpg", width=64, height=48, sha256="") for i in range(COUNT)))
     job = Job(kind="reconstruct", source=tmp_path, out=tmp_path, options=SfmOptions(), image_size=64)
-    found, found_matcher = pipeline.map_with_escalation(job, photos)
+    found = pipeline.map_with_escalation(job, photos)
     assert ladder.asked == asked
     assert not ladder.registered
-    assert (found.registered, found_matcher) == (best, matcher)
-    assert found.model is not None
-    assert {image.name.split("/")[0] for image in found.model.images.values()} == {"user"}
+    assert (found.best.registered, found.chosen.matcher) == (best, matcher)
+    assert [made.registered for made in found.tries] == registered
+    assert [made.rung for made in found.tries] == ["first try", "more pairs", "finer features"][: len(registered)]
+    assert found.best.model is not None
+    assert {image.name.split("/")[0] for image in found.best.model.images.values()} == {"user"}

@@ -37,6 +37,13 @@ def test_cameras_stand_where_they_stood_in_metres(flight: Flight) -> None:
     # the true path fits itself, so what is left is the error of the cameras: centimetres at 24 m distance and 430 px
     assert georeference.residual_rms_m < 0.2
     assert flight.section.gps_residual_rms_m == georeference.residual_rms_m
+    assert flight.section.georeference == georeference
+    assert georeference.enu_from_scene == tuple(tuple(row) for row in np.eye(4).tolist())
+    assert [residual.name for residual in georeference.residuals] == [
+        f"strip a/view {i}.jpg" for i in range(1, COUNT + 1)
+    ]
+    squares = [r.east_m**2 + r.north_m**2 + r.up_m**2 for r in georeference.residuals]
+    assert np.sqrt(np.mean(squares)) == pytest.approx(georeference.residual_rms_m)
     centers, rotations = true_cameras(COUNT)
     assert geodetic(*np.median(centers, axis=0)) == pytest.approx(
         (georeference.latitude_deg, georeference.longitude_deg, georeference.altitude_m), abs=1e-6
@@ -57,6 +64,7 @@ def test_scene_folder_keeps_its_contract(flight: Flight) -> None:
         assert max(camera.width, camera.height) == IMAGE_SIZE
         assert camera.fx / camera.width == pytest.approx(430 / 480, rel=0.05)
     assert sorted(path.name for path in flight.out.iterdir()) == [
+        "georeference.json",
         "images",
         "points.npz",
         "scene.json",

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.scene import Camera, Georeference, Scene, SparsePoints
+from tasks.core.georeference import Georeference
+from tasks.core.scene import Camera, Scene, SparsePoints
 from tasks.core.transforms import rigid
 from tests.core.sog.splats import terrain
 
@@ -44,7 +45,9 @@ def scene_of(folder: Path, cameras: tuple[Camera, ...], *, georeferenced: bool =
             track_lengths=np.full(400, 4, np.int32),
         ),
         up=Z_UP,
-        georeference=Georeference(47.1, 8.2, 450.0, 0.8) if georeferenced else None,
+        georeference=Georeference(latitude_deg=47.1, longitude_deg=8.2, altitude_m=450.0, residual_rms_m=0.8)
+        if georeferenced
+        else None,
     )
 
 

@@ -1,0 +1,120 @@
+"""Flight logs: units that are said, columns that are told apart, and photos that are found in them."""
+
+from pathlib import Path
+
+import pytest
+
+from tasks.core.errors import PhotosError
+from tasks.core.photos.flight_log import read_flight_log
+from tasks.core.photos.ingest import ingest
+from tasks.core.photos.log_match import place_photos
+from tasks.core.photos.options import PhotosOptions
+from tasks.core.photoset import Gps, Photo
+from tasks.core.progress import ignore_progress
+from tests.core.photos.test_ingest import encoded
+
+FEET_IN_30_48_M = 100
+
+
+def log(folder: Path, text: str) -> Path:
+    path = folder / "log.csv"
+    path.write_text(text)
+    return path
+
+
+def photo(number: int, taken_at: str | None) -> Photo:
+    exif = Gps(latitude_deg=1, longitude_deg=1, altitude_m=1)
+    return Photo(name=f"{number}.jpg", width=64, height=48, sha256="", taken_at=taken_at, gps=exif)
+
+
+@pytest.mark.parametrize(
+    ("header", "cell"),
+    [
+        ("altitude(m)", "30.48"),
+        ("altitude_m", "30.48"),
+        ("Altitude [feet]", "100"),
+        ("altitude_above_seaLevel(feet)", "100"),
+        ("alt.ft", "100"),
+        ("altitude", "100 ft"),
+        ("altitude", "30.48m"),
+        ("altitude(ft)", "100 feet"),
+    ],
+)
+def test_units_are_read_where_they_are_said(header: str, cell: str, tmp_path: Path) -> None:
+    [row] = read_flight_log(log(tmp_path, f"Latitude,Longitude,{header}\n47.5,-8.25,{cell}\n"))
+    assert row.place.altitude_m == pytest.approx(30.48)
+    assert (row.place.latitude_deg, row.place.longitude_deg, row.time) == (47.5, -8.25, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("latitude,longitude,altitude\n47,8,100\n", "'altitude' has no unit"),
+        ("latitude,longitude,altitude(km)\n47,8,0.1\n", r"'altitude\(km\)' is in 'km'"),
+        ("latitude,longitude,altitude(m),altitude(ft)\n47,8,30,100\n", r"'altitude\(m\)', 'altitude\(ft\)' could all"),
+        ("latitude,lat,longitude,altitude(m)\n47,47,8,30\n", "'latitude', 'lat' could all be the latitude"),
+        ("latitude,longitude,height_above_takeoff(m)\n47,8,30\n", "no column 'altitude' .*height_above_takeoff"),
+        ("latitude(rad),longitude,altitude(m)\n0.8,8,30\n", r"'latitude\(rad\)' is in 'rad'"),
+        ("latitude,longitude,altitude(m)\n97,8,30\n", "line 2: '97' in column 'latitude' is beyond 90°"),
+        ("latitude,longitude,altitude(m)\n47,east,30\n", "line 2: 'east' in column 'longitude' is no number"),
+        ("latitude,longitude,altitude(ft)\n47,8,30 m\n", "two units"),
+        ("latitude,longitude,altitude(m),time\n47,8,30,12.5\n", "'12.5' in column 'time' is no date"),
+        ("latitude,longitude,altitude(m)\n0,0,30\n,,\n", "no line with latitude"),
+        ("latitude,longitude,altitude(m)\n", "has 1 lines"),
+    ],
+)
+def test_what_is_not_clear_is_an_error_that_names_the_column(text: str, named: str, tmp_path: Path) -> None:
+    with pytest.raises(PhotosError, match=named):
+        read_flight_log(log(tmp_path, text))
+
+
+UTC_LOG = """latitude;longitude;altitude(m);datetime(utc);time(ms)
+47.0;8.0;100;2026-05-01 10:00:00;0
+47.2;8.0;120;2026-05-01 10:00:10;10000
+0;0;0;2026-05-01 10:00:12;12000
+47.9;8.0;300;2026-05-01 10:05:00;300000
+"""
+
+
+@pytest.mark.parametrize(("hour", "said"), [("10", ""), ("12", "camera's clock is +2 h from the log's")])
+def test_photos_are_found_by_time_also_in_another_time_zone(hour: str, said: str, tmp_path: Path) -> None:
+    rows = read_flight_log(log(tmp_path, UTC_LOG))
+    times = ("00:05.500000", "01:00", "04:59", "00:00")  # between two lines, far from all, beside one, on one
+    photos = [photo(i, f"2026-05-01T{hour}:{time}") for i, time in enumerate(times)]
+    placed, how = place_photos(photos, rows)
+    assert how.startswith("3 of 4 photos placed")
+    assert said in how
+    assert ("clock" in how) == bool(said)
+    found = [None if p.gps is None else (p.gps.latitude_deg, p.gps.altitude_m) for p in placed]
+    assert found == [pytest.approx((47.11, 111.0)), None, (47.9, 300.0), (47.0, 100.0)]
+
+
+def test_a_log_of_another_day_or_of_many_hours_is_refused(tmp_path: Path) -> None:
+    rows = read_flight_log(log(tmp_path, UTC_LOG))
+    with pytest.raises(PhotosError, match="does not cover the photos"):
+        place_photos([photo(1, "2026-06-01T10:00:00")], rows)
+    long_day = "latitude,longitude,altitude(m),time\n47,8,1,2026-05-01 06:00:00\n47,8,1,2026-05-01 12:00:00\n"
+    with pytest.raises(PhotosError, match="several time zones"):
+        place_photos([photo(1, "2026-05-01T15:30:00")], read_flight_log(log(tmp_path, long_day)))
+
+
+def test_without_times_the_order_counts_if_the_numbers_agree(tmp_path: Path) -> None:
+    rows = read_flight_log(log(tmp_path, UTC_LOG))
+    placed, how = place_photos([photo(i, None) for i in range(3)], rows)
+    assert [p.gps.altitude_m for p in placed if p.gps] == [100, 120, 300]
+    assert "by the order" in how
+    with pytest.raises(PhotosError, match="3 places for 4 usable photos, and the photos have no EXIF time"):
+        place_photos([photo(i, None) for i in range(4)], rows)
+
+
+def test_ingest_takes_the_log_from_beside_the_photos(tmp_path: Path) -> None:
+    source = tmp_path / "flight"
+    source.mkdir()
+    for i in range(3):
+        (source / f"{i}.jpg").write_bytes(encoded(i))
+    log(source, f"lat,lon,altitude(ft)\n47,8,{FEET_IN_30_48_M}\n47,8.1,200\n47,8.2,300\n")
+    photos = ingest(source, tmp_path / "out", PhotosOptions(flight_log="log.csv"), ignore_progress)
+    assert photos.flight_log == "3 photos placed by the order of the flight log"
+    assert photos.photos[0].gps == Gps(latitude_deg=47, longitude_deg=8, altitude_m=30.48)
+    with pytest.raises(PhotosError, match=r"nowhere\.csv cannot be read"):
+        ingest(source, tmp_path / "other", PhotosOptions(flight_log="nowhere.csv"), ignore_progress)
