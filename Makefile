@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+CHECKOV := $(VENV)-checkov/bin/checkov
 VIEWER := tasks/core/viewer/npm
 
-.PHONY: help setup demo test lint format bench soak clean
+.PHONY: help setup demo test lint format bench soak synth aws-check clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -61,5 +62,17 @@ bench-orchestration: $(READY) ## What Prefect costs around the work
 soak: $(READY) ## Twenty runs queued for one training slot
 	$(BIN)/python -m tests.benchmarks.soak
 
+# jsii warns of the Node that stable systems have.
+synth: $(READY) ## CloudFormation templates of deployments/aws into cdk.out, without a network
+	JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=1 CDK_OUTDIR=$(CURDIR)/cdk.out $(BIN)/python -m deployments.aws.app
+
+aws-check: synth $(CHECKOV) ## cdk-nag, cfn-lint and checkov look at the templates
+	$(BIN)/cfn-lint -- cdk.out/*.template.json
+	$(CHECKOV) --directory cdk.out --framework cloudformation --skip-download --compact --quiet
+
+$(CHECKOV): # pins packages that Spaceport has in other versions
+	$(PYTHON) -m venv $(VENV)-checkov
+	$(VENV)-checkov/bin/pip install --quiet --disable-pip-version-check checkov==3.3.30
+
 clean: ## Remove what make made, the virtual environment included
-	rm -rf $(VENV) $(VIEWER)/node_modules spaceport-demo spaceport-data .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-checkov cdk.out $(VIEWER)/node_modules spaceport-demo spaceport-data .mypy_cache .ruff_cache .pytest_cache
