@@ -94,6 +94,7 @@ def _start(stage: str, context: RunContext, parameters: dict[str, object]) -> tu
     And how many attempts before it were killed.
     """
     attempt = killed = 0
+    again = Settings.from_environment().job_variables_again.get(stage)
     while True:
         attempt += 1
         try:
@@ -104,6 +105,7 @@ def _start(stage: str, context: RunContext, parameters: dict[str, object]) -> tu
                 tags=["spaceport", stage, context.run],
                 idempotency_key=f"{current_run.id}:{stage}:{attempt}",
                 timeout=0,
+                job_variables=again if attempt > 1 else None,
             )
         except ObjectNotFound as error:
             raise MissingPartError(

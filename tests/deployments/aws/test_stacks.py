@@ -11,6 +11,7 @@ import pytest
 from deployments.aws.data import READY_KEYS
 from deployments.aws.monitoring import NAMESPACE
 from deployments.aws.options import AwsOptions
+from deployments.infrastructure import Infrastructure
 from tasks.core.errors import OptionsError
 from tests.deployments.aws.conftest import Templates
 
@@ -232,3 +233,26 @@ def test_a_wrong_choice_is_one_sentence(context: dict[str, str], says: str) -> N
 
     with pytest.raises(OptionsError, match=says):
         AwsOptions.from_context(Given())  # type: ignore[arg-type]
+
+
+def test_the_account_describes_itself_as_the_pools_read_it(templates: Templates, other_templates: Templates) -> None:
+    ours = Infrastructure.model_validate_json(joined(templates.properties("AWS::SSM::Parameter")[0]["Value"]))
+    assert ours.prefect_secret_name == "PREFECT_API_AUTH_STRING"
+    assert ours.prefect_api_url.endswith("spaceport.internal:4200/api")
+    assert ours.public_addresses
+    assert ours.gpu_image.endswith(":0.1.0")
+    assert len(ours.subnets) == 2
+    theirs = Infrastructure.model_validate_json(joined(other_templates.properties("AWS::SSM::Parameter")[0]["Value"]))
+    assert theirs.prefect_secret_name == "PREFECT_API_KEY"
+    assert not theirs.public_addresses
+    assert theirs.gpu_image.endswith(f"@sha256:{'0' * 64}")
+    assert theirs.public_url is not None
+
+
+def joined(value: Any) -> str:
+    """A string of a template, with what only an account knows left as it is written."""
+    if isinstance(value, str):
+        return value
+    assert list(value) == ["Fn::Join"], value
+    separator, parts = value["Fn::Join"]
+    return str(separator).join(part if isinstance(part, str) else "known-later" for part in parts)
