@@ -45,6 +45,7 @@ def job_variables(flow: str, account: Infrastructure, gpu_pool: str) -> tuple[st
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "SPACEPORT_HOME": "/scratch",
         "AWS_DEFAULT_REGION": account.region,
+        "SPACEPORT_METRICS": "emf",
     }
     if flow == "train":
         environment["SPACEPORT_HOURLY_COST_USD"] = str(INSTANCES[GPU_INSTANCE].spot_usd)

@@ -175,7 +175,7 @@ class Services(Stack):
         )
         allow(made, None, ["sqs:SendMessage"], [data.dead_letters.queue_arn])
         allow_listing(made, data.uploads_name, UPLOADS)
-        allow(made, OBJECTS, ["s3:GetObject", "s3:GetObjectVersion"], [objects_arn(self, data.uploads_name, UPLOADS)])
+        allow(made, OBJECTS, ["s3:GetObject"], [objects_arn(self, data.uploads_name, UPLOADS)])
         signals = [objects_arn(self, data.uploads_name, f"{UPLOADS}/*{name}.json") for name in ("DONE", "FAILED")]
         allow(made, OBJECTS, ["s3:PutObject", "s3:DeleteObject"], signals)
         allow(made, OBJECTS, ["s3:GetObject"], [objects_arn(self, data.results_name, RESULTS)])
