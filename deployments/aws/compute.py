@@ -58,7 +58,7 @@ docker run --name worker --gpus all --network host --stop-timeout 115 --restart 
   --volume /scratch/spaceport:/scratch --env SPACEPORT_HOME=/scratch --env PREFECT_HOME=/scratch/prefect \\
   --env AWS_DEFAULT_REGION={region} \\
   --log-driver awslogs --log-opt awslogs-group={logs} --log-opt awslogs-region={region} \\
-  "{image}" python -m deployments.gpu_host {group}
+  "{image}" python -m deployments.gpu_host
 """
 
 
@@ -202,7 +202,7 @@ class Compute(Stack):
             protect,
             [region_arn(self, "autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{EC2_GROUP}")],
         )
-        commands = WORKER_HOST.format(image=self.gpu_image, logs=SERVICE_LOGS, region=self.region, group=EC2_GROUP)
+        commands = WORKER_HOST.format(image=self.gpu_image, logs=SERVICE_LOGS, region=self.region)
         group = gpu_group(self, "Ec2Gpu", network, options, made, commands, spot=options.spot)
         resource = group.node.default_child
         assert isinstance(resource, autoscaling.CfnAutoScalingGroup)

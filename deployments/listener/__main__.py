@@ -5,6 +5,7 @@ import signal
 import sys
 
 import boto3
+from prefect.client.orchestration import get_client
 
 from deployments.infrastructure import PARAMETER, VARIABLE, infrastructure_from_environment
 from deployments.listener.messages import Messages
@@ -28,10 +29,11 @@ def main() -> int:
         return 2
     messages = Messages(boto3.client("sqs"), account.queue_url, account.dead_letters_url)
     places = Places(boto3.client("s3", config=CLIENT_CONFIG), account.results, account.public_url)
-    listener = Listener(messages, places, Runs(), account.uploads_bucket)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: listener.stop())
-    listener.listen()
+    with get_client(sync_client=True) as client:
+        listener = Listener(messages, places, Runs(client), account.uploads_bucket)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: listener.stop())
+        listener.listen()
     return 0
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterEndTime,
@@ -24,9 +24,10 @@ PAGE = 200  # the most that the server gives at once
 
 
 class Runs:
-    """What the listener asks of the Prefect server of PREFECT_API_URL."""
+    """What the listener asks of the Prefect server."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: SyncPrefectClient) -> None:
+        self._client = client  # httpx's, which several threads may use
         self._deployment: UUID | None = None
 
     def start(self, upload: Upload, ready: Ready, destination: str) -> FlowRun:
@@ -37,16 +38,15 @@ class Runs:
             "options": ready.options.model_dump(mode="json"),
             "fresh": ready.fresh,
         }
-        with get_client(sync_client=True) as client:
-            if self._deployment is None:
-                self._deployment = client.read_deployment_by_name(DEPLOYMENT).id
-            return client.create_flow_run_from_deployment(
-                self._deployment,
-                parameters=parameters,
-                name=upload.capture,
-                tags=["spaceport", TAG],
-                idempotency_key=upload.identity,
-            )
+        if self._deployment is None:
+            self._deployment = self._client.read_deployment_by_name(DEPLOYMENT).id
+        return self._client.create_flow_run_from_deployment(
+            self._deployment,
+            parameters=parameters,
+            name=upload.capture,
+            tags=["spaceport", TAG],
+            idempotency_key=upload.identity,
+        )
 
     def ended(self, since: timedelta) -> list[FlowRun]:
         """Runs of uploads that ended lately, the last one first."""
@@ -56,9 +56,8 @@ class Runs:
             end_time=FlowRunFilterEndTime(after_=datetime.now(UTC) - since),
         )
         found: list[FlowRun] = []
-        with get_client(sync_client=True) as client:
-            while page := client.read_flow_runs(
-                flow_run_filter=wanted, sort=FlowRunSort.END_TIME_DESC, limit=PAGE, offset=len(found)
-            ):
-                found += page
+        while page := self._client.read_flow_runs(
+            flow_run_filter=wanted, sort=FlowRunSort.END_TIME_DESC, limit=PAGE, offset=len(found)
+        ):
+            found += page
         return found

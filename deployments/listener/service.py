@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextvars import copy_context  # which Prefect keeps its settings in
 from datetime import timedelta
 from typing import TypeVar
 from uuid import UUID
@@ -45,16 +44,14 @@ class Listener:
 
     def listen(self, poll_seconds: int = POLL_SECONDS, signals_seconds: float = SIGNALS_SECONDS) -> None:
         """Work until `stop`. Raises what went wrong with the queue itself, when it goes on for long."""
-        announcer = threading.Thread(
-            target=copy_context().run, args=(self._announce_for_ever, signals_seconds), name="signals"
-        )
+        announcer = threading.Thread(target=self._announce_for_ever, args=(signals_seconds,), name="signals")
         announcer.start()
         try:
             with self._messages, ThreadPoolExecutor(WORKERS, "message") as pool:
                 in_hand: set[Future[None]] = set()
                 while not self._stopping.is_set():
                     taken = self._patiently(lambda: self._messages.take(poll_seconds))
-                    in_hand |= {pool.submit(copy_context().run, self.handle, message) for message in taken}
+                    in_hand |= {pool.submit(self.handle, message) for message in taken}
                     done, in_hand = wait(
                         in_hand, timeout=None if len(in_hand) >= WORKERS else 0, return_when=FIRST_COMPLETED
                     )

@@ -69,9 +69,9 @@ class Account:
     def places(self) -> Places:
         return Places(self.s3, self.infrastructure.results, self.infrastructure.public_url)
 
-    def listener(self, runs: Runs | None = None, messages: Messages | None = None) -> Listener:
+    def listener(self, runs: Runs, messages: Messages | None = None) -> Listener:
         bucket = self.infrastructure.uploads_bucket
-        return Listener(messages or self.messages(), self.places(), runs or Runs(), bucket)
+        return Listener(messages or self.messages(), self.places(), runs, bucket)
 
 
 @contextmanager
