@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 CHECKOV := $(VENV)-checkov/bin/checkov
 VIEWER := tasks/core/viewer/npm
 
-.PHONY: help setup demo test lint format bench soak synth aws-check clean
+.PHONY: help setup demo test lint format bench soak synth aws-check aws-images image-test image-lint clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -73,6 +73,22 @@ aws-check: synth $(CHECKOV) ## cdk-nag, cfn-lint and checkov look at the templat
 $(CHECKOV): # pins packages that Spaceport has in other versions
 	$(PYTHON) -m venv $(VENV)-checkov
 	$(VENV)-checkov/bin/pip install --quiet --disable-pip-version-check checkov==3.3.30
+
+AWS_VERSION ?= 0.1.0
+aws-images: ## Build both images and push them to the account's repositories (Docker, AWS credentials)
+	repository=$$(aws ecr describe-repositories --repository-names spaceport/cpu --query 'repositories[0].repositoryUri' --output text) && \
+	aws ecr get-login-password | docker login --username AWS --password-stdin "$${repository%%/*}" && \
+	for kind in cpu gpu; do \
+	  docker build --platform linux/amd64 --build-arg VERSION=$(AWS_VERSION) --build-arg REVISION=$$(git rev-parse --short HEAD) \
+	    --file docker/$$kind.Dockerfile --tag "$${repository%/cpu}/$$kind:$(AWS_VERSION)" . && \
+	  docker push "$${repository%/cpu}/$$kind:$(AWS_VERSION)" || exit 1; \
+	done
+
+image-lint: $(READY) ## hadolint reads the Dockerfiles
+	$(BIN)/hadolint docker/*.Dockerfile
+
+image-test: ## Build the CPU image with buildah on a Debian made here, and run it (root, buildah, mmdebstrap)
+	docker/image-test.sh
 
 clean: ## Remove what make made, the virtual environment included
 	rm -rf $(VENV) $(VENV)-checkov cdk.out $(VIEWER)/node_modules spaceport-demo spaceport-data .mypy_cache .ruff_cache .pytest_cache
