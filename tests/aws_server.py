@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import boto3
+import httpx
 from moto.server import ThreadedMotoServer
 
 REGION = "eu-central-1"
@@ -45,6 +46,7 @@ def aws_server() -> Iterator[AwsServer]:
     server.start()
     try:
         host, port = server.get_host_and_port()
+        httpx.post(f"http://{host}:{port}/moto-api/reset", trust_env=False).raise_for_status()  # one state a process
         yield AwsServer(f"http://{host}:{port}")
     finally:
         server.stop()
