@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+MINISTACK := $(VENV)-ministack/bin/ministack
 CHECKOV := $(VENV)-checkov/bin/checkov
 VIEWER := tasks/core/viewer/npm
 
-.PHONY: help setup demo test lint format bench soak synth aws-check aws-images image-test image-lint clean
+.PHONY: help setup demo test lint format bench soak synth aws-check aws-images emulator-test image-test image-lint clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -74,6 +75,13 @@ $(CHECKOV): # pins packages that Spaceport has in other versions
 	$(PYTHON) -m venv $(VENV)-checkov
 	$(VENV)-checkov/bin/pip install --quiet --disable-pip-version-check checkov==3.3.30
 
+emulator-test: $(READY) $(MINISTACK) ## From an upload to the page, on the unmodified events template in an emulator
+	SPACEPORT_REQUIRE_EMULATOR=1 $(BIN)/pytest tests/emulator
+
+$(MINISTACK): # pins another botocore than ours
+	$(PYTHON) -m venv $(VENV)-ministack
+	$(VENV)-ministack/bin/pip install --quiet --disable-pip-version-check ministack==1.5.33
+
 AWS_VERSION ?= 0.1.0
 aws-images: ## Build both images and push them to the account's repositories (Docker, AWS credentials)
 	repository=$$(aws ecr describe-repositories --repository-names spaceport/cpu --query 'repositories[0].repositoryUri' --output text) && \
@@ -91,4 +99,4 @@ image-test: ## Build the CPU image with buildah on a Debian made here, and run i
 	docker/image-test.sh
 
 clean: ## Remove what make made, the virtual environment included
-	rm -rf $(VENV) $(VENV)-checkov cdk.out $(VIEWER)/node_modules spaceport-demo spaceport-data .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-checkov $(VENV)-ministack cdk.out $(VIEWER)/node_modules spaceport-demo spaceport-data .mypy_cache .ruff_cache .pytest_cache

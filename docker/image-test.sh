@@ -26,7 +26,11 @@ for path in /etc/ssl/certs/ca-certificates.crt /etc/pip.conf /opt/wheels /opt/py
   [ -e "$path" ] && mounts+=(--volume "$path:$path:ro")
 done
 [ -e "$HOME/.config/pip/pip.conf" ] && mounts+=(--volume "$HOME/.config/pip/pip.conf:/root/.config/pip/pip.conf:ro")
-[ -e "$HOME/.npmrc" ] && mounts+=(--volume "$HOME/.npmrc:/root/.npmrc:ro")
+certificates=$(npm config get cafile 2>/dev/null || echo null)
+if [ "$certificates" != null ]; then
+  echo "cafile=$certificates" >"$work/npmrc"
+  mounts+=(--volume "$(realpath "$work/npmrc"):/root/.npmrc:ro")
+fi
 
 buildah bud --isolation chroot --network host --format docker --layers "${mounts[@]}" \
   --build-arg "BASE_IMAGE=$base" --build-arg "REVISION=$(git rev-parse --short HEAD)" \

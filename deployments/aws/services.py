@@ -128,9 +128,16 @@ class Services(Stack):
         allow(
             made,
             "The ids of tasks are not known beforehand; the condition keeps them to this cluster.",
-            ["ecs:StopTask", "ecs:DescribeTasks", "ecs:TagResource"],
+            ["ecs:StopTask", "ecs:DescribeTasks"],
             [region_arn(self, "ecs", "task/*")],
             cluster,
+        )
+        allow(
+            made,
+            "The ids of tasks are not known beforehand; the condition allows it for tasks that are just being started.",
+            ["ecs:TagResource"],
+            [region_arn(self, "ecs", "task/*")],
+            {"StringEquals": {"ecs:CreateAction": "RunTask"}},
         )
         roles = [each.role_arn for each in (compute.execution_role, compute.run_role, compute.train_role)]
         allow(made, None, ["iam:PassRole"], roles, {"StringEquals": {"iam:PassedToService": TASKS}})
