@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+MINISTACK := $(VENV)-ministack/bin/ministack
+CHECKOV := $(VENV)-checkov/bin/checkov
 VIEWER := tasks/core/viewer/npm
 
-.PHONY: help setup demo test lint format bench soak clean
+.PHONY: help setup demo test lint format bench soak synth aws-check aws-images emulator-test image-test image-lint clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -61,5 +63,40 @@ bench-orchestration: $(READY) ## What Prefect costs around the work
 soak: $(READY) ## Twenty runs queued for one training slot
 	$(BIN)/python -m tests.benchmarks.soak
 
+# jsii warns of the Node that stable systems have.
+synth: $(READY) ## CloudFormation templates of deployments/aws into cdk.out, without a network
+	JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=1 CDK_OUTDIR=$(CURDIR)/cdk.out $(BIN)/python -m deployments.aws.app
+
+aws-check: synth $(CHECKOV) ## cdk-nag, cfn-lint and checkov look at the templates
+	$(BIN)/cfn-lint -- cdk.out/*.template.json
+	$(CHECKOV) --directory cdk.out --framework cloudformation --skip-download --compact --quiet
+
+$(CHECKOV): # pins packages that Spaceport has in other versions
+	$(PYTHON) -m venv $(VENV)-checkov
+	$(VENV)-checkov/bin/pip install --quiet --disable-pip-version-check checkov==3.3.30
+
+emulator-test: $(READY) $(MINISTACK) ## From an upload to the page, on the unmodified events template in an emulator
+	SPACEPORT_REQUIRE_EMULATOR=1 $(BIN)/pytest tests/emulator
+
+$(MINISTACK): # pins another botocore than ours
+	$(PYTHON) -m venv $(VENV)-ministack
+	$(VENV)-ministack/bin/pip install --quiet --disable-pip-version-check ministack==1.5.33
+
+AWS_VERSION ?= 0.1.0
+aws-images: ## Build both images and push them to the account's repositories (Docker, AWS credentials)
+	repository=$$(aws ecr describe-repositories --repository-names spaceport/cpu --query 'repositories[0].repositoryUri' --output text) && \
+	aws ecr get-login-password | docker login --username AWS --password-stdin "$${repository%%/*}" && \
+	for kind in cpu gpu; do \
+	  docker build --platform linux/amd64 --build-arg VERSION=$(AWS_VERSION) --build-arg REVISION=$$(git rev-parse --short HEAD) \
+	    --file docker/$$kind.Dockerfile --tag "$${repository%/cpu}/$$kind:$(AWS_VERSION)" . && \
+	  docker push "$${repository%/cpu}/$$kind:$(AWS_VERSION)" || exit 1; \
+	done
+
+image-lint: $(READY) ## hadolint reads the Dockerfiles
+	$(BIN)/hadolint docker/*.Dockerfile
+
+image-test: ## Build the CPU image with buildah on a Debian made here, and run it (root, buildah, mmdebstrap)
+	docker/image-test.sh
+
 clean: ## Remove what make made, the virtual environment included
-	rm -rf $(VENV) $(VIEWER)/node_modules spaceport-demo spaceport-data .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-checkov $(VENV)-ministack cdk.out $(VIEWER)/node_modules spaceport-demo spaceport-data .mypy_cache .ruff_cache .pytest_cache

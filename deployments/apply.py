@@ -1,7 +1,7 @@
 """Bring a Prefect server to a plan.
 
 `spaceport up` does it for its own server; `PREFECT_API_URL=… SPACEPORT_WORKSPACE=… python -m deployments.apply` for
-another one.
+another one; with `SPACEPORT_INFRASTRUCTURE=/spaceport/infrastructure` for the pools and blocks of an AWS account.
 """
 
 import asyncio
@@ -12,7 +12,8 @@ from prefect.client.orchestration import get_client
 
 from deployments.automations import apply_automations
 from deployments.blocks import apply_workspace_blocks, workspace_name
-from deployments.plan import Plan
+from deployments.infrastructure import infrastructure_from_environment
+from deployments.plan import ECS_GPU, Plan
 from deployments.pools import apply_pools
 from deployments.specifications import Specification, apply_deployment, specifications
 from tasks.core.settings import Settings
@@ -46,14 +47,17 @@ def planned_deployments(plan: Plan) -> list[Specification]:
 def plan_from_environment() -> Plan:
     """The plan of the variables `SPACEPORT_…`."""
     settings = Settings.from_environment()
+    account = infrastructure_from_environment()
     return Plan(
-        workspace=settings.workspace,
+        workspace=settings.workspace if account is None else account.workspace,
         pages_url=settings.pages_url,
         hourly_cost_usd=settings.hourly_cost_usd,
         dispatch=tuple(sorted(settings.dispatch)) or None,
         cpu_slots=int(os.environ.get("SPACEPORT_CPU_SLOTS", "2")),
         gpu_slots=int(os.environ.get("SPACEPORT_GPU_SLOTS", "1")),
         notify=os.environ.get("SPACEPORT_NOTIFY") or None,
+        infrastructure=account,
+        gpu_pool=os.environ.get("SPACEPORT_GPU_POOL") or ECS_GPU,
     )
 
 

@@ -33,7 +33,7 @@ async def apply_workspace_blocks(client: PrefectClient, plan: Plan) -> list[str]
         return []
     place = urlsplit(plan.workspace)
     credentials = AwsCredentials(
-        region_name=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+        region_name=_region(plan),
         aws_client_parameters=AwsClientParameters(
             endpoint_url=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         ),
@@ -55,6 +55,12 @@ async def apply_notification_block(client: PrefectClient, url: str) -> tuple[UUI
     changes = await _save(client, block, NOTIFICATION_BLOCK)
     slug = CustomWebhookNotificationBlock.get_block_type_slug()
     return (await client.read_block_document_by_name(NOTIFICATION_BLOCK, slug)).id, changes
+
+
+def _region(plan: Plan) -> str | None:
+    if plan.infrastructure is not None:
+        return plan.infrastructure.region
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
 
 
 def _values(dumped: object) -> object:

@@ -1,10 +1,14 @@
 """What a Prefect server is to hold for Spaceport: the choices of whoever sets it up."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from deployments.infrastructure import Infrastructure
+
 REPOSITORY = Path(__file__).parents[1]  # holds flows/ and tasks/, for those who deploy and for their workers
+ECS_CPU, ECS_GPU, EC2_GPU = "ecs-cpu", "ecs-gpu", "ec2-gpu"  # work pools in an AWS account
 STAGES = ("photos", "sfm", "train", "compress", "publish")
 
 
@@ -20,6 +24,8 @@ class Plan(BaseModel):
     cpu_slots: int = Field(2, ge=1)  # stages at once in pool `cpu`
     gpu_slots: int = Field(1, ge=1)  # trainings at once
     notify: str | None = None  # URL that hears of runs that are done or have failed
+    infrastructure: Infrastructure | None = None  # an AWS account, whose pools take the place of `cpu` and `gpu`
+    gpu_pool: Literal["ecs-gpu", "ec2-gpu"] = "ecs-gpu"  # where training runs in that account
 
     @property
     def run_slots(self) -> int:

@@ -16,6 +16,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.processutils import command_to_string
 from pydantic import BaseModel, ConfigDict
 
+from deployments.aws_jobs import FOLDER, job_variables
 from deployments.plan import REPOSITORY, Plan
 
 # By default a worker starts one process to prepare a folder and then a second one in it, each of which imports Prefect:
@@ -56,7 +57,13 @@ def specifications(plan: Plan) -> list[Specification]:
 def _specification(entry: dict[str, Any], plan: Plan) -> Specification:
     flow: Flow[..., Any] = load_flow_from_entrypoint(str(REPOSITORY / entry["entrypoint"]), use_placeholder_flow=False)
     pool = entry["work_pool"]
-    variables = {**pool["job_variables"], "env": {**pool["job_variables"]["env"], **job_environment(plan)}}
+    pool_name, queue = pool["name"], pool["work_queue_name"]
+    variables: dict[str, Any] = {"env": {}, "command": ENGINE}
+    folder = str(REPOSITORY)
+    if plan.infrastructure is not None:
+        pool_name, variables = job_variables(flow.name, plan.infrastructure, plan.gpu_pool)
+        folder = FOLDER
+    variables["env"] = {**pool["job_variables"]["env"], **variables["env"], **job_environment(plan)}
     if plan.dispatch is not None and flow.name == "reconstruct":
         variables["env"]["SPACEPORT_DISPATCH"] = ",".join(plan.dispatch)
     return Specification(
@@ -65,11 +72,11 @@ def _specification(entry: dict[str, Any], plan: Plan) -> Specification:
         entrypoint=entry["entrypoint"],
         description=flow.description,
         tags=entry["tags"],
-        work_pool_name=pool["name"],
-        work_queue_name=pool["work_queue_name"],
-        job_variables={**variables, "command": ENGINE},
+        work_pool_name=pool_name,
+        work_queue_name=queue,
+        job_variables=variables,
         parameter_openapi_schema=parameter_schema(flow).model_dump_for_openapi(),
-        pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(REPOSITORY)}}],
+        pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": folder}}],
     )
 
 

@@ -110,11 +110,18 @@ def options() -> None:
 
 
 @app.command()
-def doctor() -> None:
-    """Say what this machine can run and what is missing, with the fix."""
-    from flows.doctor import examine
+def doctor(
+    aws: Annotated[bool, typer.Option("--aws", help="Look at an AWS account instead; it spends nothing.")] = False,
+) -> None:
+    """Say what this machine, or an AWS account, can run and what is missing, with the fix."""
+    if aws:
+        from deployments.aws_doctor import examine_account
 
-    findings = examine()
+        findings = examine_account()
+    else:
+        from flows.doctor import examine
+
+        findings = examine()
     for finding in findings:
         mark = "[green]ok  [/]" if finding.ok else "[yellow]—   [/]" if finding.optional else "[red]miss[/]"
         console.print(f"{mark} {finding.part:16} {finding.says}", highlight=False, soft_wrap=True)

@@ -5,25 +5,14 @@ import os
 import platform
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import psutil
 
+from deployments.findings import Finding
 from tasks.core.errors import MissingPartError
 from tasks.core.render.backends import rasterizer_for
 from tasks.core.settings import Settings
 from tasks.core.viewer.page import viewer_version
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One part of the machine."""
-
-    part: str
-    ok: bool
-    says: str
-    fix: str = ""
-    optional: bool = False
 
 
 def examine() -> list[Finding]:

@@ -5,6 +5,7 @@ retried, therefore meets the child it made before: one that still works is waite
 next attempt. Nothing but the end of the run comes back: the output lies in the workspace.
 """
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -94,6 +95,7 @@ def _start(stage: str, context: RunContext, parameters: dict[str, object]) -> tu
     And how many attempts before it were killed.
     """
     attempt = killed = 0
+    again = json.loads(Settings.from_environment().job_variables_again).get(stage)
     while True:
         attempt += 1
         try:
@@ -104,6 +106,7 @@ def _start(stage: str, context: RunContext, parameters: dict[str, object]) -> tu
                 tags=["spaceport", stage, context.run],
                 idempotency_key=f"{current_run.id}:{stage}:{attempt}",
                 timeout=0,
+                job_variables=again if attempt > 1 else None,
             )
         except ObjectNotFound as error:
             raise MissingPartError(

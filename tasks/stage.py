@@ -18,6 +18,7 @@ from tasks.core.refs import RunContext
 from tasks.core.settings import Settings
 from tasks.core.storage import Manifest, Workspace, cache_key, describe_output
 from tasks.dispatch import run_elsewhere, runs_elsewhere
+from tasks.metrics import tell_stage
 from tasks.workspace import open_workspace
 
 MEASUREMENTS_FILE = "measurements.json"
@@ -88,6 +89,14 @@ def run_stage(
                 "peak_memory_bytes": peak_memory_bytes(),
                 "cost_usd": None if price is None else price * seconds / 3600,
             }
+        )
+        tell_stage(
+            stage,
+            measured,
+            seconds=seconds,
+            cost_usd=manifest.cost_usd,
+            peak_memory_bytes=peak_memory_bytes(),
+            output_bytes=manifest.total_bytes,
         )
         manifest = store.commit(folder, stage, key, manifest, replace=context.fresh)
     return _output(store, stage, key, manifest, cached=False)

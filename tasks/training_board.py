@@ -7,6 +7,7 @@ from pydantic import JsonValue
 from tasks.artifacts import Shown
 from tasks.core.measurements import CurvePoint
 from tasks.core.refs import RunContext
+from tasks.metrics import GpuTeller
 from tasks.pictures import show_picture
 from tasks.recording import Recording, current_recording
 
@@ -30,6 +31,7 @@ class TrainingBoard:
         self._kept = 0
         self._refreshed_at_seconds = 0.0  # of training
         self._refreshed_at_step = 0
+        self._gpu = GpuTeller("train")
 
     def on_step(self, stats: "TrainingStats") -> None:
         """Refresh the table's newest row now and then, and keep one for each twentieth of training."""
@@ -43,7 +45,7 @@ class TrainingBoard:
             return
         pace = (stats.step - self._refreshed_at_step) / seconds
         self._refreshed_at_seconds, self._refreshed_at_step = stats.seconds, stats.step
-        row = _row(stats, pace)
+        row = self._row(stats, pace)
         self._shown_rows = [row, *self._rows]
         if keep:
             self._kept = reached
@@ -81,24 +83,24 @@ class TrainingBoard:
         text = f"Step {evaluated.point.step:,}: photo and render of {evaluated.name}, which is not trained on"
         return show_picture(name, side_by_side(evaluated.photo, evaluated.image), text, self._context)
 
+    def _row(self, stats: "TrainingStats", steps_per_second: float) -> Row:
+        from tasks.core.training.usage import gpu_usage, memory_in_use_bytes
 
-def _row(stats: "TrainingStats", steps_per_second: float) -> Row:
-    from tasks.core.training.usage import gpu_usage, memory_in_use_bytes
-
-    gpu = gpu_usage()
-    row: Row = {
-        "step": f"{stats.step:,} of {stats.steps:,}",
-        "loss": round(stats.loss, 4),
-        "PSNR (dB)": None if stats.psnr_db is None else round(stats.psnr_db, 2),
-        "Gaussians": f"{stats.num_gaussians:,}",
-        "steps/s": round(steps_per_second, 1),
-        "elapsed (s)": round(stats.seconds),
-        "ETA (s)": round(stats.eta_seconds),
-        "memory (GB)": round(memory_in_use_bytes() / 1e9, 2),
-    }
-    if gpu is not None:
-        row["GPU memory (GB)"] = round(gpu.allocated_bytes / 1e9, 2)
-        row["GPU memory of all (GB)"] = None if gpu.used_bytes is None else round(gpu.used_bytes / 1e9, 2)
-        row["GPU (%)"] = gpu.utilisation_percent
-        row["GPU (°C)"] = gpu.temperature_celsius
-    return row
+        gpu = gpu_usage()
+        self._gpu.tell(gpu)
+        row: Row = {
+            "step": f"{stats.step:,} of {stats.steps:,}",
+            "loss": round(stats.loss, 4),
+            "PSNR (dB)": None if stats.psnr_db is None else round(stats.psnr_db, 2),
+            "Gaussians": f"{stats.num_gaussians:,}",
+            "steps/s": round(steps_per_second, 1),
+            "elapsed (s)": round(stats.seconds),
+            "ETA (s)": round(stats.eta_seconds),
+            "memory (GB)": round(memory_in_use_bytes() / 1e9, 2),
+        }
+        if gpu is not None:
+            row["GPU memory (GB)"] = round(gpu.allocated_bytes / 1e9, 2)
+            row["GPU memory of all (GB)"] = None if gpu.used_bytes is None else round(gpu.used_bytes / 1e9, 2)
+            row["GPU (%)"] = gpu.utilisation_percent
+            row["GPU (°C)"] = gpu.temperature_celsius
+        return row

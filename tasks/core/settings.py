@@ -21,9 +21,11 @@ class Settings(BaseModel):
     workspace: str  # root of stage outputs: a local folder, `s3://bucket/prefix` or `s3-bucket/<block>`
     home: Path  # this user's state on this machine: Prefect's database, local copies of remote outputs
     dispatch: frozenset[str] = frozenset()  # stages that run as a deployment of their own, in that one's work pool
+    job_variables_again: str = "{}"  # JSON: stage -> job variables of second and later attempts at its own run
     pages_url: str | None = None  # where a web server shows <workspace>/runs, for links from Prefect's UI
     cache_bytes: int = DEFAULT_CACHE_GB * 10**9  # bound of the local copies of remote outputs
     hourly_cost_usd: float | None = None  # price of this machine; null where nobody said
+    metrics: bool = False  # write measurements for CloudWatch among the output
 
     @property
     def absolute_workspace(self) -> str:
@@ -42,10 +44,18 @@ class Settings(BaseModel):
             workspace=environment.get("SPACEPORT_WORKSPACE", DEFAULT_WORKSPACE),
             home=Path(environment.get("SPACEPORT_HOME", state / "spaceport")),
             dispatch=frozenset(stage for stage in stages if stage),
+            job_variables_again=environment.get("SPACEPORT_JOB_VARIABLES_AGAIN") or "{}",
             pages_url=environment.get("SPACEPORT_PAGES_URL") or None,
             cache_bytes=_cache_bytes(environment.get("SPACEPORT_CACHE_GB") or str(DEFAULT_CACHE_GB)),
             hourly_cost_usd=float(cost) if cost else None,
+            metrics=_metrics(environment.get("SPACEPORT_METRICS", "")),
         )
+
+
+def _metrics(text: str) -> bool:
+    if text not in ("", "off", "emf"):
+        raise OptionsError(f"SPACEPORT_METRICS is {text!r}; give emf, or off.")
+    return text == "emf"
 
 
 def _cache_bytes(text: str) -> int:

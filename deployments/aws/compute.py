@@ -1,0 +1,214 @@
+"""Where runs compute: an ECS cluster with Fargate and with GPU capacity from none, and the group of pool `ec2-gpu`."""
+
+from aws_cdk import Duration, RemovalPolicy, Stack
+from aws_cdk import aws_autoscaling as autoscaling
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_secretsmanager as secretsmanager
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from deployments.aws.checks import AWS_KEY, SQS_KEY, acknowledge, excuse
+from deployments.aws.data import Data
+from deployments.aws.gpu_instances import gpu_group
+from deployments.aws.network import Network
+from deployments.aws.options import AwsOptions
+from deployments.aws.roles import (
+    INSTANCES,
+    allow,
+    allow_images,
+    allow_workspace,
+    ecs_instance_role,
+    execution_role,
+    region_arn,
+    role,
+    run_role,
+    streams_arn,
+    train_role,
+)
+
+LOG_DAYS = logs.RetentionDays.ONE_MONTH
+INFRASTRUCTURE = "/spaceport/infrastructure"  # SSM parameter that deployments/infrastructure.py reads
+EC2_POOL = "ec2-gpu"
+EC2_GROUP = "spaceport-ec2-gpu"  # name of its group of instances
+RUN_LOGS, SERVICE_LOGS = "/spaceport/runs", "/spaceport/services"
+
+ECS_AGENT = """
+cat >> /etc/ecs/ecs.config <<CONFIG
+ECS_CLUSTER={cluster}
+ECS_ENABLE_GPU_SUPPORT=true
+ECS_ENABLE_SPOT_INSTANCE_DRAINING=true
+ECS_CONTAINER_STOP_TIMEOUT=115s
+ECS_IMAGE_PULL_BEHAVIOR=prefer-cached
+CONFIG
+"""
+# The same machine image without its ECS agent. The service ends with the worker inside, which ends when it was idle for
+# long enough or when the spot instance is about to be taken away; then the machine goes too.
+WORKER_HOST = """
+systemctl mask --now ecs
+systemctl start docker
+dnf install --assumeyes --quiet awscli
+export AWS_DEFAULT_REGION={region}
+registry=$(cut --delimiter=/ --fields=1 <<< "{image}")
+aws ecr get-login-password | docker login --username AWS --password-stdin "$registry"
+docker pull --quiet "{image}"
+docker run --name worker --gpus all --network host --stop-timeout 115 --restart no --detach \\
+  --volume /scratch/spaceport:/scratch --env SPACEPORT_HOME=/scratch --env PREFECT_HOME=/scratch/prefect \\
+  --env AWS_DEFAULT_REGION={region} \\
+  --log-driver awslogs --log-opt awslogs-group={logs} --log-opt awslogs-region={region} \\
+  "{image}" python -m deployments.gpu_host
+"""
+
+
+class Compute(Stack):
+    """Cluster, capacity, roles of what runs in it, logs, and the queue that tells the workers how tasks ended."""
+
+    def __init__(self, scope: Construct, name: str, options: AwsOptions, network: Network, data: Data) -> None:
+        super().__init__(scope, name, description="Spaceport: ECS cluster, GPU capacity, roles of runs")
+        self.cpu_image = _image(data.cpu_repository.repository_uri, options.image_tag, options.cpu_digest)
+        self.gpu_image = _image(data.gpu_repository.repository_uri, options.image_tag, options.gpu_digest)
+        self.cluster = ecs.Cluster(
+            self, "Cluster", vpc=network.vpc, container_insights_v2=ecs.ContainerInsights.ENABLED
+        )
+        self.run_logs = self._log_group("RunLogs", RUN_LOGS)
+        self.service_logs = self._log_group("ServiceLogs", SERVICE_LOGS)
+        self.prefect_secret = self._prefect_secret(options)
+        self.execution_role = execution_role(
+            self,
+            data,
+            [RUN_LOGS, SERVICE_LOGS],
+            [self.prefect_secret.secret_arn],
+        )
+        self.run_role = run_role(self, data)
+        self.train_role = train_role(self, data)
+        self.events_queue_name = self._task_events()
+        self.groups: dict[str, autoscaling.AutoScalingGroup] = {}  # by what they are for
+        self.capacity_providers = self._ecs_capacity(options, network, data)
+        self._ec2_pool(options, network, data)
+
+    def _log_group(self, name: str, log_group_name: str) -> logs.LogGroup:
+        group = logs.LogGroup(
+            self,
+            name,
+            log_group_name=log_group_name,
+            retention=LOG_DAYS,
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        excuse(group, AWS_KEY, "158")
+        return group
+
+    def _prefect_secret(self, options: AwsOptions) -> secretsmanager.ISecret:
+        """The whole auth string of our own server, or the API key of somebody else's."""
+        if options.prefect_api_key_secret is not None:
+            return secretsmanager.Secret.from_secret_complete_arn(self, "PrefectKey", options.prefect_api_key_secret)
+        secret = secretsmanager.Secret(
+            self,
+            "PrefectAuth",
+            description="PREFECT_API_AUTH_STRING of the Spaceport server, API and UI",
+            generate_secret_string=secretsmanager.SecretStringGenerator(password_length=40, exclude_punctuation=True),
+        )
+        acknowledge(secret, "Every client would have to start anew; docs/aws.md says how to replace it.", "SMG4")
+        excuse(secret, AWS_KEY, "149")
+        return secret
+
+    def _task_events(self) -> str:
+        """How tasks of this cluster change, for the workers: without it a task that dies would stay Running."""
+        dead = sqs.Queue(
+            self,
+            "TaskEventsDeadLetters",
+            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            enforce_ssl=True,
+            retention_period=Duration.days(14),
+        )
+        self.events_queue = sqs.Queue(
+            self,
+            "TaskEvents",
+            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            enforce_ssl=True,
+            visibility_timeout=Duration.seconds(300),  # what the observer in prefect-aws asks for
+            retention_period=Duration.days(7),
+            dead_letter_queue=sqs.DeadLetterQueue(queue=dead, max_receive_count=3),
+        )
+        for each in (dead, self.events_queue):
+            excuse(each, SQS_KEY, "27")
+        events.Rule(
+            self,
+            "TaskChanged",
+            description="A task of the Spaceport cluster has changed",
+            event_pattern=events.EventPattern(
+                source=["aws.ecs"],
+                detail_type=["ECS Task State Change"],
+                detail={"clusterArn": [self.cluster.cluster_arn]},
+            ),
+            targets=[targets.SqsQueue(self.events_queue, dead_letter_queue=dead)],
+        )
+        return self.events_queue.queue_name
+
+    def _ecs_capacity(self, options: AwsOptions, network: Network, data: Data) -> dict[str, str]:
+        """Names of the capacity providers: of first attempts at a stage and of later ones.
+
+        ECS does not turn to a second provider when the first finds no machine. What does is the next attempt at the
+        stage, which asks for `again`.
+        """
+        instances = ecs_instance_role(self, data, self.cluster.cluster_arn)
+        commands = ECS_AGENT.format(cluster=self.cluster.cluster_name)
+        names = {}
+        for use, spot in (("first", options.spot), ("again", False)):
+            group = gpu_group(self, f"EcsGpu{use.capitalize()}", network, options, instances, commands, spot=spot)
+            self.groups[f"ecs-gpu, {use} attempts"] = group
+            names[use] = self._capacity_provider(use, group)
+        ecs.CfnClusterCapacityProviderAssociations(
+            self,
+            "Capacity",
+            cluster=self.cluster.cluster_name,
+            capacity_providers=["FARGATE", *names.values()],
+            default_capacity_provider_strategy=[],
+        )
+        return names
+
+    def _capacity_provider(self, use: str, group: autoscaling.AutoScalingGroup) -> str:
+        return ecs.CfnCapacityProvider(
+            self,
+            f"Gpu{use.capitalize()}",
+            auto_scaling_group_provider=ecs.CfnCapacityProvider.AutoScalingGroupProviderProperty(
+                auto_scaling_group_arn=group.auto_scaling_group_name,  # a name will do
+                managed_draining="ENABLED",
+                managed_termination_protection="ENABLED",
+                managed_scaling=ecs.CfnCapacityProvider.ManagedScalingProperty(
+                    status="ENABLED", target_capacity=100, instance_warmup_period=90
+                ),
+            ),
+        ).ref
+
+    def _ec2_pool(self, options: AwsOptions, network: Network, data: Data) -> None:
+        """Instances that carry a Prefect worker instead of ECS tasks. Our scaler says how many."""
+        made = role(self, "Ec2WorkerRole", INSTANCES, "Spaceport: workers of pool ec2-gpu")
+        allow_images(made, data)
+        allow_workspace(made, data)
+        allow(made, None, ["ssm:GetParameter"], [region_arn(self, "ssm", f"parameter{INFRASTRUCTURE}")])
+        allow(made, None, ["secretsmanager:GetSecretValue"], [self.prefect_secret.secret_arn])
+        allow(
+            made,
+            "Streams of this log group.",
+            ["logs:CreateLogStream", "logs:PutLogEvents"],
+            [streams_arn(self, SERVICE_LOGS)],
+        )
+        protect = ["autoscaling:SetInstanceProtection", "autoscaling:TerminateInstanceInAutoScalingGroup"]
+        allow(
+            made,
+            "The id within the ARN of a group is not known beforehand, its name is.",
+            protect,
+            [region_arn(self, "autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{EC2_GROUP}")],
+        )
+        commands = WORKER_HOST.format(image=self.gpu_image, logs=SERVICE_LOGS, region=self.region)
+        group = gpu_group(self, "Ec2Gpu", network, options, made, commands, spot=options.spot)
+        resource = group.node.default_child
+        assert isinstance(resource, autoscaling.CfnAutoScalingGroup)
+        resource.auto_scaling_group_name = EC2_GROUP
+        self.groups[EC2_POOL] = group
+
+
+def _image(repository: str, tag: str, digest: str | None) -> str:
+    return f"{repository}@{digest}" if digest else f"{repository}:{tag}"

@@ -1,0 +1,93 @@
+"""Fargate services: what the server, the workers and the listener have in common."""
+
+from collections.abc import Mapping, Sequence
+
+from aws_cdk import Duration
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from deployments.aws.checks import acknowledge
+from deployments.aws.compute import Compute
+from deployments.aws.network import Network
+
+PLAIN_SETTINGS = "Addresses and names; what is secret comes from Secrets Manager."
+STOP_SECONDS = 60
+
+
+def task_definition(
+    scope: Construct, name: str, execution_role: iam.Role, role: iam.Role, cpu: int, memory: int
+) -> ecs.FargateTaskDefinition:
+    """A task of that size with a role of its own."""
+    made = ecs.FargateTaskDefinition(
+        scope,
+        f"{name}Task",
+        family=f"spaceport-{name.lower()}",
+        cpu=cpu,
+        memory_limit_mib=memory,
+        task_role=role.without_policy_updates(),  # CDK would add more for sessions than they need
+        execution_role=execution_role.without_policy_updates(),  # roles.py says all that it may do
+    )
+    acknowledge(made, PLAIN_SETTINGS, "ECS2")
+    return made
+
+
+def container(
+    task: ecs.FargateTaskDefinition,
+    name: str,
+    compute: Compute,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    secret_names: Sequence[str],
+    *,
+    essential: bool = True,
+    health_check: ecs.HealthCheck | None = None,
+    port: int | None = None,
+) -> ecs.ContainerDefinition:
+    """A container of the CPU image; the Prefect secret is in each of `secret_names`."""
+    return task.add_container(
+        name,
+        image=ecs.ContainerImage.from_registry(compute.cpu_image),
+        command=list(command),
+        environment=dict(environment),
+        secrets={each: ecs.Secret.from_secrets_manager(compute.prefect_secret) for each in secret_names},
+        logging=ecs.LogDriver.aws_logs(stream_prefix=name, log_group=compute.service_logs),
+        essential=essential,
+        health_check=health_check,
+        port_mappings=None if port is None else [ecs.PortMapping(container_port=port)],
+        stop_timeout=Duration.seconds(STOP_SECONDS),
+        linux_parameters=ecs.LinuxParameters(task, f"{name}-init", init_process_enabled=True),
+    )
+
+
+def service(
+    scope: Construct,
+    name: str,
+    compute: Compute,
+    network: Network,
+    task: ecs.FargateTaskDefinition,
+    *,
+    overlapping: bool,
+    cloud_map: ecs.CloudMapOptions | None = None,
+    commands_inside: bool = False,
+) -> ecs.FargateService:
+    """One task, kept running; a new version that does not start is rolled back.
+
+    `overlapping`: the new version starts before the old one has ended.
+    """
+    return ecs.FargateService(
+        scope,
+        name,
+        service_name=f"spaceport-{name.lower()}",
+        cluster=compute.cluster,
+        task_definition=task,
+        desired_count=1,
+        assign_public_ip=network.public_addresses,
+        vpc_subnets=network.compute_subnets,
+        security_groups=[network.compute_group],
+        min_healthy_percent=100 if overlapping else 0,
+        max_healthy_percent=200 if overlapping else 100,
+        circuit_breaker=ecs.DeploymentCircuitBreaker(rollback=True),
+        cloud_map_options=cloud_map,
+        enable_execute_command=commands_inside,
+    )

@@ -1,0 +1,210 @@
+"""What outlives every machine: uploads, results, images, and the queue of uploads that are complete.
+
+This stack refers to no other, and the offline tests deploy it as it is to an emulator.
+"""
+
+from aws_cdk import CfnOutput, Duration, RemovalPolicy, Stack
+from aws_cdk import aws_cloudfront as cloudfront
+from aws_cdk import aws_cloudfront_origins as origins
+from aws_cdk import aws_ecr as ecr
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from deployments.aws.checks import AWS_KEY, SQS_KEY, acknowledge, excuse
+from deployments.aws.options import AwsOptions
+
+UPLOADS, RESULTS, WORKSPACE = "uploads", "results", "workspace"  # prefixes of keys
+READY_KEYS = (f"{UPLOADS}/*/READY.json", f"{UPLOADS}/*.zip")
+ATTEMPTS = 5  # deliveries of a message before it goes to the dead letters
+LOGS_DAYS = 90
+OWN_LOGS = "The bucket of access logs would log its own logging."
+
+
+class Data(Stack):
+    """Buckets, queue and image repositories."""
+
+    prefix = "spaceport"
+
+    def __init__(self, scope: Construct, name: str, options: AwsOptions) -> None:
+        super().__init__(scope, name, description="Spaceport: buckets, upload events, image repositories")
+        self.uploads_name, self.results_name = self._global_name("uploads"), self._global_name("results")
+        self._access_logs = self._bucket(
+            "AccessLogs",
+            self._global_name("logs"),
+            [s3.LifecycleRule(expiration=Duration.days(LOGS_DAYS), id="old-logs")],
+            logged=False,
+        )
+        self.uploads = self._bucket(
+            "Uploads",
+            self.uploads_name,
+            [
+                # Photos that were computed are in the workspace too, but only their owner may say that they can go.
+                s3.LifecycleRule(
+                    id="cheaper-when-old",
+                    transitions=[
+                        s3.Transition(
+                            storage_class=s3.StorageClass.INTELLIGENT_TIERING, transition_after=Duration.days(30)
+                        )
+                    ],
+                )
+            ],
+        )
+        self.results = self._bucket(
+            "Results",
+            self.results_name,
+            [
+                # Nothing that is current below stages/, results/ and runs/ ever expires: a cached result may point to
+                # it. Checkpoints are only of use to a training that goes on.
+                s3.LifecycleRule(id="checkpoints", prefix=f"{WORKSPACE}/checkpoints/", expiration=Duration.days(14)),
+                s3.LifecycleRule(
+                    id="cheaper-when-old",
+                    prefix=f"{WORKSPACE}/stages/",
+                    transitions=[
+                        s3.Transition(
+                            storage_class=s3.StorageClass.INTELLIGENT_TIERING, transition_after=Duration.days(30)
+                        )
+                    ],
+                ),
+            ],
+        )
+        self._tell_event_bridge(self.uploads)
+        self.dead_letters, self.queue = self._queue("Uploads", f"{self.prefix}-uploads")
+        self._on_ready()
+        self.cpu_repository = self._repository("cpu")
+        self.gpu_repository = self._repository("gpu")
+        self.public_url = self._publish() if options.public_results else None
+        for key, value in {
+            "UploadsBucket": self.uploads.bucket_name,
+            "ResultsBucket": self.results.bucket_name,
+            "QueueUrl": self.queue.queue_url,
+            "DeadLettersUrl": self.dead_letters.queue_url,
+            "CpuRepository": self.cpu_repository.repository_uri,
+            "GpuRepository": self.gpu_repository.repository_uri,
+        }.items():
+            CfnOutput(self, key, value=value)
+
+    def _global_name(self, use: str) -> str:
+        """Names of buckets are known to the whole world, so the account's number is in them."""
+        return f"{self.prefix}-{use}-{self.account}-{self.region}"
+
+    def _bucket(self, name: str, bucket_name: str, rules: list[s3.LifecycleRule], *, logged: bool = True) -> s3.Bucket:
+        """Encrypted, TLS only, versioned, closed to the public; old versions stay a week, torn uploads a day."""
+        bucket = s3.Bucket(
+            self,
+            name,
+            bucket_name=bucket_name,
+            encryption=s3.BucketEncryption.S3_MANAGED,
+            enforce_ssl=True,
+            minimum_tls_version=1.2,
+            versioned=True,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+            removal_policy=RemovalPolicy.RETAIN,
+            server_access_logs_bucket=self._access_logs if logged else None,
+            server_access_logs_prefix=f"{name.lower()}/" if logged else None,
+            lifecycle_rules=[
+                s3.LifecycleRule(
+                    id="leftovers",
+                    abort_incomplete_multipart_upload_after=Duration.days(1),
+                    noncurrent_version_expiration=Duration.days(7),
+                    expired_object_delete_marker=True,
+                ),
+                *rules,
+            ],
+        )
+        if not logged:
+            acknowledge(bucket, OWN_LOGS, "S1")
+            excuse(bucket, OWN_LOGS, "18")
+        return bucket
+
+    @staticmethod
+    def _tell_event_bridge(bucket: s3.Bucket) -> None:
+        """CDK's own switch adds a Lambda function with wide rights for what is one property of the bucket."""
+        resource = bucket.node.default_child
+        assert isinstance(resource, s3.CfnBucket)
+        resource.add_property_override("NotificationConfiguration.EventBridgeConfiguration.EventBridgeEnabled", True)
+
+    def _queue(self, name: str, queue_name: str) -> tuple[sqs.Queue, sqs.Queue]:
+        """A queue and the one for its dead letters."""
+        dead = sqs.Queue(
+            self,
+            f"{name}DeadLetters",
+            queue_name=f"{queue_name}-dead",
+            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            enforce_ssl=True,
+            retention_period=Duration.days(14),
+        )
+        queue = sqs.Queue(
+            self,
+            f"{name}Queue",
+            queue_name=queue_name,
+            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            enforce_ssl=True,
+            retention_period=Duration.days(14),
+            visibility_timeout=Duration.seconds(120),  # the listener extends it while it works
+            receive_message_wait_time=Duration.seconds(20),
+            dead_letter_queue=sqs.DeadLetterQueue(queue=dead, max_receive_count=ATTEMPTS),
+        )
+        for each in (dead, queue):
+            excuse(each, SQS_KEY, "27")
+        return dead, queue
+
+    def _on_ready(self) -> None:
+        """A capture is complete when its READY.json or its .zip is there; single photos say nothing."""
+        events.Rule(
+            self,
+            "Ready",
+            description="A capture is complete",
+            event_pattern=events.EventPattern(
+                source=["aws.s3"],
+                detail_type=["Object Created"],
+                detail={
+                    "bucket": {"name": [self.uploads.bucket_name]},
+                    "object": {"key": [{"wildcard": key} for key in READY_KEYS]},
+                },
+            ),
+            targets=[targets.SqsQueue(self.queue, dead_letter_queue=self.dead_letters)],
+        )
+
+    def _repository(self, kind: str) -> ecr.Repository:
+        """Tags never move, every image is scanned, and of untagged ones the last five stay."""
+        repository = ecr.Repository(
+            self,
+            f"{kind.capitalize()}Images",
+            repository_name=f"{self.prefix}/{kind}",
+            image_tag_mutability=ecr.TagMutability.IMMUTABLE,
+            image_scan_on_push=True,
+            encryption=ecr.RepositoryEncryption.AES_256,
+            removal_policy=RemovalPolicy.RETAIN,
+            lifecycle_rules=[
+                ecr.LifecycleRule(description="untagged", tag_status=ecr.TagStatus.UNTAGGED, max_image_count=5)
+            ],
+        )
+        excuse(repository, AWS_KEY, "136")
+        return repository
+
+    def _publish(self) -> str:
+        """Serve results/, and nothing else, to everybody over HTTPS; gives the address."""
+        distribution = cloudfront.Distribution(
+            self,
+            "Results-Cdn",
+            comment="Spaceport results",
+            default_behavior=cloudfront.BehaviorOptions(
+                origin=origins.S3BucketOrigin.with_origin_access_control(self.results, origin_path=f"/{RESULTS}"),
+                viewer_protocol_policy=cloudfront.ViewerProtocolPolicy.REDIRECT_TO_HTTPS,
+                # Results are replaced in place: what a page is made of must not be older than the page.
+                cache_policy=cloudfront.CachePolicy.CACHING_DISABLED,
+                compress=True,
+            ),
+            minimum_protocol_version=cloudfront.SecurityPolicyProtocol.TLS_V1_2_2021,
+            log_bucket=None,
+        )
+        reason = "An address for results that anybody may see: {}"
+        acknowledge(distribution, reason.format("no region is shut out."), "CFR1")
+        acknowledge(distribution, reason.format("static files need no firewall for applications."), "CFR2")
+        acknowledge(distribution, reason.format("the bucket's access log has every request."), "CFR3")
+        acknowledge(distribution, reason.format("a certificate of its own needs a domain."), "CFR4")
+        return f"https://{distribution.distribution_domain_name}"

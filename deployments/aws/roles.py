@@ -1,0 +1,154 @@
+"""Who may do what: one role for each component, with the actions that it calls, on the resources it calls them for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aws_cdk import Stack
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from deployments.aws.checks import acknowledge
+from deployments.aws.data import RESULTS, UPLOADS, WORKSPACE, Data
+
+TASKS = "ecs-tasks.amazonaws.com"
+INSTANCES = "ec2.amazonaws.com"
+OBJECTS = "Objects below one prefix of one bucket: their names are not known beforehand."
+_WRITE = ("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload")
+
+
+def role(scope: Construct, name: str, service: str, description: str) -> iam.Role:
+    """A role for one service, which may do nothing yet."""
+    return iam.Role(scope, name, assumed_by=iam.ServicePrincipal(service), description=description)
+
+
+def allow(
+    to: iam.Role,
+    reason: str | None,
+    actions: Sequence[str],
+    resources: Sequence[str],
+    conditions: Mapping[str, object] | None = None,
+) -> None:
+    """Let a role do something. `reason` says why the resource has a wildcard; None: it has none."""
+    wild = any("*" in resource for resource in resources)
+    assert wild == (reason is not None), f"{to.node.path}: a reason is for wildcards, and wildcards need one: {actions}"
+    to.add_to_policy(iam.PolicyStatement(actions=list(actions), resources=list(resources), conditions=conditions))
+    for resource in resources:
+        if "*" in resource:
+            assert reason is not None
+            acknowledge(to, reason, f"IAM5[Resource::{_as_nag_writes(Stack.of(to).resolve(resource))}]")
+
+
+def _as_nag_writes(resolved: Any) -> str:
+    """A resource of a template as cdk-nag names it: `arn:<AWS::Partition>:s3:::…`."""
+    if isinstance(resolved, str):
+        return resolved
+    if "Ref" in resolved:
+        return f"<{resolved['Ref']}>"
+    assert list(resolved) == ["Fn::Join"], resolved
+    separator, parts = resolved["Fn::Join"]
+    return str(separator).join(_as_nag_writes(part) for part in parts)
+
+
+def run_role(scope: Construct, data: Data) -> iam.Role:
+    """Of runs and of stages without GPU: reads uploads, writes workspace and results."""
+    made = role(scope, "RunRole", TASKS, "Spaceport runs and CPU stages")
+    allow_listing(made, data.uploads_name, UPLOADS)
+    allow(made, OBJECTS, ["s3:GetObject"], [objects_arn(scope, data.uploads_name, UPLOADS)])
+    allow_listing(made, data.results_name, WORKSPACE, RESULTS)
+    allow(made, OBJECTS, _WRITE, [objects_arn(scope, data.results_name, folder) for folder in (WORKSPACE, RESULTS)])
+    return made
+
+
+def train_role(scope: Construct, data: Data) -> iam.Role:
+    """Of training on ECS: the workspace and nothing else."""
+    made = role(scope, "TrainRole", TASKS, "Spaceport training")
+    allow_workspace(made, data)
+    return made
+
+
+def allow_workspace(to: iam.Role, data: Data) -> None:
+    """Read and write stage outputs, checkpoints and run folders."""
+    allow_listing(to, data.results_name, WORKSPACE)
+    allow(to, OBJECTS, _WRITE, [objects_arn(to, data.results_name, WORKSPACE)])
+
+
+def allow_listing(to: iam.Role, bucket: str, *prefixes: str) -> None:
+    """List what lies below these prefixes of a bucket."""
+    condition = {"StringLike": {"s3:prefix": [f"{prefix}/*" for prefix in prefixes]}}
+    allow(to, None, ["s3:ListBucket"], [bucket_arn(to, bucket)], condition)
+
+
+def bucket_arn(scope: Construct, bucket: str) -> str:
+    """By name, so that a policy says what it is about, and no stack holds another one fast by an export."""
+    return f"arn:{Stack.of(scope).partition}:s3:::{bucket}"
+
+
+def objects_arn(scope: Construct, bucket: str, names: str) -> str:
+    """Everything below a prefix; or `names` itself where it has a wildcard."""
+    return f"{bucket_arn(scope, bucket)}/{names if '*' in names else f'{names}/*'}"
+
+
+def streams_arn(scope: Construct, log_group: str) -> str:
+    """All streams of a log group."""
+    return region_arn(scope, "logs", f"log-group:{log_group}:*")
+
+
+def execution_role(scope: Construct, data: Data, log_groups: Sequence[str], secrets: Sequence[str]) -> iam.Role:
+    """Of ECS itself when it starts a container: image, log stream, secrets."""
+    made = role(scope, "ExecutionRole", TASKS, "Spaceport: pulls images, writes logs, reads the Prefect secret")
+    allow_images(made, data)
+    allow(
+        made,
+        "Streams of these log groups.",
+        ["logs:CreateLogStream", "logs:PutLogEvents"],
+        [streams_arn(scope, group) for group in log_groups],
+    )
+    allow(made, None, ["secretsmanager:GetSecretValue"], secrets)
+    return made
+
+
+def allow_images(to: iam.Role, data: Data) -> None:
+    """Pull our images."""
+    allow(to, "ecr:GetAuthorizationToken knows no resources.", ["ecr:GetAuthorizationToken"], ["*"])
+    allow(
+        to,
+        None,
+        ["ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer", "ecr:BatchGetImage"],
+        [repository.repository_arn for repository in (data.cpu_repository, data.gpu_repository)],
+    )
+
+
+def ecs_instance_role(scope: Construct, data: Data, cluster_arn: str) -> iam.Role:
+    """Of instances that carry ECS tasks: what the agent calls, on this cluster. Tasks have roles of their own.
+
+    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/instance_IAM_role.html
+    """
+    made = role(scope, "EcsInstanceRole", INSTANCES, "Spaceport: the ECS agent of GPU instances")
+    allow_images(made, data)
+    allow(made, "Calls of the ECS agent that know no resources.", ["ecs:DiscoverPollEndpoint"], ["*"])
+    allow(
+        made,
+        None,
+        [
+            "ecs:DeregisterContainerInstance",
+            "ecs:RegisterContainerInstance",
+            "ecs:SubmitAttachmentStateChanges",
+            "ecs:SubmitContainerStateChange",
+            "ecs:SubmitTaskStateChange",
+        ],
+        [cluster_arn],
+    )
+    allow(
+        made,
+        "The ids of its own instance are not known beforehand; the condition keeps it to this cluster.",
+        ["ecs:Poll", "ecs:StartTelemetrySession", "ecs:UpdateContainerInstancesState"],
+        ["*"],
+        {"ArnEquals": {"ecs:cluster": cluster_arn}},
+    )
+    return made
+
+
+def region_arn(scope: Construct, service: str, resource: str) -> str:
+    """An ARN in this account and region."""
+    stack = Stack.of(scope)
+    return f"arn:{stack.partition}:{service}:{stack.region}:{stack.account}:{resource}"

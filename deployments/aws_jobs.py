@@ -1,0 +1,65 @@
+"""Which pool and how large a task each deployment gets in an AWS account, and what its runs are told."""
+
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from deployments.infrastructure import Infrastructure
+from deployments.plan import ECS_CPU, ECS_GPU
+from deployments.prices import INSTANCES, Price, fargate
+
+FOLDER = "/opt/spaceport"  # of this code in both images
+GPU_INSTANCE = "g4dn.xlarge"  # that training is sized for and priced at
+
+
+class TaskSize(BaseModel):
+    """Of a Fargate task: CPU units (1024 a core), MiB, GiB of disk."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cpu: int
+    memory: int
+    disk_gb: int
+
+    @property
+    def price(self) -> Price:
+        """For an hour."""
+        return fargate(self.cpu, self.memory)
+
+
+SIZES = {
+    "reconstruct": TaskSize(cpu=2048, memory=8192, disk_gb=60),  # checks the photos and publishes in its own process
+    "photos": TaskSize(cpu=2048, memory=8192, disk_gb=60),
+    "sfm": TaskSize(cpu=4096, memory=16384, disk_gb=100),
+    "compress": TaskSize(cpu=4096, memory=8192, disk_gb=60),
+    "publish": TaskSize(cpu=2048, memory=8192, disk_gb=60),
+}
+
+
+def job_variables(flow: str, account: Infrastructure, gpu_pool: str) -> tuple[str, dict[str, Any]]:
+    """The pool of a deployment, and its job variables without those of the plan."""
+    environment = {
+        "PREFECT_API_URL": account.prefect_api_url,
+        "PREFECT_HOME": "/scratch/prefect",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+        "SPACEPORT_HOME": "/scratch",
+        "AWS_DEFAULT_REGION": account.region,
+        "SPACEPORT_METRICS": "emf",
+    }
+    if flow == "train":
+        environment["SPACEPORT_HOURLY_COST_USD"] = str(INSTANCES[GPU_INSTANCE].spot_usd)
+        if gpu_pool != ECS_GPU:
+            return gpu_pool, {"env": environment, "command": "python -m prefect.engine", "working_dir": FOLDER}
+    # A spot instance that is taken away, or a service that is updated, ends a task by SIGTERM: the run goes back into
+    # its queue, and its next task goes on from the checkpoint.
+    environment["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"] = "reschedule"
+    named = {"family": f"spaceport-run-{flow}", "log_prefix": flow}
+    if flow == "train":
+        return ECS_GPU, {"env": environment, **named}
+    size = SIZES[flow]
+    environment["SPACEPORT_HOURLY_COST_USD"] = f"{size.price.on_demand_usd:.4f}"
+    if flow == "reconstruct":
+        again = {"train": {"capacity_provider": account.capacity_provider_again}} if gpu_pool == ECS_GPU else {}
+        environment["SPACEPORT_JOB_VARIABLES_AGAIN"] = json.dumps(again)
+    return ECS_CPU, {"env": environment, **named, **size.model_dump()}

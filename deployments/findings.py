@@ -1,0 +1,14 @@
+"""What a check of a machine or an account says."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One part: whether it is as it should be, and what to do if it is not."""
+
+    part: str
+    ok: bool
+    says: str
+    fix: str = ""
+    optional: bool = False

@@ -1,0 +1,163 @@
+"""A GPU instance of pool ec2-gpu: a worker that takes one run at a time, and an end when there is nothing to do.
+
+    python -m deployments.gpu_host
+
+runs in a container on the instance (deployments/aws/compute.py). When AWS announces that it takes a spot instance away,
+two minutes ahead, the run is told by SIGTERM: it saves a checkpoint, and the next attempt goes on from there elsewhere.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import httpx
+import psutil
+
+from deployments.infrastructure import PARAMETER, Infrastructure, read_infrastructure
+from deployments.plan import EC2_GPU
+from tasks.core.errors import SpaceportError
+
+METADATA = "http://169.254.169.254"  # IMDSv2
+IDLE_SECONDS = 600.0  # a new instance takes three to five minutes until it works
+LOOK_SECONDS = 5.0  # as AWS advises for spot notices
+STOP_SECONDS = 100.0  # of the two minutes
+WORKER = [sys.executable, "-m", "prefect", "worker", "start", "--pool", EC2_GPU, "--type", "process", "--limit", "1"]
+
+log = logging.getLogger("spaceport.gpu_host")
+
+
+class Metadata:
+    """What the instance knows of itself.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html
+    """
+
+    def __init__(self, url: str = METADATA) -> None:
+        self._http = httpx.Client(base_url=url, timeout=5, trust_env=False)
+
+    def instance_id(self) -> str:
+        """Raises httpx.HTTPError where this is no instance."""
+        return self._get("/latest/meta-data/instance-id").raise_for_status().text
+
+    def is_taken_away(self) -> bool:
+        """Whether AWS has announced that it takes this spot instance away."""
+        try:
+            return self._get("/latest/meta-data/spot/instance-action").status_code == httpx.codes.OK
+        except httpx.HTTPError as error:
+            log.warning("the instance's metadata did not answer (%s)", error)
+            return False
+
+    def _get(self, path: str) -> httpx.Response:
+        token = self._http.put("/latest/api/token", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"})
+        return self._http.get(path, headers={"X-aws-ec2-metadata-token": token.raise_for_status().text})
+
+
+class Host:
+    """The worker and the watch over it."""
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        end_instance: Callable[[], None],
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        idle_seconds: float = IDLE_SECONDS,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
+        self._metadata, self._end_instance = metadata, end_instance
+        self._command, self._environment = list(command), dict(environment)
+        self._idle_seconds, self._look_seconds = idle_seconds, look_seconds
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """End the worker and leave the instance alone. Safe in a signal handler."""
+        self._stopping.set()
+
+    def watch(self) -> str:
+        """Work until there is a reason to end; gives it."""
+        worker = psutil.Popen(self._command, env=self._environment)
+        try:
+            reason = self._reason_to_end(worker)
+            log.info("ends: %s", reason)
+        finally:
+            self._stop(worker)
+        # An instance that is taken away leaves by itself, and its group replaces it while there is work.
+        if not self._stopping.is_set() and not self._metadata.is_taken_away():
+            self._end_instance()
+        return reason
+
+    def _reason_to_end(self, worker: psutil.Popen) -> str:
+        busy_at = time.monotonic()
+        while not self._stopping.wait(self._look_seconds):
+            if worker.poll() is not None:
+                return f"the worker ended with status {worker.returncode}"
+            if self._metadata.is_taken_away():
+                return "the spot instance is taken away"
+            if worker.children():  # a run is a process of the worker's
+                busy_at = time.monotonic()
+            elif time.monotonic() - busy_at > self._idle_seconds:
+                return f"nothing to do for {self._idle_seconds:.0f} s"
+        return "told to stop"
+
+    def _stop(self, worker: psutil.Popen) -> None:
+        """The runs first: each saves its state, and the worker, still there, tells the server how it ended."""
+        runs = worker.children() if worker.poll() is None else []
+        for run in runs:
+            run.send_signal(signal.SIGTERM)
+        psutil.wait_procs(runs, timeout=STOP_SECONDS)
+        if worker.poll() is None:
+            worker.terminate()
+            try:
+                worker.wait(timeout=10)
+            except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
+                worker.kill()
+
+
+def worker_environment(account: Infrastructure, secret: str) -> dict[str, str]:
+    """The environment of the worker and, through it, of its runs."""
+    return {
+        **os.environ,
+        "PREFECT_API_URL": account.prefect_api_url,
+        account.prefect_secret_name: secret,
+        "PREFECT_WORKER_QUERY_SECONDS": "5",
+        "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
+        "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def end_in_group(autoscaling: Any, instance: str) -> None:
+    """End an instance without its group replacing it."""
+    autoscaling.terminate_instance_in_auto_scaling_group(InstanceId=instance, ShouldDecrementDesiredCapacity=True)
+
+
+def main() -> int:
+    """Be a host until there is a reason to end."""
+    import boto3
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stdout)
+    metadata = Metadata()
+    try:
+        account = read_infrastructure(PARAMETER)
+        instance = metadata.instance_id()
+    except (SpaceportError, httpx.HTTPError) as error:
+        print(f"error {error}", file=sys.stderr)
+        return 1
+    secret = boto3.client("secretsmanager").get_secret_value(SecretId=account.prefect_secret)["SecretString"]
+    autoscaling = boto3.client("autoscaling")
+    host = Host(metadata, lambda: end_in_group(autoscaling, instance), WORKER, worker_environment(account, secret))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: host.stop())
+    host.watch()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

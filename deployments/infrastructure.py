@@ -1,0 +1,69 @@
+"""What an AWS account holds for Spaceport, as its stacks wrote it into a parameter (deployments/aws/services.py)."""
+
+import os
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tasks.core.errors import InputError
+
+PARAMETER = "/spaceport/infrastructure"
+VARIABLE = "SPACEPORT_INFRASTRUCTURE"  # names the parameter; where it is set, everything is meant for AWS
+
+
+class Infrastructure(BaseModel):
+    """Names, addresses and ARNs; nothing secret."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    region: str
+    uploads_bucket: str
+    results_bucket: str
+    workspace: str  # s3://…
+    results: str  # s3://…, where the listener's runs publish
+    public_url: str | None = None  # that shows `results` to everybody
+    queue_url: str
+    dead_letters_url: str
+    cluster: str
+    subnets: tuple[str, ...]
+    security_groups: tuple[str, ...]
+    public_addresses: bool  # of Fargate tasks, which have no other way out
+    cpu_image: str
+    gpu_image: str
+    execution_role: str
+    run_role: str
+    train_role: str
+    log_group: str
+    capacity_provider: str  # of GPU instances, for first attempts
+    capacity_provider_again: str  # for later ones
+    ec2_group: str
+    max_gpu_instances: int
+    prefect_api_url: str
+    prefect_secret: str
+    prefect_secret_name: str  # PREFECT_API_KEY or PREFECT_API_AUTH_STRING
+
+
+def infrastructure_from_environment(environment: Mapping[str, str] = os.environ) -> Infrastructure | None:
+    """What SPACEPORT_INFRASTRUCTURE names, None where it names nothing. Raises InputError."""
+    name = environment.get(VARIABLE)
+    return read_infrastructure(name) if name else None
+
+
+def read_infrastructure(name: str = PARAMETER) -> Infrastructure:
+    """Read the parameter with whatever credentials boto3 finds. Raises InputError."""
+    import boto3  # here: the command line imports this module before it knows whether AWS is meant
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        answer = boto3.client("ssm").get_parameter(Name=name)
+        return Infrastructure.model_validate_json(answer["Parameter"]["Value"])
+    except (BotoCoreError, ClientError) as error:
+        raise InputError(
+            f"The parameter {name} cannot be read ({error}): deploy deployments/aws into this account and region, or "
+            "name others with AWS_PROFILE and AWS_DEFAULT_REGION."
+        ) from error
+    except ValidationError as error:
+        raise InputError(
+            f"The parameter {name} is of another version of Spaceport ({error.errors()[0]['loc'][0]}): deploy "
+            "deployments/aws again."
+        ) from error

@@ -1,0 +1,119 @@
+"""The queue: messages are taken, kept while they are worked on, and then deleted, given back or put aside."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import BaseModel, ConfigDict
+
+from deployments.listener.log import log
+
+VISIBILITY_SECONDS = 120  # how long a message is ours before it must be extended
+POLL_SECONDS = 20  # the longest that SQS waits for messages
+AT_ONCE = 10  # the most that SQS hands out
+ATTEMPTS = 5  # as in deployments/aws/data.py; the last one says why it failed
+
+
+class Message(BaseModel):
+    """One delivery of a message."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    handle: str
+    body: str
+    deliveries: int
+
+    @property
+    def is_last_delivery(self) -> bool:
+        """Whether SQS itself would put it aside next."""
+        return self.deliveries >= ATTEMPTS
+
+
+class Messages:
+    """A queue and its dead letters. A context manager, which extends what is worked on in a thread."""
+
+    def __init__(
+        self, sqs: Any, queue_url: str, dead_letters_url: str, visibility_seconds: int = VISIBILITY_SECONDS
+    ) -> None:
+        self._sqs, self._queue, self._dead = sqs, queue_url, dead_letters_url
+        self._visibility = visibility_seconds
+        self._working: dict[str, Message] = {}
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="visibility", daemon=True)
+
+    def __enter__(self) -> "Messages":
+        self._keeper.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._keeper.join()
+
+    def take(self, wait_seconds: int = POLL_SECONDS) -> list[Message]:
+        """Up to ten messages; waits for the first."""
+        answer = self._sqs.receive_message(
+            QueueUrl=self._queue,
+            MaxNumberOfMessages=AT_ONCE,
+            WaitTimeSeconds=wait_seconds,
+            VisibilityTimeout=self._visibility,
+            MessageSystemAttributeNames=["ApproximateReceiveCount"],
+        )
+        taken = [
+            Message(
+                id=each["MessageId"],
+                handle=each["ReceiptHandle"],
+                body=each["Body"],
+                deliveries=int(each["Attributes"]["ApproximateReceiveCount"]),
+            )
+            for each in answer.get("Messages", [])
+        ]
+        with self._lock:
+            self._working.update({message.handle: message for message in taken})
+        return taken
+
+    def done(self, message: Message) -> None:
+        """It became what it should; nobody gets it again."""
+        with self._settling(message):
+            self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=message.handle)
+
+    def give_back(self, message: Message, after_seconds: int) -> None:
+        """It is delivered again after a while."""
+        with self._settling(message):
+            self._set_visibility(message, after_seconds)
+
+    def put_aside(self, message: Message, reason: str) -> None:
+        """Into the dead letters, with the reason, which SQS itself could not say."""
+        with self._settling(message):
+            self._sqs.send_message(
+                QueueUrl=self._dead,
+                MessageBody=message.body or " ",
+                MessageAttributes={"reason": {"DataType": "String", "StringValue": reason[:1000] or "unknown"}},
+            )
+            self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=message.handle)
+
+    @contextmanager
+    def _settling(self, message: Message) -> Iterator[None]:
+        with self._lock:  # not to be extended any more, above all when it is given back
+            self._working.pop(message.handle, None)
+        yield
+
+    def _keep(self) -> None:
+        while not self._ended.wait(self._visibility / 3):
+            with self._lock:
+                for message in self._working.values():
+                    try:
+                        self._set_visibility(message, self._visibility)
+                    except (BotoCoreError, ClientError) as error:
+                        log.warning("message %s could not be extended (%s)", message.id, error)
+
+    def _set_visibility(self, message: Message, seconds: int) -> None:
+        self._sqs.change_message_visibility(
+            QueueUrl=self._queue, ReceiptHandle=message.handle, VisibilityTimeout=seconds
+        )

@@ -1,0 +1,113 @@
+"""Measurements as lines that CloudWatch turns into metrics, where SPACEPORT_METRICS=emf asks for them.
+
+The embedded metric format: a JSON line among a container's output, which its log driver takes to CloudWatch anyway.
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+"""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from tasks.core.settings import Settings
+
+if TYPE_CHECKING:  # torch takes a second and 200 MB
+    from tasks.core.training.usage import GpuUsage
+
+NAMESPACE = "Spaceport"
+GPU_SECONDS = 60.0  # between two looks at the GPU; CloudWatch keeps one value a minute
+_UNITS = {
+    "Seconds": "Seconds",
+    "CostUsd": "None",
+    "PeakMemoryBytes": "Bytes",
+    "OutputBytes": "Bytes",
+    "PsnrDb": "None",
+    "Ssim": "None",
+    "Gaussians": "Count",
+    "SogBytes": "Bytes",
+    "PsnrDropDb": "None",
+    "GpuUtilisation": "Percent",
+    "GpuMemoryBytes": "Bytes",
+    "RunsCompleted": "Count",
+    "RunsFailed": "Count",
+}
+# What a stage measured, by its field's name, that is worth a metric.
+_MEASURED = {
+    "psnr_db": "PsnrDb",
+    "ssim": "Ssim",
+    "num_gaussians": "Gaussians",
+    "bytes": "SogBytes",
+    "psnr_drop_db": "PsnrDropDb",
+}
+
+
+def emf_line(metrics: Mapping[str, float], stage: str | None, now: float) -> str:
+    """One line with the metrics of one moment; of a stage where one is given.
+
+    Args:
+        metrics: values by name; the names are those of `_UNITS`.
+        stage: becomes the dimension `Stage`. A run as a dimension would make every run a metric, and those are paid.
+        now: seconds since the epoch.
+    """
+    declared = [{"Name": name, "Unit": _UNITS[name]} for name in metrics]
+    dimensions = {} if stage is None else {"Stage": stage}
+    directive = {"Namespace": NAMESPACE, "Dimensions": [list(dimensions)], "Metrics": declared}
+    return json.dumps(
+        {"_aws": {"Timestamp": int(1000 * now), "CloudWatchMetrics": [directive]}, **dimensions, **metrics},
+        allow_nan=False,
+    )
+
+
+def tell_stage(
+    stage: str,
+    measured: BaseModel,
+    *,
+    seconds: float,
+    cost_usd: float | None,
+    peak_memory_bytes: int,
+    output_bytes: int,
+) -> None:
+    """Tell what a stage that was computed took and measured."""
+    known = measured.model_dump(include=set(_MEASURED))
+    _tell(
+        {
+            "Seconds": seconds,
+            "CostUsd": cost_usd,
+            "PeakMemoryBytes": peak_memory_bytes,
+            "OutputBytes": output_bytes,
+            **{_MEASURED[name]: value for name, value in known.items()},
+        },
+        stage,
+    )
+
+
+def tell_run(*, completed: bool) -> None:
+    """Tell that a run has ended. One that is cancelled or goes on elsewhere has not."""
+    _tell({"RunsCompleted": int(completed), "RunsFailed": int(not completed)}, None)
+
+
+class GpuTeller:
+    """Tells now and then how training uses its GPU."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+        self._told_at = -GPU_SECONDS
+
+    def tell(self, usage: "GpuUsage | None") -> None:
+        """To be called as often as the usage is known anyway."""
+        now = time.monotonic()
+        if usage is None or now - self._told_at < GPU_SECONDS:
+            return
+        self._told_at = now
+        _tell({"GpuUtilisation": usage.utilisation_percent, "GpuMemoryBytes": usage.used_bytes}, self._stage)
+
+
+def _tell(metrics: Mapping[str, float | None], stage: str | None) -> None:
+    known = {name: value for name, value in metrics.items() if value is not None}
+    if known and Settings.from_environment().metrics:
+        # Not through logging, whose format would keep CloudWatch from knowing the line.
+        sys.stdout.write(emf_line(known, stage, time.time()) + "\n")
+        sys.stdout.flush()

@@ -1,0 +1,158 @@
+"""What the tests of the listener share: an account with queue and buckets, and uploads to it."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from deployments.infrastructure import Infrastructure
+from deployments.listener.messages import Messages
+from deployments.listener.runs import Runs
+from deployments.listener.service import Listener
+from deployments.listener.signals import Places
+from deployments.listener.uploads import Upload
+from tests.aws_server import AwsServer
+from tests.conftest import REPOSITORY
+from tests.deployments.accounts import account
+
+REASON = "reason"
+START_SECONDS = 180.0  # a database's first migration on two busy cores
+
+
+@dataclass
+class Account:
+    """Its clients, and an upload as people and S3 do it."""
+
+    infrastructure: Infrastructure
+    s3: Any
+    sqs: Any
+
+    def upload(self, key: str, content: bytes = b"{}") -> Upload:
+        """Put an object; gives the version that it now has."""
+        answer = self.s3.put_object(Bucket=self.infrastructure.uploads_bucket, Key=key, Body=content)
+        return Upload(bucket=self.infrastructure.uploads_bucket, key=key, version=answer["VersionId"])
+
+    def send(self, *bodies: str) -> None:
+        for start in range(0, len(bodies), 10):
+            entries = [{"Id": str(i), "MessageBody": body} for i, body in enumerate(bodies[start : start + 10])]
+            answer = self.sqs.send_message_batch(QueueUrl=self.infrastructure.queue_url, Entries=entries)
+            assert not answer.get("Failed")
+
+    def waiting(self, queue_url: str | None = None) -> int:
+        """Messages in the queue, those that somebody works on included."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        found = self.sqs.get_queue_attributes(QueueUrl=queue_url or self.infrastructure.queue_url, AttributeNames=names)
+        return sum(int(value) for value in found["Attributes"].values())
+
+    def dead(self) -> list[tuple[str, str]]:
+        """Bodies and reasons of the dead letters."""
+        found = []
+        while messages := self.sqs.receive_message(
+            QueueUrl=self.infrastructure.dead_letters_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+        ).get("Messages", []):
+            found += [(each["Body"], each["MessageAttributes"][REASON]["StringValue"]) for each in messages]
+        return found
+
+    def messages(self, visibility_seconds: int = 60) -> Messages:
+        there = self.infrastructure
+        return Messages(self.sqs, there.queue_url, there.dead_letters_url, visibility_seconds)
+
+    def places(self) -> Places:
+        return Places(self.s3, self.infrastructure.results, self.infrastructure.public_url)
+
+    def listener(self, runs: Runs, messages: Messages | None = None) -> Listener:
+        bucket = self.infrastructure.uploads_bucket
+        return Listener(messages or self.messages(), self.places(), runs, bucket)
+
+
+@contextmanager
+def prefect_process(folder: Path) -> Iterator[str]:
+    """A Prefect server with nothing in it; gives the address of its API."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    with (folder / "server.log").open("wb") as log:
+        command = [sys.executable, "-m", "deployments.prefect_server"]
+        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(f"http://127.0.0.1:{port}/api/health"):
+            assert process.poll() is None, (folder / "server.log").read_text()
+            assert time.monotonic() < deadline, (folder / "server.log").read_text()
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/api"
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def new_account(server: AwsServer, name: str) -> Account:
+    """Buckets and queues of that name in the server's account."""
+    s3, sqs = server.client("s3"), server.client("sqs")
+    place = {"LocationConstraint": s3.meta.region_name}
+    for use in ("uploads", "results"):
+        s3.create_bucket(Bucket=f"{name}-{use}", CreateBucketConfiguration=place)
+    s3.put_bucket_versioning(Bucket=f"{name}-uploads", VersioningConfiguration={"Status": "Enabled"})
+    urls = {use: sqs.create_queue(QueueName=f"{name}-{use}")["QueueUrl"] for use in ("queue", "dead")}
+    return Account(
+        account(
+            uploads_bucket=f"{name}-uploads",
+            results_bucket=f"{name}-results",
+            results=f"s3://{name}-results/results",
+            queue_url=urls["queue"],
+            dead_letters_url=urls["dead"],
+        ),
+        s3,
+        sqs,
+    )
+
+
+def event(upload: Upload, **changed: object) -> str:
+    """As EventBridge tells of an object; see the link in deployments/listener/uploads.py."""
+    stored = {
+        "key": upload.key,
+        "size": 2,
+        "etag": "0" * 32,
+        "version-id": upload.version,
+        "sequencer": "00617F08299329D189",
+    }
+    whole = {
+        "version": "0",
+        "id": "17793124-05d4-b198-2fde-7ededc63b103",
+        "detail-type": "Object Created",
+        "source": "aws.s3",
+        "account": "111122223333",
+        "time": "2026-11-12T00:00:00Z",
+        "region": "eu-central-1",
+        "resources": [f"arn:aws:s3:::{upload.bucket}"],
+        "detail": {"version": "0", "bucket": {"name": upload.bucket}, "object": stored, "reason": "PutObject"},
+    }
+    return json.dumps({**whole, **changed})

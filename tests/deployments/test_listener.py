@@ -1,0 +1,283 @@
+"""Messages become runs: exactly one for each version of an upload, whatever the queue does."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from uuid import UUID
+
+import httpx
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Completed, Failed, Running
+
+from deployments.apply import apply_all
+from deployments.listener.runs import Runs
+from deployments.listener.service import Listener
+from deployments.listener.signals import DONE, FAILED
+from deployments.listener.uploads import MessageError, Ready, Upload, read_event, read_ready
+from deployments.plan import Plan
+from tasks.core.errors import OptionsError
+from tests.aws_server import AwsServer, aws_server
+from tests.conftest import REPOSITORY
+from tests.deployments.listening import Account, event, new_account, prefect_process
+
+PATIENCE_SECONDS = 280.0  # some seconds when nobody else computes
+MANY, DUPLICATES = 200, 40
+A, B = (Upload(bucket="b", key=f"uploads/{name}", version="1") for name in ("site a/READY.json", "x/y.zip"))
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[AwsServer]:
+    with aws_server() as server:
+        yield server
+
+
+@pytest.fixture
+def account(aws: AwsServer, request: pytest.FixtureRequest) -> Account:
+    return new_account(aws, f"t{abs(hash(request.node.name)) % 10**9}")
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """A server of its own with the deployment `reconstruct`; no worker takes its runs.
+
+    Our server, since Prefect's own lets writers of its SQLite fail that meet: docs/deploy.md.
+    """
+    folder = tmp_path_factory.mktemp("server")
+    with prefect_process(folder) as api_url, temporary_settings({PREFECT_API_URL: api_url}):
+        asyncio.run(apply_all(Plan(workspace=str(folder / "workspace"))))
+        with get_client(sync_client=True) as client:
+            yield Runs(client)
+
+
+def eventually(ready: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not ready():
+        assert time.monotonic() < deadline, f"{what}: not within {PATIENCE_SECONDS:.0f} s"
+        time.sleep(0.1)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    thread = threading.Thread(target=listener.listen, args=(1, 0.2))
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.stop()
+        thread.join(timeout=PATIENCE_SECONDS)
+    assert not thread.is_alive()
+
+
+def runs_of(bucket: str) -> list[FlowRun]:
+    """Every run of an upload to that bucket."""
+    found: list[FlowRun] = []
+    with get_client(sync_client=True) as client:
+        while page := client.read_flow_runs(limit=200, offset=len(found)):
+            found += page
+    return [run for run in found if (run.idempotency_key or "").startswith(f"s3://{bucket}/")]
+
+
+@pytest.mark.parametrize(
+    ("upload", "capture", "photos", "done"),
+    [
+        (A, "site a", "s3://b/uploads/site a", "uploads/site a/DONE.json"),
+        (B, "x/y", "s3://b/uploads/x/y.zip", "uploads/x/y.zip.DONE.json"),
+    ],
+)
+def test_an_event_names_an_upload(upload: Upload, capture: str, photos: str, done: str) -> None:
+    read = read_event(event(upload), "b")
+    assert read == upload
+    assert (read.capture, read.photos, read.signal_key(DONE)) == (capture, photos, done)
+    assert Upload.of_identity(read.identity) == read
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("", "not an event"),
+        ("[1]", "not an event"),
+        ('{"Records": []}', "not an event"),
+        (event(A, **{"detail-type": "Object Deleted"}), "Object Deleted"),
+        (event(A, detail=None), "not an event"),
+        (event(A.model_copy(update={"bucket": "other"})), "other"),
+        (event(A.model_copy(update={"key": "uploads/site/photo.jpg"})), "neither"),
+        (event(A.model_copy(update={"key": "uploads/READY.json"})), "neither"),
+        (event(A.model_copy(update={"key": "uploads/../secret/READY.json"})), "neither"),
+        (event(A.model_copy(update={"version": ""})), None),  # the ETag will do
+    ],
+)
+def test_a_message_that_is_no_upload_says_why(body: str, says: str | None) -> None:
+    if says is None:
+        assert read_event(body, "b").version == "0" * 32
+        return
+    with pytest.raises(MessageError, match=says):
+        read_event(body, "b")
+
+
+def test_options_of_an_upload_are_checked() -> None:
+    assert read_ready(b" ") == Ready()
+    assert read_ready(b'{"options": {"preset": "draft"}, "fresh": true}').options.preset == "draft"
+    for content, says in (
+        (b'{"options": {"sfm": {"nonsense": 1}}}', "nonsense"),
+        (b"{", "JSON"),
+        (b" " * 70_000, "70000"),
+    ):
+        with pytest.raises(OptionsError, match=says):
+            read_ready(content)
+
+
+@pytest.mark.timeout(2 * PATIENCE_SECONDS)
+def test_many_at_once_with_duplicates_out_of_order_and_poisoned(deployed: Runs, account: Account) -> None:
+    uploads = [account.upload(f"uploads/{i:03}.zip") for i in range(MANY - 2)]
+    uploads.append(account.upload("uploads/folder/READY.json", b'{"options": {"preset": "draft"}}'))
+    older = account.upload("uploads/again/READY.json")
+    uploads.append(account.upload("uploads/again/READY.json", b'{"fresh": true}'))
+    wrong = account.upload("uploads/wrong/READY.json", b'{"options": {"nonsense": 1}}')
+    bodies = [event(upload) for upload in uploads]
+    dice = random.Random(0)
+    bodies += [dice.choice(bodies) for _ in range(DUPLICATES)]
+    dice.shuffle(bodies)
+    poisoned = ["no json", event(wrong)]
+    account.send(*bodies, event(older), *poisoned)
+    with listening(account.listener(deployed)):
+        eventually(lambda: account.waiting() == 0, "an empty queue")
+    runs = runs_of(account.infrastructure.uploads_bucket)
+    assert sorted(run.idempotency_key or "" for run in runs) == sorted(upload.identity for upload in uploads)
+    by_name = {run.name: run.parameters for run in runs}
+    assert by_name["folder"]["photos"] == f"s3://{account.infrastructure.uploads_bucket}/uploads/folder"
+    assert by_name["folder"]["destination"] == f"{account.infrastructure.results}/folder"
+    assert by_name["folder"]["options"]["preset"] == "draft"
+    assert by_name["again"]["fresh"] is True
+    dead = dict(account.dead())
+    assert set(dead) == set(poisoned)
+    assert "nonsense" in dead[event(wrong)]
+    failed = account.places().signal(wrong, FAILED)
+    assert failed is not None
+    assert "nonsense" in (failed.error or "")
+
+
+def in_state(run: UUID, state: object) -> None:
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run, state, force=True)  # type: ignore[arg-type]
+
+
+def test_ends_of_runs_are_told_beside_the_uploads(deployed: Runs, account: Account) -> None:
+    good, bad = account.upload("uploads/good/READY.json"), account.upload("uploads/bad.zip")
+    report = {"train": {"psnr_db": 27.5}, "seconds": {"total": 61.0}, "cost_usd": {"total": 0.2}}
+    account.s3.put_object(
+        Bucket=account.infrastructure.results_bucket, Key="results/good/report.json", Body=json.dumps(report).encode()
+    )
+    account.send(event(good), event(bad))
+    places = account.places()
+    with listening(account.listener(deployed)):
+        eventually(lambda: len(runs_of(good.bucket)) == 2, "two runs")
+        runs = {run.name: run.id for run in runs_of(good.bucket)}
+        for run in runs.values():
+            in_state(run, Running())
+        in_state(runs["good"], Completed())
+        in_state(runs["bad"], Failed(message="PhotosError: 2 photos; 3 are needed."))
+        eventually(lambda: places.signal(good, DONE) is not None, DONE)
+        eventually(lambda: places.signal(bad, FAILED) is not None, FAILED)
+    done, failed = places.signal(good, DONE), places.signal(bad, FAILED)
+    assert done is not None
+    assert failed is not None
+    assert (done.psnr_db, done.seconds, done.cost_usd) == (27.5, 61.0, 0.2)
+    assert done.run == str(runs["good"])
+    assert done.results == f"{account.infrastructure.results}/good"
+    assert (done.page or "").startswith("http")
+    assert "results/good/index.html" in (done.page or "")
+    assert failed.error == "PhotosError: 2 photos; 3 are needed."
+    # The same capture again: what answered the older version is gone as soon as the newer one has its run.
+    newer = account.upload("uploads/good/READY.json")
+    account.send(event(newer))
+    with listening(account.listener(deployed)):
+        eventually(lambda: account.waiting() == 0, "an empty queue")
+    assert places.signal(newer, DONE) is None
+    assert len(runs_of(good.bucket)) == 3
+
+
+class Slow(Runs):
+    """A Prefect server that is away, and then takes its time."""
+
+    def __init__(self, away: int, seconds: float) -> None:
+        self.asked = 0
+        self._away, self._seconds = away, seconds
+
+    def start(self, upload: Upload, ready: Ready, destination: str) -> FlowRun:
+        self.asked += 1
+        if self.asked <= self._away:
+            raise httpx.ConnectError("no server")
+        time.sleep(self._seconds)
+        return FlowRun(flow_id=UUID(int=0), name=upload.capture)
+
+    def ended(self, since: timedelta) -> list[FlowRun]:
+        return []
+
+
+def test_a_message_stays_ours_while_it_is_worked_on(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than its visibility, and while the server is away: it is delivered once."""
+    monkeypatch.setattr("deployments.listener.service.RETRY_SECONDS", 0.1)
+    visibility_seconds, works_seconds = 2, 5.0
+    runs = Slow(away=2, seconds=works_seconds)
+    account.send(event(account.upload("uploads/slow.zip")))
+    with listening(account.listener(runs, account.messages(visibility_seconds))):
+        eventually(lambda: account.waiting() == 0, "an empty queue")
+    assert runs.asked == 3, "two answers that nobody is there, and one run"
+
+
+class Broken(Slow):
+    def start(self, upload: Upload, ready: Ready, destination: str) -> FlowRun:
+        raise ValueError("a fault of ours")
+
+
+def test_what_fails_again_and_again_is_put_aside_with_the_reason(account: Account) -> None:
+    account.send(event(account.upload("uploads/cursed.zip")))
+    listener = account.listener(Broken(0, 0))
+    messages = account.messages()
+    for delivery in range(1, 6):
+        (message,) = messages.take(1)
+        assert message.deliveries == delivery
+        listener.handle(message)
+        if delivery < 5:  # it would come back in some minutes
+            account.sqs.change_message_visibility(
+                QueueUrl=account.infrastructure.queue_url, ReceiptHandle=message.handle, VisibilityTimeout=0
+            )
+    assert account.waiting() == 0
+    assert [reason for _, reason in account.dead()] == ["ValueError: a fault of ours"]
+
+
+@pytest.mark.usefixtures("deployed")
+def test_the_process_listens_until_it_is_told_to_stop(aws: AwsServer, account: Account) -> None:
+    parameter = f"/{account.infrastructure.uploads_bucket}"
+    content = account.infrastructure.model_dump_json()
+    aws.client("ssm").put_parameter(Name=parameter, Value=content, Type="String")
+    environment = {
+        **os.environ,
+        **aws.environment,
+        "SPACEPORT_INFRASTRUCTURE": parameter,
+        "PREFECT_API_URL": str(PREFECT_API_URL.value()),
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    upload = account.upload("uploads/by-process.zip")
+    account.send(event(upload))
+    process = subprocess.Popen([sys.executable, "-m", "deployments.listener"], env=environment, cwd=REPOSITORY)
+    try:
+        eventually(lambda: len(runs_of(upload.bucket)) == 1, "a run")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=PATIENCE_SECONDS) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert account.waiting() == 0
