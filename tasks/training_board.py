@@ -13,6 +13,7 @@ from tasks.recording import Recording, current_recording
 
 if TYPE_CHECKING:  # torch takes a second and 200 MB, which a run that trains elsewhere does without
     from tasks.core.training.trainer import EvaluatedView, TrainingStats
+    from tasks.core.training.usage import GpuUsage
 
 KEPT_ROWS = 20  # besides the newest: one for every twentieth of training
 REFRESH_SECONDS = 2.0  # between two looks at the pace and the memory; the artifact is updated less often still
@@ -84,23 +85,30 @@ class TrainingBoard:
         return show_picture(name, side_by_side(evaluated.photo, evaluated.image), text, self._context)
 
     def _row(self, stats: "TrainingStats", steps_per_second: float) -> Row:
-        from tasks.core.training.usage import gpu_usage, memory_in_use_bytes
+        from tasks.core.training.usage import gpu_usage
 
         gpu = gpu_usage()
         self._gpu.tell(gpu)
-        row: Row = {
-            "step": f"{stats.step:,} of {stats.steps:,}",
-            "loss": round(stats.loss, 4),
-            "PSNR (dB)": None if stats.psnr_db is None else round(stats.psnr_db, 2),
-            "Gaussians": f"{stats.num_gaussians:,}",
-            "steps/s": round(steps_per_second, 1),
-            "elapsed (s)": round(stats.seconds),
-            "ETA (s)": round(stats.eta_seconds),
-            "memory (GB)": round(memory_in_use_bytes() / 1e9, 2),
-        }
-        if gpu is not None:
-            row["GPU memory (GB)"] = round(gpu.allocated_bytes / 1e9, 2)
-            row["GPU memory of all (GB)"] = None if gpu.used_bytes is None else round(gpu.used_bytes / 1e9, 2)
-            row["GPU (%)"] = gpu.utilisation_percent
-            row["GPU (°C)"] = gpu.temperature_celsius
-        return row
+        return row_of(stats, steps_per_second, gpu)
+
+
+def row_of(stats: "TrainingStats", steps_per_second: float, gpu: "GpuUsage | None") -> Row:
+    """A line of the table."""
+    from tasks.core.training.usage import memory_in_use_bytes
+
+    row: Row = {
+        "step": f"{stats.step:,} of {stats.steps:,}",
+        "loss": round(stats.loss, 4),
+        "PSNR (dB)": None if stats.psnr_db is None else round(stats.psnr_db, 2),
+        "Gaussians": f"{stats.num_gaussians:,}",
+        "steps/s": round(steps_per_second, 1),
+        "elapsed (s)": round(stats.seconds),
+        "ETA (s)": round(stats.eta_seconds),
+        "memory (GB)": round(memory_in_use_bytes() / 1e9, 2),
+    }
+    if gpu is not None:
+        row["GPU memory (GB)"] = round(gpu.allocated_bytes / 1e9, 2)
+        row["GPU memory of all (GB)"] = None if gpu.used_bytes is None else round(gpu.used_bytes / 1e9, 2)
+        row["GPU (%)"] = gpu.utilisation_percent
+        row["GPU (°C)"] = gpu.temperature_celsius
+    return row

@@ -56,7 +56,11 @@ def test_the_preset_comes_first_and_options_are_grouped_by_stage(schema: dict[st
             assert field["title"], f"{name}.{option}"
             assert len(field["description"]) > 20, f"{name}.{option}"
             assert "anyOf" not in field, f"{name}.{option} would be shown as tabs, one for each type"
-            bounded = field["type"] == "boolean" or "enum" in field or {"maximum", "exclusiveMaximum"} & set(field)
+            bounded = (
+                field["type"] == "boolean"
+                or "enum" in field
+                or {"maximum", "exclusiveMaximum", "maxLength"} & set(field)
+            )
             assert bounded, f"{name}.{option} has no bounds"
 
 

@@ -5,6 +5,7 @@ runs in a Prefect flow, as everywhere but in tests.
 """
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,6 +65,8 @@ class TrainProcess:
 
 def main(scene: SceneRef, options: TrainOptions, context: RunContext, in_flow: bool) -> None:
     """Train, and print how far it is."""
+    # Where tests run in a shell's background, Ctrl-C is ignored by all that it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     train = trainer.train
 
     def telling(scene, folder, options, on_step: Callable[[Any], None], *rest) -> TrainSection:

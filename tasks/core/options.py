@@ -131,7 +131,7 @@ def describe_options() -> list[tuple[str, str, str, str]]:
             rows.append(
                 (
                     f"{stage}.{option}",
-                    json.dumps(model.model_dump(mode="json")[option]).strip('"'),
+                    json.dumps(model.model_dump(mode="json")[option]).strip('"') or "none",
                     _bounds(field),
                     str(field.get("description", "")),
                 )
@@ -152,4 +152,6 @@ def _bounds(field: dict[str, Any]) -> str:
         high = variant.get("maximum", variant.get("exclusiveMaximum"))
         if low is not None or high is not None:
             return f"{'' if low is None else low} … {'' if high is None else high}".strip()
+    if "maxLength" in field:
+        return f"up to {field['maxLength']} characters"
     return ""

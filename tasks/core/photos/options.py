@@ -17,8 +17,9 @@ class PhotosOptions(OptionModel):
     )
     flight_log: str = Field(
         "",
+        max_length=1000,
         title="Flight log",
-        description="A CSV file with where the drone was, which is used in stead of the photos' own GPS: latitude and "
+        description="A CSV file with where the drone was, which is used instead of the photos' own GPS: latitude and "
         "longitude in degrees, altitude with its unit in the header, as altitude(ft), and date and time, or one line "
         "for each photo. A path on the machine that reads the photos, or the name of a file in their folder.",
     )

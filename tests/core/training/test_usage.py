@@ -9,7 +9,7 @@ import torch
 
 from tasks.core.training import usage
 from tasks.core.training.trainer import TrainingStats
-from tasks.training_board import _row
+from tasks.training_board import row_of
 
 UUID = "11111111-2222-3333-4444-555555555555"
 STATS = TrainingStats(10, 100, 0.1, 5000, 2.0, None, 18.0)
@@ -73,7 +73,7 @@ def with_driver(patch: pytest.MonkeyPatch, driver: Driver | None) -> None:
 
 def test_a_row_of_the_board_on_a_gpu(gpu: pytest.MonkeyPatch) -> None:
     with_driver(gpu, Driver())
-    row = _row(STATS, 5.0)
+    row = row_of(STATS, 5.0, usage.gpu_usage())
     assert row["GPU memory (GB)"] == 2.0
     assert row["GPU memory of all (GB)"] == 3.5
     assert row["GPU (%)"] == 97
@@ -93,4 +93,4 @@ def test_what_a_card_does_not_say_is_none(gpu: pytest.MonkeyPatch) -> None:
 
 def test_without_a_gpu_a_row_has_no_word_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert not [name for name in _row(STATS, 5.0) if name.startswith("GPU")]
+    assert not [name for name in row_of(STATS, 5.0, usage.gpu_usage()) if name.startswith("GPU")]
