@@ -24,7 +24,7 @@ from tests.conftest import REPOSITORY
 
 PATIENCE_SECONDS = 120.0
 AUTH = "spaceport:a-password"
-RUNS, WORKERS = 12, 3
+RUNS, WORKERS = 8, 3
 FLOW = """
 from prefect import flow, task
 
