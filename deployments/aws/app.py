@@ -21,7 +21,7 @@ FLAGS = {"@aws-cdk/aws-s3:serverAccessLogsUseBucketPolicy": True}
 
 def build(app: App) -> None:
     """Add every stack to the app. None refers to a particular account or region, and none has to look anything up."""
-    options = AwsOptions.from_context(app.node)
+    options = AwsOptions.from_context(app.node.try_get_context)
     network = Network(app, "Spaceport-Network", options)
     data = Data(app, "Spaceport-Data", options)
     compute = Compute(app, "Spaceport-Compute", options, network, data)

@@ -1,6 +1,7 @@
 """What whoever deploys may choose: `-c name=value` on the command line, or `context` in cdk.json."""
 
-from constructs import Node
+from collections.abc import Callable
+
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tasks.core.errors import OptionsError
@@ -32,9 +33,9 @@ class AwsOptions(BaseModel):
         return tuple(value.split(",")) if isinstance(value, str) else value
 
     @classmethod
-    def from_context(cls, node: Node) -> "AwsOptions":
-        """Raises OptionsError with the first thing that is wrong."""
-        given = {name: node.try_get_context(name) for name in cls.model_fields}
+    def from_context(cls, value_of: Callable[[str], object]) -> "AwsOptions":
+        """From what CDK's context says to a name. Raises OptionsError with the first thing that is wrong."""
+        given = {name: value_of(name) for name in cls.model_fields}
         try:
             options = cls.model_validate({name: value for name, value in given.items() if value not in (None, "")})
         except ValidationError as error:

@@ -43,23 +43,29 @@ class Listener:
         self._stopping.set()
 
     def listen(self, poll_seconds: int = POLL_SECONDS, signals_seconds: float = SIGNALS_SECONDS) -> None:
-        """Work until `stop`. Raises what went wrong with the queue itself, when it goes on for long."""
-        announcer = threading.Thread(target=self._announce_for_ever, args=(signals_seconds,), name="signals")
-        announcer.start()
-        try:
-            with self._messages, ThreadPoolExecutor(WORKERS, "message") as pool:
-                in_hand: set[Future[None]] = set()
-                while not self._stopping.is_set():
-                    taken = self._patiently(lambda: self._messages.take(poll_seconds))
-                    in_hand |= {pool.submit(self.handle, message) for message in taken}
-                    done, in_hand = wait(
-                        in_hand, timeout=None if len(in_hand) >= WORKERS else 0, return_when=FIRST_COMPLETED
-                    )
-                    for each in done:
-                        each.result()
-        finally:
-            self._stopping.set()
-            announcer.join()
+        """Work until `stop`.
+
+        Raises what went wrong with the queue itself, when it goes on for long, and what nobody foresaw of signals.
+        """
+        with ThreadPoolExecutor(1, "signals") as announcer:
+            announcing = announcer.submit(self._announce_until_stopped, signals_seconds)
+            try:
+                self._work(poll_seconds)
+            finally:
+                self._stopping.set()
+        announcing.result()
+
+    def _work(self, poll_seconds: int) -> None:
+        with self._messages, ThreadPoolExecutor(WORKERS, "message") as pool:
+            in_hand: set[Future[None]] = set()
+            while not self._stopping.is_set():
+                taken = self._patiently(lambda: self._messages.take(poll_seconds))
+                in_hand |= {pool.submit(self.handle, message) for message in taken}
+                done, in_hand = wait(
+                    in_hand, timeout=None if len(in_hand) >= WORKERS else 0, return_when=FIRST_COMPLETED
+                )
+                for each in done:
+                    each.result()
 
     def handle(self, message: Message) -> None:
         """Bring one message to its end: a run, the dead letters, or back into the queue."""
@@ -97,14 +103,15 @@ class Listener:
         self._patiently(lambda: self._places.forget_older(upload))
         log.info("%s: run %s %s", upload.identity, run.id, run.state_name)
 
-    def _announce_for_ever(self, interval_seconds: float) -> None:
-        while not self._stopping.wait(interval_seconds):
-            try:
-                self.announce_ends()
-            except PASSING as error:
-                log.warning("signals have to wait (%s)", error)
-            except Exception:  # noqa: BLE001 - it is in the log, and the next round may go well
-                log.exception("signals failed")
+    def _announce_until_stopped(self, interval_seconds: float) -> None:
+        try:
+            while not self._stopping.wait(interval_seconds):
+                try:
+                    self.announce_ends()
+                except PASSING as error:
+                    log.warning("signals have to wait (%s)", error)
+        finally:  # a listener without signals only looks well: it ends, and its service starts another one
+            self._stopping.set()
 
     def announce_ends(self) -> None:
         """Put a signal for every run that has ended and has none."""

@@ -1,11 +1,11 @@
 """DONE.json and FAILED.json beside an upload: how whoever uploaded hears of the end without knowing Prefect."""
 
-import json
 from typing import Any
 
 from botocore.exceptions import ClientError
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from deployments.listener.log import log
 from deployments.listener.uploads import READY_BYTES, Upload
 
 DONE, FAILED = "DONE.json", "FAILED.json"
@@ -27,6 +27,22 @@ class Signal(BaseModel):
     psnr_db: float | None = None
     seconds: float | None = None
     cost_usd: float | None = None
+
+
+class _Quality(BaseModel):
+    psnr_db: float | None = None
+
+
+class _Total(BaseModel):
+    total: float | None = None
+
+
+class _Told(BaseModel):
+    """What a signal repeats of report.json; the names are those of tasks/core/measurements.py."""
+
+    train: _Quality = _Quality()
+    seconds: _Total = _Total()
+    cost_usd: _Total = _Total()
 
 
 class Places:
@@ -58,9 +74,15 @@ class Places:
         return content
 
     def signal(self, upload: Upload, name: str) -> Signal | None:
-        """The signal that is there, whatever it answers."""
+        """The signal that is there, whatever it answers; None where there is none, or a file that is not one."""
         content = self._read(upload.bucket, upload.signal_key(name))
-        return None if content is None else Signal.model_validate_json(content)
+        if content is None:
+            return None
+        try:
+            return Signal.model_validate_json(content)
+        except ValidationError:  # those who upload can put anything there
+            log.warning("%s beside %s is no signal of ours", name, upload.identity)
+            return None
 
     def forget_older(self, upload: Upload) -> None:
         """Remove signals that answer another version: whoever waits shall not take them for an answer to this one."""
@@ -81,16 +103,20 @@ class Places:
     def done(self, upload: Upload, run: str) -> Signal:
         """What there is to say of a result, from its report."""
         content = self._read(self._results_bucket, self._results_key(upload, "report.json"))
-        report = json.loads(content) if content is not None else {}
+        try:
+            told = _Told.model_validate_json(content or "{}")
+        except ValidationError as error:  # of another version, or not ours; the result is there all the same
+            log.warning("report.json of %s cannot be read (%s)", upload.identity, error.errors()[0]["msg"])
+            told = _Told()
         return Signal(
             version=upload.version,
             run=run,
             results=self.destination(upload),
             page=self._link(upload, "index.html"),
             report=self._link(upload, "report.html"),
-            psnr_db=report.get("train", {}).get("psnr_db"),
-            seconds=report.get("seconds", {}).get("total"),
-            cost_usd=report.get("cost_usd", {}).get("total"),
+            psnr_db=told.train.psnr_db,
+            seconds=told.seconds.total,
+            cost_usd=told.cost_usd.total,
         )
 
     def _link(self, upload: Upload, name: str) -> str:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -19,7 +20,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Completed, Failed, Running
+from prefect.states import Completed, Failed, Running, State
 
 from deployments.apply import apply_all
 from deployments.listener.runs import Runs
@@ -168,9 +169,9 @@ def test_many_at_once_with_duplicates_out_of_order_and_poisoned(deployed: Runs, 
     assert "nonsense" in (failed.error or "")
 
 
-def in_state(run: UUID, state: object) -> None:
+def in_state(run: UUID, state: State[Any]) -> None:
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(run, state, force=True)  # type: ignore[arg-type]
+        client.set_flow_run_state(run, state, force=True)
 
 
 def test_ends_of_runs_are_told_beside_the_uploads(deployed: Runs, account: Account) -> None:
@@ -208,6 +209,31 @@ def test_ends_of_runs_are_told_beside_the_uploads(deployed: Runs, account: Accou
     assert len(runs_of(good.bucket)) == 3
 
 
+def test_files_that_are_not_ours_hold_up_nobody(account: Account) -> None:
+    """A DONE.json that somebody else has put there, and a report that is none."""
+    strange, good = account.upload("uploads/strange/READY.json"), account.upload("uploads/good.zip")
+    account.s3.put_object(Bucket=strange.bucket, Key=strange.signal_key(DONE), Body=b"[1, 2]")
+    results = account.infrastructure.results_bucket
+    account.s3.put_object(Bucket=results, Key="results/strange/report.json", Body=b'{"train": 7}')
+    listener, places = account.listener(Ended([strange, good])), account.places()
+    listener.announce_ends()
+    for upload in (strange, good):
+        told = places.signal(upload, DONE)
+        assert told is not None, upload.key
+        assert (told.version, told.psnr_db) == (upload.version, None)
+    places.forget_older(strange)  # it may meet such a file as well
+    assert places.signal(strange, DONE) is not None
+
+
+def test_an_unforeseen_error_of_signals_ends_the_listener(account: Account) -> None:
+    class Unforeseen(Slow):
+        def ended(self, since: timedelta) -> list[FlowRun]:
+            raise RuntimeError("a fault of ours")
+
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        account.listener(Unforeseen(0, 0)).listen(1, 0.1)
+
+
 class Slow(Runs):
     """A Prefect server that is away, and then takes its time."""
 
@@ -235,6 +261,20 @@ def test_a_message_stays_ours_while_it_is_worked_on(account: Account, monkeypatc
     with listening(account.listener(runs, account.messages(visibility_seconds))):
         eventually(lambda: account.waiting() == 0, "an empty queue")
     assert runs.asked == 3, "two answers that nobody is there, and one run"
+
+
+class Ended(Slow):
+    """A server on which the runs of some uploads have completed."""
+
+    def __init__(self, uploads: list[Upload]) -> None:
+        super().__init__(0, 0)
+        self._runs = [
+            FlowRun(flow_id=UUID(int=0), idempotency_key=upload.identity, state=Completed(), state_type="COMPLETED")
+            for upload in uploads
+        ]
+
+    def ended(self, since: timedelta) -> list[FlowRun]:
+        return self._runs
 
 
 class Broken(Slow):

@@ -227,12 +227,8 @@ def test_workers_wait_for_the_set_up(templates: Templates) -> None:
     ],
 )
 def test_a_wrong_choice_is_one_sentence(context: dict[str, str], says: str) -> None:
-    class Given:
-        def try_get_context(self, name: str) -> str | None:
-            return context.get(name)
-
     with pytest.raises(OptionsError, match=says):
-        AwsOptions.from_context(Given())  # type: ignore[arg-type]
+        AwsOptions.from_context(context.get)
 
 
 def test_the_account_describes_itself_as_the_pools_read_it(templates: Templates, other_templates: Templates) -> None:
