@@ -21,7 +21,8 @@ import psutil
 
 from deployments.infrastructure import PARAMETER, Infrastructure, read_infrastructure
 from deployments.plan import EC2_GPU
-from tasks.core.errors import SpaceportError
+from deployments.service import exit_status_of, on_end_signal
+from tasks.core.errors import InputError
 
 METADATA = "http://169.254.169.254"  # IMDSv2
 IDLE_SECONDS = 600.0  # a new instance takes three to five minutes until it works
@@ -138,26 +139,22 @@ def end_in_group(autoscaling: Any, instance: str) -> None:
     autoscaling.terminate_instance_in_auto_scaling_group(InstanceId=instance, ShouldDecrementDesiredCapacity=True)
 
 
-def main() -> int:
-    """Be a host until there is a reason to end."""
+def serve() -> None:
+    """Be a host until there is a reason to end. Raises InputError where this is no instance of an account."""
     import boto3
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stdout)
     metadata = Metadata()
+    account = read_infrastructure(PARAMETER)
     try:
-        account = read_infrastructure(PARAMETER)
         instance = metadata.instance_id()
-    except (SpaceportError, httpx.HTTPError) as error:
-        print(f"error {error}", file=sys.stderr)
-        return 1
+    except httpx.HTTPError as error:
+        raise InputError(f"This is no EC2 instance: its metadata does not answer ({error}).") from error
     secret = boto3.client("secretsmanager").get_secret_value(SecretId=account.prefect_secret)["SecretString"]
     autoscaling = boto3.client("autoscaling")
     host = Host(metadata, lambda: end_in_group(autoscaling, instance), WORKER, worker_environment(account, secret))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: host.stop())
+    on_end_signal(host.stop)
     host.watch()
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status_of(serve))

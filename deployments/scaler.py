@@ -5,7 +5,6 @@ and all are protected from being ended by anybody else, so that nobody's trainin
 """
 
 import logging
-import signal
 import sys
 import threading
 from typing import Any
@@ -25,8 +24,8 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 from prefect.types._datetime import now
 
-from deployments.infrastructure import PARAMETER, VARIABLE, infrastructure_from_environment
 from deployments.plan import EC2_GPU
+from deployments.service import exit_status_of, on_end_signal, served_account
 from tasks.core.errors import SpaceportError
 
 LOOK_SECONDS = 15.0
@@ -59,16 +58,11 @@ def scale_out(autoscaling: Any, group: str, runs: int) -> int | None:
     return wanted
 
 
-def main() -> int:
-    """Look every few seconds until SIGTERM."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stdout)
-    account = infrastructure_from_environment()
-    if account is None:
-        print(f"error {VARIABLE} is not set: {PARAMETER} is its usual value.", file=sys.stderr)
-        return 2
+def serve() -> None:
+    """Look every few seconds until SIGTERM. Raises InputError when there is no account to look at."""
+    account = served_account()
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    on_end_signal(stopping.set)
     autoscaling = boto3.client("autoscaling")
     while not stopping.wait(LOOK_SECONDS):
         try:
@@ -78,8 +72,7 @@ def main() -> int:
             continue
         if wanted is not None:
             log.info("asked for %d instances", wanted)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status_of(serve))

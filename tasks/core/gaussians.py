@@ -12,6 +12,11 @@ SH_COEFFICIENTS = (1, 4, 9, 16)  # K by degree, the constant term included
 MAX_SH_DEGREE = 3
 
 
+def floats_per_gaussian(sh_degree: int) -> int:
+    """Numbers of one Gaussian: mean 3, quaternion 4, scales 3, opacity 1, and three colours' coefficients."""
+    return 3 + 4 + 3 + 1 + 3 * SH_COEFFICIENTS[sh_degree]
+
+
 @dataclass(frozen=True)
 class Gaussians:
     """N Gaussians, float32, C-contiguous.

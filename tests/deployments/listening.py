@@ -2,17 +2,12 @@
 
 import json
 import os
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from deployments.infrastructure import Infrastructure
 from deployments.listener.messages import Messages
@@ -23,9 +18,9 @@ from deployments.listener.uploads import Upload
 from tests.aws_server import AwsServer
 from tests.conftest import REPOSITORY
 from tests.deployments.accounts import account
+from tests.server_process import free_port, is_up, server_process, until_answers
 
 REASON = "reason"
-START_SECONDS = 180.0  # a database's first migration on two busy cores
 
 
 @dataclass
@@ -77,9 +72,7 @@ class Account:
 @contextmanager
 def prefect_process(folder: Path) -> Iterator[str]:
     """A Prefect server with nothing in it; gives the address of its API."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     environment = {
         **os.environ,
         "PREFECT_HOME": str(folder / "prefect"),
@@ -88,30 +81,10 @@ def prefect_process(folder: Path) -> Iterator[str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PYTHONPATH": str(REPOSITORY),
     }
-    with (folder / "server.log").open("wb") as log:
-        command = [sys.executable, "-m", "deployments.prefect_server"]
-        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not _answers(f"http://127.0.0.1:{port}/api/health"):
-            assert process.poll() is None, (folder / "server.log").read_text()
-            assert time.monotonic() < deadline, (folder / "server.log").read_text()
-            time.sleep(0.2)
+    log = folder / "server.log"
+    with server_process([sys.executable, "-m", "deployments.prefect_server"], log, environment) as process:
+        until_answers(process, lambda: is_up(f"http://127.0.0.1:{port}/api/health"), log)
         yield f"http://127.0.0.1:{port}/api"
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def new_account(server: AwsServer, name: str) -> Account:

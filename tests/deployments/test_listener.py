@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -32,6 +32,7 @@ from tasks.core.errors import OptionsError
 from tests.aws_server import AwsServer, aws_server
 from tests.conftest import REPOSITORY
 from tests.deployments.listening import Account, event, new_account, prefect_process
+from tests.server_process import eventually
 
 PATIENCE_SECONDS = 280.0  # some seconds when nobody else computes
 MANY, DUPLICATES = 200, 40
@@ -60,13 +61,6 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         asyncio.run(apply_all(Plan(workspace=str(folder / "workspace"))))
         with get_client(sync_client=True) as client:
             yield Runs(client)
-
-
-def eventually(ready: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not ready():
-        assert time.monotonic() < deadline, f"{what}: not within {PATIENCE_SECONDS:.0f} s"
-        time.sleep(0.1)
 
 
 @contextmanager

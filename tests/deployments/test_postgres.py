@@ -7,12 +7,10 @@ import base64
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -21,6 +19,7 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
+from tests.server_process import eventually, free_port, is_up, server_process
 
 PATIENCE_SECONDS = 120.0
 AUTH = "spaceport:a-password"
@@ -36,36 +35,6 @@ def double(number: int) -> int:
 def trivial(number: int) -> int:
     return sum(double(number + i) for i in range(3))
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def eventually(ready: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not ready():
-        assert time.monotonic() < deadline, f"{what}: not within {PATIENCE_SECONDS:.0f} s"
-        time.sleep(0.3)
-
-
-@contextmanager
-def process(command: list[str], log: Path, environment: dict[str, str]) -> Iterator[None]:
-    with log.open("wb") as output:
-        child = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=log.parent
-        )
-    try:
-        yield
-    finally:
-        child.terminate()
-        try:
-            child.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
 
 
 @contextmanager
@@ -106,7 +75,7 @@ def redis(folder: Path) -> Iterator[int]:
     binary = shutil.which("redis-server")
     assert binary is not None, "redis-server is missing; .ci/run installs it"
     command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    with process(command, folder / "redis.log", dict(os.environ)):
+    with server_process(command, folder / "redis.log", dict(os.environ)):
         yield port
 
 
@@ -152,9 +121,9 @@ def test_many_runs_on_several_workers(tmp_path: Path) -> None:
         )
         assert upgraded.returncode == 0, upgraded.stdout + upgraded.stderr
         start = [*prefect, "server", "start", "--host", "127.0.0.1", "--port", str(ports[2]), "--no-services"]
-        stack.enter_context(process(start, logs / "server.log", server))
-        stack.enter_context(process([*prefect, "server", "services", "start"], logs / "services.log", server))
-        eventually(lambda: answers(f"{api}/health"), "the server")
+        stack.enter_context(server_process(start, logs / "server.log", server))
+        stack.enter_context(server_process([*prefect, "server", "services", "start"], logs / "services.log", server))
+        eventually(lambda: is_up(f"{api}/health"), "the server", PATIENCE_SECONDS)
 
         assert httpx.post(f"{api}/flow_runs/count", json={}).status_code == 401
         credentials = {"Authorization": f"Basic {base64.b64encode(AUTH.encode()).decode()}"}
@@ -163,7 +132,7 @@ def test_many_runs_on_several_workers(tmp_path: Path) -> None:
             for number in range(WORKERS):
                 name = f"worker-{number}"
                 command = [*prefect, "worker", "start", "--pool", "trivial", "--type", "process", "--name", name]
-                stack.enter_context(process([*command, "--limit", "1"], logs / f"{name}.log", client))
+                stack.enter_context(server_process([*command, "--limit", "1"], logs / f"{name}.log", client))
             runs = [
                 http.post(f"/deployments/{deployment}/create_flow_run", json={"parameters": {"number": number}}).json()
                 for number in range(RUNS)
@@ -175,11 +144,12 @@ def test_many_runs_on_several_workers(tmp_path: Path) -> None:
                 assert not {"Failed", "Crashed", "Cancelled"} & set(names), names
                 return names == ["Completed"] * RUNS
 
-            eventually(ended, f"{RUNS} runs")
+            eventually(ended, f"{RUNS} runs", PATIENCE_SECONDS)
             found = http.post("/task_runs/filter", json={"flow_runs": ids}).json()
             eventually(
                 lambda: len(http.post("/task_runs/filter", json={"flow_runs": ids}).json()) == 3 * RUNS,
                 f"{3 * RUNS} task runs in the database, {len(found)} at first",
+                PATIENCE_SECONDS,
             )
     text = {path.name: path.read_text(encoding="utf-8", errors="replace") for path in logs.glob("*.log")}
     for name in ("server.log", "services.log"):
@@ -187,13 +157,6 @@ def test_many_runs_on_several_workers(tmp_path: Path) -> None:
             assert trouble not in text[name], text[name][-3000:]
     used = [name for name, content in text.items() if name.startswith("worker") and "Completed()" in content]
     assert len(used) == WORKERS, f"only {used} had work to do"
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def deploy(http: httpx.Client, folder: Path) -> str:

@@ -5,9 +5,6 @@ which `make emulator-test` makes; `make test` leaves these tests out where that 
 """
 
 import os
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +14,9 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.conftest import REPOSITORY
+from tests.server_process import free_port, server_process, until_answers
 
 PROGRAM = REPOSITORY / ".venv-ministack" / "bin" / "ministack"
-START_SECONDS = 120.0
 REGION = "us-east-1"
 
 
@@ -36,9 +33,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment in which boto3 finds an empty account."""
     folder = tmp_path_factory.mktemp("ministack")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     environment = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": "test",
@@ -46,35 +41,17 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
         "AWS_DEFAULT_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [PROGRAM],
-            env={**os.environ, "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": port},
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        s3 = boto3.client(
-            "s3",
-            endpoint_url=environment["AWS_ENDPOINT_URL"],
-            region_name=REGION,
-            aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
-        )
-        deadline = time.monotonic() + START_SECONDS
-        while not _answers(s3):
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.2)
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        region_name=REGION,
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+    )
+    own = {**os.environ, "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": port}
+    with server_process([str(PROGRAM)], folder / "log", own) as process:
+        until_answers(process, lambda: _answers(s3), folder / "log")
         yield environment
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _answers(s3: Any) -> bool:

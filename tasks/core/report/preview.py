@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,16 +72,7 @@ def _turned(camera: Camera, pivot: Float64, up: Float64, angle_deg: float) -> Ca
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     angle = np.radians(angle_deg)
     rotation = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-    return Camera(
-        camera.name,
-        camera.width,
-        camera.height,
-        camera.fx,
-        camera.fy,
-        camera.cx,
-        camera.cy,
-        camera.cam_from_world @ rigid(rotation, pivot - rotation @ pivot),
-    )
+    return replace(camera, cam_from_world=camera.cam_from_world @ rigid(rotation, pivot - rotation @ pivot))
 
 
 def side_by_side(photo: NDArray[np.uint8], image: NDArray[np.float32]) -> bytes:

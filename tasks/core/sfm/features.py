@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 import pycolmap
 
+from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.photoset import IMAGES_FOLDER, Photo
 from tasks.core.sfm.grey import scaled_size, write_all_grey
 from tasks.core.sfm.options import SfmOptions
@@ -147,5 +148,5 @@ class FeatureDatabase:
         limit = self._image_size
         pixels = max(p.width * p.height * min(1.0, limit / max(p.width, p.height)) ** 2 for p in self._photos)
         needed_bytes = pixels * BYTES_PER_PIXEL * (4 if doubled else 1)
-        fit = int(psutil.virtual_memory().available * 0.8 / needed_bytes)
+        fit = int(available_memory_bytes() * 0.8 / needed_bytes)
         return max(1, min(len(psutil.Process().cpu_affinity() or [0]) if psutil.LINUX else os.cpu_count() or 1, fit))

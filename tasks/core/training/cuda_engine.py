@@ -7,10 +7,10 @@ import gc
 from collections.abc import Sequence
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 
+from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.render.cuda import Gsplat
 from tasks.core.scene import Camera
 from tasks.core.training.engine import StepResult
@@ -31,7 +31,7 @@ def cuda_engine(options: TrainOptions, views: Sequence[View]) -> "MemoryGuard":
     torch.backends.cudnn.allow_tf32 = False
     budget = gpu_budget(
         free_bytes(),
-        psutil.virtual_memory().available,
+        available_memory_bytes(),
         [view.cameras[0].width * view.cameras[0].height for view in views],
         options.max_gaussians,
         options.sh_degree,

@@ -7,7 +7,8 @@ projection (slower bookkeeping), and last the number of Gaussians, which costs q
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.core.gaussians import SH_COEFFICIENTS
+from tasks.core.gaussians import SH_COEFFICIENTS, floats_per_gaussian
+from tasks.core.training.memory import MIN_GAUSSIANS
 from tasks.core.training.torch_loss import MOMENT_BYTES_PER_PIXEL
 
 # Left alone: the caching allocator's fragments, cuBLAS and cuDNN workspaces, what else runs there. An estimate.
@@ -35,7 +36,6 @@ STEP_BYTES_PER_PIXEL = 2 * (27 * 4 + 15 * 12) + 48
 PYRAMID = 1 + 1 / 4 + 1 / 16 + 1 / 64  # of views.py
 PHOTO_BYTES_PER_PIXEL = 3
 PINNED_SHARE = 0.25  # of the host's free memory: page-locked pages cannot be swapped out, so most is left alone
-LEAST_GAUSSIANS = 1000  # as memory.MIN_GAUSSIANS: below it there is no picture worth computing
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,13 @@ class GpuBudget:
 def bytes_per_gaussian(sh_degree: int, packed: bool) -> float:
     """In training, at the moment of greatest need."""
     sh_floats = 3 * (SH_COEFFICIENTS[sh_degree] - 1)
-    floats = 3 + 4 + 3 + 1 + 3 + sh_floats  # means, quats, log_scales, raw_opacities, sh0, shN
     share = PACKED_STEP_SHARE if packed else 1.0
     gathered = ADAM_GATHERED_COPIES * FLOAT_BYTES * max(sh_floats, 4)
-    return COPIES_PER_PARAMETER * FLOAT_BYTES * floats + NOTES_BYTES + share * (STEP_BYTES + gathered)
+    return (
+        COPIES_PER_PARAMETER * FLOAT_BYTES * floats_per_gaussian(sh_degree)
+        + NOTES_BYTES
+        + share * (STEP_BYTES + gathered)
+    )
 
 
 def gpu_budget(
@@ -81,7 +84,7 @@ def gpu_budget(
             count = max_gaussians
             break
     else:
-        left, count = 0.0, max(int(max(free, 0) / bytes_per_gaussian(sh_degree, packed)), LEAST_GAUSSIANS)
+        left, count = 0.0, max(int(max(free, 0) / bytes_per_gaussian(sh_degree, packed)), MIN_GAUSSIANS)
         count = min(count, max_gaussians)
     moments = min(left, sum(photo_pixels) * PYRAMID * MOMENT_BYTES_PER_PIXEL) if on_gpu else 0
     where = "on the GPU" if on_gpu else "in the host's memory"

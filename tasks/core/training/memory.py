@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import psutil
-
 from tasks.core.errors import OutOfMemoryError
+from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.training.options import TrainOptions
 
 SMALLER_SHARES = (0.5, 0.25)  # of the Gaussians asked for; what a quarter does not cure, the photos' size causes
-MIN_GAUSSIANS = 1000
+MIN_GAUSSIANS = 1000  # below it there is no picture worth computing
 
 
 def budgets(options: TrainOptions) -> Iterator[TrainOptions]:
@@ -37,7 +36,7 @@ def memory_errors_explained(options: TrainOptions) -> Iterator[None]:
 
 
 def _explained(options: TrainOptions) -> OutOfMemoryError:
-    free = psutil.virtual_memory().available / 1e9
+    free = available_memory_bytes() / 1e9
     return OutOfMemoryError(
         f"Memory did not suffice for {options.max_gaussians:,} Gaussians at {options.max_image_size} px "
         f"({free:.1f} GB are free now): lower train.max_image_size or train.max_gaussians."

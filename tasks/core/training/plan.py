@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.core.errors import InputError
+from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.render.backends import resolve_backend
 from tasks.core.scene import Camera, Scene
 from tasks.core.training import schedule
 from tasks.core.training.coverage import views_per_point
-from tasks.core.training.cpu_budget import affordable_gaussians, available_memory_bytes
+from tasks.core.training.cpu_budget import affordable_gaussians
 from tasks.core.training.engine import Engine
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.views import View, evenly_chosen, load_view
@@ -44,12 +45,11 @@ def plan_for(scene: Scene, options: TrainOptions) -> Plan:
 
     Raises InputError for too few cameras, MissingPartError when the backend cannot run on this machine.
     """
-    backend = resolve_backend(options.backend)  # before minutes of reading photos
     training_cameras, held_out_cameras = split_cameras(scene, options.hold_out_every)
     views = [load_view(scene, camera, options.max_image_size) for camera in training_cameras]
     held_out = [load_view(scene, camera, options.max_image_size) for camera in held_out_cameras]
     wanted = schedule.most_gaussians(len(scene.points.xyz), options.max_gaussians, options.max_gaussians_per_point)
-    engine = engine_for(options.model_copy(update={"max_gaussians": wanted, "backend": backend}), views)
+    engine = engine_for(options.model_copy(update={"max_gaussians": wanted}), views)
     limit = wanted if engine.max_gaussians is None else min(wanted, engine.max_gaussians)
     seen_by = views_per_point(scene.points, views)
     dropout = schedule.dropout_for(seen_by, options.max_dropout)

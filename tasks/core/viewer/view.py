@@ -1,6 +1,6 @@
 """Where the page looks from when it opens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -89,13 +89,5 @@ def _level(camera: Camera, target: Float64, up: Float64) -> Camera:
     right /= np.linalg.norm(right)
     rotation = np.stack([right, np.cross(forward, right), forward])
     center = target - distance * forward
-    return Camera(
-        camera.name,
-        camera.width,
-        camera.height,
-        camera.fx,
-        camera.fy,
-        camera.width / 2,
-        camera.height / 2,
-        rigid(rotation, -rotation @ center),
-    )
+    pose = rigid(rotation, -rotation @ center)
+    return replace(camera, cx=camera.width / 2, cy=camera.height / 2, cam_from_world=pose)

@@ -1,0 +1,34 @@
+"""What an AWS account's services have in common: their log, their end by a signal, their errors in one sentence."""
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+
+from deployments.infrastructure import PARAMETER, VARIABLE, Infrastructure, infrastructure_from_environment
+from tasks.core.errors import InputError, SpaceportError
+
+
+def exit_status_of(serve: Callable[[], None]) -> int:
+    """Serve, with a log on standard output; 0 when it ends well, else the error's status after its sentence."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stdout)
+    try:
+        serve()
+    except SpaceportError as error:
+        print(f"error {error}", file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+def on_end_signal(stop: Callable[[], None]) -> None:
+    """Call `stop`, which has to be safe in a signal handler, at SIGTERM and Ctrl-C."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop())
+
+
+def served_account() -> Infrastructure:
+    """The account that SPACEPORT_INFRASTRUCTURE names. Raises InputError, also where it names none."""
+    account = infrastructure_from_environment()
+    if account is None:
+        raise InputError(f"{VARIABLE} is not set: {PARAMETER} is its usual value.")
+    return account

@@ -1,0 +1,17 @@
+"""How much memory this process can still take."""
+
+from pathlib import Path
+
+import psutil
+
+
+def available_memory_bytes() -> int:
+    """Of the machine's memory, or of its container's where that is less."""
+    available = int(psutil.virtual_memory().available)
+    group = Path("/sys/fs/cgroup")  # version 2: what containers see
+    try:
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+    except (OSError, ValueError):  # another system, no container, or no limit ("max")
+        return available
+    return max(0, min(available, limit - used))
