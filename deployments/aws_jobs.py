@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from deployments.infrastructure import Infrastructure
 from deployments.plan import ECS_CPU, ECS_GPU
-from deployments.prices import INSTANCES, Price, fargate
+from deployments.prices import SPOT_USD, fargate_usd
 
 FOLDER = "/opt/spaceport"  # of this code in both images
 GPU_INSTANCE = "g4dn.xlarge"  # that training is sized for and priced at
@@ -23,9 +23,9 @@ class TaskSize(BaseModel):
     disk_gb: int
 
     @property
-    def price(self) -> Price:
-        """For an hour."""
-        return fargate(self.cpu, self.memory)
+    def hourly_usd(self) -> float:
+        """What it costs for an hour."""
+        return fargate_usd(self.cpu, self.memory)
 
 
 SIZES = {
@@ -48,7 +48,7 @@ def job_variables(flow: str, account: Infrastructure, gpu_pool: str) -> tuple[st
         "SPACEPORT_METRICS": "emf",
     }
     if flow == "train":
-        environment["SPACEPORT_HOURLY_COST_USD"] = str(INSTANCES[GPU_INSTANCE].spot_usd)
+        environment["SPACEPORT_HOURLY_COST_USD"] = str(SPOT_USD[GPU_INSTANCE])
         if gpu_pool != ECS_GPU:
             return gpu_pool, {"env": environment, "command": "python -m prefect.engine", "working_dir": FOLDER}
     # A spot instance that is taken away, or a service that is updated, ends a task by SIGTERM: the run goes back into
@@ -58,7 +58,7 @@ def job_variables(flow: str, account: Infrastructure, gpu_pool: str) -> tuple[st
     if flow == "train":
         return ECS_GPU, {"env": environment, **named}
     size = SIZES[flow]
-    environment["SPACEPORT_HOURLY_COST_USD"] = f"{size.price.on_demand_usd:.4f}"
+    environment["SPACEPORT_HOURLY_COST_USD"] = f"{size.hourly_usd:.4f}"
     if flow == "reconstruct":
         again = {"train": {"capacity_provider": account.capacity_provider_again}} if gpu_pool == ECS_GPU else {}
         environment["SPACEPORT_JOB_VARIABLES_AGAIN"] = json.dumps(again)

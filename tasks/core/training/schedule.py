@@ -29,8 +29,8 @@ FULL_DROPOUT_UNTIL_VIEWS, NO_DROPOUT_FROM_VIEWS = 5, 15
 SMALLER_UNTIL = (0.30, 0.08, 0.04)
 MAX_HALVINGS = len(SMALLER_UNTIL)
 KEPT_DETAIL = 0.8
-EXPOSURE_FROM = 0.30  # the photos' gains stay 1 until their views are covered and shown at full size
 SMALLEST_SIDE_PX = 96
+EXPOSURE_FROM = 0.30  # the photos' gains stay 1 until their views are covered and shown at full size
 SH_DEGREE_FROM = (0.0, 0.12, 0.25, 0.4)
 
 # Learning rates of Adam at the start, by parameter; that of the means is in units of the scene's radius.
