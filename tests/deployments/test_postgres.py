@@ -23,7 +23,7 @@ from tests.server_process import eventually, free_port, is_up, server_process
 
 PATIENCE_SECONDS = 120.0
 AUTH = "spaceport:a-password"
-RUNS, WORKERS = 8, 3
+RUNS, WORKERS = 6, 3
 FLOW = """
 from prefect import flow, task
 

@@ -94,7 +94,7 @@ def test_training_ends_early_when_quality_is_flat(
 ) -> None:
     """A bar that nothing reaches: flat at the first evaluation after growth, at 60 %, and then the closing 15 %."""
     monkeypatch.setattr(schedule, "FLAT_DB", 100.0)
-    options = SMALL.model_copy(update={"steps": 200, "early_stop": True})
+    options = SMALL.model_copy(update={"steps": 100, "early_stop": True})
     rates: list[float] = []
     settings_at = schedule.settings_at
 
@@ -105,10 +105,10 @@ def test_training_ends_early_when_quality_is_flat(
 
     monkeypatch.setattr(schedule, "settings_at", noted)
     section = train(scene, tmp_path, options, ignore)
-    assert (section.stopped_by, section.steps) == ("flat quality", 150)
+    assert (section.stopped_by, section.steps) == ("flat quality", 75)
     assert rates[-1] < 0.15 * rates[0]  # through the closing anneal
     longer = train(scene, tmp_path, options.model_copy(update={"early_stop": False}), ignore)
-    assert (longer.stopped_by, longer.steps) == ("schedule", 200)
+    assert (longer.stopped_by, longer.steps) == ("schedule", 100)
 
 
 def test_the_number_of_points_limits_the_gaussians(
