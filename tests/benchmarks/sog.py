@@ -152,7 +152,7 @@ def with_sh(bench: Bench, run: Path | None) -> None:
     if run is not None:
         trained = read_ply(run / "scene.ply")
         few = trained.take(np.sort(np.random.default_rng(0).permutation(len(trained))[:5000]))
-    ratio = compare(replace(bench, rounds=1), few, "SH3, few")
+    ratio = compare(bench, few, "SH3, few")
     bar("bytes", ratio["bytes"], 0.97)
     bar("rms of SH", ratio["shN"], 1.0)
     bar("CPU", ratio["CPU (s)"], 0.1)

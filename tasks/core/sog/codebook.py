@@ -127,55 +127,65 @@ _LOOK_UP_CELLS = 1 << 12
 
 
 @njit(cache=True, nogil=True)
-def _first_entries(codebook: Float32, per_unit: float) -> NDArray[np.int64]:
-    """For each of even cells over the codebook's range the last entry not above its lower bound."""
-    first = np.empty(_LOOK_UP_CELLS + 1, np.int64)
-    entry = 0
-    for cell in range(_LOOK_UP_CELLS + 1):
-        while entry < len(codebook) - 1 and (np.float64(codebook[entry + 1]) - codebook[0]) * per_unit <= cell:
-            entry += 1
-        first[cell] = entry
-    return first
+def _borders(codebook: Float32) -> tuple[NDArray[np.int64], Float64]:
+    """The first index of each distinct number of an ascending codebook, and the middles between neighbours among them.
+
+    The last border is infinite, so that a search for the first border not below a value always ends.
+    """
+    entries, borders = np.empty(len(codebook), np.int64), np.full(len(codebook), np.inf)
+    count = 0
+    for entry in range(len(codebook)):
+        if entry == 0 or codebook[entry] > codebook[entry - 1]:
+            entries[count] = entry
+            if count:
+                borders[count - 1] = (np.float64(codebook[entry]) + codebook[entry - 1]) / 2
+            count += 1
+    return entries[:count], borders[:count]
 
 
 @njit(cache=True, nogil=True)
-def _cells_per_unit(codebook: Float32) -> float:
+def _look_up(codebook: Float32, borders: Float64) -> tuple[NDArray[np.int64], float]:
+    """For each of even cells over the codebook's range where the search of its values begins, and cells per unit."""
     span = np.float64(codebook[-1]) - np.float64(codebook[0])
-    return _LOOK_UP_CELLS / span if span > 0 else 0.0
+    per_unit = _LOOK_UP_CELLS / span if span > 0 else 0.0
+    begin = np.empty(_LOOK_UP_CELLS + 1, np.int64)
+    place = 0
+    for cell in range(_LOOK_UP_CELLS + 1):
+        # a cell early, because rounding may put a value into the cell after its own
+        while per_unit > 0 and borders[place] < codebook[0] + (cell - 1) / per_unit:
+            place += 1
+        begin[cell] = place
+    return begin, per_unit
 
 
 @njit(cache=True, nogil=True)
-def _nearest_entry(value: float, codebook: Float32, first: NDArray[np.int64], per_unit: float) -> np.int64:
-    last = len(codebook) - 1
-    place = (np.float64(value) - codebook[0]) * per_unit
-    low: np.int64 = first[int(min(max(place, 0.0), float(_LOOK_UP_CELLS)))]
-    while low < last and codebook[low + 1] <= value:
-        low += 1
-    while low > 0 and codebook[low] > value:
-        low -= 1
-    if low < last and value - codebook[low] > codebook[low + 1] - value:
-        low += 1
-    while low > 0 and codebook[low - 1] == codebook[low]:
-        low -= 1
-    return low
+def _place(value: float, least: float, borders: Float64, begin: NDArray[np.int64], per_unit: float) -> np.int64:
+    """How many borders lie below the value."""
+    cell = int(min(max((value - least) * per_unit, 0.0), float(_LOOK_UP_CELLS)))
+    place = begin[cell]
+    while borders[place] < value:
+        place += 1
+    return place
 
 
 @njit(cache=True, nogil=True)
 def nearest_entries(values: Float32, codebook: Float32) -> NDArray[np.uint8]:
     """Index of the nearest entry of an ascending codebook [256] for each value [M]; the lower one of two equals."""
-    per_unit = _cells_per_unit(codebook)
-    first = _first_entries(codebook, per_unit)
+    entries, borders = _borders(codebook)
+    begin, per_unit = _look_up(codebook, borders)
     indices = np.empty(len(values), np.uint8)
     for i in range(len(values)):
-        indices[i] = _nearest_entry(values[i], codebook, first, per_unit)
+        indices[i] = entries[_place(np.float64(values[i]), np.float64(codebook[0]), borders, begin, per_unit)]
     return indices
 
 
 @njit(cache=True, nogil=True)
 def fill_nearest(values: Float32, order: NDArray[np.uint32], codebook: Float32, pixels: NDArray[np.uint8]) -> None:
     """As `nearest_entries` of values [N, 3], in the given order, into the first channels of pixels [M, 4]."""
-    per_unit = _cells_per_unit(codebook)
-    first = _first_entries(codebook, per_unit)
+    entries, borders = _borders(codebook)
+    begin, per_unit = _look_up(codebook, borders)
+    least = np.float64(codebook[0])
     for i in range(len(order)):
         for axis in range(3):
-            pixels[i, axis] = _nearest_entry(values[order[i], axis], codebook, first, per_unit)
+            value = np.float64(values[order[i], axis])
+            pixels[i, axis] = entries[_place(value, least, borders, begin, per_unit)]

@@ -32,7 +32,7 @@ _LEAST_WEIGHT = 1e-3  # so that what is not seen still has a place
 _EFFORTS = (
     (200_000, {"sh0.webp": 4, "means_u.webp": 2, "shN_centroids.webp": 2}),
     (700_000, {"sh0.webp": 3, "means_u.webp": 2, "shN_centroids.webp": 2}),
-    (layout.MAX_WEBP_SIDE**2, {"sh0.webp": 3, "shN_centroids.webp": 2}),
+    (layout.MAX_WEBP_SIDE**2, {"sh0.webp": 3, "means_u.webp": 0, "shN_centroids.webp": 2}),
 )
 _LEAST_EFFORT = 1
 

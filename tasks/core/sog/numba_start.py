@@ -1,9 +1,15 @@
-"""numba without the BLAS that it looks for when the first kernel is loaded.
+"""numba started and ended without what a short process has no use for.
 
-That search imports scipy.linalg, an eighth of a second that a process which only compresses a splat has no use for: no
+It looks for a BLAS when the first kernel is loaded. That search imports scipy.linalg, an eighth of a second, and no
 kernel of this stage multiplies matrices. Kernels elsewhere that do still find the BLAS, which numba asks for anew when
 it compiles them. To be imported before the first kernel is called.
+
+At the end Python walks through every object once more to find cycles, of which numba has hundreds of thousands: a
+seventh of the time that small splats take. The process gives all its memory back without that.
 """
+
+import atexit
+import gc
 
 import numba.np.linalg as numba_linalg
 
@@ -18,3 +24,4 @@ def _load_arrays_without_blas() -> None:
 
 
 _load_arrays_without_blas()
+atexit.register(gc.freeze)

@@ -19,7 +19,7 @@ HEADROOM_BYTES = 1 << 16
 
 
 # libwebp's method and how hard it looks for repetitions, from quickest to smallest. Figures: docs/sog.md.
-EFFORTS = ((0, 0), (1, 20), (1, 50), (2, 25), (4, 50), (6, 100))
+EFFORTS = ((0, 20), (1, 20), (1, 50), (2, 25), (4, 50), (6, 100))
 
 
 def encode_webp(pixels: NDArray[np.uint8], effort: int) -> bytes:
