@@ -36,8 +36,7 @@ PARTS = {
     (cpu.blending, "blend"): "forward",
     (cpu_engine, "l1_ssim"): "loss",
     (cpu.blending, "blend_backward"): "backward",
-    (cpu.projection_backward, "project_backward"): "backward",
-    (cpu_engine, "adam"): "optimiser",
+    (cpu.update, "backward_and_adam"): "backward",
 }
 NAMES = [name for _, name in PARTS]
 

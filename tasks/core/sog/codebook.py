@@ -162,7 +162,7 @@ def _look_up(codebook: Float32, borders: Float64) -> tuple[NDArray[np.int64], fl
 def _place(value: float, least: float, borders: Float64, begin: NDArray[np.int64], per_unit: float) -> np.int64:
     """How many borders lie below the value."""
     cell = int(min(max((value - least) * per_unit, 0.0), float(_LOOK_UP_CELLS)))
-    place = begin[cell]
+    place: np.int64 = begin[cell]
     while borders[place] < value:
         place += 1
     return place

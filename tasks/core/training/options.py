@@ -70,7 +70,7 @@ class TrainOptions(OptionModel):
     early_stop: bool = Field(
         True,
         title="Early stop",
-        description="When quality on held-out photos has not risen by 0.05 dB for a fifth of the steps, the rest is "
+        description="When quality on held-out photos has not risen by 0.05 dB in a tenth of the steps, the rest is "
         "left out but for the closing phase, in which everything settles.",
     )
     exposure_compensation: bool = Field(

@@ -10,14 +10,11 @@ GROWN_AT = 0.6  # the number of Gaussians reaches its limit
 ANNEAL_FROM = 0.85  # from here on everything settles: rates fall to ANNEAL_TO of what they were
 ANNEAL_TO = 0.1
 
-# Training ends early when all Gaussians are there and so many evaluations in a row have not brought this much more than
-# the best before them,
+# Training ends early when the mean of so many evaluations, which are a tenth of training, is not this much above the
+# mean of as many before them: a single one swings by a tenth of a dB until rates fall.
 FLAT_DB = 0.05
 FLAT_EVALUATIONS = 4
-# or when so many in a row are this much worse than the best, with photos at full size.
-FALLEN_DB = 0.1
-FALLEN_EVALUATIONS = 2
-FALLING_FROM = 0.4
+FLAT_FROM = 0.5  # photos have been at full size for two such tenths
 
 FEWEST_GAUSSIANS = 5000  # that the number of sparse points may limit a scene to
 
@@ -124,9 +121,17 @@ def most_gaussians(points: int, asked: int, per_point: float) -> int:
 
 
 def is_flat(progress: float, psnr_db: Sequence[float]) -> bool:
-    """Whether held-out quality has stopped rising or falls, given that of all evaluations so far."""
-    if len(psnr_db) <= FLAT_EVALUATIONS or not FALLING_FROM <= progress < ANNEAL_FROM:
+    """Whether held-out quality has stopped rising, given that of all evaluations so far."""
+    if len(psnr_db) < 2 * FLAT_EVALUATIONS or not FLAT_FROM <= progress < ANNEAL_FROM:
         return False
-    if max(psnr_db[-FALLEN_EVALUATIONS:]) <= max(psnr_db) - FALLEN_DB:
-        return True
-    return progress >= GROWN_AT and max(psnr_db[-FLAT_EVALUATIONS:]) < max(psnr_db[:-FLAT_EVALUATIONS]) + FLAT_DB
+    before, now = psnr_db[-2 * FLAT_EVALUATIONS : -FLAT_EVALUATIONS], psnr_db[-FLAT_EVALUATIONS:]
+    return sum(now) < sum(before) + FLAT_EVALUATIONS * FLAT_DB
+
+
+def progress_at(share: float, ended_at: float) -> float:
+    """Where in the schedule a training is that has done `share` of its steps or time.
+
+    `ended_at` is the share at which it was ended early, 0 when it was not. What follows then is the closing phase, as
+    long beside what was done as it is in a training that was planned to be so short.
+    """
+    return ANNEAL_FROM * share / ended_at if ended_at else share

@@ -22,7 +22,7 @@ from tasks.core.training.stopwatch import Stopwatch
 from tasks.core.training.views import EndlessShuffle, View
 
 # Fields that are saved as they are, as JSON. A new one of plain numbers needs its name here and nothing else.
-NUMBERS = ("initial_count", "step", "progress", "skipped_progress", "refinements", "evaluations")
+NUMBERS = ("initial_count", "step", "progress", "ended_at", "refinements", "evaluations")
 
 
 @dataclass
@@ -37,7 +37,7 @@ class TrainingState:
     initial_count: int  # Gaussians at the start
     step: int = 0  # steps done
     progress: float = 0.0  # 0 at the start, 1 at the end
-    skipped_progress: float = 0.0  # by ending early
+    ended_at: float = 0.0  # the share of steps or time at which the closing phase began early; 0: it did not
     refinements: int = 0  # done
     evaluations: int = 0  # due so far, and done where views are held out
     curve: list[CurvePoint] = field(default_factory=list)
@@ -61,10 +61,9 @@ class TrainingState:
             initial_count=len(start),
         )
 
-    def skip_to_the_end(self) -> None:
-        """Go on with the closing anneal at once."""
-        self.skipped_progress += schedule.ANNEAL_FROM - self.progress
-        self.progress = schedule.ANNEAL_FROM
+    def end_early(self) -> None:
+        """Go on with the closing phase at once."""
+        self.ended_at, self.progress = self.progress, schedule.ANNEAL_FROM
 
     def arrays(self) -> Arrays:
         """The state as arrays by name. Those of the population may share its memory: save them before the next step."""

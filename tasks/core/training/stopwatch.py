@@ -12,11 +12,11 @@ class Stopwatch:
         """`spent_seconds`: what earlier lives of this training have taken."""
         self._budget_seconds = budget_seconds
         self._started = time.monotonic() - spent_seconds
-        self._paused_seconds = 0.0
+        self._paused_at: float | None = None
 
     def seconds(self) -> float:
-        """Seconds of training so far."""
-        return time.monotonic() - self._started - self._paused_seconds
+        """Seconds of training so far; inside `paused` they stand still."""
+        return (self._paused_at or time.monotonic()) - self._started
 
     def budget_share(self) -> float:
         """Share of the budget that is spent; 0 when there is none."""
@@ -25,8 +25,9 @@ class Stopwatch:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Do not count the time spent inside."""
-        before = time.monotonic()
+        self._paused_at = time.monotonic()
         try:
             yield
         finally:
-            self._paused_seconds += time.monotonic() - before
+            self._started += time.monotonic() - self._paused_at
+            self._paused_at = None

@@ -31,8 +31,8 @@ from tasks.core.training.views import Photo, View
 logger = logging.getLogger(__name__)
 
 PLY_FILE = "scene.ply"
-# Shares of progress; and at the end.
-EVALUATE_AT = (0.05, 0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+# Shares of progress; and at the end. `schedule.is_flat` counts on those from 0.3 on.
+EVALUATE_AT = (0.05, 0.1, 0.2, *(thousandths / 1000 for thousandths in range(300, 1000, 25)))
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def train(
                 measured = evaluate(state.population.snapshot(), curve_views, rasterizer)
                 _note(state, state.watch.seconds(), curve_views[0], measured, on_evaluation)
             if options.early_stop and schedule.is_flat(state.progress, [point.psnr_db for point in state.curve]):
-                state.skip_to_the_end()
+                state.end_early()
         on_step(_stats(state, options, loss))
         if checkpoints is not None and state.progress < 1 and checkpoints.due():
             with state.watch.paused():
@@ -143,7 +143,7 @@ def train(
 
 
 def _stopped_by(state: TrainingState, options: TrainOptions) -> str:
-    if state.skipped_progress > 0:
+    if state.ended_at:
         return "flat quality"
     return "schedule" if state.step >= options.steps else "time budget"
 
@@ -182,7 +182,8 @@ def _step(state: TrainingState, plan: Plan, options: TrainOptions) -> float:
         state.refinements = due
         wanted = schedule.count_at(state.progress, state.initial_count, state.population.capacity)
         refine(state.population, wanted, state.torch_generator)
-    state.progress = max(state.step / options.steps, state.watch.budget_share()) + state.skipped_progress
+    share = max(state.step / options.steps, state.watch.budget_share())
+    state.progress = schedule.progress_at(share, state.ended_at)
     return loss
 
 
@@ -190,9 +191,10 @@ def _expected_steps(state: TrainingState, options: TrainOptions) -> float:
     """How long training will be: as many steps as were asked for, or as fit into the time budget at this pace."""
     if options.time_budget_seconds is None:
         return options.steps
-    if state.progress < schedule.PACE_KNOWN_FROM:
+    share = state.watch.budget_share()
+    if share < schedule.PACE_KNOWN_FROM:
         return min(options.steps, schedule.RATES_MADE_FOR_STEPS)
-    return min(options.steps, state.step / schedule.share_of_steps_at(state.progress - state.skipped_progress))
+    return min(options.steps, state.step / schedule.share_of_steps_at(min(share, 1.0)))
 
 
 def _evaluation_is_due(state: TrainingState) -> bool:

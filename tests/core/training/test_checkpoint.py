@@ -97,7 +97,7 @@ def test_a_state_has_nothing_that_is_not_saved(scene: Scene, tmp_path: Path) -> 
     assert (state.step, state.progress, state.initial_count) == (130, 130 / 240, 165)  # a tenth more than points
     assert state.refinements > 20
     assert state.exposures.log_gains.shape == (14, 3)
-    assert state.evaluations == 7
+    assert state.evaluations == 13
     assert len(state.curve) == 7
     assert state.population.count > 500
     assert state.population.updates[: state.population.count].max() > 100

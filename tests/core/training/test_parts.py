@@ -1,6 +1,7 @@
 """Schedule, initialisation and density control, each by its promises."""
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tasks.core.training.finish import finished_gaussians
 from tasks.core.training.initialise import initial_gaussians
 from tasks.core.training.population import PARAMETERS, Population
 from tasks.core.training.refine import refine, split
+from tasks.core.training.stopwatch import Stopwatch
 from tests.core.render.scenes import random_gaussians
 
 
@@ -59,25 +61,48 @@ def test_few_points_limit_the_gaussians() -> None:
     assert schedule.most_gaussians(100, 60_000, 0.0) == 60_000
 
 
+STEADY = [20.0, 22.0, 24.0, 26.0, 26.0, 26.0, 26.0, 26.0]
+
+
 @pytest.mark.parametrize(
     ("progress", "psnr_db", "flat"),
     [
-        (0.7, [20.0, 26.0, 26.0, 25.95, 26.0, 26.0], True),
-        (0.7, [20.0, 26.0, 25.95, 26.0, 26.1, 26.0], False),  # still rose
-        (0.7, [20.0, 26.0, 26.04, 26.04, 26.0, 26.04], True),  # rose by less than it should
-        (0.5, [20.0, 26.0, 26.0, 25.95, 26.0, 26.0], False),  # the Gaussians are not all there yet
-        (0.9, [20.0, 26.0, 26.0, 25.95, 26.0, 26.0], False),  # it is ending anyway
-        (0.5, [20.0, 24.0, 25.0, 26.0, 25.8, 25.9], True),  # falls
-        (0.5, [20.0, 24.0, 25.0, 26.0, 25.8, 25.95], False),  # fell and comes back
-        (0.3, [20.0, 24.0, 25.0, 26.0, 25.8, 25.8], False),  # photos have just become larger
-        (0.7, [26.0, 25.9], False),
+        (0.7, [*STEADY, 26.0, 26.0, 26.0, 26.0], True),
+        (0.7, [*STEADY, 26.1, 25.9, 26.2, 25.9], True),  # swings
+        (0.7, [*STEADY, 26.0, 26.1, 26.05, 26.1], False),  # rose by 0.06 dB
+        (0.7, [*STEADY, 26.0, 26.0, 26.0, 26.1], True),  # by 0.03 dB
+        (0.7, [*STEADY, 25.9, 25.8, 25.7, 25.6], True),  # falls
+        (0.7, STEADY, False),  # rose until the middle of what is looked at
+        (0.45, [*STEADY, 26.0, 26.0, 26.0, 26.0], False),  # photos have just become larger
+        (0.9, [*STEADY, 26.0, 26.0, 26.0, 26.0], False),  # it is ending anyway
+        (0.7, STEADY[1:], False),  # too few to tell
         (0.7, [], False),  # nothing is held out
     ],
 )
-def test_quality_is_flat_when_evaluations_in_a_row_brought_nothing(
+def test_quality_is_flat_when_a_tenth_of_training_brought_nothing(
     progress: float, psnr_db: list[float], *, flat: bool
 ) -> None:
     assert schedule.is_flat(progress, psnr_db) is flat
+
+
+def test_an_early_end_has_the_closing_phase_of_a_shorter_training() -> None:
+    assert schedule.progress_at(0.3, ended_at=0) == 0.3
+    assert schedule.progress_at(0.6, ended_at=0.6) == pytest.approx(schedule.ANNEAL_FROM)
+    # 60 % are 85 % of a training that is 0.6 / 0.85 long
+    assert schedule.progress_at(0.6 / 0.85, ended_at=0.6) == pytest.approx(1)
+
+
+def test_time_stands_still_in_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    watch = Stopwatch(budget_seconds=20, spent_seconds=3)
+    now[0] += 2
+    with watch.paused():
+        now[0] += 7
+        assert watch.seconds() == 5
+    now[0] += 1
+    assert watch.seconds() == 6
+    assert watch.budget_share() == 0.3
 
 
 def test_initial_sizes_are_the_gaps_and_outliers_do_not_blow_up() -> None:
