@@ -98,7 +98,7 @@ def test_a_state_has_nothing_that_is_not_saved(scene: Scene, tmp_path: Path) -> 
     assert state.refinements > 20
     assert state.exposures.log_gains.shape == (14, 3)
     assert state.evaluations == 13
-    assert len(state.curve) == 7
+    assert len(state.curve) == 13
     assert state.population.count > 500
     assert state.population.updates[: state.population.count].max() > 100
     assert state.population.first_moments["shN"].any()
