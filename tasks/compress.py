@@ -11,7 +11,7 @@ from tasks.retries import stage_task
 from tasks.stage import open_output, read_measurements, run_stage
 
 STAGE = "compress"
-VERSION = "2"
+VERSION = "3"
 
 
 @stage_task(STAGE)

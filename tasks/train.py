@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch takes a second and 200 MB, which a run that trains el
     from tasks.core.training.trainer import TrainingStats
 
 STAGE = "train"
-VERSION = "1"
+VERSION = "2"
 NOT_NAMING = ("checkpoint_seconds",)  # options that do not change the output and so are no part of its name
 REPORT_INTERVAL_SECONDS = 0.5
 

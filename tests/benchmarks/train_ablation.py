@@ -28,7 +28,7 @@ PARTS: dict[str, tuple[dict[str, Any], dict[tuple[Any, str], Any]]] = {
     "no coarse-to-fine": ({}, {(schedule, "SMALLER_UNTIL"): (0.0, 0.0, 0.0)}),
     "no growth": ({}, {(schedule, "REFINEMENTS"): 0}),
     "no relocation": ({}, {(refine, "DEAD_OPACITY"): 0.0}),
-    "all harmonics from the start": ({}, {(schedule, "SH_DEGREE_FROM"): (0.0, 0.0, 0.0, 0.0)}),
+    "harmonics one after another": ({}, {(schedule, "SH_DEGREE_FROM"): (0.0, 0.12, 0.25, 0.4)}),
     "no harmonics": ({"sh_degree": 0}, {}),
     "no closing anneal": ({}, {(schedule, "ANNEAL_TO"): 1.0}),
     "no SSIM": ({"ssim_weight": 0.0}, {}),

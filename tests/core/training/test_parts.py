@@ -40,8 +40,7 @@ def test_schedule_is_monotone_and_ends_where_it_says() -> None:
     assert schedule.share_of_steps_at(0.3) > 0.4  # photos are small until then, and steps are quick
     done = [schedule.refinement_at(p) for p in moments]
     assert (done[0], done[-1]) == (0, schedule.REFINEMENTS)
-    degrees = [schedule.settings_at(p, 2, 1.0, 0.2).sh_degree for p in moments]
-    assert (degrees[0], degrees[-1]) == (0, 2)
+    assert {schedule.settings_at(p, 2, 1.0, 0.2).sh_degree for p in moments} == {2}
     means = [schedule.settings_at(p, 3, 2.0, 0.2).rates["means"] for p in moments]
     assert means == sorted(means, reverse=True)
 
