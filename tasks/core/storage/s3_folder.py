@@ -115,6 +115,12 @@ class S3Folder:
                 raise
             return answer["Body"].read(), answer["ETag"]
 
+    def read_beginning(self, name: str, count: int) -> bytes:
+        """The first bytes of an object, which has to be there."""
+        with self._errors():
+            answer = self.client.get_object(Bucket=self.bucket, Key=self._key(name), Range=f"bytes=0-{count - 1}")
+            return bytes(answer["Body"].read())
+
     def write(self, name: str, content: bytes, *, only_over: str | None = "") -> bool:
         """Put an object. False when it was not put, because `only_over` did not hold.
 

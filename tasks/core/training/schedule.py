@@ -10,6 +10,10 @@ GROWN_AT = 0.6  # the number of Gaussians reaches its limit
 ANNEAL_FROM = 0.85  # from here on everything settles: rates fall to ANNEAL_TO of what they were
 ANNEAL_TO = 0.1
 
+# Held-out quality is measured at these shares of progress, and at the end.
+EVALUATE_AT = (0.05, 0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+CURVE_VIEWS = 12  # at most, evenly chosen; the end is measured on all held-out views
+
 # Training ends early when all Gaussians are there and so many evaluations in a row have not brought this much more than
 # the best before them,
 FLAT_DB = 0.05

@@ -1,0 +1,59 @@
+"""What the stages around structure from motion and training take: photos, compress and publish."""
+
+from tasks.core.estimate.capture import Capture
+from tasks.core.estimate.machine import Machine
+from tasks.core.estimate.train import Training, render_work
+from tasks.core.estimate.work import Work
+from tasks.core.gaussians import SH_COEFFICIENTS
+from tasks.core.report.preview import FRAME_WIDTH_PX, FRAMES
+from tasks.core.sog.options import CompressOptions
+
+# CPU seconds of a core of the reference machine, fitted to runs of four photo sets: docs/estimate.md.
+DECODE_SECONDS_PER_MEGAPIXEL = 0.02
+PHOTOS_SECONDS = 0.2
+ENCODE_SECONDS = 1.0  # of a SOG, whatever its size
+ENCODE_SECONDS_PER_MILLION = 10.0  # Gaussians with harmonics of degree 3, on one rung of the ladder
+RUNGS = 1.5  # of the ladder of precisions (tasks/core/sog/precision.py) that a splat takes
+PUBLISH_SECONDS = 4.0  # matplotlib's start, pages and report
+FRAME_SECONDS_PER_MEGAPIXEL = 0.5  # to encode the fly-around
+BETWEEN_STAGES_SECONDS = 2.0  # Prefect, hashing, and imports
+
+BASE_BYTES = 300e6  # of a process with the flow's libraries
+TRAINED_BYTES = 500e6  # of one that has trained: torch and numba with their kernels
+BYTES_PER_DECODED_PIXEL = 8
+
+
+def photos_work(capture: Capture) -> Work:
+    """Every photo is decoded to its last byte, on all cores."""
+    return Work(serial=PHOTOS_SECONDS, parallel=DECODE_SECONDS_PER_MEGAPIXEL * capture.megapixels)
+
+
+def photos_bytes(capture: Capture, machine: Machine) -> float:
+    """Peak memory: as many photos as there are cores."""
+    largest = max(photo.width * photo.height for photo in capture.photos)
+    return BASE_BYTES + min(8, machine.cores, len(capture.photos)) * BYTES_PER_DECODED_PIXEL * largest
+
+
+def compress_work(training: Training, options: CompressOptions) -> Work:
+    """Encoding, and two renders of every held-out view for each rung of the ladder."""
+    harmonics = SH_COEFFICIENTS[options.sh_degree] / SH_COEFFICIENTS[-1]
+    encoding = ENCODE_SECONDS + ENCODE_SECONDS_PER_MILLION * training.kept / 1e6 * harmonics
+    renders = render_work(training, training.megapixels, training.kept) * training.held_out
+    return (Work(parallel=encoding) + renders) * RUNGS + renders
+
+
+def compress_bytes(training: Training) -> float:
+    """Peak memory; a few copies of every parameter."""
+    return TRAINED_BYTES + 1000 * training.kept
+
+
+def publish_work(capture: Capture, training: Training) -> Work:
+    """Page and report, and the frames of the fly-around."""
+    frame = FRAME_WIDTH_PX**2 * training.height / training.width / 1e6
+    frames = render_work(training, frame, training.kept) * FRAMES
+    return Work(serial=PUBLISH_SECONDS + FRAME_SECONDS_PER_MEGAPIXEL * FRAMES * frame) + frames
+
+
+def publish_bytes(training: Training) -> float:
+    """Peak memory, of a process of its own."""
+    return TRAINED_BYTES + 500 * training.kept
