@@ -50,9 +50,7 @@ def machines() -> dict[str, Machine]:
         )
         for stage, size in ((stage, SIZES[job]) for stage, job in jobs.items())
     }
-    found["train"] = Machine(
-        name=GPU_INSTANCE, cores=GPU_INSTANCE_CORES, gpu=True, hourly_usd=SPOT_USD[GPU_INSTANCE]
-    )
+    found["train"] = Machine(name=GPU_INSTANCE, cores=GPU_INSTANCE_CORES, gpu=True, hourly_usd=SPOT_USD[GPU_INSTANCE])
     return found
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.padding import Padding
 
 from flows import cli_runs, cli_server
+from flows.cli_findings import print_findings
 from tasks.core.errors import SpaceportError
 
 app = typer.Typer(
@@ -83,6 +84,25 @@ def run(
     run_locally(photos, out, preset, set_ or [], workspace, fresh, console)
 
 
+@app.command(epilog="Examples:  spaceport estimate flight/  ·  spaceport estimate flight.zip --preset high --json")
+def estimate(
+    photos: Annotated[
+        str,
+        typer.Argument(
+            metavar="PHOTOS", help="A folder or .zip of photos, a folder on S3, or a COLMAP folder (sparse/0 + images)."
+        ),
+    ],
+    preset: PresetOption = None,
+    set_: SetOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Say what a run would take: time, memory and price of each stage, here and on AWS, from the photos' headers."""
+    from flows.cli_estimate import print_estimate
+
+    print_estimate(photos, preset, set_ or [], workspace, as_json, console)
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the result goes.")] = Path(
@@ -122,13 +142,36 @@ def doctor(
         from flows.doctor import examine
 
         findings = examine()
-    for finding in findings:
-        mark = "[green]ok  [/]" if finding.ok else "[yellow]—   [/]" if finding.optional else "[red]miss[/]"
-        console.print(f"{mark} {finding.part:16} {finding.says}", highlight=False, soft_wrap=True)
-        if not finding.ok:
-            console.print(f"                      → {finding.fix}", highlight=False, soft_wrap=True)
-    if any(not finding.ok and not finding.optional for finding in findings):
-        raise typer.Exit(1)
+    print_findings(findings, console)
+
+
+@app.command()
+def validate(
+    workspace: Annotated[
+        str | None,
+        typer.Option(
+            "--workspace",
+            "-w",
+            metavar="DIR|s3://…",
+            help="The workspace to validate (default: that of the account or server that is configured, else yours).",
+            show_default=False,
+        ),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How long to wait for the run's end.", min=10, max=24 * 3600)
+    ] = 1800,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave photos, result and stage outputs where they are.")
+    ] = False,
+) -> None:
+    """Let a small generated capture go the way of this workspace's captures, check what comes out, remove it all.
+
+    The way is an upload with READY.json to the account that SPACEPORT_INFRASTRUCTURE names; else a run of the
+    deployment on the Prefect server of `spaceport up` or PREFECT_API_URL; else the flow in this process.
+    """
+    from flows.validate import validate as validate_workspace
+
+    validate_workspace(workspace, timeout, keep, console)
 
 
 @app.command()

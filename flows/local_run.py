@@ -135,7 +135,8 @@ def _reconstruct(
     quality = "not measured" if publication.psnr_db is None else f"{publication.psnr_db:.2f} dB"
     expected = report["estimate"]["seconds"]["total"]
     console.print(
-        f"[bold green]done[/] in {report['seconds']['total']:.0f} s (expected {expected:.0f}): {report['sfm']['registered']} photos registered, "
+        f"[bold green]done[/] in {report['seconds']['total']:.0f} s, {expected:.0f} expected: "
+        f"{report['sfm']['registered']} photos registered, "
         f"{publication.num_gaussians:,} Gaussians, held-out PSNR {quality}, {publication.sog_bytes / 1e6:.1f} MB",
         highlight=False,
         soft_wrap=True,

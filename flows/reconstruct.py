@@ -47,8 +47,8 @@ def reconstruct(
     with run_page(capture, options, context) as page:
         if is_given_model(photos):
             photo_set = None
-            estimate = estimate_run(photos, photo_set, options, context)
             scene = import_cameras(photos, image_size, context)
+            estimate = estimate_run(photos, photo_set, options, context)
         else:
             photo_set = ingest_photos(photos, options.photos, context)
             estimate = estimate_run(photos, photo_set, options, context)

@@ -1,7 +1,9 @@
 """What a run will take: for `spaceport estimate`, before a run, and beside what it took in its summary and report."""
 
+from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -38,12 +40,11 @@ def capture_at(source: str, workspace: str) -> Capture:
         raise InputError(f"The photos in {source} are not known before it is downloaded: name a copy on this machine.")
     found = find_photos(source, open_workspace(workspace))
 
-    def beginning(name: str) -> BytesIO:
+    def beginning(name: str) -> IO[bytes]:
         return BytesIO(found.place.read_beginning(name, HEADER_BYTES))
 
-    return Capture.of_headers(
-        headers_of(HeaderSource(each.name, lambda name=each.name: beginning(name)) for each in found.objects if each.size)
-    )
+    names = [each.name for each in found.objects if each.size > 0]
+    return Capture.of_headers(headers_of(HeaderSource(name, partial(beginning, name)) for name in names))
 
 
 def machines_of_run() -> dict[str, Machine]:

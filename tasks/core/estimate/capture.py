@@ -4,6 +4,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.core.errors import PhotosError
 from tasks.core.photos.headers import PhotoHeaders, read_headers
 from tasks.core.photoset import Photo
 from tasks.core.scene import IMAGES_FOLDER
@@ -32,6 +33,8 @@ class Capture:
     @classmethod
     def of_given_model(cls, folder: Path) -> "Capture":
         """Of a folder with a COLMAP model and its `images`. Raises PhotosError when there are no images."""
+        if not (folder / IMAGES_FOLDER).is_dir():
+            raise PhotosError(f"{folder} has no folder 'images': put the photos of the COLMAP model there.")
         headers = read_headers(folder / IMAGES_FOLDER)
         return cls(headers.photos, _points(folder), is_given_model=True)
 

@@ -90,7 +90,9 @@ def section_of(stages: tuple[StageEstimate, ...]) -> EstimateSection:
 def in_words(section: EstimateSection) -> str:
     """The estimate in one line: "about 2 min, 0.9 GB of memory; sfm 15 s, train 80 s, …"."""
     stages = [
-        f"{stage} {rough_duration(seconds)}" for stage in STAGES if (seconds := getattr(section.seconds, stage)) is not None
+        f"{stage} {rough_duration(seconds)}"
+        for stage in STAGES
+        if (seconds := getattr(section.seconds, stage)) is not None
     ]
     total = section.seconds.total or 0.0
     return (

@@ -109,7 +109,9 @@ def _step(megapixels: float, count: float, on_gpu: bool) -> Work:
     """One optimiser update. On a GPU nothing is left for a machine's cores to share."""
     if on_gpu:
         return Work(
-            serial=T4_STEP_SECONDS + T4_STEP_SECONDS_PER_MEGAPIXEL * megapixels + T4_STEP_SECONDS_PER_MILLION * count / 1e6
+            serial=T4_STEP_SECONDS
+            + T4_STEP_SECONDS_PER_MEGAPIXEL * megapixels
+            + T4_STEP_SECONDS_PER_MILLION * count / 1e6
         )
     return _shared(STEP_SECONDS + STEP_SECONDS_PER_MEGAPIXEL * megapixels + STEP_SECONDS_PER_MILLION * count / 1e6)
 
@@ -120,7 +122,7 @@ def render_work(training: Training, megapixels: float, count: float) -> Work:
 
 
 def _around_the_steps(training: Training, options: TrainOptions, on_gpu: bool) -> Work:
-    """What training does beside its steps: loading, the evaluations on its way, the final prune, the last measurement."""
+    """What training does beside its steps: loading, evaluations on its way, the final prune, the last measurement."""
     full, count = training.megapixels, float(training.limit)
     render = _step(full, count, on_gpu) * FORWARD_SHARE
     evaluated = len(schedule.EVALUATE_AT) * min(training.held_out, schedule.CURVE_VIEWS)

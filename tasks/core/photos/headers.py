@@ -45,19 +45,21 @@ def read_headers(source: Path) -> PhotoHeaders:
     Raises PhotosError as the photos stage does for what is no folder, no archive, or holds no photos.
     """
     if source.is_dir():
-        return headers_of(
-            HeaderSource(photo.name, partial(photo.path.open, "rb")) for photo in offered_photos(source)
-        )
+        return headers_of(HeaderSource(photo.name, partial(_opened, photo.path)) for photo in offered_photos(source))
     if source.suffix.lower() != ".zip":
         raise PhotosError(f"{source.name} is one file: give a folder of photos, or a .zip.")
     try:
         with zipfile.ZipFile(source) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir() and is_photo_name(member.filename)]
+            members = [
+                member for member in archive.infolist() if not member.is_dir() and is_photo_name(member.filename)
+            ]
             if not members:
                 raise PhotosError(f"No photos among {len(archive.infolist())} files in {source.name}.")
             return headers_of(HeaderSource(member.filename, partial(archive.open, member)) for member in members)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise PhotosError(f"{source.name} is not a complete .zip archive ({error}): pack or upload it again.") from error
+        raise PhotosError(
+            f"{source.name} is not a complete .zip archive ({error}): pack or upload it again."
+        ) from error
 
 
 def headers_of(sources: Iterable[HeaderSource]) -> PhotoHeaders:
@@ -69,6 +71,10 @@ def headers_of(sources: Iterable[HeaderSource]) -> PhotoHeaders:
     if photos and all(photo.taken_at for photo in photos):
         photos.sort(key=lambda photo: photo.taken_at or "")  # as the photos stage does
     return PhotoHeaders(tuple(photos), len(found) - len(photos))
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return path.open("rb")
 
 
 def _read(source: HeaderSource) -> Photo | None:
