@@ -17,7 +17,7 @@ from tasks.core.estimate.stages import (
     publish_bytes,
     publish_work,
 )
-from tasks.core.estimate.train import expected_training, train_bytes, train_seconds
+from tasks.core.estimate.train import expected_training, train_bytes, train_seconds, train_work
 from tasks.core.estimate.words import gigabytes, rough_duration
 from tasks.core.measurements import CostSection, EstimateSection, SecondsSection
 from tasks.core.options import ReconstructOptions
@@ -50,7 +50,7 @@ def estimate_stages(
         "sfm": sfm_work(capture, options).seconds_on(machines["sfm"]),
         "train": train_seconds(training, options.train, machines["train"]),
         "compress": compress_work(training, options.compress).seconds_on(machines["compress"]),
-        "publish": publish_work(capture, training).seconds_on(machines["publish"]),
+        "publish": publish_work(training).seconds_on(machines["publish"]),
     }
     memory = {
         "sfm": sfm_bytes(capture, options.sfm, machines["sfm"]),
@@ -71,6 +71,19 @@ def estimate_stages(
         )
         for stage, taken in seconds.items()
     )
+
+
+def cpu_seconds(capture: Capture, options: ReconstructOptions) -> dict[str, float]:
+    """By stage, what it takes one core of the reference machine: for comparison with what processes have used."""
+    training = expected_training(capture, options.train)
+    work = {
+        "photos": photos_work(capture),
+        "sfm": sfm_work(capture, options),
+        "train": train_work(training, options.train),
+        "compress": compress_work(training, options.compress),
+        "publish": publish_work(training),
+    }
+    return {stage: each.cpu_seconds for stage, each in work.items()}
 
 
 def section_of(stages: tuple[StageEstimate, ...]) -> EstimateSection:

@@ -47,7 +47,7 @@ def compress_bytes(training: Training) -> float:
     return TRAINED_BYTES + 1000 * training.kept
 
 
-def publish_work(capture: Capture, training: Training) -> Work:
+def publish_work(training: Training) -> Work:
     """Page and report, and the frames of the fly-around."""
     frame = FRAME_WIDTH_PX**2 * training.height / training.width / 1e6
     frames = render_work(training, frame, training.kept) * FRAMES

@@ -52,7 +52,8 @@ class Training:
     held_out: int
     width: int  # px, of a photo at full training size
     height: int
-    points: int  # sparse, those that fill gaps included
+    points: int  # sparse ones
+    start: int  # Gaussians at the start, those that fill gaps included
     limit: int  # most Gaussians
     kept: int  # Gaussians after the final prune
 
@@ -75,7 +76,8 @@ def expected_training(capture: Capture, options: TrainOptions) -> Training:
         held_out=held_out,
         width=width,
         height=height,
-        points=min(round(points * (1 + MOST_SHARE * options.fill_gaps)), limit),
+        points=points,
+        start=min(round(points * (1 + MOST_SHARE * options.fill_gaps)), limit),
         limit=limit,
         kept=round(limit * (1 - PRUNED_SHARE * (options.max_prune_loss_db > 0))),
     )
@@ -84,11 +86,23 @@ def expected_training(capture: Capture, options: TrainOptions) -> Training:
 def train_seconds(training: Training, options: TrainOptions, machine: Machine) -> float:
     """Wall time of the stage."""
     on_gpu = machine.gpu and options.backend != "cpu"
-    step = sum(share * _step(pixels, count, on_gpu).seconds_on(machine) for share, pixels, count in _course(training))
-    stepping = options.steps * EARLY_STOP_SHARE * step
+    stepping = _all_steps(training, options, on_gpu).seconds_on(machine)
     if options.time_budget_seconds is not None:
         stepping = min(stepping, options.time_budget_seconds)
-    return stepping + (_around_the_steps(training, options, on_gpu)).seconds_on(machine)
+    return stepping + _around_the_steps(training, options, on_gpu).seconds_on(machine)
+
+
+def train_work(training: Training, options: TrainOptions) -> Work:
+    """What the stage does on CPU cores when no time budget ends it."""
+    return _all_steps(training, options, on_gpu=False) + _around_the_steps(training, options, on_gpu=False)
+
+
+def _all_steps(training: Training, options: TrainOptions, on_gpu: bool) -> Work:
+    steps = options.steps * EARLY_STOP_SHARE
+    work = Work()
+    for share, pixels, count in _course(training):
+        work += _step(pixels, count, on_gpu) * (share * steps)
+    return work
 
 
 def _course(training: Training) -> Iterator[tuple[float, float, float]]:
@@ -97,7 +111,7 @@ def _course(training: Training) -> Iterator[tuple[float, float, float]]:
     for slice_ in range(SLICES):
         progress = (slice_ + 0.5) / SLICES
         halvings = min(schedule.halvings_at(progress), smaller)
-        count = schedule.count_at(progress, training.points, training.limit)
+        count = schedule.count_at(progress, training.start, training.limit)
         yield 1 / SLICES, training.megapixels / 4**halvings, count
 
 
