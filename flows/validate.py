@@ -40,10 +40,10 @@ def validate(workspace: str | None, timeout_seconds: float, keep: bool, console:
     use_prefect(Settings.from_environment())
     way = _way(workspace, f"validation-{secrets.token_hex(4)}")
     with saying(console) as say:
-        print_findings(_Validation(way, timeout_seconds, keep, say).findings(), console)
+        print_findings(Validation(way, timeout_seconds, keep, say).findings(), console)
 
 
-class _Validation:
+class Validation:
     """One capture on its way."""
 
     def __init__(self, way: "Way", timeout_seconds: float, keep: bool, say: Callable[[str], None]) -> None:
