@@ -9,14 +9,14 @@ from tasks.core.report.preview import FRAME_WIDTH_PX, FRAMES
 from tasks.core.sog.options import CompressOptions
 
 # CPU seconds of a core of the reference machine, fitted to runs of four photo sets: docs/estimate.md.
-DECODE_SECONDS_PER_MEGAPIXEL = 0.02
+DECODE_SECONDS_PER_MEGAPIXEL = 0.016
 PHOTOS_SECONDS = 0.2
 ENCODE_SECONDS = 1.0  # of a SOG, whatever its size
 ENCODE_SECONDS_PER_MILLION = 10.0  # Gaussians with harmonics of degree 3, on one rung of the ladder
 RUNGS = 1.5  # of the ladder of precisions (tasks/core/sog/precision.py) that a splat takes
-PUBLISH_SECONDS = 4.0  # matplotlib's start, pages and report
-FRAME_SECONDS_PER_MEGAPIXEL = 0.5  # to encode the fly-around
-BETWEEN_STAGES_SECONDS = 2.0  # Prefect, hashing, and imports
+PUBLISH_SECONDS = 1.5  # pages, report and pictures in them
+FRAME_SECONDS_PER_MEGAPIXEL = 0.2  # to encode the fly-around
+BETWEEN_STAGES_SECONDS = 3.0  # Prefect, hashing, and imports
 
 BASE_BYTES = 300e6  # of a process with the flow's libraries
 TRAINED_BYTES = 500e6  # of one that has trained: torch and numba with their kernels
