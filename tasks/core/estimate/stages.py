@@ -11,16 +11,15 @@ from tasks.core.sog.options import CompressOptions
 # CPU seconds of a core of the reference machine, fitted to runs of four photo sets: docs/estimate.md.
 DECODE_SECONDS_PER_MEGAPIXEL = 0.016
 PHOTOS_SECONDS = 0.2
-ENCODE_SECONDS = 1.0  # of a SOG, whatever its size
-ENCODE_SECONDS_PER_MILLION = 10.0  # Gaussians with harmonics of degree 3, on one rung of the ladder
-RUNGS = 1.5  # of the ladder of precisions (tasks/core/sog/precision.py) that a splat takes
+COMPRESS_SECONDS = 1.5  # kernels and libraries
+ENCODE_SECONDS_PER_MILLION = 26.0  # Gaussians with harmonics of degree 3, on the first rung of the ladder of precisions
 PUBLISH_SECONDS = 1.5  # pages, report and pictures in them
 FRAME_SECONDS_PER_MEGAPIXEL = 0.2  # to encode the fly-around
 BETWEEN_STAGES_SECONDS = 3.0  # Prefect, hashing, and imports
 
-BASE_BYTES = 300e6  # of a process with the flow's libraries
-TRAINED_BYTES = 500e6  # of one that has trained: torch and numba with their kernels
-BYTES_PER_DECODED_PIXEL = 8
+BASE_BYTES = 310e6  # of a process with the flow's libraries
+RENDERING_BYTES = 650e6  # of one that renders: numba with its kernels, scipy
+BYTES_PER_DECODED_PIXEL = 10
 
 
 def photos_work(capture: Capture) -> Work:
@@ -35,16 +34,16 @@ def photos_bytes(capture: Capture, machine: Machine) -> float:
 
 
 def compress_work(training: Training, options: CompressOptions) -> Work:
-    """Encoding, and two renders of every held-out view for each rung of the ladder."""
-    harmonics = SH_COEFFICIENTS[options.sh_degree] / SH_COEFFICIENTS[-1]
-    encoding = ENCODE_SECONDS + ENCODE_SECONDS_PER_MILLION * training.kept / 1e6 * harmonics
+    """Encoding, and two renders of every held-out view, with the precision that is tried first."""
+    harmonics = SH_COEFFICIENTS[min(options.sh_degree, training.sh_degree)] / SH_COEFFICIENTS[-1]
+    encoding = Work(parallel=ENCODE_SECONDS_PER_MILLION * training.kept / 1e6 * harmonics)
     renders = render_work(training, training.megapixels, training.kept) * training.held_out
-    return (Work(parallel=encoding) + renders) * RUNGS + renders
+    return Work(serial=COMPRESS_SECONDS) + encoding + renders * 2
 
 
 def compress_bytes(training: Training) -> float:
     """Peak memory; a few copies of every parameter."""
-    return TRAINED_BYTES + 1000 * training.kept
+    return RENDERING_BYTES + 1000 * training.kept
 
 
 def publish_work(training: Training) -> Work:
@@ -56,4 +55,4 @@ def publish_work(training: Training) -> Work:
 
 def publish_bytes(training: Training) -> float:
     """Peak memory, of a process of its own."""
-    return TRAINED_BYTES + 500 * training.kept
+    return RENDERING_BYTES + 500 * training.kept

@@ -36,7 +36,7 @@ T4_STEP_SECONDS_PER_MEGAPIXEL = 0.041
 T4_STEP_SECONDS_PER_MILLION = 0.058
 T4_START_SECONDS = 15.0
 
-PROCESS_BYTES = 500e6  # torch, numba, and the flow's libraries
+PROCESS_BYTES = 800e6  # torch, numba with its kernels, and the flow's libraries
 T4_PROCESS_BYTES = 2.5e9  # CUDA's libraries in host memory; an estimate
 BYTES_PER_GAUSSIAN = 1600  # tasks/core/training/cpu_budget.py
 BYTES_PER_STEP_PIXEL = 150  # of the largest photo: image, gradients, SSIM's maps
@@ -55,6 +55,7 @@ class Training:
     start: int  # Gaussians at the start, those that fill gaps included
     limit: int  # most Gaussians
     kept: int  # Gaussians after the final prune
+    sh_degree: int
 
     @property
     def megapixels(self) -> float:
@@ -79,6 +80,7 @@ def expected_training(capture: Capture, options: TrainOptions) -> Training:
         start=min(round(points * (1 + MOST_SHARE * options.fill_gaps)), limit),
         limit=limit,
         kept=round(limit * (1 - PRUNED_SHARE * (options.max_prune_loss_db > 0))),
+        sh_degree=options.sh_degree,
     )
 
 
