@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from flows.connection import use_prefect
-from tasks.core.errors import DestinationError
+from tasks.core.errors import DestinationError, PhotosError
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.settings import Settings
 
@@ -103,9 +103,12 @@ def _say_estimate(source: str, options: ReconstructOptions, settings: Settings, 
 
     if is_remote_source(source) and is_archive(source):
         return
-    capture = capture_at(source, settings.workspace)
+    try:
+        capture = capture_at(source, settings.workspace)
+    except PhotosError:
+        return  # the photos stage knows better what is wrong with them
     if not capture.photos:
-        return  # the photos stage says what is wrong with them
+        return
     words = in_words(section_of(estimate_stages(capture, options, machines_of_run())))
     note = busy_note(usable_cores())
     console.print(" ".join(filter(None, [words + ".", note])), highlight=False, soft_wrap=True)

@@ -11,9 +11,9 @@ from tasks.core.sog.options import CompressOptions
 # CPU seconds of a core of the reference machine, fitted to runs of four photo sets: docs/estimate.md.
 DECODE_SECONDS_PER_MEGAPIXEL = 0.016
 PHOTOS_SECONDS = 0.2
-COMPRESS_SECONDS = 1.5  # kernels and libraries
+COMPRESS_SECONDS = 0.5  # in the process that has trained; kernels and libraries take 2 s more in one of its own
 ENCODE_SECONDS_PER_MILLION = 26.0  # Gaussians with harmonics of degree 3, on the first rung of the ladder of precisions
-PUBLISH_SECONDS = 1.5  # pages, report and pictures in them
+PUBLISH_SECONDS = 0.8  # pages, report and pictures in them
 FRAME_SECONDS_PER_MEGAPIXEL = 0.2  # to encode the fly-around
 BETWEEN_STAGES_SECONDS = 3.0  # Prefect, hashing, and imports
 

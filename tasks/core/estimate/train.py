@@ -14,18 +14,19 @@ from tasks.core.training.options import TrainOptions
 from tasks.core.training.prune import CONTRIBUTING_VIEWS, HALVINGS, JUDGED_VIEWS
 
 SLICES = 100  # of progress, in each of which a step is taken to cost the same
-POINTS_PER_PHOTO = 200  # sparse ones: brighton 180, fox 180, demo 320
+POINTS_PER_PHOTO = 200  # sparse ones: brighton 179, fox 154, demo 336, sceaux 379
 USUAL_HALVINGS = 2  # how coarse training begins, where photos are large enough
 PRUNED_SHARE = 0.1  # of the Gaussians, by the final prune: fox and demo 8 %, brighton 18 %
 
 # CPU seconds of a core of the reference machine, fitted to runs of three photo sets: docs/estimate.md.
-STEP_SECONDS = 0.001
-STEP_SECONDS_PER_MEGAPIXEL = 0.110
-STEP_SECONDS_PER_MILLION = 0.92  # Gaussians
+STEP_SECONDS_PER_MEGAPIXEL = 0.068
+STEP_SECONDS_PER_MILLION = 0.72  # Gaussians
+STEP_SECONDS_PER_MEGAPIXEL_MILLION = 2.97  # the more there are, the more lie in a pixel,
+LAYERS_GROW_UNTIL = 60_000  # until they are small enough; the most that was measured on photos
 FORWARD_SHARE = 0.33  # of a step, that a render takes
 LOAD_SECONDS_PER_MEGAPIXEL = 0.1  # of a photo at training size: decoded, halved, compared
 COMPLETE_SECONDS_PER_MEGAPIXEL = 0.6  # SSIM and corrected colours of a held-out view at the end
-START_SECONDS = 3.0  # torch, and numba's compiled kernels
+START_SECONDS = 2.5  # torch, and numba's compiled kernels
 SERIAL_SHARE = 0.03  # of a step, in one thread: 123 CPU seconds took 63 s on two cores
 
 # A T4's step. gsplat's MCMC strategy takes 31, 44 and 55 ms a step on an A100 at 1, 2 and 3 million Gaussians and about
@@ -128,7 +129,8 @@ def _step(megapixels: float, count: float, on_gpu: bool) -> Work:
             + T4_STEP_SECONDS_PER_MEGAPIXEL * megapixels
             + T4_STEP_SECONDS_PER_MILLION * count / 1e6
         )
-    return _shared(STEP_SECONDS + STEP_SECONDS_PER_MEGAPIXEL * megapixels + STEP_SECONDS_PER_MILLION * count / 1e6)
+    layers = STEP_SECONDS_PER_MEGAPIXEL_MILLION * min(count, LAYERS_GROW_UNTIL) / 1e6
+    return _shared((STEP_SECONDS_PER_MEGAPIXEL + layers) * megapixels + STEP_SECONDS_PER_MILLION * count / 1e6)
 
 
 def render_work(training: Training, megapixels: float, count: float) -> Work:

@@ -68,7 +68,7 @@ def test_a_machine_twice_as_fast_needs_half_and_more_cores_help_with_what_is_sha
 def test_a_time_budget_ends_training() -> None:
     options = parse_options("standard", ["train.time_budget_seconds=20", "train.steps=100000"])
     train = stages_of(capture(50), options)["train"].seconds
-    assert 20 < train < 20 + 20, "s; beside the steps there are evaluations, prune and start"
+    assert 20 < train < 20 + 30, "s; beside the steps there are evaluations, prune and start"
 
 
 def test_training_is_limited_as_the_trainer_limits_it() -> None:
