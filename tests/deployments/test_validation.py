@@ -23,8 +23,10 @@ from deployments.validation.ways import RunFailedError, ThroughDeployment, Throu
 from flows import validate
 from flows.cli import app
 from flows.reconstruct import reconstruct
+from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.errors import OptionsError
 from tasks.core.options import ReconstructOptions
+from tasks.core.progress import ProgressCallback
 from tasks.core.refs import RunContext
 from tasks.core.storage import S3Folder, describe_output
 from tasks.run_outputs import note_output
@@ -34,6 +36,12 @@ from tests.s3_server import S3Server
 
 OPTIONS = ReconstructOptions(preset="draft")
 PATIENCE_SECONDS = 60.0
+
+
+def take_photos(out: Path, options: DemoOptions, on_progress: ProgressCallback) -> None:
+    out.mkdir()
+    for i in range(options.photos):
+        (out / f"{i}.jpg").write_bytes(b"photo %d" % i)
 
 
 @pytest.fixture
@@ -102,7 +110,7 @@ def there(s3_environment: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("SPACEPORT_HOME", str(tmp_path / "home"))
     made = Account(s3_environment)
     monkeypatch.setattr(validate, "infrastructure_from_environment", lambda: made.infrastructure)
-    monkeypatch.setattr(validate, "FLIGHT", validate.FLIGHT.model_copy(update={"width": 240, "height": 180}))
+    monkeypatch.setattr("tasks.core.demo.flight.fly", take_photos)  # nobody looks at them; a flight takes seconds
     monkeypatch.setattr(validate, "POLL_SECONDS", 0.1)
     return made
 
