@@ -23,8 +23,9 @@ from deployments.validation.ways import RunFailedError, ThroughDeployment, Throu
 from flows import validate
 from flows.cli import app
 from flows.reconstruct import reconstruct
+from flows.validate_here import InThisProcess
 from tasks.core.demo.flight_plan import DemoOptions
-from tasks.core.errors import OptionsError
+from tasks.core.errors import OptionsError, RegistrationError
 from tasks.core.options import ReconstructOptions
 from tasks.core.progress import ProgressCallback
 from tasks.core.refs import RunContext
@@ -221,3 +222,30 @@ def test_a_run_of_the_deployment_can_be_stopped(client: SyncPrefectClient, photo
 def test_another_workspace_than_the_deployments_is_refused(client: SyncPrefectClient) -> None:
     with pytest.raises(OptionsError, match=r"works in .*, not in /elsewhere"):
         ThroughDeployment(client, "/elsewhere", "validation-4")
+
+
+def test_without_a_server_the_flow_runs_here_and_its_error_is_told(
+    s3_environment: S3Server, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a workspace on S3."""
+    bucket = S3Folder(s3_environment.client(), s3_environment.new_bucket())
+    monkeypatch.setenv("SPACEPORT_WORKSPACE", "elsewhere")  # and set back at the end
+    monkeypatch.setenv("SPACEPORT_HOME", str(tmp_path / "home"))
+    workspace = f"s3://{bucket.bucket}/field"
+    seen: list[str] = []
+
+    def refuse(photos: str, destination: str, options: ReconstructOptions, fresh: bool) -> None:
+        seen.extend(each.name for each in bucket.objects())
+        made_by_a_run(workspace, "validation-5")
+        S3Folder(bucket.client, bucket.bucket, destination.removeprefix(f"s3://{bucket.bucket}/")).write("a", b"half")
+        raise RegistrationError("3 of 14 photos could be placed.")
+
+    monkeypatch.setattr("flows.reconstruct.reconstruct", refuse)
+    way = InThisProcess(workspace, "validation-5")
+    way.start(photos, OPTIONS)
+    assert seen == [f"field/validation/validation-5/photos/{i}.jpg" for i in range(3)]
+    with pytest.raises(RunFailedError, match="3 of 14"):
+        way.ended()
+    assert way.clean_up() == 1
+    assert is_tidy(workspace, "validation-5")
+    assert not [each.name for each in bucket.below("field/validation").objects()]
