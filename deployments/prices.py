@@ -6,9 +6,9 @@ was at hand. So every cost is an estimate; AWS's own pages have today's prices.
 | price | from |
 |---|---|
 | Fargate, a vCPU, a GB, a GB of disk above 20 | https://www.vantage.sh/blog/fargate-pricing; https://www.wring.co/blog/aws-fargate-pricing-guide of March 2026 has the first two |
-| Fargate spot | https://aws.amazon.com/fargate/pricing/: "up to 70 %" less; the least that follows |
+| Fargate spot | https://aws.amazon.com/fargate/pricing/: "up to a 70% discount", taken as 70 %, the cheapest it can be |
 | g4dn on demand | price tables of several public repositories, which agree, as 0.526 and 0.752 |
-| g4dn spot | moves all day: 0.16 and 0.23 in December 2021 (a public list of spot prices); 0.21 was written down from memory, of later years, and is kept as the dearer; the larger one in proportion |
+| g4dn spot | moves all day: 0.16 and 0.23 in December 2021 (https://gist.github.com/mludvig/31bf845061aa9d56d5de04707518fe6c); 0.21 was written down from memory, of later years, and is kept as the dearer; the larger one in proportion |
 """  # noqa: E501 - a table's row
 
 PRICES_DATE = "November 2026"

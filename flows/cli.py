@@ -12,8 +12,7 @@ import typer
 from rich.console import Console
 from rich.padding import Padding
 
-from flows import cli_runs, cli_server
-from flows.cli_findings import print_findings
+from flows import cli_checks, cli_runs, cli_server
 from tasks.core.errors import SpaceportError
 
 app = typer.Typer(
@@ -130,51 +129,6 @@ def options() -> None:
 
 
 @app.command()
-def doctor(
-    aws: Annotated[bool, typer.Option("--aws", help="Look at an AWS account instead; it spends nothing.")] = False,
-) -> None:
-    """Say what this machine, or an AWS account, can run and what is missing, with the fix."""
-    if aws:
-        from deployments.aws_doctor import examine_account
-
-        findings = examine_account()
-    else:
-        from flows.doctor import examine
-
-        findings = examine()
-    print_findings(findings, console)
-
-
-@app.command()
-def validate(
-    workspace: Annotated[
-        str | None,
-        typer.Option(
-            "--workspace",
-            "-w",
-            metavar="DIR|s3://…",
-            help="The workspace to validate (default: that of the account or server that is configured, else yours).",
-            show_default=False,
-        ),
-    ] = None,
-    timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="How long to wait for the run's end.", min=10, max=24 * 3600)
-    ] = 1800,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Leave photos, result and stage outputs where they are.")
-    ] = False,
-) -> None:
-    """Let a small generated capture go the way of this workspace's captures, check what comes out, remove it all.
-
-    The way is an upload with READY.json to the account that SPACEPORT_INFRASTRUCTURE names; else a run of the
-    deployment on the Prefect server of `spaceport up` or PREFECT_API_URL; else the flow in this process.
-    """
-    from flows.validate import validate as validate_workspace
-
-    validate_workspace(workspace, timeout, keep, console)
-
-
-@app.command()
 def view(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that `spaceport run` filled.")],
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.", min=0, max=65535)] = 8080,
@@ -206,6 +160,7 @@ def convert(
     console.print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, {source}: {source.stat().st_size / 1e6:.1f} MB")
 
 
+cli_checks.register(app, console)
 cli_server.register(app, console)
 cli_runs.register(app, console)
 

@@ -122,7 +122,8 @@ def _way(workspace: str | None, capture: str) -> "Way":
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
-    from deployments.validation.ways import ThroughDeployment, ThroughListener
+    from deployments.validation.through_deployment import ThroughDeployment
+    from deployments.validation.through_listener import ThroughListener
     from flows.validate_here import InThisProcess
 
     account = infrastructure_from_environment()

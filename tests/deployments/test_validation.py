@@ -19,7 +19,9 @@ from deployments.infrastructure import Infrastructure
 from deployments.listener.signals import DONE, FAILED, Places, Signal
 from deployments.listener.uploads import READY_FILE, Upload, read_ready
 from deployments.validation.published import Published
-from deployments.validation.ways import RunFailedError, ThroughDeployment, ThroughListener, Way
+from deployments.validation.through_deployment import ThroughDeployment
+from deployments.validation.through_listener import ThroughListener
+from deployments.validation.ways import RunFailedError, Way
 from flows import validate
 from flows.cli import app
 from flows.reconstruct import reconstruct
