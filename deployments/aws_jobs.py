@@ -8,9 +8,11 @@ from pydantic import BaseModel, ConfigDict
 from deployments.infrastructure import Infrastructure
 from deployments.plan import ECS_CPU, ECS_GPU
 from deployments.prices import SPOT_USD, fargate_usd
+from tasks.core.estimate.machine import Machine
 
 FOLDER = "/opt/spaceport"  # of this code in both images
 GPU_INSTANCE = "g4dn.xlarge"  # that training is sized for and priced at
+GPU_INSTANCE_CORES = 4
 
 
 class TaskSize(BaseModel):
@@ -25,7 +27,7 @@ class TaskSize(BaseModel):
     @property
     def hourly_usd(self) -> float:
         """What it costs for an hour."""
-        return fargate_usd(self.cpu, self.memory)
+        return fargate_usd(self.cpu, self.memory, self.disk_gb)
 
 
 SIZES = {
@@ -35,6 +37,21 @@ SIZES = {
     "compress": TaskSize(cpu=4096, memory=8192, disk_gb=60),
     "publish": TaskSize(cpu=2048, memory=8192, disk_gb=60),
 }
+
+
+def machines() -> dict[str, Machine]:
+    """What each stage runs on, as the deployments of an account have it; photos and publish are the run's own."""
+    jobs = {"photos": "reconstruct", "sfm": "sfm", "compress": "compress", "publish": "reconstruct"}
+    found = {
+        stage: Machine(
+            name=f"Fargate, {size.cpu // 1024} vCPU, {size.memory // 1024} GB",
+            cores=size.cpu / 1024,
+            hourly_usd=size.hourly_usd,
+        )
+        for stage, size in ((stage, SIZES[job]) for stage, job in jobs.items())
+    }
+    found["train"] = Machine(name=GPU_INSTANCE, cores=GPU_INSTANCE_CORES, gpu=True, hourly_usd=SPOT_USD[GPU_INSTANCE])
+    return found
 
 
 def job_variables(flow: str, account: Infrastructure, gpu_pool: str) -> tuple[str, dict[str, Any]]:
@@ -62,4 +79,5 @@ def job_variables(flow: str, account: Infrastructure, gpu_pool: str) -> tuple[st
     if flow == "reconstruct":
         again = {"train": {"capacity_provider": account.capacity_provider_again}} if gpu_pool == ECS_GPU else {}
         environment["SPACEPORT_JOB_VARIABLES_AGAIN"] = json.dumps(again)
+        environment["SPACEPORT_MACHINES"] = json.dumps({stage: each.model_dump() for stage, each in machines().items()})
     return ECS_CPU, {"env": environment, **named, **size.model_dump()}

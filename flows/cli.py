@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.padding import Padding
 
-from flows import cli_runs, cli_server
+from flows import cli_checks, cli_runs, cli_server
 from tasks.core.errors import SpaceportError
 
 app = typer.Typer(
@@ -83,6 +83,25 @@ def run(
     run_locally(photos, out, preset, set_ or [], workspace, fresh, console)
 
 
+@app.command(epilog="Examples:  spaceport estimate flight/  ·  spaceport estimate flight.zip --preset high --json")
+def estimate(
+    photos: Annotated[
+        str,
+        typer.Argument(
+            metavar="PHOTOS", help="A folder or .zip of photos, a folder on S3, or a COLMAP folder (sparse/0 + images)."
+        ),
+    ],
+    preset: PresetOption = None,
+    set_: SetOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Say what a run would take: time, memory and price of each stage, here and on AWS, from the photos' headers."""
+    from flows.cli_estimate import print_estimate
+
+    print_estimate(photos, preset, set_ or [], workspace, as_json, console)
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the result goes.")] = Path(
@@ -107,28 +126,6 @@ def options() -> None:
     for name, default, allowed, description in describe_options():
         console.print(f"[bold]{name}[/] = {default}   [dim]{allowed}[/]", highlight=False)
         console.print(Padding(description, (0, 0, 0, 4)), highlight=False)
-
-
-@app.command()
-def doctor(
-    aws: Annotated[bool, typer.Option("--aws", help="Look at an AWS account instead; it spends nothing.")] = False,
-) -> None:
-    """Say what this machine, or an AWS account, can run and what is missing, with the fix."""
-    if aws:
-        from deployments.aws_doctor import examine_account
-
-        findings = examine_account()
-    else:
-        from flows.doctor import examine
-
-        findings = examine()
-    for finding in findings:
-        mark = "[green]ok  [/]" if finding.ok else "[yellow]—   [/]" if finding.optional else "[red]miss[/]"
-        console.print(f"{mark} {finding.part:16} {finding.says}", highlight=False, soft_wrap=True)
-        if not finding.ok:
-            console.print(f"                      → {finding.fix}", highlight=False, soft_wrap=True)
-    if any(not finding.ok and not finding.optional for finding in findings):
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -163,6 +160,7 @@ def convert(
     console.print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, {source}: {source.stat().st_size / 1e6:.1f} MB")
 
 
+cli_checks.register(app, console)
 cli_server.register(app, console)
 cli_runs.register(app, console)
 

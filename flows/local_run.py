@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from flows.connection import use_prefect
-from tasks.core.errors import DestinationError
+from tasks.core.errors import DestinationError, PhotosError
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.settings import Settings
 
@@ -93,6 +93,27 @@ def _check_apart(source: str, target: str) -> None:
         )
 
 
+def _say_estimate(source: str, options: ReconstructOptions, settings: Settings, console: Console) -> None:
+    """One line before anything is computed. Nothing is said where nothing can be known: of an archive on S3."""
+    from tasks.core.estimate.machine import usable_cores
+    from tasks.core.estimate.run import busy_note, estimate_stages, in_words, section_of
+    from tasks.estimate import capture_at, machines_of_run
+    from tasks.photos import is_remote_source
+    from tasks.remote_photos import is_archive
+
+    if is_remote_source(source) and is_archive(source):
+        return
+    try:
+        capture = capture_at(source, settings.workspace)
+    except PhotosError:
+        return  # the photos stage knows better what is wrong with them
+    if not capture.photos:
+        return
+    words = in_words(section_of(estimate_stages(capture, options, machines_of_run())))
+    note = busy_note(usable_cores())
+    console.print(" ".join(filter(None, [words + ".", note])), highlight=False, soft_wrap=True)
+
+
 def _reconstruct(
     source: str, target: str, options: ReconstructOptions, fresh: bool, settings: Settings, console: Console
 ) -> None:
@@ -106,6 +127,7 @@ def _reconstruct(
         open_source(source, settings.workspace)
     destination = open_destination(target, open_workspace(settings.workspace))
     destination.check()
+    _say_estimate(source, options, settings, console)
     server = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
     console.print(f"shown at {server}" if server else "starting Prefect in this process …", style="dim")
     from flows.reconstruct import reconstruct
@@ -114,8 +136,10 @@ def _reconstruct(
         publication = reconstruct(source, target, options, fresh)
     report = json.loads(destination.read("report.json"))
     quality = "not measured" if publication.psnr_db is None else f"{publication.psnr_db:.2f} dB"
+    expected = report["estimate"]["seconds"]["total"]
     console.print(
-        f"[bold green]done[/] in {report['seconds']['total']:.0f} s: {report['sfm']['registered']} photos registered, "
+        f"[bold green]done[/] in {report['seconds']['total']:.0f} s, {expected:.0f} expected: "
+        f"{report['sfm']['registered']} photos registered, "
         f"{publication.num_gaussians:,} Gaussians, held-out PSNR {quality}, {publication.sog_bytes / 1e6:.1f} MB",
         highlight=False,
         soft_wrap=True,

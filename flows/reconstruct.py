@@ -8,6 +8,7 @@ from prefect.runtime import flow_run
 from tasks.compress import compress_gaussians
 from tasks.core.options import ReconstructOptions
 from tasks.core.refs import Publication
+from tasks.estimate import estimate_run
 from tasks.photos import capture_name, ingest_photos
 from tasks.publish import publish_splat
 from tasks.run_folder import context_of_run, default_destination
@@ -47,11 +48,13 @@ def reconstruct(
         if is_given_model(photos):
             photo_set = None
             scene = import_cameras(photos, image_size, context)
+            estimate = estimate_run(photos, photo_set, options, context)
         else:
             photo_set = ingest_photos(photos, options.photos, context)
+            estimate = estimate_run(photos, photo_set, options, context)
             scene = find_cameras(photo_set, options.sfm, image_size, context)
         gaussians = train_gaussians(scene, options.train, context)
         sog = compress_gaussians(gaussians, scene, options.compress, context)
-        publication = publish_splat(photo_set, scene, gaussians, sog, options, target, started_at, context)
-        page.show_result(photo_set, scene, gaussians, sog, publication)
+        publication = publish_splat(photo_set, scene, gaussians, sog, options, target, started_at, context, estimate)
+        page.show_result(photo_set, scene, gaussians, sog, publication, estimate)
     return publication

@@ -6,6 +6,7 @@ Each takes exactly what its task takes: `tasks/dispatch.py` passes the task's pa
 from prefect import flow
 
 from tasks.compress import compress_gaussians
+from tasks.core.measurements import EstimateSection
 from tasks.core.options import ReconstructOptions
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.refs import GaussiansRef, PhotosRef, Publication, RunContext, SceneRef, SogRef
@@ -52,6 +53,7 @@ def publish_flow(
     destination: str,
     started_at: float,
     context: RunContext,
+    estimate: EstimateSection | None = None,
 ) -> Publication:
     """Put a stored result where people look at it."""
-    return publish_splat(photos, scene, gaussians, sog, options, destination, started_at, context)
+    return publish_splat(photos, scene, gaussians, sog, options, destination, started_at, context, estimate)

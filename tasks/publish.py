@@ -11,6 +11,7 @@ from tasks.core.errors import StorageError
 from tasks.core.georeference import GEOREFERENCE_FILE
 from tasks.core.measurements import (
     CostSection,
+    EstimateSection,
     PhotosSection,
     Report,
     SecondsSection,
@@ -55,11 +56,12 @@ def publish_splat(
     destination: str,
     started_at: float,
     context: RunContext,
+    estimate: EstimateSection | None = None,
 ) -> Publication:
     """Put the result at `destination`, a local folder or `s3://bucket/prefix`.
 
     What an earlier run put there is replaced at the very end. `started_at` is the run's start in seconds since the
-    epoch. Raises DestinationError.
+    epoch, `estimate` what was expected of it then. Raises DestinationError.
     """
     store = open_workspace(context.workspace)
     if runs_elsewhere(STAGE, context):
@@ -95,7 +97,7 @@ def publish_splat(
         report_progress(Progress(3, 6, "viewer page"))
         _write_pages(partial, view)
         report_progress(Progress(4, 6, "report"))
-        report = _compose_report(photos, scene, gaussians, sog, options, start, started_at, context)
+        report = _compose_report(photos, scene, gaussians, sog, options, start, started_at, context, estimate)
         from tasks.core.report.html import write_report  # matplotlib takes a second, which other stages do without
 
         write_report(report, loaded, sog_folder / "held_out", partial / REPORT_FILE, partial / FLY_AROUND_FILE)
@@ -158,6 +160,7 @@ def _compose_report(
     publish_start: float,
     started_at: float,
     context: RunContext,
+    estimate: EstimateSection | None,
 ) -> Report:
     stages: dict[str, Ref] = {"sfm": scene, "train": gaussians, "compress": sog}
     if photos is not None:
@@ -181,6 +184,7 @@ def _compose_report(
             total=now - started_at,
         ),
         cost_usd=CostSection(**costs, total=sum(known_costs) if known_costs else None),
+        estimate=estimate,
         peak_memory_bytes=max([peak_memory_bytes(), *(ref.peak_memory_bytes or 0 for ref in stages.values())]),
         cache_hits=tuple(name for name, ref in stages.items() if ref.cached),
         degradations=(*gaussians.degradations, *sog_section.degradations),

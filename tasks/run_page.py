@@ -10,6 +10,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlo
 from prefect.context import FlowRunContext
 
 from tasks.artifacts import RunArtifacts, Shown
+from tasks.core.measurements import EstimateSection
 from tasks.core.options import ReconstructOptions
 from tasks.core.refs import GaussiansRef, PhotosRef, Publication, Ref, RunContext, SceneRef, SogRef
 from tasks.core.report.summary import RunSummary, StageLine, failure_markdown, run_facts, summary_markdown
@@ -41,6 +42,7 @@ class RunPage:
         gaussians: GaussiansRef,
         sog: SogRef,
         publication: Publication,
+        estimate: EstimateSection | None = None,
     ) -> None:
         """Show the summary and the preview picture; a server that does not answer is a line in the log."""
         if self._artifacts is None:
@@ -58,7 +60,8 @@ class RunPage:
             num_gaussians=publication.num_gaussians,
             sog_bytes=publication.sog_bytes,
             total_seconds=time.monotonic() - self._started,
-            stages=self._stage_lines(refs, publication),
+            stages=self._stage_lines(refs, publication, estimate),
+            expected_seconds=None if estimate is None else estimate.seconds.total,
             degradations=publication.degradations,
             place=publication.uri,
             page_url=_if_link(publication.page),
@@ -96,8 +99,11 @@ class RunPage:
         urls = [(stage, self._url(log_name(stage))) for stage in dict.fromkeys(stages)]
         return tuple((stage, url) for stage, url in urls if url is not None)
 
-    def _stage_lines(self, refs: dict[str, Ref], publication: Publication) -> tuple[StageLine, ...]:
+    def _stage_lines(
+        self, refs: dict[str, Ref], publication: Publication, estimate: EstimateSection | None
+    ) -> tuple[StageLine, ...]:
         pools = self._pools()
+        expected = {} if estimate is None else estimate.seconds.model_dump()
         lines = [
             StageLine(
                 stage,
@@ -105,12 +111,13 @@ class RunPage:
                 ref.cost_usd,
                 ref.peak_memory_bytes,
                 FROM_WORKSPACE if ref.cached else pools.get(stage, IN_PROCESS),
+                expected.get(stage),
             )
             for stage, ref in refs.items()
         ]
         where = pools.get("publish", IN_PROCESS)
         published = publication.seconds, publication.cost_usd, publication.peak_memory_bytes
-        return (*lines, StageLine("publish", *published, where))
+        return (*lines, StageLine("publish", *published, where, expected.get("publish")))
 
     def _pools(self) -> dict[str, str]:
         """Where the stages ran that have a deployment of their own, as their runs say."""

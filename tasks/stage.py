@@ -19,6 +19,7 @@ from tasks.core.settings import Settings
 from tasks.core.storage import Manifest, Workspace, cache_key, describe_output
 from tasks.dispatch import run_elsewhere, runs_elsewhere
 from tasks.metrics import tell_stage
+from tasks.run_outputs import note_output
 from tasks.workspace import open_workspace
 
 MEASUREMENTS_FILE = "measurements.json"
@@ -65,6 +66,7 @@ def run_stage(
     store = open_workspace(context.workspace)
     key = cache_key(inputs, options, version)
     manifest = None if context.fresh else store.find(stage, key)
+    note_output(store, context, stage, key, cached=manifest is not None)
     if manifest is not None:
         return _output(store, stage, key, manifest, cached=True)
     if runs_elsewhere(stage, context):

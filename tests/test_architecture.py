@@ -11,6 +11,7 @@ SOURCES = sorted(path for top in ("flows", "tasks", "deployments") for path in (
 
 # Below tasks/core, from the top down: a module may import its own room and rooms of later rows.
 CORE_LAYERS = (
+    {"estimate"},
     {"options"},
     {"photos", "sfm", "training", "sog", "viewer", "report", "demo"},
     {"render"},

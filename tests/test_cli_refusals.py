@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
+from tasks.run_outputs import OUTPUTS_FOLDER
 from tests.pictures import save_black, save_textured
 
 Maker = Callable[[Path], None]
@@ -95,8 +96,9 @@ def test_bad_photos(
     assert message.count("\n") == 1, f"more than one line: {message}"
     assert not out.exists()
     assert not (tmp_path / "escaped.jpg").exists()
-    stored = [path for path in (tmp_path / "workspace").rglob("*") if path.is_file() and path.suffix != ".log"]
-    assert stored == [], "nothing half-written; the log of what went wrong is kept"
+    files = [path for path in (tmp_path / "workspace").rglob("*") if path.is_file()]
+    stored = [path for path in files if path.suffix != ".log" and path.parent.name != OUTPUTS_FOLDER]
+    assert stored == [], "nothing half-written; the log of what went wrong is kept, and which output was begun"
 
 
 @pytest.mark.parametrize(

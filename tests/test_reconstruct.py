@@ -3,15 +3,18 @@
 import json
 import shutil
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from deployments.validation.checks import check_result
+from deployments.validation.published import Published
 from flows.reconstruct import reconstruct
 from tasks.core.demo.flight import fly
 from tasks.core.demo.flight_plan import DemoOptions
@@ -220,6 +223,44 @@ def test_a_run_replaces_an_older_result_and_nothing_else(result: Result, tmp_pat
     assert (out / "notes.txt").read_text() == "mine"
     assert not (out / "colmap" / "images" / "old.jpg").exists()
     assert (out / "index.html").read_bytes() == (result.out / "index.html").read_bytes()
+
+
+def test_a_validation_looks_at_all_of_it(result: Result, tmp_path: Path) -> None:
+    def failing(out: Path) -> set[str]:
+        place = open_destination(str(out), open_workspace(str(result.workspace)))
+        published = Published(place, place.link("index.html"), place.link("report.html"))
+        findings = list(check_result(published, FLIGHT.photos))
+        assert all(finding.fix for finding in findings)
+        return {finding.part for finding in findings if not finding.ok}
+
+    assert failing(result.out) == set()
+
+    def broken(change: Callable[[Path], object]) -> set[str]:
+        out = tmp_path / uuid4().hex
+        shutil.copytree(result.out, out, ignore=shutil.ignore_patterns("colmap"))
+        change(out)
+        return failing(out)
+
+    half = (result.out / "scene.sog").read_bytes()[:-2000]
+    assert broken(lambda out: (out / "scene.sog").write_bytes(half)) == {"splat"}
+    assert broken(lambda out: (out / "report.html").unlink()) == {"page's links", "report page"}
+    assert broken(lambda out: (out / "report.json").write_text("{}")) == {"report.json"}
+    empty = '<html><a href="report.html">Report</a>'
+    assert broken(lambda out: (out / "index.html").write_text(empty)) == {"page's bytes"}
+    poor = result.report.model_copy(update={"train": result.report.train.model_copy(update={"psnr_db": 12.0})})
+    assert broken(lambda out: (out / "report.json").write_text(poor.model_dump_json())) == {"quality"}
+    cached = result.report.model_copy(update={"seconds": result.report.seconds.model_copy(update={"sfm": None})})
+    assert broken(lambda out: (out / "report.json").write_text(cached.model_dump_json())) == {"stages"}
+
+
+def test_the_report_has_what_was_expected_beside_what_it_took(result: Result) -> None:
+    estimate = result.report.estimate
+    assert estimate is not None
+    expected, took = estimate.seconds.model_dump(), result.report.seconds.model_dump()
+    assert set(expected) == set(took)
+    assert all(seconds is not None and seconds > 0 for seconds in expected.values())
+    # Bytes; what is added to the process that runs the tests makes it larger than a run's own.
+    assert 0.3e9 < estimate.peak_memory_bytes < 3e9
 
 
 def test_everything_on_s3(

@@ -13,7 +13,7 @@ from prefect.runtime import flow_run
 
 from tasks import recording
 from tasks.core.errors import RegistrationError
-from tasks.core.measurements import CurvePoint
+from tasks.core.measurements import CurvePoint, EstimateSection, SecondsSection
 from tasks.core.options import ReconstructOptions
 from tasks.core.progress import Progress
 from tasks.core.refs import GaussiansRef, PhotosRef, Publication, RunContext, SceneRef, SogRef
@@ -111,8 +111,9 @@ def test_a_run_ends_with_a_summary(context: RunContext, monkeypatch: pytest.Monk
     assert str(artifacts["north-field-summary"].description).startswith("38 of 40 photos registered")
     assert "38 of 40 photos registered · held-out PSNR 24.31 dB · SSIM 0.812 · 58,211 Gaussians · 4.2 MB" in text
     assert f"[Open the splat]({PAGES}/flight-1/splat/index.html)" in text
-    assert "| photos | – | – | – | from the workspace |" in text
-    assert "| train | 5 min 1 s | $0.0440 | 1.80 GB | in this process |" in text
+    assert "| photos | about 1.5 s | – | – | – | from the workspace |" in text
+    assert "| train | about 4 min 40 s | 5 min 1 s | $0.0440 | 1.80 GB | in this process |" in text
+    assert "| **whole run** | about 5 min 20 s |" in text
     assert "trained with at most 30,000" in text
     assert artifacts["north-field-preview"].data == f"{PAGES}/flight-1/pictures/preview.jpg"
 
@@ -145,4 +146,5 @@ def show_result(context: RunContext, place: str) -> None:
                 sog_bytes=4_200_000,
                 degradations=("Memory did not suffice: trained with at most 30,000.",),
             ),
+            EstimateSection(seconds=SecondsSection(photos=1.5, train=280, total=320), peak_memory_bytes=1_700_000_000),
         )

@@ -130,6 +130,18 @@ class CostSection(Section):
     total: float | None = None
 
 
+class EstimateSection(Section):
+    """What the run was expected to take before its stages began, each on the machine where it was to run.
+
+    A stage that turned out to be in the workspace is expected here all the same.
+    """
+
+    seconds: SecondsSection
+    cost_usd: CostSection = CostSection()  # null where no price is known
+    peak_memory_bytes: int
+    assumptions: tuple[str, ...] = ()
+
+
 class Report(Section):
     """Everything measured in one run."""
 
@@ -142,6 +154,7 @@ class Report(Section):
     sog: SogSection
     seconds: SecondsSection
     cost_usd: CostSection = CostSection()
+    estimate: EstimateSection | None = None  # beside `seconds`; null for a report of before there were estimates
     peak_memory_bytes: int | None = None
     cache_hits: tuple[str, ...] = ()
     degradations: tuple[str, ...] = ()  # what was done worse than asked for, and why

@@ -22,6 +22,7 @@ class Settings(BaseModel):
     home: Path  # this user's state on this machine: Prefect's database, local copies of remote outputs
     dispatch: frozenset[str] = frozenset()  # stages that run as a deployment of their own, in that one's work pool
     job_variables_again: str = "{}"  # JSON: stage -> job variables of second and later attempts at its own run
+    machines: str = "{}"  # JSON: stage -> what it runs on elsewhere (tasks/core/estimate/machine.py), for estimates
     pages_url: str | None = None  # where a web server shows <workspace>/runs, for links from Prefect's UI
     cache_bytes: int = DEFAULT_CACHE_GB * 10**9  # bound of the local copies of remote outputs
     hourly_cost_usd: float | None = None  # price of this machine; null where nobody said
@@ -45,6 +46,7 @@ class Settings(BaseModel):
             home=Path(environment.get("SPACEPORT_HOME", state / "spaceport")),
             dispatch=frozenset(stage for stage in stages if stage),
             job_variables_again=environment.get("SPACEPORT_JOB_VARIABLES_AGAIN") or "{}",
+            machines=environment.get("SPACEPORT_MACHINES") or "{}",
             pages_url=environment.get("SPACEPORT_PAGES_URL") or None,
             cache_bytes=_cache_bytes(environment.get("SPACEPORT_CACHE_GB") or str(DEFAULT_CACHE_GB)),
             hourly_cost_usd=float(cost) if cost else None,

@@ -7,6 +7,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,32 +86,56 @@ def server(emulator: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
             yield served
 
 
-@pytest.mark.timeout(3 * PATIENCE_SECONDS)
-def test_an_upload_becomes_a_page(
-    emulator: dict[str, str], stack: dict[str, str], server: Served, tmp_path: Path
-) -> None:
-    aws = session(emulator)
+@contextmanager
+def listening(emulator: dict[str, str], stack: dict[str, str], server: Served) -> Iterator[dict[str, str]]:
+    """The listener as its service runs it; gives the environment in which commands find the account."""
     described = account(
         uploads_bucket=stack["UploadsBucket"],
         results_bucket=stack["ResultsBucket"],
         results=f"s3://{stack['ResultsBucket']}/results",
+        workspace=str(server.workspace),
         queue_url=stack["QueueUrl"],
         dead_letters_url=stack["DeadLettersUrl"],
     )
-    aws("ssm").put_parameter(Name=PARAMETER, Value=described.model_dump_json(), Type="String")
-    listener = subprocess.Popen(
-        [sys.executable, "-m", "deployments.listener"],
-        env={
-            **os.environ,
-            **emulator,
-            "SPACEPORT_INFRASTRUCTURE": PARAMETER,
-            "PREFECT_API_URL": server.api_url,
-            "PYTHONPATH": str(REPOSITORY),
-        },
-        cwd=REPOSITORY,
-    )
-    s3, uploads = aws("s3"), stack["UploadsBucket"]
+    parameter = {"Name": PARAMETER, "Value": described.model_dump_json(), "Type": "String", "Overwrite": True}
+    session(emulator)("ssm").put_parameter(**parameter)
+    environment = {
+        **os.environ,
+        **emulator,
+        "SPACEPORT_INFRASTRUCTURE": PARAMETER,
+        "PREFECT_API_URL": server.api_url,
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    listener = subprocess.Popen([sys.executable, "-m", "deployments.listener"], env=environment, cwd=REPOSITORY)
     try:
+        yield environment
+    finally:
+        listener.terminate()
+        assert listener.wait(timeout=60) == 0
+
+
+@pytest.mark.timeout(3 * PATIENCE_SECONDS)
+def test_a_validation_goes_the_whole_way(
+    emulator: dict[str, str], stack: dict[str, str], server: Served, tmp_path: Path
+) -> None:
+    with listening(emulator, stack, server) as environment:
+        command = [sys.executable, "-m", "flows.cli", "validate", "--timeout", str(2 * PATIENCE_SECONDS)]
+        environment |= {"SPACEPORT_HOME": str(tmp_path / "home"), "COLUMNS": "200"}
+        ended = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr + server.log("worker-cpu")[-3000:]
+    for check in ("run ", "page ", "report page", "stages", "quality", "splat"):
+        assert f"ok   {check}" in ended.stdout, ended.stdout
+    for use in ("UploadsBucket", "ResultsBucket"):
+        assert session(emulator)("s3").list_objects_v2(Bucket=stack[use])["KeyCount"] == 0
+    assert not [path for path in server.workspace.rglob("*") if path.is_file()]
+
+
+@pytest.mark.timeout(3 * PATIENCE_SECONDS)
+def test_an_upload_becomes_a_page(
+    emulator: dict[str, str], stack: dict[str, str], server: Served, tmp_path: Path
+) -> None:
+    s3, uploads = session(emulator)("s3"), stack["UploadsBucket"]
+    with listening(emulator, stack, server):
         flight = tmp_path / "flight"
         fly(flight, DemoOptions(photos=14, width=640, height=480), ignore_progress)
         photos = sorted(path for path in flight.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
@@ -129,9 +154,6 @@ def test_an_upload_becomes_a_page(
 
         eventually(lambda: len(keys()) == 2, "both ends")
         assert keys() == {"uploads/meadow/DONE.json", "uploads/empty.zip.FAILED.json"}, server.log("worker-cpu")[-3000:]
-    finally:
-        listener.terminate()
-        assert listener.wait(timeout=60) == 0
     done = Signal.model_validate_json(s3.get_object(Bucket=uploads, Key="uploads/meadow/DONE.json")["Body"].read())
     assert done.psnr_db is not None
     assert done.psnr_db > 10, "of a splat of sixty steps"
@@ -139,4 +161,5 @@ def test_an_upload_becomes_a_page(
     assert b"<html" in page[:2000].lower()
     assert s3.head_object(Bucket=stack["ResultsBucket"], Key="results/meadow/scene.sog")["ContentLength"] > 1000
     with server.client() as client:
-        assert len(client.read_flow_runs()) == 2, "one run for each upload, none for a photo"
+        names = [run.name for run in client.read_flow_runs() if not run.name.startswith("validation-")]
+        assert sorted(names) == ["empty", "meadow"], "one run for each upload, none for a photo"

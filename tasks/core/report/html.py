@@ -58,11 +58,18 @@ def write_report(
         views_left_out=len(report.train.eval_views) - len(chosen),
         curve=quality_curve(report.train.curve) if report.train.curve else None,
         camera_map=camera_map(scene, report.train.eval_views, report.sfm.left_out),
-        stages=[(name, getattr(report.seconds, name), name in report.cache_hits) for name in STAGES],
+        stages=[
+            (name, getattr(report.seconds, name), name in report.cache_hits, _expected(report, name)) for name in STAGES
+        ],
+        expected_in_all=_expected(report, "total"),
         longest=max((getattr(report.seconds, name) or 0.0 for name in STAGES), default=0.0),
         options=list(_flat(report.options)),
     )
     target.write_text(page, encoding="utf-8")
+
+
+def _expected(report: Report, stage: str) -> float | None:
+    return None if report.estimate is None else getattr(report.estimate.seconds, stage)
 
 
 def decimals(value: float | None, digits: int = 2, unit: str = "") -> str:

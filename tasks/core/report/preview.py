@@ -18,9 +18,9 @@ _QUALITY = 90
 _GAP_PX = 8
 _PAIR_WIDTH_PX = 1600  # a screen shows no more
 
-_FRAMES = 36
+FRAMES = 36
 _FRAME_MS = 100
-_FRAME_WIDTH_PX = 480
+FRAME_WIDTH_PX = 480
 _FRAME_QUALITY = 55
 _SWING_DEG = 20.0  # to either side, where nothing is known of the other sides
 
@@ -43,8 +43,8 @@ def write_fly_around(
 
     Once around where photos were taken from all sides, else to the left and right and back.
     """
-    height = max(1, round(camera.height * _FRAME_WIDTH_PX / camera.width))
-    small = camera.resized(_FRAME_WIDTH_PX, height)
+    height = max(1, round(camera.height * FRAME_WIDTH_PX / camera.width))
+    small = camera.resized(FRAME_WIDTH_PX, height)
     frames = [
         _as_picture(rasterizer.render(gaussians, _turned(small, pivot, up, angle))) for angle in _angles_deg(all_around)
     ]
@@ -61,8 +61,8 @@ def write_fly_around(
 
 
 def _angles_deg(all_around: bool) -> Iterator[float]:
-    for frame in range(_FRAMES):
-        turn = frame / _FRAMES
+    for frame in range(FRAMES):
+        turn = frame / FRAMES
         yield 360 * turn if all_around else _SWING_DEG * float(np.sin(2 * np.pi * turn))
 
 

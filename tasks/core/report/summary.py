@@ -14,6 +14,7 @@ class StageLine:
     cost_usd: float | None
     peak_memory_bytes: int | None
     where: str  # "in this process", "pool gpu", "from the workspace"
+    expected_seconds: float | None = None  # before the run
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class RunSummary:
     report_url: str | None
     preview_url: str | None
     log_urls: tuple[tuple[str, str], ...]  # (stage, URL)
+    expected_seconds: float | None = None  # of the whole run with nothing in the workspace, before it began
 
 
 def summary_markdown(run: RunSummary) -> str:
@@ -97,16 +99,18 @@ def run_facts(run: RunSummary) -> str:
 
 
 def _table(run: RunSummary) -> str:
-    lines = ["| stage | time | cost | peak memory | where |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| stage | expected | took | cost | peak memory | where |", "| --- | --- | --- | --- | --- | --- |"]
     for line in run.stages:
         seconds = "–" if line.seconds is None else _duration(line.seconds)
         memory = "–" if line.peak_memory_bytes is None else f"{line.peak_memory_bytes / 1e9:.2f} GB"
-        lines.append(f"| {line.stage} | {seconds} | {_dollars(line.cost_usd)} | {memory} | {line.where} |")
+        expected = _expected(line.expected_seconds)
+        lines.append(f"| {line.stage} | {expected} | {seconds} | {_dollars(line.cost_usd)} | {memory} | {line.where} |")
     costs = [line.cost_usd for line in run.stages if line.cost_usd is not None]
     memories = [line.peak_memory_bytes for line in run.stages if line.peak_memory_bytes is not None]
     memory = f"{max(memories) / 1e9:.2f} GB" if memories else "–"
     total = _dollars(sum(costs) if costs else None)
-    lines.append(f"| **whole run** | {_duration(run.total_seconds)} | {total} | {memory} | |")
+    expected = _expected(run.expected_seconds)
+    lines.append(f"| **whole run** | {expected} | {_duration(run.total_seconds)} | {total} | {memory} | |")
     return "\n".join(lines)
 
 
@@ -116,6 +120,10 @@ def _logs(log_urls: tuple[tuple[str, str], ...]) -> str:
 
 def _dollars(value: float | None) -> str:
     return "–" if value is None else f"${value:.4f}"
+
+
+def _expected(seconds: float | None) -> str:
+    return "–" if seconds is None else f"about {_duration(seconds)}"
 
 
 def _duration(seconds: float) -> str:

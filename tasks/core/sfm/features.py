@@ -13,7 +13,7 @@ import pycolmap
 
 from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.photoset import IMAGES_FOLDER, Photo
-from tasks.core.sfm.grey import scaled_size, write_all_grey
+from tasks.core.sfm.grey import features_image_size, scaled_size, write_all_grey
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.pairs import PairChoice
 
@@ -22,18 +22,7 @@ logger = logging.getLogger(__name__)
 BYTES_PER_PIXEL = 120  # of the scaled photo, in one extraction thread: 0.22 GB at 1600 px, measured; ×4 when doubled
 MATCHING_BLOCKS = 20  # as many as progress needs
 LEAST_BLOCK = 64  # pairs; also how many photos' search trees are kept: with 25, those of a sequence are built anew
-VIDEO_IMAGE_SIZE, VIDEO_SHARE = 1280, 2 / 3  # px, and of the long side: up to 2400 px it is the share that counts
 GREY_AT_ONCE = 128  # small grey copies of photos on the disk, 2 MB each
-
-
-def features_image_size(photos: tuple[Photo, ...], limit: int) -> int:
-    """Long side (px) at which features are looked for: at most `limit`, and less for frames of a video.
-
-    Pixels of a 1920 px frame are as much its compression as the place. At 1280 px the fox needs 26 CPU-s in stead of
-    44 and its cameras are nearer to its transforms.json (rotations at most 0.44° off, in stead of 0.51°).
-    """
-    long_side = max(max(photo.width, photo.height) for photo in photos)
-    return min(limit, max(VIDEO_IMAGE_SIZE, round(long_side * VIDEO_SHARE)))
 
 
 class FeatureDatabase:

@@ -9,6 +9,20 @@ from pathlib import Path
 
 from PIL import Image
 
+from tasks.core.photoset import Photo
+
+VIDEO_IMAGE_SIZE, VIDEO_SHARE = 1280, 2 / 3  # px, and of the long side: up to 2400 px it is the share that counts
+
+
+def features_image_size(photos: tuple[Photo, ...], limit: int) -> int:
+    """Long side (px) at which features are looked for: at most `limit`, and less for frames of a video.
+
+    Pixels of a 1920 px frame are as much its compression as the place. At 1280 px the fox needs 26 CPU-s in stead of
+    44 and its cameras are nearer to its transforms.json (rotations at most 0.44° off, in stead of 0.51°).
+    """
+    long_side = max(max(photo.width, photo.height) for photo in photos)
+    return min(limit, max(VIDEO_IMAGE_SIZE, round(long_side * VIDEO_SHARE)))
+
 
 def scaled_size(width: int, height: int, long_side: int) -> tuple[int, int]:
     """Width and height (px) of a photo whose long side is at most `long_side`."""

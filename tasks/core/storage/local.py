@@ -4,6 +4,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,7 +13,7 @@ from tasks.core.storage.checkpoint_folders import LocalCheckpoints
 from tasks.core.storage.disk import is_disk_full, watching_disk
 from tasks.core.storage.folder_locks import working_folder
 from tasks.core.storage.manifest import Manifest, verify_output, write_manifest
-from tasks.core.storage.workspace import RUNS_FOLDER, Workspace, checkpoints_name, output_name, run_name
+from tasks.core.storage.workspace import RUNS_FOLDER, STAGES_FOLDER, Workspace, checkpoints_name, output_name, run_name
 
 _COMMIT_ATTEMPTS = 20  # each lost to another run that moved at the same moment
 
@@ -92,6 +93,13 @@ class LocalWorkspace(Workspace):
         except OSError as error:
             raise StorageError(f"{name} of {uri} cannot be read ({error.strerror}); run again with --fresh.") from error
 
+    def remove_output(self, uri: str) -> None:
+        """As in Workspace."""
+        folder = Path(uri).resolve()
+        if not folder.is_relative_to(self.root / STAGES_FOLDER):
+            raise StorageError(f"{uri} does not lie in the workspace {self.root}.")
+        shutil.rmtree(folder, ignore_errors=True)
+
     def checkpoints(self, key: str, run: str | None = None) -> LocalCheckpoints:
         """As in Workspace."""
         return LocalCheckpoints(self.root / checkpoints_name(key, run))
@@ -128,6 +136,19 @@ class LocalWorkspace(Workspace):
             return None
         except OSError as error:
             raise StorageError(f"{name} of run {run} cannot be read ({error.strerror}).") from error
+
+    def run_names(self, prefix: str) -> list[str]:
+        """As in Workspace."""
+        return sorted(place.name for place in (self.root / RUNS_FOLDER).glob(f"{escape(prefix)}*"))
+
+    def run_files(self, run: str) -> list[str]:
+        """As in Workspace."""
+        folder = self.root / run_name(run)
+        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+    def remove_run(self, run: str) -> None:
+        """As in Workspace."""
+        shutil.rmtree(self.root / run_name(run), ignore_errors=True)
 
     def run_file_url(self, run: str, name: str) -> str | None:
         """As in Workspace; only where a pages server is configured."""

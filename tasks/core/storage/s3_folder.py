@@ -94,6 +94,17 @@ class S3Folder:
                 for found in page.get("Contents", []):
                     yield StoredObject(found["Key"].removeprefix(start), found["Size"], found["ETag"])
 
+    def folders(self) -> Iterator[str]:
+        """The names of the folders directly below this one, 1000 a call."""
+        start = f"{self.prefix}/" if self.prefix else ""
+        with self._errors():
+            pages = self.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=start, Delimiter="/"
+            )
+            for page in pages:
+                for found in page.get("CommonPrefixes", []):
+                    yield found["Prefix"].removeprefix(start).rstrip("/")
+
     def head(self, name: str) -> StoredObject | None:
         """An object without its bytes, or None when it is not there."""
         # A list and not a HEAD, whose bare 404 cannot tell a missing bucket from a missing object.
@@ -114,6 +125,12 @@ class S3Folder:
                     return None
                 raise
             return answer["Body"].read(), answer["ETag"]
+
+    def read_beginning(self, name: str, count: int) -> bytes:
+        """The first bytes of an object, which has to be there."""
+        with self._errors():
+            answer = self.client.get_object(Bucket=self.bucket, Key=self._key(name), Range=f"bytes=0-{count - 1}")
+            return bytes(answer["Body"].read())
 
     def write(self, name: str, content: bytes, *, only_over: str | None = "") -> bool:
         """Put an object. False when it was not put, because `only_over` did not hold.

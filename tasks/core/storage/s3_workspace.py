@@ -25,7 +25,7 @@ from tasks.core.storage.checkpoint_folders import S3Checkpoints
 from tasks.core.storage.manifest import MANIFEST_FILE, Manifest, altered_file
 from tasks.core.storage.output_cache import OutputCache
 from tasks.core.storage.s3_folder import S3Folder
-from tasks.core.storage.workspace import Workspace, checkpoints_name, output_name, run_name
+from tasks.core.storage.workspace import RUNS_FOLDER, Workspace, checkpoints_name, output_name, run_name
 
 _ATTEMPTS = 10  # each lost to another run that replaced the output at the same moment
 _RETRY_SECONDS = 2.0
@@ -117,6 +117,12 @@ class S3Workspace(Workspace):
                 break
         raise StorageError(f"{name} of {uri} is missing or altered; run again with --fresh.")
 
+    def remove_output(self, uri: str) -> None:
+        """As in Workspace; its manifest first, so that nobody finds half of it."""
+        place = self._place(uri)
+        place.delete([MANIFEST_FILE])
+        place.delete([found.name for found in place.objects()])
+
     def checkpoints(self, key: str, run: str | None = None) -> S3Checkpoints:
         """As in Workspace."""
         return S3Checkpoints(self.root.below(checkpoints_name(key, run)), self._cache)
@@ -138,6 +144,18 @@ class S3Workspace(Workspace):
         """As in Workspace."""
         found = self.root.below(run_name(run)).read(name)
         return None if found is None else found[0]
+
+    def run_names(self, prefix: str) -> list[str]:
+        """As in Workspace."""
+        return [found for found in self.root.below(RUNS_FOLDER).folders() if found.startswith(prefix)]
+
+    def run_files(self, run: str) -> list[str]:
+        """As in Workspace."""
+        return [found.name for found in self.root.below(run_name(run)).objects()]
+
+    def remove_run(self, run: str) -> None:
+        """As in Workspace."""
+        self.root.below(run_name(run)).delete(self.run_files(run))
 
     def run_file_url(self, run: str, name: str) -> str | None:
         """As in Workspace; a signed link of 7 days."""

@@ -14,13 +14,13 @@ from pathlib import Path
 from tasks.core.storage.checkpoint_place import CheckpointPlace
 from tasks.core.storage.manifest import Manifest
 
-RUNS_FOLDER = "runs"
+RUNS_FOLDER, STAGES_FOLDER = "runs", "stages"
 LINK_SECONDS = 7 * 24 * 3600  # how long a link to a stored file opens; the longest that S3 signs
 
 
 def output_name(stage: str, key: str) -> str:
     """Where below the root the output of a stage lies, or would lie."""
-    return f"stages/{stage}/{key}"
+    return f"{STAGES_FOLDER}/{stage}/{key}"
 
 
 def run_name(run: str) -> str:
@@ -69,6 +69,10 @@ class Workspace(ABC):
         """One file of a stored output. Raises StorageError."""
 
     @abstractmethod
+    def remove_output(self, uri: str) -> None:
+        """Remove a stored output; one that is not there is no trouble."""
+
+    @abstractmethod
     def checkpoints(self, key: str, run: str | None = None) -> CheckpointPlace:
         """The place for checkpoints of the output with this key; `run`: for those that only that run goes on from."""
 
@@ -87,6 +91,18 @@ class Workspace(ABC):
     @abstractmethod
     def read_run_file(self, run: str, name: str) -> bytes | None:
         """A file of the run's folder, or None when it is not there."""
+
+    @abstractmethod
+    def run_names(self, prefix: str) -> list[str]:
+        """The names of runs that begin so."""
+
+    @abstractmethod
+    def run_files(self, run: str) -> list[str]:
+        """The names of all files in a run's folder."""
+
+    @abstractmethod
+    def remove_run(self, run: str) -> None:
+        """Remove a run's folder with all that is in it; outputs of stages stay."""
 
     @abstractmethod
     def run_file_url(self, run: str, name: str) -> str | None:

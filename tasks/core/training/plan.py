@@ -17,7 +17,6 @@ from tasks.core.training.options import TrainOptions
 from tasks.core.training.views import View, evenly_chosen, load_view
 
 MIN_CAMERAS = 3
-CURVE_VIEWS = 12  # at most, evenly chosen; the end is measured on all held-out views
 DETAIL_VIEWS = 24  # photos, at most, that say how coarse training may begin
 
 
@@ -37,7 +36,7 @@ class Plan:
     @property
     def curve_views(self) -> list[View]:
         """The held-out views on which the curve is measured."""
-        return evenly_chosen(self.held_out, CURVE_VIEWS)
+        return evenly_chosen(self.held_out, schedule.CURVE_VIEWS)
 
 
 def plan_for(scene: Scene, options: TrainOptions) -> Plan:

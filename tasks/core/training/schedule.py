@@ -10,6 +10,10 @@ GROWN_AT = 0.6  # the number of Gaussians reaches its limit
 ANNEAL_FROM = 0.85  # from here on everything settles: rates fall to ANNEAL_TO of what they were
 ANNEAL_TO = 0.1
 
+# Held-out quality is measured at these shares of progress, and at the end; `is_flat` counts on those from 0.3 on.
+EVALUATE_AT = (0.05, 0.1, 0.2, *(thousandths / 1000 for thousandths in range(300, 1000, 25)))
+CURVE_VIEWS = 12  # at most, evenly chosen; the end is measured on all held-out views
+
 # Training ends early when the mean of so many evaluations, which are a tenth of training, is not this much above the
 # mean of as many before them: a single one swings by a tenth of a dB until rates fall.
 FLAT_DB = 0.05

@@ -31,8 +31,6 @@ from tasks.core.training.views import Photo, View
 logger = logging.getLogger(__name__)
 
 PLY_FILE = "scene.ply"
-# Shares of progress; and at the end. `schedule.is_flat` counts on those from 0.3 on.
-EVALUATE_AT = (0.05, 0.1, 0.2, *(thousandths / 1000 for thousandths in range(300, 1000, 25)))
 
 
 @dataclass(frozen=True)
@@ -199,7 +197,7 @@ def _expected_steps(state: TrainingState, options: TrainOptions) -> float:
 
 def _evaluation_is_due(state: TrainingState) -> bool:
     """Whether progress has passed another one of EVALUATE_AT; true once for each. The end has its own evaluation."""
-    reached = sum(state.progress >= share for share in EVALUATE_AT)
+    reached = sum(state.progress >= share for share in schedule.EVALUATE_AT)
     if state.progress >= 1 or reached <= state.evaluations:
         return False
     state.evaluations = reached

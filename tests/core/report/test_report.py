@@ -53,6 +53,7 @@ def test_every_measured_number_is_in_the_page(
         "24.32 dB", "0.812", "31 250", "0.43 MB", "7.42 MB", "17.2× smaller", "5 min 59 s", "16 of 19 found",
         "0.61 px", "0.80 m rms", "in the largest of 2 models", "flight/90.jpg", "notes <1>.txt: not an image",
         "instead of 960 px", "from an earlier run", "0.21 dB", "1.48 GB", "preset draft", "train.seconds 300",
+        "train 4 min 40 s 5 min 1 s", "in all 5 min 42 s 5 min 59 s", "1.39 GB expected",
         "python 3.11.2", "23 November 2026", *held_out, "24.00 dB", "24.25 dB", "2 400, ended by time budget",
     ):  # fmt: skip
         assert said in text, said

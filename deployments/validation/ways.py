@@ -1,0 +1,89 @@
+"""The ways on which a capture of the validation goes: as those of the workspace's users do."""
+
+import shutil
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from deployments.validation.published import Published
+from tasks.core.options import ReconstructOptions
+from tasks.core.storage import LocalWorkspace, S3Workspace, Workspace
+from tasks.destination import open_destination
+from tasks.run_outputs import remove_run
+
+PLACE = "validation"  # below the workspace, for photos and results of validations
+
+
+class RunFailedError(Exception):
+    """The run of the validation ended badly; the text says how."""
+
+
+class Way(ABC):
+    """From photos on this machine to a published result. `capture` is a name that nothing else has."""
+
+    describes: str  # for people
+
+    def __init__(self, store: Workspace, capture: str) -> None:
+        self.store, self.capture = store, capture
+
+    @abstractmethod
+    def start(self, photos: Path, options: ReconstructOptions) -> None:
+        """Bring the photos there and start the run."""
+
+    @abstractmethod
+    def ended(self) -> Published | None:
+        """What came of it; None while it works. Raises RunFailedError."""
+
+    @abstractmethod
+    def waits_for(self) -> str:
+        """What is waited for now, in a few words."""
+
+    @abstractmethod
+    def stop(self) -> bool:
+        """End a run that took too long; False when it may go on and make more."""
+
+    @abstractmethod
+    def remove_places(self) -> None:
+        """Remove photos and result."""
+
+    def clean_up(self) -> int:
+        """Remove all that was made: photos, result, the runs' folders, and their stages' outputs, which are counted."""
+        self.remove_places()
+        return sum(remove_run(self.store, run) for run in self.store.run_names(f"{self.capture}-"))
+
+
+class InWorkspace(Way):
+    """Photos and result in the workspace itself, for the ways that name both to the run."""
+
+    def __init__(self, store: Workspace, capture: str) -> None:
+        super().__init__(store, capture)
+        assert isinstance(store, LocalWorkspace | S3Workspace)
+        self._root = store.root
+        root = str(self._root) if isinstance(self._root, Path) else self._root.uri
+        self.photos, self.destination = (f"{root}/{PLACE}/{capture}/{part}" for part in ("photos", "splat"))
+
+    def bring(self, photos: Path) -> None:
+        """Bring the photos into the workspace."""
+        if isinstance(self._root, Path):
+            shutil.copytree(photos, self.photos)
+        else:
+            self._root.below(f"{PLACE}/{self.capture}/photos").upload(photos, names_below(photos))
+
+    def published(self, run: str | None = None) -> Published:
+        """The result of a run that has ended well."""
+        place = open_destination(self.destination, self.store)
+        return Published(place, place.link("index.html"), place.link("report.html"), run)
+
+    def remove_places(self) -> None:
+        """As in Way."""
+        if isinstance(self._root, Path):
+            shutil.rmtree(self._root / PLACE / self.capture, ignore_errors=True)
+            if (self._root / PLACE).is_dir() and not any((self._root / PLACE).iterdir()):
+                (self._root / PLACE).rmdir()
+        else:
+            place = self._root.below(f"{PLACE}/{self.capture}")
+            place.delete([found.name for found in place.objects()])
+
+
+def names_below(folder: Path) -> list[str]:
+    """The files of a folder, posix."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,109 @@
+"""`spaceport estimate PHOTOS`: what a run would take here and in an AWS account, as a table or as JSON."""
+
+import json
+from collections.abc import Sequence
+
+import typer
+from rich.console import Console
+
+from deployments.aws_estimate import AwsEstimate, estimate_on_aws
+from deployments.prices import PRICES_DATE, PRICES_REGION
+from tasks.core.errors import PhotosError
+from tasks.core.estimate.capture import Capture
+from tasks.core.estimate.machine import usable_cores
+from tasks.core.estimate.run import StageEstimate, busy_note, estimate_stages, section_of
+from tasks.core.estimate.words import dollars, gigabytes, rough_duration
+from tasks.core.options import ReconstructOptions, parse_options
+from tasks.core.settings import Settings, configure_prefect
+
+Row = Sequence[str]
+WORDS = (0, 5)  # columns that are no numbers
+
+
+def print_estimate(
+    photos: str, preset: str | None, assignments: list[str], workspace: str | None, as_json: bool, console: Console
+) -> None:
+    """Read headers and print. Raises PhotosError for a place without photos, OptionsError."""
+    options = parse_options(preset, assignments)
+    settings = Settings.from_environment()
+    configure_prefect(settings)
+    from tasks.estimate import capture_at, machines_of_run
+
+    capture = capture_at(photos, workspace or settings.workspace)
+    if not capture.photos:
+        raise PhotosError(f"No photo in {photos} has a header that can be read: give JPEG, PNG, HEIC, WebP or TIFF.")
+    here = estimate_stages(capture, options, machines_of_run())
+    aws = estimate_on_aws(capture, options)
+    if as_json:
+        typer.echo(json.dumps(_as_json(capture, options, here, aws), indent=1))
+        return
+    train = options.train
+    console.print(
+        f"{len(capture.photos)} photos, {capture.megapixels:.0f} megapixels; preset {options.preset}: "
+        f"{train.max_image_size} px, {train.steps:,} steps, at most {train.max_gaussians:,} Gaussians",
+        highlight=False,
+        soft_wrap=True,
+    )
+    _print_here(here, console)
+    _print_aws(aws, console)
+
+
+def _print_here(stages: tuple[StageEstimate, ...], console: Console) -> None:
+    section = section_of(stages)
+    cores = usable_cores()
+    console.print(f"\n[bold]This machine[/], {cores:g} cores", highlight=False)
+    priced = section.cost_usd.total is not None
+    rows = [
+        (each.stage, rough_duration(each.seconds), gigabytes(each.peak_memory_bytes), dollars(each.cost_usd))
+        for each in stages
+    ]
+    total = rough_duration(section.seconds.total or 0.0)
+    rows.append(("in all", total, gigabytes(section.peak_memory_bytes), dollars(section.cost_usd.total)))
+    rows = [("stage", "time", "peak memory", "price"), *rows]
+    _print_table([row if priced else row[:-1] for row in rows], console)
+    note = busy_note(cores)
+    if note is not None:
+        console.print(f"[yellow]note[/] {note}", highlight=False, soft_wrap=True)
+
+
+def _print_aws(aws: AwsEstimate, console: Console) -> None:
+    prices_of = f"{PRICES_REGION}, prices of {PRICES_DATE}, start-up of machines included"
+    console.print(f"\n[bold]AWS[/], {prices_of}", highlight=False)
+    rows: list[Row] = [("task", "time", "peak memory", "on demand", "spot", "where")]
+    for each in aws.stages:
+        memory = "" if each.peak_memory_bytes is None else gigabytes(each.peak_memory_bytes)
+        prices = dollars(each.on_demand_usd), dollars(each.spot_usd)
+        rows.append((each.stage, rough_duration(each.seconds), memory, *prices, each.where))
+    rows.append(("in all", rough_duration(aws.seconds), "", dollars(aws.on_demand_usd), dollars(aws.spot_usd), ""))
+    _print_table(rows, console)
+    for note in aws.notes:
+        console.print(f"[dim]{note}[/]", highlight=False, soft_wrap=True)
+
+
+def _print_table(rows: list[Row], console: Console) -> None:
+    """Lines of their own length: a narrow terminal breaks them where they end, and a file keeps them whole."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        sized = enumerate(zip(row, widths, strict=True))
+        cells = [cell.ljust(width) if i in WORDS else cell.rjust(width) for i, (cell, width) in sized]
+        style = "bold" if row is rows[0] or row is rows[-1] else None
+        console.print("  " + "  ".join(cells).rstrip(), style=style, highlight=False, soft_wrap=True)
+
+
+def _as_json(
+    capture: Capture, options: ReconstructOptions, here: tuple[StageEstimate, ...], aws: AwsEstimate
+) -> dict[str, object]:
+    section = section_of(here)
+    return {
+        "photos": len(capture.photos),
+        "megapixels": round(capture.megapixels, 3),
+        "options": options.spelled_out(),
+        "this_machine": {
+            "cores": usable_cores(),
+            "stages": [stage.model_dump() for stage in here],
+            "seconds": section.seconds.total,
+            "peak_memory_bytes": section.peak_memory_bytes,
+            "cost_usd": section.cost_usd.total,
+        },
+        "aws": aws.model_dump(mode="json"),
+    }

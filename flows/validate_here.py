@@ -1,0 +1,44 @@
+"""The way of a workspace without a server: the flow in this process."""
+
+import os
+from pathlib import Path
+
+from deployments.validation.published import Published
+from deployments.validation.ways import InWorkspace, RunFailedError
+from tasks.core.errors import SpaceportError
+from tasks.core.options import ReconstructOptions
+from tasks.workspace import open_workspace
+
+
+class InThisProcess(InWorkspace):
+    """As `spaceport run` does it. It cannot be waited for in part: `start` returns when the run has ended."""
+
+    def __init__(self, workspace: str, capture: str) -> None:
+        os.environ["SPACEPORT_WORKSPACE"] = workspace  # where the flow looks
+        super().__init__(open_workspace(workspace), capture)
+        self.describes = f"flow in this process, workspace {workspace}"
+        self._error: str | None = None
+
+    def start(self, photos: Path, options: ReconstructOptions) -> None:
+        """As in Way."""
+        from flows.reconstruct import reconstruct
+
+        self.bring(photos)
+        try:
+            reconstruct(self.photos, self.destination, options, fresh=True)
+        except SpaceportError as error:
+            self._error = str(error)
+
+    def ended(self) -> Published | None:
+        """As in Way."""
+        if self._error is not None:
+            raise RunFailedError(self._error)
+        return self.published()
+
+    def waits_for(self) -> str:
+        """As in Way."""
+        return "the flow"
+
+    def stop(self) -> bool:
+        """As in Way."""
+        return True

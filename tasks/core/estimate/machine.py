@@ -1,0 +1,45 @@
+"""What computes: how many cores, how fast one of them is, and whether there is a GPU."""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict
+
+from tasks.core.estimate.calibration import core_speed
+
+GROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # version 2: what containers see
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+class Machine(BaseModel):
+    """A machine, or the part of one that a stage gets.
+
+    `speed` is that of one core, beside the machine on which the figures of this room were measured: two cores of a
+    Xeon of 2023 with AVX-512, in a virtual machine.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    cores: float
+    speed: float = 1.0
+    gpu: bool = False  # taken for a T4, the only card that there are figures for
+    hourly_usd: float | None = None  # null where no price is known
+
+
+@lru_cache
+def this_machine() -> Machine:
+    """The machine that this process may use, timed for a quarter of a second."""
+    return Machine(name="this machine", cores=usable_cores(), speed=core_speed(), gpu=NVIDIA_DRIVER.exists())
+
+
+def usable_cores() -> float:
+    """Cores that this process may use; of a container whose share is limited, that share."""
+    cores = float(len(psutil.Process().cpu_affinity() or [0]) if psutil.LINUX else os.cpu_count() or 1)
+    try:
+        quota, period = GROUP_LIMIT.read_text().split()
+        return min(cores, int(quota) / int(period))
+    except (OSError, ValueError):  # another system, no container, or no limit ("max")
+        return cores

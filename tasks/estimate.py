@@ -1,0 +1,78 @@
+"""What a run will take: for `spaceport estimate`, before a run, and beside what it took in its summary and report."""
+
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import IO
+
+from pydantic import TypeAdapter, ValidationError
+
+from tasks.core.errors import InputError, OptionsError
+from tasks.core.estimate.capture import Capture
+from tasks.core.estimate.machine import Machine, this_machine
+from tasks.core.estimate.run import STAGES, estimate_stages, in_words, section_of
+from tasks.core.measurements import EstimateSection
+from tasks.core.options import ReconstructOptions
+from tasks.core.photos.headers import HeaderSource, headers_of, read_headers
+from tasks.core.photoset import PHOTOS_FILE, PhotoSet
+from tasks.core.refs import PhotosRef, RunContext
+from tasks.core.settings import Settings
+from tasks.photos import is_remote_source, local_source
+from tasks.remote_photos import find_photos, is_archive
+from tasks.reporting import run_logger
+from tasks.sfm import is_given_model
+from tasks.workspace import open_workspace
+
+HEADER_BYTES = 128 * 1024  # of a photo on S3: EXIF is at most 64 kB, and the size stands behind it
+MACHINES = TypeAdapter(dict[str, Machine])
+
+
+def capture_at(source: str, workspace: str) -> Capture:
+    """What headers say of the photos at a place: a folder or .zip, a folder on S3, or a folder with a COLMAP model.
+
+    Raises PhotosError for a place without photos, InputError for an archive on S3.
+    """
+    if is_given_model(source):
+        return Capture.of_given_model(Path(source).expanduser().resolve())
+    if not is_remote_source(source):
+        return Capture.of_headers(read_headers(local_source(source)))
+    if is_archive(source):
+        raise InputError(f"The photos in {source} are not known before it is downloaded: name a copy on this machine.")
+    found = find_photos(source, open_workspace(workspace))
+
+    def beginning(name: str) -> IO[bytes]:
+        return BytesIO(found.place.read_beginning(name, HEADER_BYTES))
+
+    names = [each.name for each in found.objects if each.size > 0]
+    return Capture.of_headers(headers_of(HeaderSource(name, partial(beginning, name)) for name in names))
+
+
+def machines_of_run() -> dict[str, Machine]:
+    """What each stage will run on: this machine, and what SPACEPORT_MACHINES says of stages that run elsewhere.
+
+    A stage elsewhere of which it says nothing is taken to run on a machine like this one. Raises OptionsError.
+    """
+    settings = Settings.from_environment()
+    here = this_machine().model_copy(update={"hourly_usd": settings.hourly_cost_usd})
+    try:
+        elsewhere = MACHINES.validate_json(settings.machines)
+    except ValidationError as error:
+        raise OptionsError(f"SPACEPORT_MACHINES is not what it has to be: {error.errors()[0]['msg']}.") from error
+    return {stage: elsewhere.get(stage, here) if stage in settings.dispatch else here for stage in STAGES}
+
+
+def estimate_run(
+    source: str, photos: PhotosRef | None, options: ReconstructOptions, context: RunContext
+) -> EstimateSection:
+    """What the run is expected to take, from the photos as the photos stage found them; the run's log says it.
+
+    `photos` is None for a folder with a COLMAP model.
+    """
+    if photos is None:
+        capture = Capture.of_given_model(Path(source).expanduser().resolve())
+    else:
+        stored = open_workspace(context.workspace).read(photos.uri, PHOTOS_FILE)
+        capture = Capture(PhotoSet.model_validate_json(stored).photos)
+    section = section_of(estimate_stages(capture, options, machines_of_run()))
+    run_logger().info("expected: %s", in_words(section))
+    return section

@@ -1,0 +1,60 @@
+"""What headers say agrees with what the photos stage finds when it decodes everything."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tasks.core.errors import PhotosError
+from tasks.core.photos.headers import read_headers
+from tasks.core.photos.ingest import ingest
+from tasks.core.photos.options import PhotosOptions
+from tasks.core.progress import ignore_progress
+from tests.core.photos.test_ingest import encoded, exif, folder_of
+
+FILES = {
+    "b 10.jpg": encoded(1, exif=exif(time="2024:05:06 07:08:03")),
+    "b 9.jpg": encoded(2, exif=exif(time="2024:05:06 07:08:01", orientation=6)),  # stands upright when it is turned
+    "sub/a.png": encoded(3, "PNG", exif=exif(time="2024:05:06 07:08:02")),
+    "c.webp": encoded(4, "WEBP", exif=exif(time="2024:05:06 07:08:04")),
+}
+
+
+def test_headers_say_what_the_photos_stage_finds(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "photos", FILES)
+    found = read_headers(folder)
+    photos = ingest(folder, tmp_path / "out", PhotosOptions(), ignore_progress).photos
+    bare = {"sha256": "", "name": ""}
+    assert [photo.model_copy(update=bare) for photo in found.photos] == [
+        photo.model_copy(update=bare) for photo in photos
+    ]
+    assert [Path(photo.name).stem for photo in found.photos] == [Path(photo.name).stem for photo in photos]
+    assert (found.photos[0].width, found.photos[0].height) == (72, 96)
+    assert found.unreadable == 0
+
+
+def test_an_archive_is_read_as_its_folder_would_be(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "photos", {**FILES, "notes.txt": b"none"})
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in FILES.items():
+            archive.writestr(name, content)
+    assert read_headers(tmp_path / "photos.zip") == read_headers(folder)
+
+
+def test_what_has_no_header_is_counted(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "photos", {**FILES, "text.jpg": b"no photo", "raw.dng": b"raw", "empty.jpg": b""})
+    found = read_headers(folder)
+    assert (len(found.photos), found.unreadable) == (len(FILES), 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("photos.zip", b"PK no archive", "not a complete .zip"),
+        ("photo.jpg", encoded(1), "is one file"),
+    ],
+)
+def test_what_is_no_place_for_photos_is_refused(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PhotosError, match=says):
+        read_headers(tmp_path / name)

@@ -1,0 +1,74 @@
+"""`spaceport estimate`, and where its photos may lie."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from tasks.core.errors import InputError, OptionsError
+from tasks.core.estimate import run
+from tasks.core.storage import S3Folder
+from tasks.estimate import capture_at, machines_of_run
+from tests.pictures import save_textured
+from tests.s3_server import S3Server
+
+SIZES = ((320, 240), (320, 240), (240, 320), (640, 480))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for i, size in enumerate(SIZES):
+        save_textured(tmp_path / "photos" / f"{i}.jpg", i, size)
+    return tmp_path / "photos"
+
+
+def test_a_folder_on_s3_is_as_one_here(
+    photos: Path, s3_environment: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPACEPORT_HOME", str(tmp_path / "home"))
+    bucket = S3Folder(s3_environment.client(), s3_environment.new_bucket())
+    bucket.below("flight").upload(photos, [path.name for path in photos.iterdir()])
+    bucket.write("flight/empty.jpg", b"")
+    bucket.write("flight/READY.json", b"{}")
+    there = capture_at(f"s3://{bucket.bucket}/flight", str(tmp_path))
+    assert there == capture_at(str(photos), str(tmp_path))
+    assert tuple((photo.width, photo.height) for photo in there.photos) == SIZES
+    with pytest.raises(InputError, match="name a copy on this machine"):
+        capture_at(f"s3://{bucket.bucket}/flight.zip", str(tmp_path))
+
+
+def test_json_has_every_stage_here_and_in_an_account(photos: Path) -> None:
+    ended = CliRunner().invoke(app, ["estimate", str(photos), "--preset", "draft", "--json"])
+    assert ended.exit_code == 0, ended.output
+    found = json.loads(ended.output)
+    assert found["photos"] == len(SIZES)
+    here, aws = found["this_machine"], found["aws"]
+    assert [stage["stage"] for stage in here["stages"]] == list(run.STAGES)
+    assert here["seconds"] > sum(stage["seconds"] for stage in here["stages"])
+    assert aws["on_demand_usd"] > aws["spot_usd"] > 0
+    assert found["options"]["train"]["steps"] == 1200
+
+
+def test_tables_say_that_aws_was_not_measured(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACEPORT_HOURLY_COST_USD", "0.5")
+    monkeypatch.setattr("os.getloadavg", lambda: (100.0, 0.0, 0.0))
+    text = CliRunner().invoke(app, ["estimate", str(photos)]).output
+    for said in ("4 photos", "on demand", "spot", "g4dn.xlarge", "Nothing of this was measured on AWS"):
+        assert said in text, said
+    assert "This machine is busy (load 100.0" in text
+    assert "price" in text
+
+
+def test_a_place_without_photos_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.jpg").write_text("no photo")
+    ended = CliRunner().invoke(app, ["estimate", str(tmp_path)])
+    assert isinstance(ended.exception, InputError)
+    assert "has a header that can be read" in str(ended.exception)
+
+
+def test_what_machines_are_said_to_be_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACEPORT_MACHINES", '{"train": {"cores": "many"}}')
+    with pytest.raises(OptionsError, match="SPACEPORT_MACHINES"):
+        machines_of_run()
