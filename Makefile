@@ -40,7 +40,7 @@ format: $(READY) ## Let ruff rewrite what it can
 test: lint ## Lint, types and all tests that this machine can run
 	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-bench: bench-raster bench-train bench-sfm bench-sog bench-orchestration ## Every benchmark, one after the other
+bench: bench-raster bench-train bench-sfm bench-sog bench-orchestration bench-transfer ## Every benchmark, one after the other
 
 bench-raster: $(READY) ## Milliseconds per training step at three sizes
 	$(BIN)/python -m tests.benchmarks.rasterizer
@@ -59,6 +59,9 @@ bench-sog: $(READY) ## Our SOG writer beside splat-transform (SPLAT_TRANSFORM=pa
 
 bench-orchestration: $(READY) ## What Prefect costs around the work
 	$(BIN)/python -m tests.benchmarks.orchestration
+
+bench-transfer: $(READY) ## Photos to an S3 server and back, beside boto3 in one thread
+	$(BIN)/python -m tests.benchmarks.transfer
 
 soak: $(READY) ## Twenty runs queued for one training slot
 	$(BIN)/python -m tests.benchmarks.soak
