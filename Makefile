@@ -78,8 +78,8 @@ $(CHECKOV): # pins packages that Spaceport has in other versions
 	$(PYTHON) -m venv $(VENV)-checkov
 	$(VENV)-checkov/bin/pip install --quiet --disable-pip-version-check checkov==3.3.30
 
-emulator-test: $(READY) $(MINISTACK) ## From an upload to the page, on the unmodified events template in an emulator
-	SPACEPORT_REQUIRE_EMULATOR=1 $(BIN)/pytest tests/emulator
+emulator-test: $(READY) $(MINISTACK) ## From an upload to the page on the unmodified events template in an emulator, and spot
+	SPACEPORT_EMULATOR=1 $(BIN)/pytest tests/emulator
 
 $(MINISTACK): # pins another botocore than ours
 	$(PYTHON) -m venv $(VENV)-ministack
