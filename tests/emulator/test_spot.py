@@ -33,15 +33,13 @@ pytestmark = pytest.mark.timeout(3 * PATIENCE_SECONDS)
 CHECKPOINT_SECONDS = 0.5
 
 
-@pytest.fixture
-def pool(server: Served) -> Iterator[Served]:
-    """The server while pool `gpu` has no worker but the instances."""
+@pytest.fixture(scope="module")
+def pool(server: Served, landed: Landed) -> Served:
+    """The server, whose pool `gpu` has no worker any more but the instances."""
     worker = psutil.Process(server.pid("worker-gpu"))
     worker.terminate()
-    worker.wait(30)
-    yield server
-    up = server.spaceport("up")
-    assert "started worker-gpu" in up.stdout, up.stdout + up.stderr
+    worker.wait(60)
+    return server
 
 
 @pytest.fixture
@@ -94,7 +92,7 @@ def ec2_instance(emulated: Emulated, server: Served, folder: Path) -> Iterator[t
             watched.await_end()
 
 
-def test_pool_ec2_gpu(emulated: Emulated, landed: Landed, uninterrupted: str, pool: Served, tmp_path: Path) -> None:
+def test_pool_ec2_gpu(emulated: Emulated, uninterrupted: str, pool: Served, tmp_path: Path) -> None:
     bucket = emulated.infrastructure.uploads_bucket
     options = {"preset": "draft", "train": {**TRAIN, "checkpoint_seconds": CHECKPOINT_SECONDS}}
     before = len(training_runs(pool))
@@ -125,7 +123,7 @@ def report_of(emulated: Emulated, run: UUID) -> dict[str, Any]:
     return report
 
 
-def test_pool_ecs_gpu(emulated: Emulated, landed: Landed, uninterrupted: str, pool: Served, tmp_path: Path) -> None:
+def test_pool_ecs_gpu(emulated: Emulated, uninterrupted: str, pool: Served, tmp_path: Path) -> None:
     """The task's command in the environment that its pool gives it. ECS's workers start it again from the queue."""
     parameters = training_runs(pool)[0].parameters
     parameters["options"]["checkpoint_seconds"] = CHECKPOINT_SECONDS
