@@ -40,7 +40,7 @@ format: $(READY) ## Let ruff rewrite what it can
 test: lint ## Lint, types and all tests that this machine can run
 	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-bench: bench-raster bench-train bench-sfm bench-sog bench-orchestration bench-estimate ## Every benchmark, one after the other
+bench: bench-raster bench-train bench-sfm bench-sog bench-orchestration bench-estimate bench-transfer ## Every benchmark, one after the other
 
 bench-raster: $(READY) ## Milliseconds per training step at three sizes
 	$(BIN)/python -m tests.benchmarks.rasterizer
@@ -63,6 +63,9 @@ bench-orchestration: $(READY) ## What Prefect costs around the work
 bench-estimate: $(READY) ## Estimated against measured time and memory of whole runs
 	$(BIN)/python -m tests.benchmarks.estimate
 
+bench-transfer: $(READY) ## Photos to an S3 server and back, beside boto3 in one thread
+	$(BIN)/python -m tests.benchmarks.transfer
+
 soak: $(READY) ## Twenty runs queued for one training slot
 	$(BIN)/python -m tests.benchmarks.soak
 
@@ -78,8 +81,8 @@ $(CHECKOV): # pins packages that Spaceport has in other versions
 	$(PYTHON) -m venv $(VENV)-checkov
 	$(VENV)-checkov/bin/pip install --quiet --disable-pip-version-check checkov==3.3.30
 
-emulator-test: $(READY) $(MINISTACK) ## From an upload to the page, on the unmodified events template in an emulator
-	SPACEPORT_REQUIRE_EMULATOR=1 $(BIN)/pytest tests/emulator
+emulator-test: $(READY) $(MINISTACK) ## From an upload to the page on the unmodified events template in an emulator, and spot
+	SPACEPORT_EMULATOR=1 $(BIN)/pytest tests/emulator
 
 $(MINISTACK): # pins another botocore than ours
 	$(PYTHON) -m venv $(VENV)-ministack

@@ -18,6 +18,8 @@ PENDING, RUNNING = "prefect.flow-run.Pending", "prefect.flow-run.Running"
 HEARTBEAT = "prefect.flow-run.heartbeat"
 # After these a run is not expected to be heard of again.
 ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")}
+# Nor after these, before a worker has begun with it again: a spot instance that is taken away puts its run back.
+WAITS = {f"prefect.flow-run.{state}" for state in ("Scheduled", "AwaitingRetry")}
 ZOMBIES = "Spaceport: a run whose process is gone has crashed"
 UNSTARTED = "Spaceport: a run whose worker died before it started it has crashed"
 FAILED = "Spaceport: tell that a run has failed"
@@ -50,7 +52,7 @@ def zombies() -> AutomationCore:
     return _crash_of_silence(
         ZOMBIES,
         {RUNNING, HEARTBEAT},
-        {HEARTBEAT, *ENDS},
+        {HEARTBEAT, PENDING, *ENDS, *WAITS},
         SILENCE_SECONDS,
         f"Nothing was heard of this run for {SILENCE_SECONDS} s: its process or its machine is gone.",
     )
@@ -61,7 +63,7 @@ def unstarted() -> AutomationCore:
     return _crash_of_silence(
         UNSTARTED,
         {PENDING},
-        {RUNNING, HEARTBEAT, *ENDS, "prefect.flow-run.Scheduled", "prefect.flow-run.Cancelling"},
+        {RUNNING, HEARTBEAT, "prefect.flow-run.Cancelling", *ENDS, *WAITS},
         UNSTARTED_SECONDS,
         f"A worker took this run but did not start it within {UNSTARTED_SECONDS / 60:.0f} minutes.",
     )

@@ -36,7 +36,8 @@ class Infrastructure(BaseModel):
     log_group: str
     capacity_provider: str  # of GPU instances, for first attempts
     capacity_provider_again: str  # for later ones
-    ec2_group: str
+    ec2_group: str  # of instances of pool ec2-gpu
+    ec2_group_on_demand: str | None = None  # where the first one is of spot instances: asked when there are none
     max_gpu_instances: int
     prefect_api_url: str
     prefect_secret: str

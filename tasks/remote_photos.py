@@ -38,7 +38,7 @@ class RemotePhotos:
 
         folder = self.place.parent if is_archive(self.uri) else self.place
         folder.download(
-            [(found.name, target / path) for found, path in zip(self.objects, paths, strict=True)],
+            [(found, target / path) for found, path in zip(self.objects, paths, strict=True)],
             needed_bytes=needed,
             on_bytes=report,
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import boto3
+import psutil
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -76,6 +77,11 @@ class S3Server:
                 ),
             )
         return self._client
+
+    def process(self) -> psutil.Process:
+        """The server as a process, while it runs."""
+        assert self._process is not None
+        return psutil.Process(self._process.pid)
 
     def new_bucket(self) -> str:
         """The name of an empty bucket."""

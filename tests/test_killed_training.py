@@ -97,7 +97,7 @@ def _lost_at_most_an_interval(seconds_at: dict[int, float], reached: int, resume
 @pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize(
     ("context", "number"),
-    [("ordinary", signal.SIGTERM), ("s3", signal.SIGTERM), ("ordinary", signal.SIGINT)],
+    [("ordinary", signal.SIGTERM), ("ordinary", signal.SIGINT)],
     indirect=["context"],
 )
 def test_a_signal_saves_the_last_step(context: RunContext, number: signal.Signals, uninterrupted: bytes) -> None:
@@ -116,6 +116,33 @@ def test_a_signal_saves_the_last_step(context: RunContext, number: signal.Signal
     gaussians = tasks.train.train_gaussians.fn(scene, OPTIONS, context)
     assert resumed_from(gaussians, context) == max(run.seconds_at), "not one step is lost"
     assert splat(gaussians, context) == uninterrupted
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("context", ["s3"], indirect=True)
+def test_another_machine_goes_on(context: RunContext, uninterrupted: bytes, tmp_path: Path) -> None:
+    """As when a spot instance is taken away: all that the two have in common is the workspace."""
+    scene = stored_scene(context)
+
+    def machine(name: str) -> TrainProcess:
+        own = {"PREFECT_API_URL": PREFECT_API_URL.value() or "", "SPACEPORT_HOME": str(tmp_path / name)}
+        return TrainProcess(scene, OPTIONS, context, {**os.environ, **own}, in_flow=True)
+
+    first = machine("first")
+    first.read_until(200)
+    first.process.send_signal(signal.SIGTERM)
+    first.read_rest()
+    reached = max(first.seconds_at)
+    assert first.process.returncode != 0
+    assert 200 <= reached < OPTIONS.steps
+    second = machine("second")
+    second.read_rest()
+    assert second.process.returncode == 0
+    assert min(second.seconds_at) == reached + 1, "not one step is lost"
+    trained = tasks.train.train_gaussians.fn(scene, OPTIONS, context)
+    assert trained.cached, "the second machine has stored it"
+    assert resumed_from(trained, context) == reached
+    assert (open_output(trained.uri, context) / "scene.ply").read_bytes() == uninterrupted
 
 
 def test_a_run_that_computes_anew_takes_no_others_checkpoint(tmp_path: Path, uninterrupted: bytes) -> None:

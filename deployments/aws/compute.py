@@ -1,4 +1,4 @@
-"""Where runs compute: an ECS cluster with Fargate and with GPU capacity from none, and the group of pool `ec2-gpu`."""
+"""Where runs compute: an ECS cluster with Fargate and with GPU capacity from none, and the groups of pool `ec2-gpu`."""
 
 from aws_cdk import Duration, RemovalPolicy, Stack
 from aws_cdk import aws_autoscaling as autoscaling
@@ -33,6 +33,7 @@ LOG_DAYS = logs.RetentionDays.ONE_MONTH
 INFRASTRUCTURE = "/spaceport/infrastructure"  # SSM parameter that deployments/infrastructure.py reads
 EC2_POOL = "ec2-gpu"
 EC2_GROUP = "spaceport-ec2-gpu"  # name of its group of instances
+EC2_GROUP_ON_DEMAND = f"{EC2_GROUP}-on-demand"  # that the scaler turns to when there is no spot instance to be had
 RUN_LOGS, SERVICE_LOGS = "/spaceport/runs", "/spaceport/services"
 
 ECS_AGENT = """
@@ -44,8 +45,8 @@ ECS_CONTAINER_STOP_TIMEOUT=115s
 ECS_IMAGE_PULL_BEHAVIOR=prefer-cached
 CONFIG
 """
-# The same machine image without its ECS agent. The service ends with the worker inside, which ends when it was idle for
-# long enough or when the spot instance is about to be taken away; then the machine goes too.
+# The same machine image without its ECS agent. What runs in the container ends the instance when it was idle for long
+# enough (deployments/gpu_host.py).
 WORKER_HOST = """
 systemctl mask --now ecs
 systemctl start docker
@@ -109,7 +110,9 @@ class Compute(Stack):
             description="PREFECT_API_AUTH_STRING of the Spaceport server, API and UI",
             generate_secret_string=secretsmanager.SecretStringGenerator(password_length=40, exclude_punctuation=True),
         )
-        acknowledge(secret, "Every client would have to start anew; docs/aws.md says how to replace it.", "SMG4")
+        acknowledge(
+            secret, "Every client would have to start anew; README.md beside this says how to replace it.", "SMG4"
+        )
         excuse(secret, AWS_KEY, "149")
         return secret
 
@@ -183,7 +186,11 @@ class Compute(Stack):
         ).ref
 
     def _ec2_pool(self, options: AwsOptions, network: Network, data: Data) -> None:
-        """Instances that carry a Prefect worker instead of ECS tasks. Our scaler says how many."""
+        """Instances that carry a Prefect worker instead of ECS tasks. Our scaler says how many, and of which group.
+
+        Two groups, as for ECS, because one that has no spot instance of any type waits for one, whatever it may have on
+        demand: https://docs.aws.amazon.com/autoscaling/ec2/userguide/asg-purchase-options.html
+        """
         made = role(self, "Ec2WorkerRole", INSTANCES, "Spaceport: workers of pool ec2-gpu")
         allow_images(made, data)
         allow_workspace(made, data)
@@ -200,14 +207,21 @@ class Compute(Stack):
             made,
             "The id within the ARN of a group is not known beforehand, its name is.",
             protect,
-            [region_arn(self, "autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{EC2_GROUP}")],
+            ec2_group_arns(self, options),
         )
         commands = WORKER_HOST.format(image=self.gpu_image, logs=SERVICE_LOGS, region=self.region)
-        group = gpu_group(self, "Ec2Gpu", network, options, made, commands, spot=options.spot)
-        resource = group.node.default_child
-        assert isinstance(resource, autoscaling.CfnAutoScalingGroup)
-        resource.auto_scaling_group_name = EC2_GROUP
+        group = gpu_group(self, "Ec2Gpu", network, options, made, commands, spot=options.spot, name=EC2_GROUP)
         self.groups[EC2_POOL] = group
+        if options.spot:
+            self.groups[f"{EC2_POOL}, on demand"] = gpu_group(
+                self, "Ec2GpuOnDemand", network, options, made, commands, spot=False, name=EC2_GROUP_ON_DEMAND
+            )
+
+
+def ec2_group_arns(scope: Construct, options: AwsOptions) -> list[str]:
+    """Of the groups of pool ec2-gpu; the wildcard is an id that nobody knows beforehand."""
+    names = [EC2_GROUP, EC2_GROUP_ON_DEMAND] if options.spot else [EC2_GROUP]
+    return [region_arn(scope, "autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{name}") for name in names]
 
 
 def _image(repository: str, tag: str, digest: str | None) -> str:

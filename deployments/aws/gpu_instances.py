@@ -24,30 +24,32 @@ install --directory --owner 10001 --group 10001 /scratch/spaceport
 
 def gpu_group(
     scope: Construct,
-    name: str,
+    id_: str,
     network: Network,
     options: AwsOptions,
     role: iam.Role,
     commands: str,
     *,
     spot: bool,
+    name: str | None = None,
 ) -> autoscaling.AutoScalingGroup:
     """From none to `max_gpu_instances` instances of whichever type is to be had.
 
     Args:
         scope: the stack.
-        name: of the group.
+        id_: of the group in the stack.
         network: where.
         options: types and how many.
         role: of the instances.
         commands: what an instance does when it starts, after its scratch disk is there.
         spot: on spot instances only; else on demand only.
+        name: of the group, where others have to know it; else CloudFormation makes one.
     """
     data = ec2.UserData.for_linux(shebang="#!/bin/bash")
     data.add_commands("set -euo pipefail", SCRATCH.strip(), commands.strip())
     template = ec2.LaunchTemplate(
         scope,
-        f"{name}Template",
+        f"{id_}Template",
         # The newest GPU image of ECS (driver, container toolkit, agent), looked up by SSM when an instance starts.
         machine_image=ecs.EcsOptimizedImage.amazon_linux2023(ecs.AmiHardwareType.GPU),
         instance_type=ec2.InstanceType(options.gpu_instance_types[0]),
@@ -65,7 +67,8 @@ def gpu_group(
     )
     group = autoscaling.AutoScalingGroup(
         scope,
-        name,
+        id_,
+        auto_scaling_group_name=name,
         vpc=network.vpc,
         vpc_subnets=network.compute_subnets,
         min_capacity=0,

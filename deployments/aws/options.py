@@ -21,7 +21,7 @@ class AwsOptions(BaseModel):
     prefect_api_url: str | None = None  # of a server that exists, as Prefect Cloud; left out, one is deployed
     prefect_api_key_secret: str | None = None  # ARN of a Secrets Manager secret that holds that server's API key
     gpu_instance_types: tuple[str, ...] = Field(("g4dn.xlarge", "g5.xlarge", "g4dn.2xlarge"), min_length=1)
-    max_gpu_instances: int = Field(2, ge=1, le=100)  # of each group: spot, on demand, pool ec2-gpu
+    max_gpu_instances: int = Field(2, ge=1, le=100)  # of each group: spot and on demand, of pools ecs-gpu and ec2-gpu
     spot: bool = True  # first attempts on spot instances, later ones on demand
     email: str | None = Field(None, pattern=r"^[^@\s]+@[^@\s]+$")  # who hears of alarms and of the budget
     monthly_budget_usd: float = Field(100, gt=0)

@@ -6,7 +6,14 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
-from deployments.aws.compute import EC2_GROUP, INFRASTRUCTURE, RUN_LOGS, Compute
+from deployments.aws.compute import (
+    EC2_GROUP,
+    EC2_GROUP_ON_DEMAND,
+    INFRASTRUCTURE,
+    RUN_LOGS,
+    Compute,
+    ec2_group_arns,
+)
 from deployments.aws.containers import container, service, task_definition
 from deployments.aws.data import RESULTS, UPLOADS, WORKSPACE, Data
 from deployments.aws.network import Network
@@ -78,6 +85,7 @@ class Services(Stack):
             "capacity_provider": compute.capacity_providers["first"],
             "capacity_provider_again": compute.capacity_providers["again"],
             "ec2_group": EC2_GROUP,
+            "ec2_group_on_demand": EC2_GROUP_ON_DEMAND if self._options.spot else None,
             "max_gpu_instances": self._options.max_gpu_instances,
             "prefect_api_url": api_url,
             "prefect_secret": compute.prefect_secret.secret_arn,
@@ -158,7 +166,7 @@ class Services(Stack):
             made,
             "The id within the ARN of a group is not known beforehand, its name is.",
             ["autoscaling:SetDesiredCapacity"],
-            [region_arn(self, "autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{EC2_GROUP}")],
+            ec2_group_arns(self, self._options),
         )
         allow(made, "Describing groups knows no resources.", ["autoscaling:DescribeAutoScalingGroups"], ["*"])
         return made

@@ -32,6 +32,7 @@ def account(**changed: object) -> Infrastructure:
         "capacity_provider": "spot",
         "capacity_provider_again": "on-demand",
         "ec2_group": "spaceport-ec2-gpu",
+        "ec2_group_on_demand": "spaceport-ec2-gpu-on-demand",
         "max_gpu_instances": 2,
         "prefect_api_url": "http://server.spaceport.internal:4200/api",
         "prefect_secret": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:prefect-AbCdEf",

@@ -2,21 +2,20 @@
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from deployments.gpu_host import Host, Metadata, end_in_group, worker_environment
-from deployments.scaler import scale_out
+from deployments.gpu_host import end_in_group, worker_environment
+from deployments.scaler import Scaler
 from tasks.core.errors import SpaceportError
 from tests.aws_server import AwsServer, aws_server
 from tests.deployments.accounts import account
+from tests.deployments.instances import PATIENCE_SECONDS, FakeMetadata, Watched, metadata_service
 
-PATIENCE_SECONDS = 120.0
 IDLE = [sys.executable, "-c", "import time; time.sleep(600)"]
 # A worker with one run, which takes SIGTERM as training does: it keeps its state, and the worker sees it end.
 BUSY = """
@@ -36,68 +35,10 @@ time.sleep(600)
 """
 
 
-class FakeMetadata(ThreadingHTTPServer):
-    """The instance's metadata service, version 2: it answers nobody without a token."""
-
-    taken_away = False
-
-    class Handler(BaseHTTPRequestHandler):
-        server: "FakeMetadata"
-
-        def do_PUT(self) -> None:
-            self.answer(200, "token" if self.path == "/latest/api/token" else "")
-
-        def do_GET(self) -> None:
-            if self.headers["X-aws-ec2-metadata-token"] != "token":
-                self.answer(401, "")
-            elif self.path == "/latest/meta-data/instance-id":
-                self.answer(200, "i-0123")
-            elif self.path == "/latest/meta-data/spot/instance-action" and self.server.taken_away:
-                self.answer(200, '{"action": "terminate"}')
-            else:
-                self.answer(404, "")
-
-        def answer(self, status: int, text: str) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-
 @pytest.fixture
 def service() -> Iterator[FakeMetadata]:
-    with FakeMetadata(("127.0.0.1", 0), FakeMetadata.Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
+    with metadata_service() as server:
         yield server
-        server.shutdown()
-        thread.join()
-
-
-class Watched:
-    """A host that works in a thread."""
-
-    def __init__(self, service: FakeMetadata, command: list[str], idle_seconds: float) -> None:
-        self.ended_itself = False
-        metadata = Metadata(f"http://127.0.0.1:{service.server_port}")
-        assert metadata.instance_id() == "i-0123"
-        self.host = Host(metadata, self._end, command, os.environ, idle_seconds, look_seconds=0.1)
-        self.reason = ""
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-
-    def _end(self) -> None:
-        self.ended_itself = True
-
-    def _watch(self) -> None:
-        self.reason = self.host.watch()
-
-    def await_end(self) -> None:
-        self._thread.join(PATIENCE_SECONDS)
-        assert not self._thread.is_alive()
 
 
 def await_file(path: Path) -> None:
@@ -108,22 +49,23 @@ def await_file(path: Path) -> None:
 
 
 def test_an_instance_without_work_ends_itself(service: FakeMetadata) -> None:
-    watched = Watched(service, IDLE, idle_seconds=0.5)
+    watched = Watched(service, IDLE, os.environ, idle_seconds=0.5)
     watched.await_end()
     assert "nothing to do" in watched.reason
     assert watched.ended_itself
 
 
 def test_an_instance_whose_worker_died_ends_itself(service: FakeMetadata) -> None:
-    watched = Watched(service, [sys.executable, "-c", "raise SystemExit(3)"], idle_seconds=600)
+    watched = Watched(service, [sys.executable, "-c", "raise SystemExit(3)"], os.environ, idle_seconds=600)
     watched.await_end()
     assert "status 3" in watched.reason
     assert watched.ended_itself
 
 
 def test_a_spot_notice_lets_the_run_save_its_state(service: FakeMetadata, tmp_path: Path) -> None:
-    watched = Watched(service, [sys.executable, "-c", BUSY, str(tmp_path)], idle_seconds=0.5)
+    watched = Watched(service, [sys.executable, "-c", BUSY, str(tmp_path)], os.environ, idle_seconds=600)
     await_file(tmp_path / "running")
+    watched.host._idle_seconds = 0.5  # only now: on a busy machine the run takes longer than that to begin
     time.sleep(1.0)  # twice as long as an idle instance lives
     assert watched.reason == ""
     service.taken_away = True
@@ -134,7 +76,7 @@ def test_a_spot_notice_lets_the_run_save_its_state(service: FakeMetadata, tmp_pa
 
 
 def test_a_host_that_is_told_to_stop_leaves_the_instance_alone(service: FakeMetadata, tmp_path: Path) -> None:
-    watched = Watched(service, [sys.executable, "-c", BUSY, str(tmp_path)], idle_seconds=600)
+    watched = Watched(service, [sys.executable, "-c", BUSY, str(tmp_path)], os.environ, idle_seconds=600)
     await_file(tmp_path / "running")
     watched.host.stop()
     watched.await_end()
@@ -148,35 +90,88 @@ def test_the_workers_environment_has_the_servers_secret() -> None:
     assert environment["PREFECT_API_URL"] == account().prefect_api_url
 
 
+SPOT, ON_DEMAND = "gpus", "gpus-on-demand"
+
+
 @pytest.fixture
 def aws() -> Iterator[AwsServer]:
     with aws_server() as server:
         template = {"ImageId": "ami-12c6146b", "InstanceType": "g4dn.xlarge"}
         server.client("ec2").create_launch_template(LaunchTemplateName="gpu", LaunchTemplateData=template)
-        server.client("autoscaling").create_auto_scaling_group(
-            AutoScalingGroupName="gpus",
-            LaunchTemplate={"LaunchTemplateName": "gpu"},
-            MinSize=0,
-            MaxSize=2,
-            AvailabilityZones=["eu-central-1a"],
-        )
+        for name in (SPOT, ON_DEMAND):
+            server.client("autoscaling").create_auto_scaling_group(
+                AutoScalingGroupName=name,
+                LaunchTemplate={"LaunchTemplateName": "gpu"},
+                MinSize=0,
+                MaxSize=2,
+                AvailabilityZones=["eu-central-1a"],
+                NewInstancesProtectedFromScaleIn=True,
+            )
         yield server
 
 
-def instances(aws: AwsServer) -> list[str]:
-    found = aws.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=["gpus"])
+def instances(aws: AwsServer, group: str = SPOT) -> list[str]:
+    found = aws.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[group])
     return [each["InstanceId"] for each in found["AutoScalingGroups"][0]["Instances"]]
 
 
 def test_a_group_grows_with_its_runs_and_shrinks_by_itself(aws: AwsServer) -> None:
     autoscaling = aws.client("autoscaling")
-    assert scale_out(autoscaling, "gpus", runs=0) is None
-    assert scale_out(autoscaling, "gpus", runs=1) == 1
-    assert scale_out(autoscaling, "gpus", runs=1) is None, "it is on its way"
-    assert scale_out(autoscaling, "gpus", runs=5) == 2, "its limit"
-    assert scale_out(autoscaling, "gpus", runs=0) is None, "nobody ends what may be at work"
+    scaler = Scaler(autoscaling, SPOT, ON_DEMAND)
+    assert scaler.look(runs=0) == {}
+    assert scaler.look(runs=1) == {SPOT: 1}
+    assert scaler.look(runs=1) == {}, "it is on its way"
+    assert scaler.look(runs=5) == {SPOT: 2}, "its limit"
+    assert scaler.look(runs=0) == {}, "nobody ends what may be at work"
     first, second = instances(aws)
     end_in_group(autoscaling, first)
     assert instances(aws) == [second], "and none takes its place"
     with pytest.raises(SpaceportError, match="nobody"):
-        scale_out(autoscaling, "nobody", runs=1)
+        Scaler(autoscaling, "nobody", None).look(runs=1)
+
+
+class WithoutSpot:
+    """moto always has an instance. This is its answer as AWS gives it while there are no more spot instances."""
+
+    def __init__(self, autoscaling: Any) -> None:
+        self._autoscaling, self.instances = autoscaling, 0
+
+    def describe_auto_scaling_groups(self, AutoScalingGroupNames: list[str]) -> Any:
+        answer = self._autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=AutoScalingGroupNames)
+        if AutoScalingGroupNames == [SPOT]:
+            del answer["AutoScalingGroups"][0]["Instances"][self.instances :]
+        return answer
+
+    def set_desired_capacity(self, **asked: Any) -> None:
+        self._autoscaling.set_desired_capacity(**asked)
+
+
+def test_what_spot_does_not_have_is_asked_for_on_demand(aws: AwsServer) -> None:
+    spot = WithoutSpot(aws.client("autoscaling"))
+    scaler = Scaler(spot, SPOT, ON_DEMAND, patience_seconds=0.2)
+    assert scaler.look(runs=2) == {SPOT: 2}
+    spot.instances = 1
+    assert scaler.look(runs=2) == {}, "it is waited for"
+    time.sleep(0.3)
+    assert scaler.look(runs=2) == {SPOT: 1, ON_DEMAND: 1}, "two runs, two instances"
+    assert len(instances(aws, ON_DEMAND)) == 1
+    assert scaler.look(runs=2) == {}
+    spot.instances = 0  # taken away
+    assert scaler.look(runs=2) == {}
+    time.sleep(0.3)
+    assert scaler.look(runs=2) == {SPOT: 0, ON_DEMAND: 2}
+    for instance in instances(aws, ON_DEMAND):
+        end_in_group(aws.client("autoscaling"), instance)
+    assert scaler.look(runs=1) == {SPOT: 1}, "spot first, the next time too"
+    time.sleep(0.3)
+    assert scaler.look(runs=1) == {}, "it is missing since now"
+    time.sleep(0.3)
+    assert scaler.look(runs=0) == {SPOT: 0}, "nobody needs it any more"
+    assert instances(aws, ON_DEMAND) == []
+
+
+def test_without_spot_there_is_one_group(aws: AwsServer) -> None:
+    on_demand = WithoutSpot(aws.client("autoscaling"))
+    scaler = Scaler(on_demand, SPOT, None, patience_seconds=0.0)
+    assert scaler.look(runs=1) == {SPOT: 1}
+    assert scaler.look(runs=1) == {}, "there is nobody else to ask"

@@ -7,6 +7,7 @@ order of the tests is the order of this file.
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,8 @@ from uuid import UUID
 import httpx
 import psutil
 import pytest
+from prefect.states import AwaitingRetry, Cancelled, Running, Scheduled
+from prefect.types._datetime import now
 
 from deployments.automations import SILENCE_SECONDS
 from deployments.local_state import WORKERS
@@ -63,7 +66,20 @@ def doomed(server: Served, flight: Path) -> UUID:
     return run.id
 
 
-def test_up_starts_what_died_and_status_tells(server: Served, doomed: UUID) -> None:
+@pytest.fixture(scope="module")
+def rescheduled(server: Served) -> UUID:
+    """A run that was in progress and waits for another machine, as when a spot instance is taken away."""
+    with server.client() as client:
+        deployment = client.read_deployment_by_name("reconstruct/reconstruct")
+        later = Scheduled(scheduled_time=now("UTC") + timedelta(hours=1))
+        run = client.create_flow_run_from_deployment(deployment.id, parameters={"photos": "later"}, state=later)
+        client.set_flow_run_state(run.id, Running(), force=True)
+        again = AwaitingRetry(scheduled_time=now("UTC") + timedelta(hours=1))
+        client.set_flow_run_state(run.id, again, force=True)
+    return run.id
+
+
+def test_up_starts_what_died_and_status_tells(server: Served, doomed: UUID, rescheduled: UUID) -> None:
     before = {name: server.pid(name) for name in ("server", "worker-gpu", "pages")}
     status = server.spaceport("status")
     assert status.returncode == 1
@@ -164,12 +180,16 @@ def test_prefects_own_command_makes_the_same_deployments(server: Served) -> None
 
 
 @pytest.mark.timeout(SILENCE_SECONDS + PATIENCE_SECONDS)
-def test_a_run_whose_process_is_gone_crashes(server: Served, receiver: Receiver, doomed: UUID) -> None:
+def test_a_run_whose_process_is_gone_crashes(
+    server: Served, receiver: Receiver, doomed: UUID, rescheduled: UUID
+) -> None:
     run = server.wait(doomed, "Crashed")
     receiver.wait_for("Crashed", str(doomed))
     assert run.state is not None
     assert f"for {SILENCE_SECONDS} s" in str(run.state.message)
     with server.client() as client:
+        assert client.read_flow_run(rescheduled).state_name == "AwaitingRetry", "it waits for a machine, and may"
+        client.set_flow_run_state(rescheduled, Cancelled(), force=True)
         ends = {entry.state_name for entry in client.read_flow_runs() if entry.id != doomed}
     assert ends == {"Completed", "Cancelled", "Failed"}, "the automation touched a run that had ended"
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+from tasks.core.errors import StorageError
 from tasks.core.storage.checkpoint_place import CheckpointPlace
 from tasks.core.storage.disk import watching_disk
 from tasks.core.storage.folder_locks import working_folder
@@ -78,8 +79,11 @@ class S3Checkpoints(CheckpointPlace):
 
     def get(self, name: str, scratch: Path) -> Path:
         """A copy. Raises StorageError when it cannot be read to its end."""
+        found = self._folder.head(name)
+        if found is None:
+            raise StorageError(f"{self._folder.uri}/{name} is gone.")
         copy = scratch / name
-        self._folder.download([(name, copy)])
+        self._folder.download([(found, copy)])
         return copy
 
     def remove(self, names: list[str]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from botocore import exceptions as boto
-from s3transfer.exceptions import RetriesExceededError
+from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError
 
 from tasks.core.errors import DestinationError, InputError, SpaceportError, StorageError
 
@@ -31,13 +31,15 @@ def s3_errors(place: str, refused: type[InputError] = DestinationError) -> Itera
     """
     try:
         yield
-    except (boto.BotoCoreError, boto.ClientError, RetriesExceededError, ValueError) as error:
+    except (boto.BotoCoreError, boto.ClientError, RetriesExceededError, S3DownloadFailedError, ValueError) as error:
         raise _translated(error, place, refused) from error
 
 
 def _translated(error: Exception, place: str, refused: type[InputError]) -> SpaceportError:
     if isinstance(error, RetriesExceededError):
         return StorageError(f"{place} could not be read to the end: {error.last_exception}.")
+    if isinstance(error, S3DownloadFailedError):
+        return StorageError(f"{place} was changed by somebody else at the same moment: {_one_line(error)}")
     if isinstance(error, boto.ClientError):
         return _answered(error, place, refused)
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.ProfileNotFound):

@@ -165,12 +165,12 @@ class S3Folder:
 
     def download(
         self,
-        files: Sequence[tuple[str, Path]],
+        files: Sequence[tuple[StoredObject, Path]],
         *,
         needed_bytes: int | None = None,
         on_bytes: BytesCallback | None = None,
     ) -> None:
-        """Get objects into local files, given as (name, path). Raises DiskFullError too."""
+        """Get objects, as a listing gave them, into local files. Raises DiskFullError too."""
         if not files:
             return
         for folder in {path.parent for _, path in files}:
@@ -182,7 +182,8 @@ class S3Folder:
             create_transfer_manager(self.client, _TRANSFER_CONFIG) as manager,
         ):
             downloads = [
-                manager.download(self.bucket, self._key(name), str(path), None, [counter]) for name, path in files
+                manager.download(self.bucket, self._key(found.name), str(path), None, [counter, _Known(found)])
+                for found, path in files
             ]
             counter.wait(downloads, on_bytes)
 
@@ -245,6 +246,18 @@ def open_s3_folder(
     with s3_errors(uri, refused):
         client = (session or boto3.Session()).client("s3", config=config, **options)
     return S3Folder(client, parts.netloc, "/".join(part for part in path.split("/") if part), refused)
+
+
+class _Known:
+    """Tells a download what it would ask S3 for: half of all requests for small objects."""
+
+    def __init__(self, found: StoredObject) -> None:
+        self._found = found
+
+    def on_queued(self, future: Any, **_: object) -> None:
+        """Called by s3transfer. With the ETag, the parts of a large object are parts of the same one."""
+        future.meta.provide_transfer_size(self._found.size)
+        future.meta.provide_object_etag(self._found.etag)
 
 
 class _Counter:

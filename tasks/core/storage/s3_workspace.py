@@ -181,8 +181,13 @@ class S3Workspace(Workspace):
     def _download(self, place: S3Folder, manifest: Manifest) -> Path:
         self._cache.make_room(manifest.total_bytes)
         with self._cache.scratch() as folder:
-            place.below(manifest.part).download(
-                [(file.path, folder / file.path) for file in manifest.files], needed_bytes=manifest.total_bytes
+            part = place.below(manifest.part)
+            there = {found.name: found for found in part.objects()}
+            for file in manifest.files:
+                if file.path not in there:
+                    raise StorageError(f"{file.path} of {place.uri} is gone; run again with --fresh.")
+            part.download(
+                [(there[file.path], folder / file.path) for file in manifest.files], needed_bytes=manifest.total_bytes
             )
             altered = altered_file(folder, manifest)
             if altered is not None:

@@ -4,6 +4,7 @@ import errno
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,12 @@ def test_many_and_large_files_travel(folder: S3Folder, tmp_path: Path, monkeypat
     assert moved[-1] == len(large)
     assert moved == sorted(moved)
     assert sum(1 for _ in folder.objects()) == 51
-    folder.download([("large", tmp_path / "down" / "large")])
+    stored = folder.head("large")
+    assert stored is not None
+    folder.download([(stored, tmp_path / "down" / "large")])
     assert (tmp_path / "down" / "large").read_bytes() == large
+    with pytest.raises(StorageError, match="changed by somebody else"):
+        folder.download([(replace(stored, etag='"0"'), tmp_path / "other")])
     folder.delete([*names, "large"])
     assert list(folder.objects()) == []
 

@@ -20,6 +20,8 @@ def server(tmp_path: Path) -> Iterator[S3Server]:
 def test_what_was_computed_waits_until_the_server_is_back(server: S3Server, tmp_path: Path) -> None:
     root = S3Folder(server.client(), server.new_bucket(), "x")
     root.write("kept", b"kept")
+    kept = root.head("kept")
+    assert kept is not None
     patient = S3Workspace(root, OutputCache(tmp_path / "copies", 10**9), patience_seconds=240)
     hasty = S3Workspace(root, OutputCache(tmp_path / "copies", 10**9), patience_seconds=0)
     with patient.new_output("train", "k") as folder, hasty.new_output("train", "k") as ours:
@@ -30,7 +32,7 @@ def test_what_was_computed_waits_until_the_server_is_back(server: S3Server, tmp_
             lambda: list(root.objects()),
             lambda: root.read("kept"),
             lambda: root.write("y", b""),
-            lambda: root.download([("kept", tmp_path / "kept")]),
+            lambda: root.download([(kept, tmp_path / "kept")]),
             lambda: patient.find("train", "k"),
             lambda: hasty.commit(ours, "train", "k", describe_output(ours, "train", {}, "0/1", 1.0)),
         ):

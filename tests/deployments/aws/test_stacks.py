@@ -93,7 +93,7 @@ def test_only_what_completes_a_capture_reaches_the_queue(templates: Templates) -
 
 def test_gpu_instances_scale_from_none_and_are_hardened(templates: Templates, other_templates: Templates) -> None:
     groups = templates.properties("AWS::AutoScaling::AutoScalingGroup")
-    assert [group["MinSize"] for group in groups] == ["0", "0", "0"]
+    assert [group["MinSize"] for group in groups] == ["0"] * 4
     assert all("DesiredCapacity" not in group for group in groups), "a deployment would stop what computes"
     assert all(group["NewInstancesProtectedFromScaleIn"] for group in groups)
     for template in templates.properties("AWS::EC2::LaunchTemplate"):
@@ -102,9 +102,26 @@ def test_gpu_instances_scale_from_none_and_are_hardened(templates: Templates, ot
         assert [disk["Ebs"]["Encrypted"] for disk in data["BlockDeviceMappings"]] == [True]
         assert "amazonlinux2023gpu" in data["ImageId"]["Ref"]
     on_demand = [on_demand_percent(group) for group in groups]
-    assert on_demand == [0, 100, 0], "first attempts on spot, later ones on demand"
+    assert on_demand == [0, 100, 0, 100], "spot first in either pool, and a group on demand for when there is none"
+    named = {group.get("AutoScalingGroupName"): on_demand_percent(group) for group in groups}
+    assert (named["spaceport-ec2-gpu"], named["spaceport-ec2-gpu-on-demand"]) == (0, 100)
     others = other_templates.properties("AWS::AutoScaling::AutoScalingGroup")
     assert [on_demand_percent(group) for group in others] == [100, 100, 100]
+
+
+def test_the_scaler_may_ask_both_groups_and_instances_of_both_may_end_themselves(templates: Templates) -> None:
+    for role, action in (
+        ("WorkerRole", "autoscaling:SetDesiredCapacity"),
+        ("Ec2WorkerRole", "autoscaling:TerminateInstanceInAutoScalingGroup"),
+    ):
+        policy = next(
+            each["Properties"]["PolicyDocument"]
+            for name, each in templates.resources("AWS::IAM::Policy").items()
+            if name.split("/")[1].startswith(role)
+        )
+        statement = next(each for each in policy["Statement"] if action in each["Action"])
+        ends = [json.dumps(each).rpartition("/")[2].strip('"]}') for each in statement["Resource"]]
+        assert ends == ["spaceport-ec2-gpu", "spaceport-ec2-gpu-on-demand"], role
 
 
 def on_demand_percent(group: dict[str, Any]) -> int:
@@ -174,7 +191,7 @@ def test_training_cannot_touch_uploads_or_results(templates: Templates) -> None:
 
 def test_every_alarm_reaches_somebody(templates: Templates) -> None:
     alarms = templates.properties("AWS::CloudWatch::Alarm")
-    assert len(alarms) == 10
+    assert len(alarms) == 11
     for alarm in alarms:
         assert len(alarm["AlarmActions"]) == 1
         assert alarm["AlarmDescription"]
@@ -238,11 +255,13 @@ def test_the_account_describes_itself_as_the_pools_read_it(templates: Templates,
     assert ours.public_addresses
     assert ours.gpu_image.endswith(":0.1.0")
     assert len(ours.subnets) == 2
+    assert (ours.ec2_group, ours.ec2_group_on_demand) == ("spaceport-ec2-gpu", "spaceport-ec2-gpu-on-demand")
     theirs = Infrastructure.model_validate_json(joined(other_templates.properties("AWS::SSM::Parameter")[0]["Value"]))
     assert theirs.prefect_secret_name == "PREFECT_API_KEY"
     assert not theirs.public_addresses
     assert theirs.gpu_image.endswith(f"@sha256:{'0' * 64}")
     assert theirs.public_url is not None
+    assert theirs.ec2_group_on_demand is None, "its first group is on demand already"
 
 
 def joined(value: Any) -> str:

@@ -1,0 +1,30 @@
+"""The listener as its service runs it, in the account that the emulator plays."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from deployments.infrastructure import PARAMETER, VARIABLE
+from tests.conftest import REPOSITORY
+from tests.emulator.account import Emulated
+from tests.local_server import Served
+
+
+@contextmanager
+def listening(emulated: Emulated, server: Served) -> Iterator[dict[str, str]]:
+    """A listener until the block ends; gives the environment in which commands find the account and the server."""
+    environment = {
+        **os.environ,
+        **emulated.environment,
+        VARIABLE: PARAMETER,
+        "PREFECT_API_URL": server.api_url,
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    listener = subprocess.Popen([sys.executable, "-m", "deployments.listener"], env=environment, cwd=REPOSITORY)
+    try:
+        yield environment
+    finally:
+        listener.terminate()
+        assert listener.wait(timeout=60) == 0

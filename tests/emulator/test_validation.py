@@ -1,0 +1,32 @@
+"""`spaceport validate` in an account: from its own upload to the published page, and everything removed again."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.emulator.account import PATIENCE_SECONDS, Emulated
+from tests.emulator.captures import Landed
+from tests.emulator.listener import listening
+from tests.local_server import Served
+
+
+@pytest.mark.timeout(3 * PATIENCE_SECONDS)
+def test_a_validation_goes_the_whole_way(emulated: Emulated, server: Served, landed: Landed, tmp_path: Path) -> None:
+    assert landed.ends, "so that there are other people's objects, which a validation has to leave alone"
+
+    def objects() -> list[str]:
+        there = emulated.infrastructure
+        return [key for bucket in (there.uploads_bucket, there.results_bucket) for key in emulated.keys(bucket, "")]
+
+    before = objects()
+    with listening(emulated, server) as environment:
+        command = [sys.executable, "-m", "flows.cli", "validate", "--timeout", str(2 * PATIENCE_SECONDS)]
+        environment |= {"SPACEPORT_HOME": str(tmp_path / "home"), "COLUMNS": "200"}
+        ended = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr + server.log("worker-cpu")[-3000:]
+    for check in ("run ", "page ", "report page", "stages", "quality", "splat"):
+        assert f"ok   {check}" in ended.stdout, ended.stdout
+    assert objects() == before
