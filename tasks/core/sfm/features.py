@@ -15,7 +15,7 @@ from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.photoset import IMAGES_FOLDER, Photo
 from tasks.core.sfm.grey import scaled_size, write_all_grey
 from tasks.core.sfm.options import SfmOptions
-from tasks.core.sfm.pairs import PairChoice
+from tasks.core.sfm.pairs import Pair, PairChoice
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ BYTES_PER_PIXEL = 120  # of the scaled photo, in one extraction thread: 0.22 GB 
 MATCHING_BLOCKS = 20  # as many as progress needs
 LEAST_BLOCK = 64  # pairs; also how many photos' search trees are kept: with 25, those of a sequence are built anew
 VIDEO_IMAGE_SIZE, VIDEO_SHARE = 1280, 2 / 3  # px, and of the long side: up to 2400 px it is the share that counts
+PAIRS_AT_RISK = 2000  # matched before they are kept: some minutes' work, beside which copying the database is nothing
 GREY_AT_ONCE = 128  # small grey copies of photos on the disk, 2 MB each
 
 
@@ -67,7 +68,7 @@ class FeatureDatabase:
         if not file.is_file():
             return False
         shutil.copyfile(file, self.path)
-        logger.info("features of %d photos, kept from an earlier run", len(self._photos))
+        logger.info("features of %d photos and what was matched of them, kept from an earlier run", len(self._photos))
         return True
 
     def add_cameras(self) -> None:
@@ -127,13 +128,22 @@ class FeatureDatabase:
                 database.update_keypoints(image.image_id, keypoints * np.array([x, y, x, x, y, y], dtype=np.float32))
         shutil.rmtree(grey)
 
-    def match(self, choice: PairChoice) -> None:
-        """Match the pairs and verify them; pairs that are done already cost nothing."""
+    def match(self, choice: PairChoice, kept: Path | None = None) -> None:
+        """Match the pairs and verify them; pairs that are done already cost nothing. `kept` gets a snapshot at times."""
         block = max(-(-len(choice.pairs) // MATCHING_BLOCKS), LEAST_BLOCK)
-        logger.info("phase matching %d", -(-len(choice.pairs) // block))
+        blocks = -(-len(choice.pairs) // block)
+        logger.info("phase matching %d", blocks)
         logger.info("%d pairs of %d photos, %s", len(choice.pairs), len(self._photos), choice.matcher)
+        part = block * max(PAIRS_AT_RISK // block, 1)
+        for begin in range(0, len(choice.pairs), part):
+            logger.info("matching after %d blocks", begin // block)
+            self._match_some(choice.pairs[begin : begin + part], block)
+            if kept is not None:
+                self.snapshot(kept)
+
+    def _match_some(self, pairs: tuple[Pair, ...], block: int) -> None:
         pairs_file = self.path.with_name("pairs.txt")
-        pairs_file.write_text("".join(f"{self.names[a]} {self.names[b]}\n" for a, b in choice.pairs))
+        pairs_file.write_text("".join(f"{self.names[a]} {self.names[b]}\n" for a, b in pairs))
         matching = pycolmap.FeatureMatchingOptions()
         matching.use_gpu = False
         verification = pycolmap.TwoViewGeometryOptions()

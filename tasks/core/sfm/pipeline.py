@@ -10,7 +10,7 @@ from tasks.core.measurements import LeftOutPhoto, SfmSection, SfmTry
 from tasks.core.photoset import PhotoSet
 from tasks.core.sfm.features import FeatureDatabase
 from tasks.core.sfm.frame import enu_position, place_in_frame
-from tasks.core.sfm.job import FEATURES_FILE, KEPT_FEATURES_FILE, PLAN_FILE, Job
+from tasks.core.sfm.job import DATABASE_FILE, KEPT_DATABASE_FILE, PLAN_FILE, Job
 from tasks.core.sfm.left_out import reasons
 from tasks.core.sfm.mapping import Mapped, map_photos
 from tasks.core.sfm.pairs import FEW_PHOTOS, PairChoice, choose_pairs, wider_pairs
@@ -82,7 +82,8 @@ def map_with_escalation(job: Job, photos: PhotoSet) -> Ladder:
     tries: list[SfmTry] = []
 
     def attempt(rung: str, database: FeatureDatabase, choice: PairChoice) -> None:
-        database.match(choice)
+        # what a rerun takes up must be what this very effort had found, so that it ends with the same cameras
+        database.match(choice, job.work / DATABASE_FILE if not tries else None)
         mapped = map_photos(database, job.work / f"models-{len(tries)}", job.options)
         counts = {"registered": mapped.registered, "models": mapped.models, "pairs": len(choice.pairs)}
         tries.append(SfmTry(rung=rung, matcher=choice.matcher, mapper=mapped.mapper, **counts))
@@ -91,10 +92,10 @@ def map_with_escalation(job: Job, photos: PhotoSet) -> Ladder:
 
     choice = choose_pairs(photos.photos, job.options)
     database = FeatureDatabase(job.work / "first", job.source, photos.photos, job.options)
-    if not database.restore(job.work / KEPT_FEATURES_FILE):
+    if not database.restore(job.work / KEPT_DATABASE_FILE):
         database.add_cameras()
         database.extract()
-        database.snapshot(job.work / FEATURES_FILE)
+        database.snapshot(job.work / DATABASE_FILE)
     attempt("first try", database, choice)
 
     wider = wider_pairs(photos.photos, choice, job.options)
