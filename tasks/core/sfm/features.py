@@ -75,8 +75,9 @@ class FeatureDatabase:
         """Enter the photos; those of the same size, camera and focal length share intrinsics.
 
         Without EXIF the size alone decides: frames of a video then share one camera, which registers more of them.
-        pycolmap reads focal lengths and GPS from EXIF here. Image numbers follow from the order of entry, and with
-        them everything that depends on numbers, so that a run can be repeated.
+        pycolmap reads the focal length from the EXIF of the first photo of each camera, and decodes it for that; the
+        others are entered without a look at them. Image numbers follow from the order of entry, and with them
+        everything that depends on numbers, so that a run can be repeated.
         """
 
         def intrinsics(i: int) -> tuple[int, int, str, float]:
@@ -84,8 +85,17 @@ class FeatureDatabase:
             return photo.width, photo.height, photo.camera or "", round(photo.focal_px or 0.0)
 
         for _, group in groupby(sorted(range(len(self._photos)), key=intrinsics), key=intrinsics):
-            names = [self.names[i] for i in group]
-            pycolmap.import_images(self.path, self.images, pycolmap.CameraMode.SINGLE, names)
+            first, *others = (self.names[i] for i in group)
+            pycolmap.import_images(self.path, self.images, pycolmap.CameraMode.SINGLE, [first])
+            with pycolmap.Database.open(self.path) as database:
+                like = database.read_image_with_name(first)
+                frame = database.read_frame(like.frame_id)
+                for name in others:
+                    image = pycolmap.Image(name=name, camera_id=like.camera_id)
+                    image.image_id = database.write_image(image)
+                    own = pycolmap.Frame(rig_id=frame.rig_id)
+                    own.add_data_id(image.data_id)
+                    database.write_frame(own)
 
     def extract(self, *, doubled: bool = False) -> None:
         """Find SIFT features in all photos. `doubled` looks at twice the resolution: 4 × the time and memory."""
