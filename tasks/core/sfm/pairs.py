@@ -88,19 +88,17 @@ def sequential_pairs(n: int, overlap: int, *, powers: bool = True) -> list[Pair]
 
 def spatial_pairs(photos: tuple[Photo, ...], neighbors: int) -> list[Pair]:
     """Each photo that has GPS with its nearest ones in the horizontal plane."""
-    from scipy.spatial import cKDTree  # half of the worker's start-up, which photos without GPS do without
-
     index, east_north_m = _plane(photos)
     if len(index) < 2:
         return []
-    count = min(neighbors + 1, len(index))  # the nearest is the photo itself
-    _, nearest = cKDTree(east_north_m).query(east_north_m, k=count)
-    return [
-        (min(a, b), max(a, b))
-        for i, row in enumerate(np.atleast_2d(nearest))
-        for j in row
-        if (a := int(index[i])) != (b := int(index[j]))
-    ]
+    pairs = []
+    for i, place in enumerate(east_north_m):  # by brute force: a search tree would cost more to import
+        distances = ((east_north_m - place) ** 2).sum(axis=1)
+        distances[i] = -1.0  # the photo itself
+        for j in np.argsort(distances, kind="stable")[1 : neighbors + 1]:
+            a, b = sorted((int(index[i]), int(index[j])))
+            pairs.append((a, b))
+    return pairs
 
 
 def _auto(photos: tuple[Photo, ...]) -> str:
