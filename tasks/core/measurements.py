@@ -42,7 +42,7 @@ class LeftOutPhoto(Section):
 class SfmTry(Section):
     """One effort to place the photos; a dearer one follows where it was not good enough."""
 
-    rung: str  # "first try", "more pairs", "finer features"
+    rung: str  # "first try", "more neighbours", "all pairs", "finer features"
     matcher: str
     pairs: int
     mapper: str

@@ -141,9 +141,7 @@ def show_agreement(what: str, found: Agreement, limits: tuple[float, float, floa
     bar("position max, % of extent", found.position_max_percent, limits[3])
 
 
-def bench_set(
-    name: str, data: Path, runs: int, peer_runs: int, work: Path, kept: Path | None
-) -> tuple[float, float]:
+def bench_set(name: str, data: Path, runs: int, peer_runs: int, work: Path, kept: Path | None) -> tuple[float, float]:
     """Both sides in turn; returns the median CPU seconds of the peer (nan when it did not run) and of ours."""
     source = data / SETS[name]
     theirs: list[Run] = []

@@ -89,6 +89,7 @@ class FeatureDatabase:
             pycolmap.import_images(self.path, self.images, pycolmap.CameraMode.SINGLE, [first])
             with pycolmap.Database.open(self.path) as database:
                 like = database.read_image_with_name(first)
+                assert like is not None
                 frame = database.read_frame(like.frame_id)
                 for name in others:
                     image = pycolmap.Image(name=name, camera_id=like.camera_id)
@@ -139,7 +140,10 @@ class FeatureDatabase:
         shutil.rmtree(grey)
 
     def match(self, choice: PairChoice, kept: Path | None = None) -> None:
-        """Match the pairs and verify them; pairs that are done already cost nothing. `kept` gets a snapshot at times."""
+        """Match the pairs and verify them; pairs that are done already cost nothing.
+
+        `kept` gets a snapshot of the database after every some thousand pairs, and at the end.
+        """
         block = max(-(-len(choice.pairs) // MATCHING_BLOCKS), LEAST_BLOCK)
         blocks = -(-len(choice.pairs) // block)
         logger.info("phase matching %d", blocks)

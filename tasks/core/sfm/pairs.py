@@ -59,14 +59,16 @@ def choose_pairs(photos: tuple[Photo, ...], options: SfmOptions) -> PairChoice:
     return PairChoice("spatial+sequential", _sorted([*near, *in_order, *lost]))
 
 
-def wider_pairs(photos: tuple[Photo, ...], first: PairChoice, options: SfmOptions) -> PairChoice | None:
-    """More pairs for a second try, or None when the first try had all that are worth it."""
+def wider_pairs(photos: tuple[Photo, ...], first: PairChoice, options: SfmOptions) -> tuple[PairChoice, ...]:
+    """More pairs for further tries, one choice after the other: thrice the neighbours, then all pairs.
+
+    Neighbours are left out where they would be more than half of all pairs, all pairs where the photos are too many.
+    There is no choice when the first try had all that are worth it.
+    """
     n = len(photos)
     everything = n * (n - 1) // 2
     if len(first.pairs) == everything or options.matcher != "auto":
-        return None
-    if n <= ESCALATED_AT_MOST:
-        return PairChoice("exhaustive", tuple(combinations(range(n), 2)))
+        return ()
     wide = options.model_copy(
         update={
             "matcher": "spatial" if first.matcher.startswith("spatial") else "sequential",
@@ -74,8 +76,11 @@ def wider_pairs(photos: tuple[Photo, ...], first: PairChoice, options: SfmOption
             "sequential_overlap": options.sequential_overlap * WIDER,
         }
     )
-    wider = choose_pairs(photos, wide)
-    return wider if len(wider.pairs) > len(first.pairs) else None
+    neighbours = choose_pairs(photos, wide)
+    choices = [neighbours] if len(first.pairs) < len(neighbours.pairs) <= everything // 2 else []
+    if n <= ESCALATED_AT_MOST:
+        choices.append(PairChoice("exhaustive", tuple(combinations(range(n), 2))))
+    return tuple(choices)
 
 
 def sequential_pairs(n: int, overlap: int, *, powers: bool = True) -> list[Pair]:

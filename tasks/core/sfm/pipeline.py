@@ -76,7 +76,7 @@ class Ladder:
 
 
 def map_with_escalation(job: Job, photos: PhotoSet) -> Ladder:
-    """Place the photos with as little effort as is enough: chosen pairs, then more of them, then finer features."""
+    """Place the photos with as little effort as is enough: chosen pairs, more neighbours, all pairs, finer features."""
     found: list[Mapped] = []
     databases: list[FeatureDatabase] = []
     tries: list[SfmTry] = []
@@ -98,11 +98,12 @@ def map_with_escalation(job: Job, photos: PhotoSet) -> Ladder:
         database.snapshot(job.work / DATABASE_FILE)
     attempt("first try", database, choice)
 
-    wider = wider_pairs(photos.photos, choice, job.options)
-    if wider is not None and not _enough_pairs(found[0], len(photos.photos)):
-        logger.info("%d of %d registered: comparing more pairs", found[0].registered, len(photos.photos))
+    for wider in wider_pairs(photos.photos, choice, job.options):
+        if _enough_pairs(max(mapped.registered for mapped in found), len(photos.photos)):
+            break
+        logger.info("%d of %d registered: comparing more pairs", found[-1].registered, len(photos.photos))
         choice = wider
-        attempt("more pairs", database, choice)
+        attempt("all pairs" if wider.matcher == "exhaustive" else "more neighbours", database, choice)
 
     if max(mapped.registered for mapped in found) < _limit(job, photos):
         logger.info("too few of %d registered: looking for finer features", len(photos.photos))
@@ -119,9 +120,9 @@ def map_with_escalation(job: Job, photos: PhotoSet) -> Ladder:
     return Ladder(best, tuple(tries), why)
 
 
-def _enough_pairs(mapped: Mapped, photos: int) -> bool:
+def _enough_pairs(registered: int, photos: int) -> bool:
     """Whether more pairs are not worth a try. Few photos are all wanted, and comparing them all costs little."""
-    return mapped.registered >= (photos if photos <= FEW_PHOTOS else MORE_PAIRS_BELOW * photos)
+    return registered >= (photos if photos <= FEW_PHOTOS else MORE_PAIRS_BELOW * photos)
 
 
 def _limit(job: Job, photos: PhotoSet) -> float:

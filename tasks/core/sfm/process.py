@@ -29,8 +29,9 @@ LEAST_FREE_BYTES = 4 * 2**20  # a disk with less than that has run full
 
 
 def run_worker(job: Job, on_progress: ProgressCallback, kept: CheckpointPlace | None = None) -> SfmSection:
-    """Run the job in a process of its own and return what it measured. Finished features and matches are put into
-    `kept`.
+    """Run the job in a process of its own and return what it measured.
+
+    Finished features and matches are put into `kept`.
 
     Raises:
         SpaceportError: the class and the message of what the worker raised on purpose.

@@ -41,7 +41,9 @@ def write_plan(path: Path, warps: dict[str, Warp]) -> None:
     distinct = list({id(warp): warp for warp in warps.values()}.values())
     numbers = {id(warp): number for number, warp in enumerate(distinct)}
     arrays: dict[str, NDArray[Any]] = {f"sources{number}": warp.sources for number, warp in enumerate(distinct)}
-    arrays["sizes"] = np.array([(w.source_width, w.source_height, w.width, w.height, w.cell) for w in distinct], np.int64)
+    arrays["sizes"] = np.array(
+        [(w.source_width, w.source_height, w.width, w.height, w.cell) for w in distinct], np.int64
+    )
     arrays["names"] = np.array(list(warps), dtype=np.str_)
     arrays["warps"] = np.array([numbers[id(warp)] for warp in warps.values()], dtype=np.int64)
     with path.open("wb") as file:

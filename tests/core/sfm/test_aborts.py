@@ -42,7 +42,10 @@ pycolmap.match_image_pairs = match_image_pairs
 DATABASE_IN_OTHER_HANDS = """
 import subprocess
 native = pycolmap.extract_features
-holder = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('begin exclusive'); print(flush=True); sys.stdin.read()"
+holder = (
+    "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('begin exclusive'); "
+    "print(flush=True); sys.stdin.read()"
+)
 
 def extract_features(database, *args, **options):
     with subprocess.Popen([sys.executable, "-c", holder, str(database)], stdin=-1, stdout=-1) as process:
