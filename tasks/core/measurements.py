@@ -48,6 +48,7 @@ class SfmTry(Section):
     mapper: str
     registered: int
     models: int
+    note: str = ""  # what the other mapper made of it, where one was not good enough
 
 
 class SfmSection(Section):

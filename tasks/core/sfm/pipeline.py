@@ -86,7 +86,7 @@ def map_with_escalation(job: Job, photos: PhotoSet) -> Ladder:
         database.match(choice, job.work / DATABASE_FILE if not tries else None)
         mapped = map_photos(database, job.work / f"models-{len(tries)}", job.options)
         counts = {"registered": mapped.registered, "models": mapped.models, "pairs": len(choice.pairs)}
-        tries.append(SfmTry(rung=rung, matcher=choice.matcher, mapper=mapped.mapper, **counts))
+        tries.append(SfmTry(rung=rung, matcher=choice.matcher, mapper=mapped.mapper, note=mapped.note, **counts))
         found.append(mapped)
         databases.append(database)
 

@@ -3,12 +3,16 @@
 pycolmap is made to do what is known to end it, by SIGABRT as a rule, which no Python code can catch.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tasks.core.errors import SfmCrashError
 from tasks.core.progress import ignore_progress
+from tasks.core.sfm import mapping
+from tasks.core.sfm.features import FeatureDatabase
+from tasks.core.sfm.mapping import Mapped
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.reconstruct import reconstruct
 from tests.core.sfm.conftest import IMAGE_SIZE, Flight
@@ -80,3 +84,22 @@ def test_abort_becomes_an_error(case: str, flight: Flight, tmp_path: Path, monke
     with pytest.raises(SfmCrashError, match=said):
         reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, ignore_progress)
     assert not (tmp_path / "out/.work").exists()
+
+
+ABORT_OF_GLOBAL_MAPPER = """
+import os
+pycolmap.global_mapping = lambda *_: os.abort()
+"""
+
+
+def test_abort_of_the_global_mapper(flight: Flight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error where it alone is wanted, and a note where it was to rescue an incremental model."""
+    patch_worker(tmp_path, ABORT_OF_GLOBAL_MAPPER, monkeypatch, module="mapping")
+    options = SfmOptions(mapper="global")
+    with pytest.raises(SfmCrashError, match=r"global mapper ended with status -6.*sfm\.mapper=auto"):
+        reconstruct(flight.photos, tmp_path / "out", options, IMAGE_SIZE, ignore_progress)
+    poor = Mapped("incremental", None, 2)
+    monkeypatch.setattr(mapping, "map_incrementally", lambda *_: poor)
+    database = FeatureDatabase(tmp_path / "database", flight.photos, flight.photo_set.photos, SfmOptions())
+    found = mapping.map_photos(database, tmp_path / "models", SfmOptions())
+    assert found == replace(poor, note="global: ended with status -6")
