@@ -1,9 +1,9 @@
 """Photos as the feature extractor wants them: grey, and no larger than it looks at.
 
 pycolmap decodes whole photos in colour, and scales them afterwards: a third of the cost of features in a 9 MP JPEG.
-Pillow decodes the grey channel alone. It could also decode at half the size, for another 0.03 CPU-s of a 9 MP photo; but
-features of such pixels moved brighton_beach's cameras twice as far from those of pycolmap's defaults (0.076° in stead of
-0.039°, median; focal length 1.6 % off in stead of 0.7 %).
+Pillow decodes the grey channel alone. It could also decode at half the size, and save another 0.03 CPU-s of a 9 MP
+photo; but features of such pixels moved brighton_beach's cameras twice as far from those of pycolmap's defaults (0.076°
+in stead of 0.039°, median; focal length 1.6 % off in stead of 0.7 %).
 """
 
 from concurrent.futures import ThreadPoolExecutor
