@@ -22,7 +22,7 @@ from tasks.stage import open_output, read_measurements, run_stage
 from tasks.workspace import open_workspace
 
 STAGE = "sfm"
-VERSION = "3"
+VERSION = "4"
 CAMERAS_PICTURE = "pictures/cameras.png"
 NAMED_PHOTOS = 8  # left out, in the picture's description
 

@@ -42,12 +42,13 @@ class LeftOutPhoto(Section):
 class SfmTry(Section):
     """One effort to place the photos; a dearer one follows where it was not good enough."""
 
-    rung: str  # "first try", "more pairs", "finer features"
+    rung: str  # "first try", "more neighbours", "all pairs", "finer features"
     matcher: str
     pairs: int
     mapper: str
     registered: int
     models: int
+    note: str = ""  # what the other mapper made of it, where one was not good enough
 
 
 class SfmSection(Section):

@@ -28,11 +28,13 @@ from tasks.core.progress import ignore_progress
 from tasks.core.scene import Scene
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.reconstruct import reconstruct
+from tests.benchmarks.ground_plane import TOLERANCE_M, find_ground
 from tests.benchmarks.pose_agreement import Agreement, Poses, agreement
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared/data"
 SETS = {"sceaux_castle": "sceaux_castle", "brighton_beach": "brighton_beach", "fox": "fox/images"}
 ONE_CAMERA = ("fox",)  # frames of a video without EXIF: pycolmap's default would give each a camera of its own
+NADIR = "brighton_beach"  # whose cameras all look straight down
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0])  # transforms.json: camera axes x right, y up, z backwards
 IMAGE_SIZE = 480  # px, of our undistorted images
 MODULE = "tests.benchmarks.sfm"
@@ -62,6 +64,20 @@ def run_apart(who: str, source: Path, folder: Path) -> Run:
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, stderr=(folder / "run.log").read_text()[-800:])
     return Run(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, folder)
+
+
+def run_peer(source: Path, folder: Path, kept: Path | None) -> Run:
+    """The peer, or what it left in `kept` when it ran before: model, CPU seconds and peak memory."""
+    if kept is None:
+        return run_apart("peer", source, folder)
+    cost = kept / "cost.json"
+    if not cost.is_file():
+        shutil.rmtree(kept, ignore_errors=True)
+        run = run_apart("peer", source, kept)
+        cost.write_text(json.dumps([run.cpu_seconds, run.peak_mb]), encoding="utf-8")
+        return run
+    logger.info("pycolmap's defaults on %s: not run anew, taken from %s", source, kept)
+    return Run(*json.loads(cost.read_text(encoding="utf-8")), kept)
 
 
 def peer(source: Path, folder: Path) -> None:
@@ -126,14 +142,29 @@ def show_agreement(what: str, found: Agreement, limits: tuple[float, float, floa
     bar("position max, % of extent", found.position_max_percent, limits[3])
 
 
-def bench_set(name: str, data: Path, runs: int, peer_runs: int, work: Path) -> tuple[float, float]:
+def show_level(scene: Scene) -> None:
+    """Is z up, and is the ground level?
+
+    The gimbal's own record says that all cameras look down within 0.1 degrees, in opposite headings, so the mean of
+    their views is a plumb line that our georeference knows nothing of. The ground is one too, where it is level.
+    """
+    views = np.stack([camera.cam_from_world[2, :3] for camera in scene.cameras])  # [N, 3] unit
+    mean = views.mean(axis=0)
+    bar("mean view, deg off straight down", float(np.degrees(np.arccos(-mean[2] / np.linalg.norm(mean)))), 2)
+    ground = find_ground(scene.points.xyz)
+    logger.info("  ground: %.0f %% of all points within %.1f m of one plane", ground.share * 100, TOLERANCE_M)
+    bar("ground's tilt, deg", ground.tilt_deg, 2)
+
+
+def bench_set(name: str, data: Path, runs: int, peer_runs: int, work: Path, kept: Path | None) -> tuple[float, float]:
     """Both sides in turn; returns the median CPU seconds of the peer (nan when it did not run) and of ours."""
     source = data / SETS[name]
     theirs: list[Run] = []
     mine: list[Run] = []
     for round_number in range(max(runs, peer_runs)):
         if round_number < peer_runs:
-            theirs.append(run_apart("peer", source, work / f"{name}-peer-{round_number}"))
+            key = f"{name}-peer-{round_number}"
+            theirs.append(run_peer(source, work / key, None if kept is None else kept / key))
         if round_number < runs:
             mine.append(run_apart("ours", source, work / f"{name}-ours-{round_number}"))
     section, cpu = section_of(mine[-1].folder), statistics.median(run.cpu_seconds for run in mine)
@@ -146,6 +177,8 @@ def bench_set(name: str, data: Path, runs: int, peer_runs: int, work: Path) -> t
     bar("peak memory, GB", max(run.peak_mb for run in mine) / 1024, 0.6)
     if section.gps_residual_rms_m is not None:
         bar("GPS residual, m rms", section.gps_residual_rms_m, 0.5)
+    if name == NADIR:
+        show_level(Scene.load(mine[-1].folder / "scene"))
     if name == "fox":
         found = agreement(given_poses(data / "fox/transforms.json"), our_poses(mine[-1].folder))
         logger.info("  transforms.json: %s", found)
@@ -188,6 +221,7 @@ def main() -> None:
     parser.add_argument("--peer-runs", type=int, default=1, help="of pycolmap's defaults, 13 CPU minutes for all sets")
     parser.add_argument("--sets", nargs="*", choices=SETS, default=list(SETS))
     parser.add_argument("--data", type=Path, default=SHARED_DATA, help="the folder with the photo sets")
+    parser.add_argument("--keep-peer", type=Path, help="a folder for the peer's results, which later calls take up")
     parser.add_argument("--without-scaling", action="store_true")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -198,7 +232,8 @@ def main() -> None:
     logger.info("1-minute load %.1f", os.getloadavg()[0])
     work = Path(tempfile.mkdtemp(prefix="bench-sfm-"))
     try:
-        totals = [bench_set(name, arguments.data, arguments.runs, arguments.peer_runs, work) for name in arguments.sets]
+        how = (arguments.data, arguments.runs, arguments.peer_runs, work, arguments.keep_peer)
+        totals = [bench_set(name, *how) for name in arguments.sets]
         if arguments.peer_runs and set(arguments.sets) == set(SETS):
             logger.info("all sets")
             bar("times less CPU", sum(theirs for theirs, _ in totals) / sum(own for _, own in totals), 9, least=True)

@@ -24,6 +24,7 @@ COPIED_SUFFIXES = {
     "MPO": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png",),
 }
+DRAFTED_FORMATS = ("JPEG", "MPO")
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -58,9 +59,9 @@ def stage_photo(offered: Offered, path: Path, options: PhotosOptions) -> StagedP
         raise RejectedError(f"cannot be read ({error.strerror})") from None
     if not data:
         raise RejectedError("the file is empty")
-    image, exif = _decode(data)
-    if min(image.size) < options.min_side_px:
-        raise RejectedError(f"{image.width}x{image.height} px is too small; need {options.min_side_px} px")
+    image, (width, height), exif = _decode(data)
+    if min(width, height) < options.min_side_px:
+        raise RejectedError(f"{width}x{height} px is too small; need {options.min_side_px} px")
     deep = image.mode in DEEP_MODES
     upright = ImageOps.exif_transpose(_eight_bit(image) if deep else image)
     deviation = ImageStat.Stat(upright.convert("L")).stddev[0]
@@ -73,17 +74,27 @@ def stage_photo(offered: Offered, path: Path, options: PhotosOptions) -> StagedP
         path.write_bytes(data)
         suffix = suffix if suffix.lower() in suffixes else suffixes[0]
     else:
+        width, height = upright.size
         suffix = _store_converted(upright, upright_exif(image.getexif()), path, options.conversion_quality)
     digest = hashlib.sha256(data).hexdigest()
-    return StagedPhoto(offered, path, suffix, upright.width, upright.height, digest, exif)
+    return StagedPhoto(offered, path, suffix, width, height, digest, exif)
 
 
-def _decode(data: bytes) -> tuple[Image.Image, ExifFacts]:
-    """All pixels of the first frame, as stored in the file, and its EXIF."""
+def _decode(data: bytes) -> tuple[Image.Image, tuple[int, int], ExifFacts]:
+    """The first frame, read to its last byte; its width and height in the file; its EXIF.
+
+    The pixels of a JPEG that is kept as it is serve to judge it only: they are grey and at an eighth of its size, which
+    reads as many bytes in a third of the time.
+    """
     try:
         image = Image.open(io.BytesIO(data))
+        size = image.size
+        if image.format in DRAFTED_FORMATS and image.mode != "CMYK" and (exif := read_exif(image)).orientation == 1:
+            image.draft("L", (size[0] // 8, size[1] // 8))
+            image.load()
+            return image, size, exif
         image.load()
-        return image, read_exif(image)
+        return image, size, read_exif(image)
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise RejectedError(f"more than {limit:.0f} megapixels; scale it down") from None

@@ -15,13 +15,14 @@ from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.photoset import IMAGES_FOLDER, Photo
 from tasks.core.sfm.grey import features_image_size, scaled_size, write_all_grey
 from tasks.core.sfm.options import SfmOptions
-from tasks.core.sfm.pairs import PairChoice
+from tasks.core.sfm.pairs import Pair, PairChoice
 
 logger = logging.getLogger(__name__)
 
 BYTES_PER_PIXEL = 120  # of the scaled photo, in one extraction thread: 0.22 GB at 1600 px, measured; ×4 when doubled
 MATCHING_BLOCKS = 20  # as many as progress needs
 LEAST_BLOCK = 64  # pairs; also how many photos' search trees are kept: with 25, those of a sequence are built anew
+PAIRS_AT_RISK = 2000  # matched before they are kept: some minutes' work, beside which copying the database is nothing
 GREY_AT_ONCE = 128  # small grey copies of photos on the disk, 2 MB each
 
 
@@ -56,15 +57,16 @@ class FeatureDatabase:
         if not file.is_file():
             return False
         shutil.copyfile(file, self.path)
-        logger.info("features of %d photos, kept from an earlier run", len(self._photos))
+        logger.info("features of %d photos and what was matched of them, kept from an earlier run", len(self._photos))
         return True
 
     def add_cameras(self) -> None:
         """Enter the photos; those of the same size, camera and focal length share intrinsics.
 
         Without EXIF the size alone decides: frames of a video then share one camera, which registers more of them.
-        pycolmap reads focal lengths and GPS from EXIF here. Image numbers follow from the order of entry, and with
-        them everything that depends on numbers, so that a run can be repeated.
+        pycolmap reads the focal length from the EXIF of the first photo of each camera, and decodes it for that; the
+        others are entered without a look at them. Image numbers follow from the order of entry, and with them
+        everything that depends on numbers, so that a run can be repeated.
         """
 
         def intrinsics(i: int) -> tuple[int, int, str, float]:
@@ -72,8 +74,18 @@ class FeatureDatabase:
             return photo.width, photo.height, photo.camera or "", round(photo.focal_px or 0.0)
 
         for _, group in groupby(sorted(range(len(self._photos)), key=intrinsics), key=intrinsics):
-            names = [self.names[i] for i in group]
-            pycolmap.import_images(self.path, self.images, pycolmap.CameraMode.SINGLE, names)
+            first, *others = (self.names[i] for i in group)
+            pycolmap.import_images(self.path, self.images, pycolmap.CameraMode.SINGLE, [first])
+            with pycolmap.Database.open(self.path) as database:
+                like = database.read_image_with_name(first)
+                assert like is not None
+                frame = database.read_frame(like.frame_id)
+                for name in others:
+                    image = pycolmap.Image(name=name, camera_id=like.camera_id)
+                    image.image_id = database.write_image(image)
+                    own = pycolmap.Frame(rig_id=frame.rig_id)
+                    own.add_data_id(image.data_id)
+                    database.write_frame(own)
 
     def extract(self, *, doubled: bool = False) -> None:
         """Find SIFT features in all photos. `doubled` looks at twice the resolution: 4 × the time and memory."""
@@ -116,13 +128,25 @@ class FeatureDatabase:
                 database.update_keypoints(image.image_id, keypoints * np.array([x, y, x, x, y, y], dtype=np.float32))
         shutil.rmtree(grey)
 
-    def match(self, choice: PairChoice) -> None:
-        """Match the pairs and verify them; pairs that are done already cost nothing."""
+    def match(self, choice: PairChoice, kept: Path | None = None) -> None:
+        """Match the pairs and verify them; pairs that are done already cost nothing.
+
+        `kept` gets a snapshot of the database after every some thousand pairs, and at the end.
+        """
         block = max(-(-len(choice.pairs) // MATCHING_BLOCKS), LEAST_BLOCK)
-        logger.info("phase matching %d", -(-len(choice.pairs) // block))
+        blocks = -(-len(choice.pairs) // block)
+        logger.info("phase matching %d", blocks)
         logger.info("%d pairs of %d photos, %s", len(choice.pairs), len(self._photos), choice.matcher)
+        part = block * max(PAIRS_AT_RISK // block, 1)
+        for begin in range(0, len(choice.pairs), part):
+            logger.info("matching after %d blocks", begin // block)
+            self._match_some(choice.pairs[begin : begin + part], block)
+            if kept is not None:
+                self.snapshot(kept)
+
+    def _match_some(self, pairs: tuple[Pair, ...], block: int) -> None:
         pairs_file = self.path.with_name("pairs.txt")
-        pairs_file.write_text("".join(f"{self.names[a]} {self.names[b]}\n" for a, b in choice.pairs))
+        pairs_file.write_text("".join(f"{self.names[a]} {self.names[b]}\n" for a, b in pairs))
         matching = pycolmap.FeatureMatchingOptions()
         matching.use_gpu = False
         verification = pycolmap.TwoViewGeometryOptions()

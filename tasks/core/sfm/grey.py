@@ -1,7 +1,9 @@
 """Photos as the feature extractor wants them: grey, and no larger than it looks at.
 
 pycolmap decodes whole photos in colour, and scales them afterwards: a third of the cost of features in a 9 MP JPEG.
-Pillow decodes the grey channel alone, at 1/2, 1/4 or 1/8 where that is large enough.
+Pillow decodes the grey channel alone. It could also decode at half the size, and save another 0.03 CPU-s of a 9 MP
+photo; but features of such pixels moved brighton_beach's cameras twice as far from those of pycolmap's defaults (0.076°
+in stead of 0.039°, median; focal length 1.6 % off in stead of 0.7 %).
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +36,7 @@ def write_grey(source: Path, target: Path, long_side: int) -> None:
     """Store a photo as an 8-bit grey image with a long side of at most `long_side` px."""
     with Image.open(source) as photo:
         size = scaled_size(photo.width, photo.height, long_side)
-        photo.draft("L", size)  # JPEG only; never below the size that is asked for
+        photo.draft("L", photo.size)  # JPEG only
         grey = photo.convert("L")
     if grey.size != size:
         grey = grey.resize(size, Image.Resampling.HAMMING)  # as sharp as bicubic, without its ringing

@@ -12,8 +12,8 @@ LOG_FILE = "sfm.log"
 WORK_FOLDER = ".work"  # database and intermediate models, removed at the end
 ANSWER_FILE = "answer.json"
 PLAN_FILE = "undistort.npz"
-FEATURES_FILE = "features.db"  # features of all photos, finished: what a later run can go on from
-KEPT_FEATURES_FILE = "kept-features.db"  # the same of an earlier run that was ended
+DATABASE_FILE = "database.db"  # features of all photos, and matches so far: what a later run can go on from
+KEPT_DATABASE_FILE = "kept-database.db"  # the same of an earlier run that was ended
 
 
 class Job(BaseModel):

@@ -15,7 +15,7 @@ PHASES = {
 }
 WORKER_PERCENT = 90  # the rest is undistorting, after the worker has ended
 PHASE = re.compile(r"phase (\w+) (\d+)")
-BATCH = re.compile(r"features after (\d+) photos")  # pycolmap counts each batch from one
+BATCH = re.compile(r"(?:features|matching) after (\d+) (?:photos|blocks)")  # pycolmap counts each batch from one
 COUNTED = re.compile(
     r"Processed file \[(?P<features>\d+)/"
     r"|Processing block \[(?P<matching>\d+)/"
@@ -35,7 +35,7 @@ class ProgressLog:
         self._on_progress = on_progress
         self._read_bytes = 0
         self._phase, self._total = "features", 0
-        self._before = 0  # photos of earlier batches
+        self._before = 0  # photos or blocks of earlier batches
         self._done = 0.0
         self._started = time.monotonic()
 

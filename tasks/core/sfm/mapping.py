@@ -3,12 +3,13 @@
 import logging
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 
+from tasks.core.errors import SfmCrashError
 from tasks.core.sfm.features import FeatureDatabase
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.transforms import Float64, rotation_angle_deg
@@ -29,6 +30,7 @@ class Mapped:
     mapper: str
     model: pycolmap.Reconstruction | None
     models: int
+    note: str = ""  # on the other mapper, where both had a go
 
     @property
     def registered(self) -> int:
@@ -51,9 +53,11 @@ def map_photos(database: FeatureDatabase, folder: Path, options: SfmOptions) -> 
         return incremental
     logger.info("incremental: %d of %d in %d models; trying global", incremental.registered, photos, incremental.models)
     rescue = map_globally(database, folder / "global", options)
-    if rescue.registered <= incremental.registered or not agree(incremental, rescue):
-        return incremental
-    return rescue
+    if rescue.registered > incremental.registered and agree(incremental, rescue):
+        return replace(rescue, note=f"incremental: {incremental.registered} in {incremental.models} models")
+    if rescue.registered > incremental.registered:
+        return replace(incremental, note=f"global: {rescue.registered}, but turned otherwise")
+    return replace(incremental, note=rescue.note or f"global: {rescue.registered} in {rescue.models} models")
 
 
 def map_incrementally(database: FeatureDatabase, folder: Path, options: SfmOptions) -> Mapped:
@@ -73,12 +77,22 @@ def map_incrementally(database: FeatureDatabase, folder: Path, options: SfmOptio
 
 
 def map_globally(database: FeatureDatabase, folder: Path, options: SfmOptions) -> Mapped:
-    """Place all photos at once, in a process of its own: the global mapper can abort, and a result may be at hand."""
+    """Place all photos at once, in a process of its own: the global mapper can abort, and a result may be at hand.
+
+    Raises:
+        SfmCrashError: it did, and no other mapper is wanted.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     arguments = [str(database.path), str(database.images), str(folder), str(options.random_seed)]
     ended = subprocess.run([sys.executable, "-m", __name__, *arguments], check=False)
     if ended.returncode != 0:
         logger.warning("the global mapper ended with status %d", ended.returncode)
+        if options.mapper == "global":
+            raise SfmCrashError(
+                f"The global mapper ended with status {ended.returncode}, which its native code does with some sets of "
+                "photos: use sfm.mapper=auto or incremental."
+            )
+        return Mapped("global", None, 0, f"global: ended with status {ended.returncode}")
     models = [pycolmap.Reconstruction(path.parent) for path in sorted(folder.glob("*/cameras.bin"))]
     return _largest("global", models)
 

@@ -59,14 +59,16 @@ def choose_pairs(photos: tuple[Photo, ...], options: SfmOptions) -> PairChoice:
     return PairChoice("spatial+sequential", _sorted([*near, *in_order, *lost]))
 
 
-def wider_pairs(photos: tuple[Photo, ...], first: PairChoice, options: SfmOptions) -> PairChoice | None:
-    """More pairs for a second try, or None when the first try had all that are worth it."""
+def wider_pairs(photos: tuple[Photo, ...], first: PairChoice, options: SfmOptions) -> tuple[PairChoice, ...]:
+    """More pairs for further tries, one choice after the other: thrice the neighbours, then all pairs.
+
+    Neighbours are left out where they would be more than half of all pairs, all pairs where the photos are too many.
+    There is no choice when the first try had all that are worth it.
+    """
     n = len(photos)
     everything = n * (n - 1) // 2
     if len(first.pairs) == everything or options.matcher != "auto":
-        return None
-    if n <= ESCALATED_AT_MOST:
-        return PairChoice("exhaustive", tuple(combinations(range(n), 2)))
+        return ()
     wide = options.model_copy(
         update={
             "matcher": "spatial" if first.matcher.startswith("spatial") else "sequential",
@@ -74,8 +76,11 @@ def wider_pairs(photos: tuple[Photo, ...], first: PairChoice, options: SfmOption
             "sequential_overlap": options.sequential_overlap * WIDER,
         }
     )
-    wider = choose_pairs(photos, wide)
-    return wider if len(wider.pairs) > len(first.pairs) else None
+    neighbours = choose_pairs(photos, wide)
+    choices = [neighbours] if len(first.pairs) < len(neighbours.pairs) <= everything // 2 else []
+    if n <= ESCALATED_AT_MOST:
+        choices.append(PairChoice("exhaustive", tuple(combinations(range(n), 2))))
+    return tuple(choices)
 
 
 def sequential_pairs(n: int, overlap: int, *, powers: bool = True) -> list[Pair]:
@@ -88,19 +93,17 @@ def sequential_pairs(n: int, overlap: int, *, powers: bool = True) -> list[Pair]
 
 def spatial_pairs(photos: tuple[Photo, ...], neighbors: int) -> list[Pair]:
     """Each photo that has GPS with its nearest ones in the horizontal plane."""
-    from scipy.spatial import cKDTree  # half of the worker's start-up, which photos without GPS do without
-
     index, east_north_m = _plane(photos)
     if len(index) < 2:
         return []
-    count = min(neighbors + 1, len(index))  # the nearest is the photo itself
-    _, nearest = cKDTree(east_north_m).query(east_north_m, k=count)
-    return [
-        (min(a, b), max(a, b))
-        for i, row in enumerate(np.atleast_2d(nearest))
-        for j in row
-        if (a := int(index[i])) != (b := int(index[j]))
-    ]
+    pairs = []
+    for i, place in enumerate(east_north_m):  # by brute force: a search tree would cost more to import
+        distances = ((east_north_m - place) ** 2).sum(axis=1)
+        distances[i] = -1.0  # the photo itself
+        for j in np.argsort(distances, kind="stable")[1 : neighbors + 1]:
+            a, b = sorted((int(index[i]), int(index[j])))
+            pairs.append((a, b))
+    return pairs
 
 
 def _auto(photos: tuple[Photo, ...]) -> str:

@@ -10,7 +10,7 @@ from tasks.core.measurements import LeftOutPhoto, SfmSection, SfmTry
 from tasks.core.photoset import PhotoSet
 from tasks.core.sfm.features import FeatureDatabase
 from tasks.core.sfm.frame import enu_position, place_in_frame
-from tasks.core.sfm.job import FEATURES_FILE, KEPT_FEATURES_FILE, PLAN_FILE, Job
+from tasks.core.sfm.job import DATABASE_FILE, KEPT_DATABASE_FILE, PLAN_FILE, Job
 from tasks.core.sfm.left_out import reasons
 from tasks.core.sfm.mapping import Mapped, map_photos
 from tasks.core.sfm.pairs import FEW_PHOTOS, PairChoice, choose_pairs, wider_pairs
@@ -76,32 +76,34 @@ class Ladder:
 
 
 def map_with_escalation(job: Job, photos: PhotoSet) -> Ladder:
-    """Place the photos with as little effort as is enough: chosen pairs, then more of them, then finer features."""
+    """Place the photos with as little effort as is enough: chosen pairs, more neighbours, all pairs, finer features."""
     found: list[Mapped] = []
     databases: list[FeatureDatabase] = []
     tries: list[SfmTry] = []
 
     def attempt(rung: str, database: FeatureDatabase, choice: PairChoice) -> None:
-        database.match(choice)
+        # what a rerun takes up must be what this very effort had found, so that it ends with the same cameras
+        database.match(choice, job.work / DATABASE_FILE if not tries else None)
         mapped = map_photos(database, job.work / f"models-{len(tries)}", job.options)
         counts = {"registered": mapped.registered, "models": mapped.models, "pairs": len(choice.pairs)}
-        tries.append(SfmTry(rung=rung, matcher=choice.matcher, mapper=mapped.mapper, **counts))
+        tries.append(SfmTry(rung=rung, matcher=choice.matcher, mapper=mapped.mapper, note=mapped.note, **counts))
         found.append(mapped)
         databases.append(database)
 
     choice = choose_pairs(photos.photos, job.options)
     database = FeatureDatabase(job.work / "first", job.source, photos.photos, job.options)
-    if not database.restore(job.work / KEPT_FEATURES_FILE):
+    if not database.restore(job.work / KEPT_DATABASE_FILE):
         database.add_cameras()
         database.extract()
-        database.snapshot(job.work / FEATURES_FILE)
+        database.snapshot(job.work / DATABASE_FILE)
     attempt("first try", database, choice)
 
-    wider = wider_pairs(photos.photos, choice, job.options)
-    if wider is not None and not _enough_pairs(found[0], len(photos.photos)):
-        logger.info("%d of %d registered: comparing more pairs", found[0].registered, len(photos.photos))
+    for wider in wider_pairs(photos.photos, choice, job.options):
+        if _enough_pairs(max(mapped.registered for mapped in found), len(photos.photos)):
+            break
+        logger.info("%d of %d registered: comparing more pairs", found[-1].registered, len(photos.photos))
         choice = wider
-        attempt("more pairs", database, choice)
+        attempt("all pairs" if wider.matcher == "exhaustive" else "more neighbours", database, choice)
 
     if max(mapped.registered for mapped in found) < _limit(job, photos):
         logger.info("too few of %d registered: looking for finer features", len(photos.photos))
@@ -118,9 +120,9 @@ def map_with_escalation(job: Job, photos: PhotoSet) -> Ladder:
     return Ladder(best, tuple(tries), why)
 
 
-def _enough_pairs(mapped: Mapped, photos: int) -> bool:
+def _enough_pairs(registered: int, photos: int) -> bool:
     """Whether more pairs are not worth a try. Few photos are all wanted, and comparing them all costs little."""
-    return mapped.registered >= (photos if photos <= FEW_PHOTOS else MORE_PAIRS_BELOW * photos)
+    return registered >= (photos if photos <= FEW_PHOTOS else MORE_PAIRS_BELOW * photos)
 
 
 def _limit(job: Job, photos: PhotoSet) -> float:

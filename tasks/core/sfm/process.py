@@ -18,7 +18,7 @@ from tasks.core import errors
 from tasks.core.errors import SfmCrashError, SpaceportError
 from tasks.core.measurements import SfmSection
 from tasks.core.progress import ProgressCallback
-from tasks.core.sfm.job import ANSWER_FILE, FEATURES_FILE, LOG_FILE, Answer, Job
+from tasks.core.sfm.job import ANSWER_FILE, DATABASE_FILE, LOG_FILE, Answer, Job
 from tasks.core.sfm.log import ProgressLog, last_words
 from tasks.core.storage.checkpoint_place import CheckpointPlace
 from tasks.core.storage.disk import disk_full, free_bytes
@@ -29,7 +29,9 @@ LEAST_FREE_BYTES = 4 * 2**20  # a disk with less than that has run full
 
 
 def run_worker(job: Job, on_progress: ProgressCallback, kept: CheckpointPlace | None = None) -> SfmSection:
-    """Run the job in a process of its own and return what it measured. Finished features are put into `kept`.
+    """Run the job in a process of its own and return what it measured.
+
+    Finished features and matches are put into `kept`.
 
     Raises:
         SpaceportError: the class and the message of what the worker raised on purpose.
@@ -45,7 +47,7 @@ def run_worker(job: Job, on_progress: ProgressCallback, kept: CheckpointPlace | 
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        _follow(worker, ProgressLog(log_path, on_progress), lambda: _keep_features(job, kept))
+        _follow(worker, ProgressLog(log_path, on_progress), lambda: _keep_database(job, kept))
     finally:
         _end(worker)
     answer_file = job.work / ANSWER_FILE
@@ -64,12 +66,12 @@ def _follow(worker: subprocess.Popen[bytes], log: ProgressLog, keep: Callable[[]
     log.report_news()
 
 
-def _keep_features(job: Job, kept: CheckpointPlace | None) -> None:
-    finished = job.work / FEATURES_FILE
+def _keep_database(job: Job, kept: CheckpointPlace | None) -> None:
+    finished = job.work / DATABASE_FILE
     if kept is not None and finished.is_file():
         with kept.scratch() as scratch:
-            shutil.move(finished, scratch / FEATURES_FILE)
-            kept.put(scratch / FEATURES_FILE)
+            shutil.move(finished, scratch / DATABASE_FILE)
+            kept.put(scratch / DATABASE_FILE)
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-CELLS = 100  # of the grid, along the long side; positions between its nodes are bilinear, right to a few 0.01 px
 SUPERSAMPLING = 2  # the warp runs at twice the resolution, then 2x2 pixels are averaged: no aliasing
 JPEG_QUALITY = 96
 
@@ -28,12 +27,12 @@ class Warp:
     source_height: int
     width: int
     height: int
-    sources: NDArray[np.float64]  # [R+1, C+1, 2] x, y in the source image, of the nodes of the grid
+    cell: int  # px of the undistorted image between nodes of the grid; positions between them are bilinear
+    sources: NDArray[np.float64]  # [R+1, C+1, 2] x, y in the source image, of the nodes
 
 
-def grid_nodes(width: int, height: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def grid_nodes(width: int, height: int, cell: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Columns [C+1] and rows [R+1] of the grid's nodes in the undistorted image; the last cells may be smaller."""
-    cell = max(-(-max(width, height) // CELLS), 2)
     return np.array([*range(0, width, cell), width]), np.array([*range(0, height, cell), height])
 
 
@@ -42,7 +41,9 @@ def write_plan(path: Path, warps: dict[str, Warp]) -> None:
     distinct = list({id(warp): warp for warp in warps.values()}.values())
     numbers = {id(warp): number for number, warp in enumerate(distinct)}
     arrays: dict[str, NDArray[Any]] = {f"sources{number}": warp.sources for number, warp in enumerate(distinct)}
-    arrays["sizes"] = np.array([(w.source_width, w.source_height, w.width, w.height) for w in distinct], dtype=np.int64)
+    arrays["sizes"] = np.array(
+        [(w.source_width, w.source_height, w.width, w.height, w.cell) for w in distinct], np.int64
+    )
     arrays["names"] = np.array(list(warps), dtype=np.str_)
     arrays["warps"] = np.array([numbers[id(warp)] for warp in warps.values()], dtype=np.int64)
     with path.open("wb") as file:
@@ -52,7 +53,7 @@ def write_plan(path: Path, warps: dict[str, Warp]) -> None:
 def read_plan(path: Path) -> dict[str, Warp]:
     """Read what `write_plan` stored."""
     with np.load(path, allow_pickle=False) as arrays:
-        sizes: list[tuple[int, int, int, int]] = [tuple(size) for size in arrays["sizes"].tolist()]
+        sizes: list[tuple[int, int, int, int, int]] = [tuple(size) for size in arrays["sizes"].tolist()]
         warps = [Warp(*size, arrays[f"sources{number}"]) for number, size in enumerate(sizes)]
         return {str(name): warps[number] for name, number in zip(arrays["names"], arrays["warps"], strict=True)}
 
@@ -99,7 +100,7 @@ def _magnification(warp: Warp) -> float:
 
 def _mesh(warp: Warp, sources: NDArray[np.float64]) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
     """Pillow's mesh: target box and source corners (north-west, south-west, south-east, north-east) of each cell."""
-    columns, rows = (nodes * SUPERSAMPLING for nodes in grid_nodes(warp.width, warp.height))
+    columns, rows = (nodes * SUPERSAMPLING for nodes in grid_nodes(warp.width, warp.height, warp.cell))
     corners = np.concatenate([sources[:-1, :-1], sources[1:, :-1], sources[1:, 1:], sources[:-1, 1:]], axis=-1)
     return [
         ((int(columns[j]), int(rows[i]), int(columns[j + 1]), int(rows[i + 1])), tuple(corners[i, j].tolist()))

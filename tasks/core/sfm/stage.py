@@ -8,7 +8,7 @@ import shutil
 from tasks.core.measurements import SfmSection
 from tasks.core.progress import Progress, ProgressCallback
 from tasks.core.scene import IMAGES_FOLDER
-from tasks.core.sfm.job import FEATURES_FILE, KEPT_FEATURES_FILE, PLAN_FILE, Job
+from tasks.core.sfm.job import DATABASE_FILE, KEPT_DATABASE_FILE, PLAN_FILE, Job
 from tasks.core.sfm.log import WORKER_PERCENT
 from tasks.core.sfm.process import run_worker
 from tasks.core.sfm.resampling import read_plan, undistort_photos
@@ -18,12 +18,12 @@ from tasks.core.storage.checkpoint_place import CheckpointPlace
 def run_job(job: Job, on_progress: ProgressCallback, kept: CheckpointPlace | None = None) -> SfmSection:
     """Write the scene that the job asks for; raises what `run_worker` raises.
 
-    Nothing but the scene is left in its folder. Features are put into `kept`, and taken from there.
+    Nothing but the scene is left in its folder. Features and matches are put into `kept`, and taken from there.
     """
     job.work.mkdir(parents=True, exist_ok=True)
     try:
-        if kept is not None and FEATURES_FILE in kept.names():
-            shutil.copyfile(kept.get(FEATURES_FILE, job.work), job.work / KEPT_FEATURES_FILE)
+        if kept is not None and DATABASE_FILE in kept.names():
+            shutil.copyfile(kept.get(DATABASE_FILE, job.work), job.work / KEPT_DATABASE_FILE)
         section = run_worker(job, on_progress, kept)
         warps = read_plan(job.work / PLAN_FILE)
         photos, images = job.source / IMAGES_FOLDER, job.out / IMAGES_FOLDER

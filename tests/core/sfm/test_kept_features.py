@@ -1,5 +1,7 @@
-"""A run that was ended while it matched: the next one keeps its features, and ends with the same cameras."""
+"""A run that was ended: the next one keeps its features and its matches, and ends with the same cameras."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -7,27 +9,40 @@ import pytest
 
 from tasks.core.progress import Progress
 from tasks.core.scene import Scene
-from tasks.core.sfm.job import FEATURES_FILE
+from tasks.core.sfm.job import DATABASE_FILE
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.reconstruct import reconstruct
 from tasks.core.storage.checkpoint_folders import LocalCheckpoints
-from tests.core.sfm.conftest import IMAGE_SIZE, Flight
+from tests.core.sfm.conftest import COUNT, IMAGE_SIZE, Flight
+from tests.core.sfm.patched_worker import patch_worker
 
 
 class EndedError(Exception):
     pass
 
 
-def test_features_outlive_a_run_that_is_ended_while_matching(flight: Flight, tmp_path: Path) -> None:
+def pairs_in(database: Path) -> int:
+    with closing(sqlite3.connect(database)) as connection:
+        return int(connection.execute("select count(*) from two_view_geometries").fetchone()[0])
+
+
+@pytest.mark.parametrize("ended_while", ["matching", "placed"])
+def test_features_and_matches_outlive_a_run(
+    ended_while: str, flight: Flight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = LocalCheckpoints(tmp_path / "kept")
+    native = {"matching": "match_image_pairs", "placed": "incremental_mapping"}[ended_while]
+    patch_worker(tmp_path, f"pycolmap.{native} = lambda *_: __import__('time').sleep(600)", monkeypatch)
 
     def end(progress: Progress) -> None:
-        if progress.note.startswith(("matching", "placed")):
+        if progress.note.startswith(ended_while):
             raise EndedError
 
     with pytest.raises(EndedError):
         reconstruct(flight.photos, tmp_path / "first", SfmOptions(), IMAGE_SIZE, end, kept)
-    assert kept.names() == [FEATURES_FILE]
+    monkeypatch.undo()
+    assert kept.names() == [DATABASE_FILE]
+    assert pairs_in(tmp_path / "kept" / DATABASE_FILE) == (0 if ended_while == "matching" else COUNT * (COUNT - 1) // 2)
 
     seen: list[Progress] = []
     reconstruct(flight.photos, tmp_path / "second", SfmOptions(), IMAGE_SIZE, seen.append, kept)

@@ -1,6 +1,6 @@
 """Which photos are compared."""
 
-from itertools import combinations
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -113,18 +113,23 @@ def test_pairs_are_distinct_sorted_and_grow_with_the_options() -> None:
     assert len(choose_pairs(flight, SfmOptions(matcher="exhaustive")).pairs) == 100 * 99 // 2
 
 
-def test_second_try_compares_more() -> None:
-    small, large = photos(100, gps=True), photos(400, gps=True)
+def test_further_tries_compare_more() -> None:
     options = SfmOptions()
-    second = wider_pairs(small, choose_pairs(small, options), options)
-    assert second is not None
-    assert second.pairs == tuple(combinations(range(100), 2))
-    first = choose_pairs(large, options)
-    second = wider_pairs(large, first, options)
-    assert second is not None
-    assert set(first.pairs) < set(second.pairs)
-    assert len(second.pairs) < 400 * 399 // 2
-    assert wider_pairs(small, choose_pairs(small, SfmOptions(matcher="exhaustive")), options) is None
+    for n, matchers in {
+        30: ["exhaustive"],  # thrice the neighbours would be nearly everybody
+        100: ["spatial+sequential", "exhaustive"],
+        400: ["spatial+sequential"],
+    }.items():
+        flight = photos(n, gps=True)
+        choices = [choose_pairs(flight, options), *wider_pairs(flight, choose_pairs(flight, options), options)]
+        assert [choice.matcher for choice in choices[1:]] == matchers
+        assert all(set(less.pairs) < set(more.pairs) for less, more in pairwise(choices))
+        assert (len(choices[-1].pairs) == n * (n - 1) // 2) == (n <= 300)
+
+
+def test_nothing_is_left_to_compare_after_all_pairs() -> None:
+    few = photos(100, gps=True)
+    assert wider_pairs(few, choose_pairs(few, SfmOptions(matcher="exhaustive")), SfmOptions()) == ()
 
 
 def test_neighbours_by_gps_need_gps() -> None:

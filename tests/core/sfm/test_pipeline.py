@@ -1,6 +1,7 @@
 """The ladder of efforts: which tries are made, and which is kept. test_reconstruct tries them in earnest."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pycolmap
@@ -49,7 +50,8 @@ class Ladder:
     def extract(self, *, doubled: bool = False) -> None:
         self.asked.append("doubled" if doubled else "features")
 
-    def match(self, choice: PairChoice) -> None:
+    def match(self, choice: PairChoice, kept: Path | None) -> None:
+        assert (kept is None) == ("exhaustive" in self.asked or self.asked.count("sequential") > 0)  # of the first only
         self.asked.append(choice.matcher)
 
     def user_name(self, name: str) -> str:
@@ -79,20 +81,42 @@ CASES = {
 }
 
 
+def climb(count: int, ladder: Ladder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pipeline.Ladder:
+    """The efforts made for `count` frames of a video."""
+    monkeypatch.setattr(pipeline, "FeatureDatabase", ladder)
+    monkeypatch.setattr(pipeline, "map_photos", ladder.map_photos)
+    monkeypatch.setattr(pipeline, "reasons", lambda *_: {})
+    photos = PhotoSet(photos=tuple(Photo(name=f"{i:03}.jpg", width=64, height=48, sha256="") for i in range(count)))
+    job = Job(kind="reconstruct", source=tmp_path, out=tmp_path, options=SfmOptions(), image_size=64)
+    return pipeline.map_with_escalation(job, photos)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_efforts_grow_until_enough_photos_register(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registered, asked, best, matcher = CASES[case]
     ladder = Ladder(list(registered))
-    monkeypatch.setattr(pipeline, "FeatureDatabase", ladder)
-    monkeypatch.setattr(pipeline, "map_photos", ladder.map_photos)
-    monkeypatch.setattr(pipeline, "reasons", lambda *_: {})
-    photos = PhotoSet(photos=tuple(Photo(name=f"{i:03}.jpg", width=64, height=48, sha256="") for i in range(COUNT)))
-    job = Job(kind="reconstruct", source=tmp_path, out=tmp_path, options=SfmOptions(), image_size=64)
-    found = pipeline.map_with_escalation(job, photos)
+    found = climb(COUNT, ladder, tmp_path, monkeypatch)
     assert ladder.asked == asked
     assert not ladder.registered
     assert (found.best.registered, found.chosen.matcher) == (best, matcher)
     assert [made.registered for made in found.tries] == registered
-    assert [made.rung for made in found.tries] == ["first try", "more pairs", "finer features"][: len(registered)]
+    assert [made.rung for made in found.tries] == ["first try", "all pairs", "finer features"][: len(registered)]
     assert found.best.model is not None
     assert {image.name.split("/")[0] for image in found.best.model.images.values()} == {"user"}
+
+
+@pytest.mark.parametrize(
+    ("registered", "rungs"),
+    [
+        ([95], ["first try"]),
+        ([60, 95], ["first try", "more neighbours"]),
+        ([60, 80, 95], ["first try", "more neighbours", "all pairs"]),
+        ([50, 55, 58, 90], ["first try", "more neighbours", "all pairs", "finer features"]),
+    ],
+)
+def test_many_photos_are_compared_with_more_neighbours_first(
+    registered: list[int], rungs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = climb(100, Ladder(list(registered)), tmp_path, monkeypatch).tries
+    assert [(made.rung, made.registered) for made in tries] == list(zip(rungs, registered, strict=True))
+    assert all(less.pairs <= more.pairs for less, more in pairwise(tries))

@@ -85,13 +85,18 @@ def test_positions_are_right_between_the_nodes(tmp_path: Path) -> None:
     """The bilinear grid against COLMAP's own camera, at every pixel."""
     lens, pinhole = cameras(480, k=-0.2)
     warp = warp_of(lens, pinhole)
-    columns, rows = grid_nodes(warp.width, warp.height)
+    columns, rows = grid_nodes(warp.width, warp.height, warp.cell)
+    assert 16 < len(columns) < 130  # so strong a lens needs a fine grid
     for i in range(len(rows) - 1):
         for j in range(0, len(columns) - 1, 3):
             middle = np.array([[(columns[j] + columns[j + 1]) / 2, (rows[i] + rows[i + 1]) / 2]])
             true = lens.img_from_cam(np.column_stack([pinhole.cam_from_img(middle), [1.0]]))[0]
             found = warp.sources[i : i + 2, j : j + 2].mean(axis=(0, 1))
             assert np.linalg.norm(found - true) * warp.width / warp.source_width < 0.03  # px of the target
+
+
+def test_weak_lens_has_a_coarse_grid() -> None:
+    assert [len(warp_of(*cameras(480, k)).sources[0]) - 1 for k in (0.0, -1e-4)] == [4, 4]
 
 
 def test_plan_survives_the_file(tmp_path: Path) -> None:
@@ -102,6 +107,7 @@ def test_plan_survives_the_file(tmp_path: Path) -> None:
     assert list(found) == list(plan)
     for name, warp in plan.items():
         assert (found[name].source_width, found[name].width, found[name].height) == (1000, warp.width, warp.height)
+        assert found[name].cell == warp.cell
         np.testing.assert_array_equal(found[name].sources, warp.sources)
     write_plan(tmp_path / "empty.npz", {})
     assert read_plan(tmp_path / "empty.npz") == {}
