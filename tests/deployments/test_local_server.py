@@ -53,20 +53,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iter
 
 
 @pytest.fixture(scope="module")
-def doomed(server: Served, flight: Path) -> UUID:
-    """A run whose process is killed, and the worker, who would have noticed, with it."""
-    run = server.start({"photos": str(flight), "options": SMALL})
-    server.wait(run.id, "Running")
-    worker = psutil.Process(server.pid("worker-cpu"))
-    family = [worker, *worker.children(recursive=True)]
-    assert len(family) > 1, "the worker has no process for the run"
-    for process in family:
-        process.kill()
-    psutil.wait_procs(family, timeout=30)
-    return run.id
-
-
-@pytest.fixture(scope="module")
 def rescheduled(server: Served) -> UUID:
     """A run that was in progress and waits for another machine, as when a spot instance is taken away."""
     with server.client() as client:
@@ -79,7 +65,21 @@ def rescheduled(server: Served) -> UUID:
     return run.id
 
 
-def test_up_starts_what_died_and_status_tells(server: Served, doomed: UUID, rescheduled: UUID) -> None:
+@pytest.fixture(scope="module")
+def doomed(server: Served, flight: Path, rescheduled: UUID) -> UUID:
+    """A run whose process is killed, and the worker, who would have noticed, with it. It is missed after the other."""
+    run = server.start({"photos": str(flight), "options": SMALL})
+    server.wait(run.id, "Running")
+    worker = psutil.Process(server.pid("worker-cpu"))
+    family = [worker, *worker.children(recursive=True)]
+    assert len(family) > 1, "the worker has no process for the run"
+    for process in family:
+        process.kill()
+    psutil.wait_procs(family, timeout=30)
+    return run.id
+
+
+def test_up_starts_what_died_and_status_tells(server: Served, doomed: UUID) -> None:
     before = {name: server.pid(name) for name in ("server", "worker-gpu", "pages")}
     status = server.spaceport("status")
     assert status.returncode == 1
