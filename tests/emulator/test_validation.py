@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,19 @@ from tests.emulator.listener import listening
 from tests.local_server import Served
 
 
+@contextmanager
+def worker(environment: dict[str, str], home: Path) -> Iterator[None]:
+    """One more for pool `gpu`: tests of spot instances take the server's own away."""
+    folders = {"SPACEPORT_HOME": str(home), "PREFECT_HOME": str(home / "prefect")}
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "gpu", "--type", "process"]
+    process = subprocess.Popen(command, env={**environment, **folders}, cwd=REPOSITORY)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
 @pytest.mark.timeout(3 * PATIENCE_SECONDS)
 def test_a_validation_goes_the_whole_way(emulated: Emulated, server: Served, landed: Landed, tmp_path: Path) -> None:
     assert landed.ends, "so that there are other people's objects, which a validation has to leave alone"
@@ -22,7 +37,7 @@ def test_a_validation_goes_the_whole_way(emulated: Emulated, server: Served, lan
         return [key for bucket in (there.uploads_bucket, there.results_bucket) for key in emulated.keys(bucket, "")]
 
     before = objects()
-    with listening(emulated, server) as environment:
+    with listening(emulated, server) as environment, worker(environment, tmp_path / "worker"):
         command = [sys.executable, "-m", "flows.cli", "validate", "--timeout", str(2 * PATIENCE_SECONDS)]
         environment |= {"SPACEPORT_HOME": str(tmp_path / "home"), "COLUMNS": "200"}
         ended = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
