@@ -29,13 +29,13 @@ from tasks.core.scene import Scene
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.reconstruct import reconstruct
 from tests.benchmarks.ground_plane import TOLERANCE_M, find_ground
-from tests.benchmarks.pose_agreement import Agreement, Poses, agreement
+from tests.benchmarks.pose_agreement import Agreement, agreement
+from tests.benchmarks.sfm_poses import given_poses, our_poses, peer_poses
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared/data"
 SETS = {"sceaux_castle": "sceaux_castle", "brighton_beach": "brighton_beach", "fox": "fox/images"}
 ONE_CAMERA = ("fox",)  # frames of a video without EXIF: pycolmap's default would give each a camera of its own
 NADIR = "brighton_beach"  # whose cameras all look straight down
-OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0])  # transforms.json: camera axes x right, y up, z backwards
 IMAGE_SIZE = 480  # px, of our undistorted images
 MODULE = "tests.benchmarks.sfm"
 SCALING = (50, 200)  # photos of the demo scene
@@ -101,27 +101,6 @@ def ours(source: Path, folder: Path) -> None:
     ingest(source, folder / "photos", PhotosOptions(), ignore_progress)
     section = reconstruct(folder / "photos", folder / "scene", SfmOptions(), IMAGE_SIZE, ignore_progress)
     (folder / "section.json").write_text(section.model_dump_json(), encoding="utf-8")
-
-
-def peer_poses(folder: Path) -> Poses:
-    import pycolmap
-
-    model = pycolmap.Reconstruction(folder / "best")
-    images = [model.image(i) for i in model.reg_image_ids()]
-    rotations = [np.asarray(image.cam_from_world().rotation.matrix()) for image in images]
-    return {
-        i.name: (rotation, np.asarray(i.projection_center())) for i, rotation in zip(images, rotations, strict=True)
-    }
-
-
-def our_poses(folder: Path) -> Poses:
-    return {c.name: (c.cam_from_world[:3, :3], c.center) for c in Scene.load(folder / "scene").cameras}
-
-
-def given_poses(transforms: Path) -> Poses:
-    frames = json.loads(transforms.read_text(encoding="utf-8"))["frames"]
-    matrices = {Path(frame["file_path"]).name: np.array(frame["transform_matrix"]) for frame in frames}
-    return {name: ((m[:3, :3] @ OPENCV_FROM_OPENGL).T, m[:3, 3]) for name, m in matrices.items()}
 
 
 def section_of(folder: Path) -> SfmSection:

@@ -20,6 +20,9 @@ GOOD_SHARE = 0.95  # below it, or with more than one model, the other mapper has
 # Photos up to which the mapper works in one thread. In several, sums come in another order each time: one run in thirty
 # of nine small photos ended 1e-7 beside the others, and every run of fifty. Two cores gain no time with these fifty.
 ONE_THREAD_AT_MOST = 100
+# By how much a model grows between two bundle adjustments of all of it. With 1.6 the demo's 200 photos need 42 CPU-s in
+# stead of 47, and their cameras err no more (0.028 degrees from the truth, median).
+GROWTH, GROWTH_OF_MANY = 1.3, 1.6
 MAX_DISAGREEMENT_DEG = 5.0  # median; two good solutions differ by 0.2°, a wrong global one was 20° off
 
 
@@ -64,10 +67,10 @@ def map_incrementally(database: FeatureDatabase, folder: Path, options: SfmOptio
     """Register one photo after the other, with bundle adjustment relaxed as facts allow: 2 × faster, within 0.05°."""
     pipeline = pycolmap.IncrementalPipelineOptions()
     pipeline.random_seed = options.random_seed
-    if len(database.names) <= ONE_THREAD_AT_MOST:
+    few = len(database.names) <= ONE_THREAD_AT_MOST
+    if few:
         pipeline.num_threads = 1
-    pipeline.ba_global_frames_ratio = 1.3
-    pipeline.ba_global_points_ratio = 1.3
+    pipeline.ba_global_frames_ratio = pipeline.ba_global_points_ratio = GROWTH if few else GROWTH_OF_MANY
     pipeline.ba_global_max_refinements = 2
     pipeline.ba_local_max_refinements = 1
     pipeline.ba_global_function_tolerance = 1e-6
