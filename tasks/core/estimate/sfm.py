@@ -12,12 +12,12 @@ from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.pairs import choose_pairs
 
 # CPU seconds of a core of the reference machine, fitted to runs of four photo sets: docs/estimate.md.
-WORKER_SECONDS = 3.5  # start of the worker process and its libraries
+WORKER_SECONDS = 2.6  # start of the worker process and its libraries
 GREY_SECONDS_PER_MEGAPIXEL = 0.01  # of the photo as it came in
-FEATURE_SECONDS_PER_MEGAPIXEL = 0.52  # of the photo as features are looked for; frames of a video need less
-PAIR_SECONDS = 0.012
-MAPPING_SECONDS_PER_PHOTO = 0.15
-UNDISTORT_SECONDS_PER_MEGAPIXEL = (0.011, 0.35)  # read, written
+FEATURE_SECONDS_PER_MEGAPIXEL = 0.4  # of the photo as features are looked for; frames of a video need less
+PAIR_SECONDS = 0.009
+MAPPING_SECONDS_PER_PHOTO = 0.11
+UNDISTORT_SECONDS_PER_MEGAPIXEL = (0.008, 0.26)  # read, written
 
 WORKER_BYTES = 100e6
 BYTES_PER_FEATURE_PIXEL = 120  # in each thread: tasks/core/sfm/features.py

@@ -9,7 +9,7 @@ from tasks.core.report.preview import FRAME_WIDTH_PX, FRAMES
 from tasks.core.sog.options import CompressOptions
 
 # CPU seconds of a core of the reference machine, fitted to runs of four photo sets: docs/estimate.md.
-DECODE_SECONDS_PER_MEGAPIXEL = 0.016
+DECODE_SECONDS_PER_MEGAPIXEL = 0.005
 PHOTOS_SECONDS = 0.2
 COMPRESS_SECONDS = 0.5  # in the process that has trained; kernels and libraries take 2 s more in one of its own
 ENCODE_SECONDS_PER_MILLION = 26.0  # Gaussians with harmonics of degree 3, on the first rung of the ladder of precisions

@@ -16,6 +16,9 @@ from tasks.core.training.prune import CONTRIBUTING_VIEWS, HALVINGS, JUDGED_VIEWS
 SLICES = 100  # of progress, in each of which a step is taken to cost the same
 POINTS_PER_PHOTO = 200  # sparse ones: brighton 179, fox 154, demo 336, sceaux 379
 USUAL_HALVINGS = 2  # how coarse training begins, where photos are large enough
+# Few photos are soon learnt: held-out quality of brighton (18) and sceaux (11) is flat as soon as `schedule.is_flat`
+# looks, that of the demo (36) and the fox (50) is not.
+FEW_PHOTOS = 25
 PRUNED_SHARE = 0.1  # of the Gaussians, by the final prune: fox and demo 8 %, brighton 18 %
 
 # CPU seconds of a core of the reference machine, fitted to runs of three photo sets: docs/estimate.md.
@@ -100,21 +103,30 @@ def train_work(training: Training, options: TrainOptions) -> Work:
 
 
 def _all_steps(training: Training, options: TrainOptions, on_gpu: bool) -> Work:
-    """Every step that was asked for: that quality may be flat before their end is not foreseen."""
+    """Every step that is expected to be taken."""
     work = Work()
-    for share, pixels, count in _course(training):
+    for share, pixels, count in _course(training, _flat_at(training, options)):
         work += _step(pixels, count, on_gpu) * (share * options.steps)
     return work
 
 
-def _course(training: Training) -> Iterator[tuple[float, float, float]]:
-    """Share of the steps, megapixels and Gaussians in each slice of progress."""
+def _flat_at(training: Training, options: TrainOptions) -> float:
+    """The share of the steps after which the closing phase is expected to begin."""
+    early = options.early_stop and training.held_out > 0 and training.views + training.held_out < FEW_PHOTOS
+    return schedule.FLAT_FROM if early else schedule.ANNEAL_FROM
+
+
+def _course(training: Training, flat_at: float) -> Iterator[tuple[float, float, float]]:
+    """Share of the steps, megapixels and Gaussians in each slice of progress, and in the closing phase."""
     smaller = min(USUAL_HALVINGS, _most_halvings(training))
-    for slice_ in range(SLICES):
+    before = round(flat_at * SLICES)
+    for slice_ in range(before):
         progress = (slice_ + 0.5) / SLICES
         halvings = min(schedule.halvings_at(progress), smaller)
         count = schedule.count_at(progress, training.start, training.limit)
         yield 1 / SLICES, training.megapixels / 4**halvings, count
+    count = schedule.count_at(flat_at, training.start, training.limit)
+    yield flat_at / schedule.ANNEAL_FROM - flat_at, training.megapixels, count
 
 
 def _most_halvings(training: Training) -> int:
