@@ -4,14 +4,16 @@ It looks for a BLAS when the first kernel is loaded. That search imports scipy.l
 kernel of this stage multiplies matrices. Kernels elsewhere that do still find the BLAS, which numba asks for anew when
 it compiles them. To be imported before the first kernel is called.
 
-At the end Python walks through every object once more to find cycles, of which numba has hundreds of thousands: a
-seventh of the time that small splats take. The process gives all its memory back without that.
+Python's search for cycles walks through numba's objects, some hundred thousand, several times while they are made and
+once more at the end: a quarter of the time that a small splat takes. They live as long as the process, which gives all
+its memory back without that.
 """
 
 import atexit
 import gc
 
-import numba.np.linalg as numba_linalg
+gc.disable()
+import numba.np.linalg as numba_linalg  # noqa: E402 - while nothing looks for cycles
 
 
 def _load_arrays_without_blas() -> None:
@@ -24,4 +26,6 @@ def _load_arrays_without_blas() -> None:
 
 
 _load_arrays_without_blas()
+gc.freeze()
+gc.enable()
 atexit.register(gc.freeze)
