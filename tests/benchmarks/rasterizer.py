@@ -36,7 +36,8 @@ PARTS = {
     (cpu.blending, "blend"): "forward",
     (cpu_engine, "l1_ssim"): "loss",
     (cpu.blending, "blend_backward"): "backward",
-    (cpu.update, "backward_and_adam"): "backward",
+    (cpu.projection_backward, "project_backward"): "backward",
+    (cpu_engine, "adam"): "optimiser",
 }
 NAMES = [name for _, name in PARTS]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tasks.core.gaussians import Gaussians
 from tasks.core.render.interface import Gradients, Image
-from tasks.core.render.kernels import binning, blending, projection, projection_backward, update
+from tasks.core.render.kernels import binning, blending, projection, projection_backward
 from tasks.core.render.kernels.constants import GRADIENT_FIELDS, SPLAT_FIELDS, TILE
 from tasks.core.scene import Camera
 
@@ -78,23 +78,12 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class AdamArrays:
-    """What Adam changes and needs, as `kernels.adam.adam_rows` takes it: an array [N, D] a field of Gaussians."""
+class SparseGradients:
+    """Gradients in rows that are valid for the visible Gaussians only; buffers that the next call overwrites."""
 
-    parameters: tuple[NDArray[np.float32], ...]  # the memory of the Gaussians that were rendered
-    first_moments: tuple[NDArray[np.float32], ...]
-    second_moments: tuple[NDArray[np.float32], ...]
-    columns: NDArray[np.int64]  # [6] how many entries of a row are updated
-    rates: NDArray[np.float32]  # [6]
-    updates: NDArray[np.int64]  # [N, or longer]
-    scores: NDArray[np.float32]  # [N, or longer]
-    seen: NDArray[np.float32]  # [N, or longer]
-    corrections: NDArray[np.float32]  # see `bias_corrections`
-
-
-def two_dimensional(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The same memory as [N, D]."""
-    return array.reshape(len(array), array[0].size if len(array) else 0)
+    visible: NDArray[np.int64]  # [V] ascending indices
+    rows: Gradients  # arrays [N or longer, ...]
+    means2d: NDArray[np.float32]  # [N or longer, 2] with respect to the projected means, in px
 
 
 def plain(gaussians: Gaussians) -> Gaussians:
@@ -175,41 +164,40 @@ class CpuRasterizer:
 
     def backward(self, d_image: Image) -> Gradients:
         """Gradients for the last forward's image; see `Rasterizer.backward`."""
-        last, pair_gradients = self._backward_to_splats(d_image)
-        gaussians, view = last.gaussians, last.view
-        shapes = {name: array.shape[1:] for name, array in vars(gaussians).items()}
-        rows = {name: np.zeros((last.total, int(np.prod(shape))), np.float32) for name, shape in shapes.items()}
-        projection_backward.project_backward(
-            gaussians.means, gaussians.quats, gaussians.log_scales, two_dimensional(gaussians.shN),
-            view.pose, view.intrinsics, view.center, np.float32(last.width), np.float32(last.height), last.sh_degree,
-            last.visible, last.total, last.ranks, last.splats, last.pair_starts, last.pair_slots, pair_gradients,
-            numba.get_num_threads(), rows["means"], rows["quats"], rows["log_scales"], rows["raw_opacities"],
-            rows["sh0"], rows["shN"], np.empty((last.total, 2), np.float32),
-        )  # fmt: skip
-        dense = {name: np.zeros((len(gaussians), *shape), np.float32) for name, shape in shapes.items()}
+        sparse = self.backward_sparse(d_image)
+        n = len(self._last.gaussians) if self._last else 0
+        dense = {name: np.zeros((n, *array.shape[1:]), np.float32) for name, array in vars(sparse.rows).items()}
         for name, array in dense.items():
-            array[last.visible[: last.total]] = rows[name].reshape(last.total, *shapes[name])
+            array[sparse.visible] = getattr(sparse.rows, name)[sparse.visible]
         return Gradients(**dense)
 
-    def backward_and_update(self, d_image: Image, adam: AdamArrays) -> None:
-        """As `backward`, and a step of Adam on the visible Gaussians; memory of the others is not touched."""
-        last, pair_gradients = self._backward_to_splats(d_image)
-        view = last.view
-        update.backward_and_adam(
-            adam.parameters, view.pose, view.intrinsics, view.center, np.float32(last.width), np.float32(last.height),
-            last.sh_degree, last.visible, last.total, last.ranks, last.splats, last.pair_starts, last.pair_slots,
-            pair_gradients, numba.get_num_threads(), adam.first_moments, adam.second_moments, adam.columns,
-            adam.rates, adam.updates, adam.scores, adam.seen, adam.corrections,
-        )  # fmt: skip
+    def backward_sparse(self, d_image: Image) -> SparseGradients:
+        """As `backward`, without touching memory of Gaussians that the camera does not see.
 
-    def _backward_to_splats(self, d_image: Image) -> tuple[Pass, NDArray[np.float32]]:
-        """The last pass, and the gradient of each of its pairs [pairs, or longer, GRADIENT_FIELDS]."""
-        last = self._last
+        Of `shN` only the coefficients of the degree that was rendered are valid.
+        """
+        last, buffers, workers = self._last, self._buffers, numba.get_num_threads()
         if last is None:
             raise ValueError("backward needs a forward pass before it")
-        pair_gradients = self._buffers.floats("pair gradients", last.pairs, GRADIENT_FIELDS)
+        pair_gradients = buffers.floats("pair gradients", last.pairs, GRADIENT_FIELDS)
         blending.blend_backward(
             last.splats, last.tile_splats, last.tile_starts, last.tiles_x, last.tiles_y, last.image,
-            np.ascontiguousarray(d_image, np.float32), numba.get_num_threads(), pair_gradients,
+            np.ascontiguousarray(d_image, np.float32), workers, pair_gradients,
         )  # fmt: skip
-        return last, pair_gradients
+        gaussians, view, n = last.gaussians, last.view, len(last.gaussians)
+        rows = Gradients(
+            means=buffers.floats("d means", n, 3),
+            quats=buffers.floats("d quats", n, 4),
+            log_scales=buffers.floats("d log_scales", n, 3),
+            raw_opacities=buffers.floats("d raw_opacities", n),
+            sh0=buffers.floats("d sh0", n, 1, 3),
+            shN=buffers.floats("d shN", n, gaussians.shN.shape[1], 3),
+        )
+        means2d = buffers.floats("d means2d", n, 2)
+        projection_backward.project_backward(
+            gaussians.means, gaussians.quats, gaussians.log_scales, gaussians.shN, view.pose, view.intrinsics,
+            view.center, np.float32(last.width), np.float32(last.height), last.sh_degree, last.visible, last.total,
+            last.ranks, last.splats, last.pair_starts, last.pair_slots, pair_gradients, workers, rows.means, rows.quats,
+            rows.log_scales, rows.raw_opacities, rows.sh0, rows.shN, means2d,
+        )  # fmt: skip
+        return SparseGradients(last.visible[: last.total], rows, means2d)

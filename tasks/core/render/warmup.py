@@ -5,12 +5,13 @@ import numpy as np
 
 from tasks.core.gaussians import Gaussians
 from tasks.core.progress import Progress, ProgressCallback
-from tasks.core.render.cpu import AdamArrays, CpuRasterizer, two_dimensional
-from tasks.core.render.kernels.adam import bias_corrections
+from tasks.core.render.cpu import CpuRasterizer
+from tasks.core.render.kernels.adam import adam, bias_corrections
 from tasks.core.render.kernels.loss import l1_ssim
 from tasks.core.scene import Camera
 
 SIZE_PX = 20
+TENSORS = 6
 
 
 def compile_kernels(on_progress: ProgressCallback) -> None:
@@ -23,7 +24,7 @@ def compile_kernels(on_progress: ProgressCallback) -> None:
     on_progress(Progress(0, 4, "compiling the rasterizer"))
     image = rasterizer.forward(one_gaussian(), camera)
     on_progress(Progress(1, 4, "compiling its gradient"))
-    rasterizer.backward(np.ones_like(image))
+    gradients = rasterizer.backward_sparse(np.ones_like(image))
     on_progress(Progress(2, 4, "compiling the loss"))
     rows = image.reshape(SIZE_PX, 3 * SIZE_PX)
     workers = numba.get_num_threads()
@@ -31,13 +32,12 @@ def compile_kernels(on_progress: ProgressCallback) -> None:
         rows, np.zeros(rows.shape, np.uint8), np.float32(0.2), workers, np.zeros((8, *rows.shape), np.float32), rows
     )
     on_progress(Progress(3, 4, "compiling the optimiser"))
-    tensors = tuple(two_dimensional(array.copy()) for array in vars(one_gaussian()).values())
-    count = len(tensors)
-    adam = AdamArrays(
-        tensors, tensors, tensors, np.ones(count, np.int64), np.zeros(count, np.float32), np.zeros(1, np.int64),
-        np.zeros(1, np.float32), np.zeros(1, np.float32), bias_corrections(),
+    tensors = tuple(np.zeros((1, 1), np.float32) for _ in range(TENSORS))
+    adam(
+        tensors, tensors, tensors, tensors, np.ones(TENSORS, np.int64), np.zeros(TENSORS, np.float32),
+        gradients.visible, gradients.means2d, np.zeros(1, np.int64), np.zeros(1, np.float32), np.zeros(1, np.float32),
+        bias_corrections(), workers,
     )  # fmt: skip
-    rasterizer.backward_and_update(np.ones_like(image), adam)
     on_progress(Progress(4, 4, "kernels ready"))
 
 

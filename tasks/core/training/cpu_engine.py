@@ -5,8 +5,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.core.render.cpu import AdamArrays, CpuRasterizer, two_dimensional
-from tasks.core.render.kernels.adam import bias_corrections
+from tasks.core.render.cpu import CpuRasterizer
+from tasks.core.render.kernels.adam import adam, bias_corrections
 from tasks.core.render.kernels.loss import l1_ssim
 from tasks.core.scene import Camera
 from tasks.core.training.engine import SAMPLED_EVERY, StepResult
@@ -54,24 +54,28 @@ class CpuEngine:
         )  # fmt: skip
         d_image = self._d_image.reshape(height, width, 3)
         d_image *= gain
+        gradients = self._rasterizer.backward_sparse(d_image)
         n, parameters = population.count, population.parameters
         columns = {name: parameters[name][0].numel() for name in PARAMETERS}
         # Coefficients above the current degree have no gradient yet
         columns["shN"] = min(columns["shN"], 3 * ((settings.sh_degree + 1) ** 2 - 1))
-        adam = AdamArrays(
-            parameters=self._rows(parameters, n),
-            first_moments=self._rows(population.first_moments, n),
-            second_moments=self._rows(population.second_moments, n),
-            columns=np.array([columns[name] for name in PARAMETERS]),
-            rates=np.array([settings.rates[name] for name in PARAMETERS], np.float32),
-            updates=population.updates.numpy(),
-            scores=population.scores.numpy(),
-            seen=population.seen.numpy(),
-            corrections=self._corrections,
-        )
-        self._rasterizer.backward_and_update(d_image, adam)
+        adam(
+            self._rows(parameters, n),
+            tuple(two_dimensional(getattr(gradients.rows, name)[:n]) for name in PARAMETERS),
+            self._rows(population.first_moments, n),
+            self._rows(population.second_moments, n),
+            np.array([columns[name] for name in PARAMETERS]),
+            np.array([settings.rates[name] for name in PARAMETERS], np.float32),
+            gradients.visible, gradients.means2d, population.updates.numpy(), population.scores.numpy(),
+            population.seen.numpy(), self._corrections, workers,
+        )  # fmt: skip
         return StepResult(float(loss), image[::SAMPLED_EVERY, ::SAMPLED_EVERY])
 
     @staticmethod
     def _rows(arrays: dict[str, Tensor], n: int) -> tuple[NDArray[np.float32], ...]:
         return tuple(two_dimensional(arrays[name].numpy()[:n]) for name in PARAMETERS)
+
+
+def two_dimensional(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same memory as [N, D]."""
+    return array.reshape(len(array), array[0].size if len(array) else 0)

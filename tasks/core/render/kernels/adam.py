@@ -7,7 +7,7 @@ Moments of a Gaussian that no camera sees stay as they are, and its bias correct
 import math
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 
 from tasks.core.render.kernels.constants import FASTMATH, ONE
 
@@ -24,30 +24,33 @@ def adam_row(p, g, m, v, columns, step):
         p[j] -= step * m[j] / (math.sqrt(v[j]) + EPSILON)
 
 
-@njit(fastmath=FASTMATH, cache=True)
-def adam_rows(
-    parameters, gradients, first_moments, second_moments, columns, rates, visible, first, last, d_means2d,
-    updates, scores, seen, corrections,
+@njit(parallel=True, fastmath=FASTMATH, cache=True)
+def adam(
+    parameters, gradients, first, second, columns, rates, visible, d_means2d, updates, scores, seen,
+    corrections, workers,
 ):  # fmt: skip
-    """One step on the Gaussians visible[first:last] of six parameters, and the notes of density control.
+    """One step on the visible rows of six parameters, and the notes of density control.
 
-    parameters, first_moments, second_moments: six arrays [N, D] float32 each, and gradients whose row k belongs to
-    visible[first + k]. Of a row the first columns[tensor] entries are updated, at the rate rates[tensor]. updates [N],
-    scores [N] and seen [N] are those of Population; corrections [L] holds sqrt(1 - BETA2^t) / (1 - BETA1^t) at t, its
-    last entry serves all later t.
+    parameters, gradients, first, second: six arrays [N, D] float32 each; of a row the first columns[tensor] entries are
+    updated, at the rate rates[tensor]. updates [N], scores [N] and seen [N] are those of Population; corrections [L]
+    holds sqrt(1 - BETA2^t) / (1 - BETA1^t) at t, its last entry serves all later t.
+
+    One parallel region for all: entering one costs more than the arithmetic of a small parameter.
     """
-    latest = corrections.shape[0] - 1
-    for k in range(last - first):
-        i = visible[first + k]
-        updates[i] += 1
-        seen[i] += ONE
-        scores[i] += math.sqrt(d_means2d[k, 0] * d_means2d[k, 0] + d_means2d[k, 1] * d_means2d[k, 1])
-        correction = corrections[min(updates[i], latest)]
-        for tensor in range(6):
-            adam_row(
-                parameters[tensor][i], gradients[tensor][k], first_moments[tensor][i], second_moments[tensor][i],
-                columns[tensor], rates[tensor] * correction,
-            )  # fmt: skip
+    total = visible.shape[0]
+    last = corrections.shape[0] - 1
+    for worker in prange(workers):
+        for k in range(worker * total // workers, (worker + 1) * total // workers):
+            i = visible[k]
+            updates[i] += 1
+            seen[i] += ONE
+            scores[i] += math.sqrt(d_means2d[i, 0] * d_means2d[i, 0] + d_means2d[i, 1] * d_means2d[i, 1])
+            correction = corrections[min(updates[i], last)]
+            for tensor in range(6):
+                adam_row(
+                    parameters[tensor][i], gradients[tensor][i], first[tensor][i], second[tensor][i],
+                    columns[tensor], rates[tensor] * correction,
+                )  # fmt: skip
 
 
 def bias_corrections() -> np.ndarray[tuple[int], np.dtype[np.float32]]:
