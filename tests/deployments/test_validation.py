@@ -180,7 +180,8 @@ def started(client: SyncPrefectClient, photos: Path, workspace: Path) -> tuple[T
     way.start(photos, OPTIONS)
     assert way.ended() is None
     assert "Scheduled" in way.waits_for()
-    (run,) = [run for run in client.read_flow_runs() if run.name == "validation-3" and not run.state.is_final()]  # type: ignore[union-attr]
+    runs = [run for run in client.read_flow_runs() if run.name == "validation-3"]
+    (run,) = [run for run in runs if run.state is not None and not run.state.is_final()]
     place = workspace / "validation" / "validation-3"
     assert run.parameters["photos"] == str(place / "photos")
     assert run.parameters["fresh"] is True

@@ -24,7 +24,7 @@ def worker(environment: dict[str, str], home: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        process.terminate()
+        process.kill()  # it has nothing left to end, and its own way of ending takes minutes at times
         process.wait(timeout=60)
 
 

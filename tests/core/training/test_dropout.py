@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tasks.core.scene import Scene
 from tasks.core.training import schedule
@@ -14,6 +15,7 @@ from tasks.core.training.options import TrainOptions
 from tasks.core.training.population import PARAMETERS, Population
 from tasks.core.training.trainer import train
 from tests.core.render.scenes import random_gaussians
+from tests.core.training.scenes import made_scene
 
 
 def test_a_step_neither_sees_nor_moves_what_is_left_out() -> None:
@@ -62,3 +64,27 @@ def test_the_report_says_so(scene: Scene, tmp_path: Path) -> None:
     none = options.model_copy(update={"max_dropout": 0.0})
     section = train(type(scene)(scene.folder, few, scene.points, scene.up), tmp_path, none, print)
     assert "left out" not in " ".join(section.decisions)
+
+
+def test_it_keeps_what_differs_from_photo_to_photo_out_of_the_splat(tmp_path: Path) -> None:
+    """Six photos to train on, each with patches that no other has, as leaves in the wind; those held out have none."""
+    scene, every = made_scene(tmp_path / "made", cameras=8), 4
+    rng, patch_px, sigma = np.random.default_rng(5), 4, 40
+    for camera in scene.split(every)[0]:
+        path = scene.folder / "images" / camera.name
+        photo = np.asarray(Image.open(path)).astype(np.float64)
+        patches = rng.normal(0, sigma, (camera.height // patch_px, camera.width // patch_px, 3))
+        photo += patches.repeat(patch_px, axis=0).repeat(patch_px, axis=1)
+        Image.fromarray(np.clip(photo, 0, 255).astype(np.uint8)).save(path)
+    options = TrainOptions(
+        max_image_size=96, steps=240, max_gaussians=900, sh_degree=1, backend="cpu", early_stop=False,
+        hold_out_every=every, exposure_compensation=False,
+    )  # fmt: skip
+
+    def psnr_db(most: float) -> float:
+        found = train(scene, tmp_path, options.model_copy(update={"max_dropout": most}), lambda _: None).psnr_db
+        assert found is not None
+        return found
+
+    # 20.4 and 20.0 dB with two seeds, 17.2 and 17.2 without
+    assert psnr_db(0.3) > psnr_db(0.0) + 1.5
