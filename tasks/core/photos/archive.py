@@ -15,6 +15,8 @@ from tasks.core.photos.options import PhotosOptions
 CHUNK_BYTES = 1 << 20
 RATIO_FREE_BYTES = 10 << 20  # below this size a member's ratio does no harm, and flat test pictures compress well
 GIB = 1 << 30
+# What zipfile raises for an archive that is damaged, or made in a way that it does not know (NotImplementedError).
+UNREADABLE_ARCHIVE = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, NotImplementedError)
 
 
 def unpack(archive: Path, out: Path, options: PhotosOptions) -> None:
@@ -38,13 +40,15 @@ def unpack(archive: Path, out: Path, options: PhotosOptions) -> None:
                     left_bytes -= _unpack_member(opened, member, target, left_bytes, options)
                 else:
                     target.touch()
-    # NotImplementedError is what zipfile raises for a compression method that it does not know.
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise PhotosError(
-            f"{archive.name} is not a complete .zip archive ({error}): pack or upload it again."
-        ) from error
+    except UNREADABLE_ARCHIVE as error:
+        raise unreadable(archive, error) from error
     except OSError as error:
         raise PhotosError(f"{archive.name} cannot be unpacked: {error}.") from error
+
+
+def unreadable(archive: Path, error: Exception) -> PhotosError:
+    """What to say of one of UNREADABLE_ARCHIVE."""
+    return PhotosError(f"{archive.name} is not a complete .zip archive ({error}): pack or upload it again.")
 
 
 def _check_members(archive: Path, members: list[zipfile.ZipInfo], options: PhotosOptions) -> None:

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from tasks.core.errors import PhotosError
 from tasks.core.photos import pixels  # noqa: F401 - teaches Pillow to open HEIC
+from tasks.core.photos.archive import UNREADABLE_ARCHIVE, unreadable
 from tasks.core.photos.exif import read_exif
 from tasks.core.photos.files import RAW_SUFFIXES, is_photo_name, natural_order, offered_photos
 from tasks.core.photoset import Photo
@@ -56,10 +57,8 @@ def read_headers(source: Path) -> PhotoHeaders:
             if not members:
                 raise PhotosError(f"No photos among {len(archive.infolist())} files in {source.name}.")
             return headers_of(HeaderSource(member.filename, partial(archive.open, member)) for member in members)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise PhotosError(
-            f"{source.name} is not a complete .zip archive ({error}): pack or upload it again."
-        ) from error
+    except UNREADABLE_ARCHIVE as error:
+        raise unreadable(source, error) from error
 
 
 def headers_of(sources: Iterable[HeaderSource]) -> PhotoHeaders:
@@ -84,6 +83,7 @@ def _read(source: HeaderSource) -> Photo | None:
         with source.open() as file, Image.open(file) as image:
             exif = read_exif(image)
             width, height = image.size[::-1] if exif.orientation in TURNED else image.size
+    # As Pillow raises for what is no image or a damaged one; RuntimeError is zipfile's word for an encrypted member.
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError, RuntimeError):
         return None  # the photos stage will say what is wrong with it
     return Photo(

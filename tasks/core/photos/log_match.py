@@ -17,7 +17,7 @@ MOST_SHARE = 0.5  # of the photos must lie in the log for a match by time to be 
 
 
 def place_photos(photos: Sequence[Photo], rows: Sequence[LogRow]) -> tuple[tuple[Photo, ...], str]:
-    """The photos with the log's places in stead of EXIF's, and a sentence that says how they were found.
+    """The photos with the log's places instead of EXIF's, and a sentence that says how they were found.
 
     A photo that the log does not cover is left without a place: EXIF's altitude may count from another zero.
 

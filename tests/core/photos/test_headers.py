@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.core.errors import PhotosError
+from tasks.core.photos.archive import unpack
 from tasks.core.photos.headers import read_headers
 from tasks.core.photos.ingest import ingest
 from tasks.core.photos.options import PhotosOptions
@@ -58,3 +59,29 @@ def test_what_is_no_place_for_photos_is_refused(tmp_path: Path, name: str, conte
     (tmp_path / name).write_bytes(content)
     with pytest.raises(PhotosError, match=says):
         read_headers(tmp_path / name)
+
+
+def test_a_damaged_member_damns_the_archive_as_the_photos_stage_has_it(tmp_path: Path) -> None:
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.jpg", encoded(1))
+        [member] = archive.infolist()
+    content = bytearray(path.read_bytes())
+    begin = member.header_offset + len(member.FileHeader())
+    content[begin : begin + 20] = b"\xff" * 20  # no deflate stream begins so
+    path.write_bytes(content)
+    with pytest.raises(PhotosError, match="is not a complete"):
+        read_headers(path)
+    with pytest.raises(PhotosError, match="is not a complete"):
+        unpack(path, tmp_path / "out", PhotosOptions())
+
+
+def test_an_encrypted_member_is_one_without_a_header(tmp_path: Path) -> None:
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.jpg", encoded(1))
+    content = bytearray(path.read_bytes())
+    content[6] |= 1  # the flag in the member's own header, and in the directory
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    assert read_headers(path).unreadable == 1
