@@ -35,7 +35,7 @@ class AwsStage(BaseModel):
     stage: str  # "run" is the task that checks the photos, waits for the other tasks, and publishes
     where: str
     seconds: float  # start-up included
-    peak_memory_bytes: int | None
+    peak_memory_bytes: int
     on_demand_usd: float
     spot_usd: float
 
@@ -89,7 +89,7 @@ def _fargate(stage: str, job: str, seconds: float, peak_memory_bytes: int) -> Aw
     price = size.hourly_usd * seconds / 3600
     return AwsStage(
         stage=stage,
-        where=f"Fargate, {size.cpu // 1024} vCPU, {size.memory // 1024} GB",
+        where=size.where,
         seconds=seconds,
         peak_memory_bytes=peak_memory_bytes,
         on_demand_usd=price,

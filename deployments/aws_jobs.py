@@ -25,6 +25,11 @@ class TaskSize(BaseModel):
     disk_gb: int
 
     @property
+    def where(self) -> str:
+        """For people."""
+        return f"Fargate, {self.cpu // 1024} vCPU, {self.memory // 1024} GB"
+
+    @property
     def hourly_usd(self) -> float:
         """What it costs for an hour."""
         return fargate_usd(self.cpu, self.memory, self.disk_gb)
@@ -43,11 +48,7 @@ def machines() -> dict[str, Machine]:
     """What each stage runs on, as the deployments of an account have it; photos and publish are the run's own."""
     jobs = {"photos": "reconstruct", "sfm": "sfm", "compress": "compress", "publish": "reconstruct"}
     found = {
-        stage: Machine(
-            name=f"Fargate, {size.cpu // 1024} vCPU, {size.memory // 1024} GB",
-            cores=size.cpu / 1024,
-            hourly_usd=size.hourly_usd,
-        )
+        stage: Machine(name=size.where, cores=size.cpu / 1024, hourly_usd=size.hourly_usd)
         for stage, size in ((stage, SIZES[job]) for stage, job in jobs.items())
     }
     found["train"] = Machine(name=GPU_INSTANCE, cores=GPU_INSTANCE_CORES, gpu=True, hourly_usd=SPOT_USD[GPU_INSTANCE])

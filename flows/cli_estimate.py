@@ -71,8 +71,8 @@ def _print_aws(aws: AwsEstimate, console: Console) -> None:
     console.print(f"\n[bold]AWS[/], {prices_of}", highlight=False)
     rows: list[Row] = [("task", "time", "peak memory", "on demand", "spot", "where")]
     for each in aws.stages:
-        memory = "" if each.peak_memory_bytes is None else gigabytes(each.peak_memory_bytes)
         prices = dollars(each.on_demand_usd), dollars(each.spot_usd)
+        memory = gigabytes(each.peak_memory_bytes)
         rows.append((each.stage, rough_duration(each.seconds), memory, *prices, each.where))
     rows.append(("in all", rough_duration(aws.seconds), "", dollars(aws.on_demand_usd), dollars(aws.spot_usd), ""))
     _print_table(rows, console)

@@ -140,7 +140,6 @@ class EstimateSection(Section):
     seconds: SecondsSection
     cost_usd: CostSection = CostSection()  # null where no price is known
     peak_memory_bytes: int
-    assumptions: tuple[str, ...] = ()
 
 
 class Report(Section):

@@ -16,7 +16,7 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 class Machine(BaseModel):
     """A machine, or the part of one that a stage gets.
 
-    `speed` is that of one core, beside the machine on which the figures of this room were measured: two cores of a
+    `speed` is that of one core, beside the machine on which this folder's figures were measured: two cores of a
     Xeon of 2023 with AVX-512, in a virtual machine.
     """
 

@@ -154,7 +154,9 @@ def _around_the_steps(training: Training, options: TrainOptions, on_gpu: bool) -
     """What training does beside its steps: loading, evaluations on its way, the final prune, the last measurement."""
     full, count = training.megapixels, float(training.limit)
     render = _step(full, count, on_gpu) * FORWARD_SHARE
-    evaluated = len(schedule.EVALUATE_AT) * min(training.held_out, schedule.CURVE_VIEWS)
+    flat_at = _flat_at(training, options)
+    evaluations = sum(share <= flat_at or share > schedule.ANNEAL_FROM for share in schedule.EVALUATE_AT)
+    evaluated = evaluations * min(training.held_out, schedule.CURVE_VIEWS)
     work = Work(serial=T4_START_SECONDS if on_gpu else START_SECONDS)
     work += Work(serial=LOAD_SECONDS_PER_MEGAPIXEL * full) * (training.views + training.held_out)
     work += render * (evaluated + training.held_out)
