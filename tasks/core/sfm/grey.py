@@ -3,7 +3,7 @@
 pycolmap decodes whole photos in colour, and scales them afterwards: a third of the cost of features in a 9 MP JPEG.
 Pillow decodes the grey channel alone. It could also decode at half the size, and save another 0.03 CPU-s of a 9 MP
 photo; but features of such pixels moved brighton_beach's cameras twice as far from those of pycolmap's defaults (0.076°
-in stead of 0.039°, median; focal length 1.6 % off in stead of 0.7 %).
+instead of 0.039°, median; focal length 1.6 % off instead of 0.7 %).
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +19,8 @@ VIDEO_IMAGE_SIZE, VIDEO_SHARE = 1280, 2 / 3  # px, and of the long side: up to 2
 def features_image_size(photos: tuple[Photo, ...], limit: int) -> int:
     """Long side (px) at which features are looked for: at most `limit`, and less for frames of a video.
 
-    Pixels of a 1920 px frame are as much its compression as the place. At 1280 px the fox needs 26 CPU-s in stead of
-    44 and its cameras are nearer to its transforms.json (rotations at most 0.44° off, in stead of 0.51°).
+    Pixels of a 1920 px frame are as much its compression as the place. At 1280 px the fox needs 26 CPU-s instead of
+    44 and its cameras are nearer to its transforms.json (rotations at most 0.44° off, instead of 0.51°).
     """
     long_side = max(max(photo.width, photo.height) for photo in photos)
     return min(limit, max(VIDEO_IMAGE_SIZE, round(long_side * VIDEO_SHARE)))
