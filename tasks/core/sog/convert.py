@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from tasks.core.sog import quick_start  # noqa: F401 - before anything else brings numpy or numba
+
+# isort: split
 from tasks.core.errors import DestinationError, FormatError
 from tasks.core.gaussians import Gaussians
 from tasks.core.ply import SplatModel, gaussians_of_ply, model_of_ply, open_ply, write_ply
 from tasks.core.progress import ProgressCallback, ignore_progress
-from tasks.core.sog import numba_start  # noqa: F401 - before anything else brings numba
 from tasks.core.sog.compressed_ply import is_compressed, read_compressed
 from tasks.core.sog.layout import META_FILE
 from tasks.core.sog.options import CompressOptions

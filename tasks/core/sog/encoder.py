@@ -11,7 +11,7 @@ from tasks.core.gaussians import SH_COEFFICIENTS, Float32, Gaussians
 from tasks.core.sog import (
     attributes,
     layout,
-    numba_start,  # noqa: F401 - before any kernel runs
+    quick_start,  # noqa: F401 - before any kernel runs
 )
 from tasks.core.sog.codebook import fill_nearest, make_codebook, nearest_entries
 from tasks.core.sog.options import EFFORT_BY_PICTURE, CompressOptions

@@ -31,7 +31,8 @@ Codebook = Annotated[tuple[Finite, ...], Field(min_length=CODEBOOK_ENTRIES, max_
 class Part(BaseModel):
     """A part of meta.json; keys this version does not know are ignored, as the specification asks."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # Models are built when they are first used: whoever writes a file has no use for those of version 1.
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class Asset(Part):
@@ -153,7 +154,8 @@ def _version(meta: Any) -> str:
 
 
 AnyMeta: TypeAdapter[Meta | Meta1] = TypeAdapter(
-    Annotated[Annotated[Meta, Tag("2")] | Annotated[Meta1, Tag("1")], Discriminator(_version)]
+    Annotated[Annotated[Meta, Tag("2")] | Annotated[Meta1, Tag("1")], Discriminator(_version)],
+    config=ConfigDict(defer_build=True),
 )
 
 

@@ -1,8 +1,12 @@
-"""numba started and ended without what a short process has no use for.
+"""numpy and numba started and ended without what a short process has no use for. To be imported before both.
 
-It looks for a BLAS when the first kernel is loaded. That search imports scipy.linalg, an eighth of a second, and no
+OpenBLAS starts a thread for each core when numpy is loaded, and they wait for work with all their might for a while: a
+tenth of the time that a small splat takes, and nothing here multiplies large matrices. Processes that this one starts
+do not inherit that.
+
+numba looks for a BLAS when the first kernel is loaded. That search imports scipy.linalg, an eighth of a second, and no
 kernel of this stage multiplies matrices. Kernels elsewhere that do still find the BLAS, which numba asks for anew when
-it compiles them. To be imported before the first kernel is called.
+it compiles them.
 
 Python's search for cycles walks through numba's objects, some hundred thousand, several times while they are made and
 once more at the end: a quarter of the time that a small splat takes. They live as long as the process, which gives all
@@ -11,9 +15,17 @@ its memory back without that.
 
 import atexit
 import gc
+import os
+
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"  # read when numpy is loaded; what a person has set stays
 
 gc.disable()
+_chosen = os.environ.get(_BLAS_THREADS)
+os.environ[_BLAS_THREADS] = _chosen or "1"
 import numba.np.linalg as numba_linalg  # noqa: E402 - while nothing looks for cycles
+
+if _chosen is None:
+    del os.environ[_BLAS_THREADS]
 
 
 def _load_arrays_without_blas() -> None:
