@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -28,6 +29,8 @@ METADATA = "http://169.254.169.254"  # IMDSv2
 IDLE_SECONDS = 600.0  # a new instance takes three to five minutes until it works
 LOOK_SECONDS = 5.0  # as AWS advises for spot notices
 STOP_SECONDS = 100.0  # of the two minutes
+WORKER_STOP_SECONDS = 5.0  # it takes less than one, and its pool's next attempt comes after five or so
+LATE_STOP_SECONDS = 5.0
 WORKER = [sys.executable, "-m", "prefect", "worker", "start", "--pool", EC2_GPU, "--type", "process", "--limit", "1"]
 
 log = logging.getLogger("spaceport.gpu_host")
@@ -107,17 +110,28 @@ class Host:
         return "told to stop"
 
     def _stop(self, worker: psutil.Popen) -> None:
-        """The runs first: each saves its state, and the worker, still there, tells the server how it ended."""
-        runs = worker.children() if worker.poll() is None else []
-        for run in runs:
-            run.send_signal(signal.SIGTERM)
-        psutil.wait_procs(runs, timeout=STOP_SECONDS)
+        """The runs first: each saves its state and tells the server how it ended. Then the worker.
+
+        One that does not end goes on taking runs, the next attempt of what has just ended first: that one ends as well.
+        """
+        _end_runs(worker, STOP_SECONDS)
         if worker.poll() is None:
             worker.terminate()
             try:
-                worker.wait(timeout=10)
+                worker.wait(timeout=WORKER_STOP_SECONDS)
             except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
+                log.warning("the worker did not end within %.0f s and is killed", WORKER_STOP_SECONDS)
+                _end_runs(worker, LATE_STOP_SECONDS)
                 worker.kill()
+
+
+def _end_runs(worker: psutil.Popen, patience_seconds: float) -> None:
+    """Tell the worker's runs by SIGTERM that they have to end, and wait so long for them."""
+    runs = worker.children() if worker.poll() is None else []
+    for run in runs:
+        with suppress(psutil.NoSuchProcess):
+            run.send_signal(signal.SIGTERM)
+    psutil.wait_procs(runs, timeout=patience_seconds)
 
 
 def worker_environment(account: Infrastructure, secret: str) -> dict[str, str]:

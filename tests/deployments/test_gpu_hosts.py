@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from deployments import gpu_host
 from deployments.gpu_host import end_in_group, worker_environment
 from deployments.scaler import Scaler
 from tasks.core.errors import SpaceportError
@@ -17,10 +18,8 @@ from tests.deployments.accounts import account
 from tests.deployments.instances import PATIENCE_SECONDS, FakeMetadata, Watched, metadata_service
 
 IDLE = [sys.executable, "-c", "import time; time.sleep(600)"]
-# A worker with one run, which takes SIGTERM as training does: it keeps its state, and the worker sees it end.
-BUSY = """
-import subprocess, sys, time
-run = '''
+# A run that takes SIGTERM as training does: it keeps its state.
+RUN = """
 import pathlib, signal, sys, time
 def save(*_):
     pathlib.Path(sys.argv[1], "checkpoint").touch()
@@ -28,11 +27,25 @@ def save(*_):
 signal.signal(signal.SIGTERM, save)
 pathlib.Path(sys.argv[1], "running").touch()
 time.sleep(600)
-'''
-child = subprocess.Popen([sys.executable, "-c", run, sys.argv[1]])
-child.wait()
+"""
+# A worker with one run, whose end it sees.
+BUSY = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", sys.argv[2], sys.argv[1]]).wait()
 time.sleep(600)
 """
+# A worker that does not end when it is told to, and begins a run instead.
+STUBBORN = """
+import pathlib, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, lambda *_: subprocess.Popen([sys.executable, "-c", sys.argv[2], sys.argv[1]]))
+pathlib.Path(sys.argv[1], "started").touch()
+while True:
+    time.sleep(0.1)
+"""
+
+
+def worker(script: str, folder: Path) -> list[str]:
+    return [sys.executable, "-c", script, str(folder), RUN]
 
 
 @pytest.fixture
@@ -63,7 +76,7 @@ def test_an_instance_whose_worker_died_ends_itself(service: FakeMetadata) -> Non
 
 
 def test_a_spot_notice_lets_the_run_save_its_state(service: FakeMetadata, tmp_path: Path) -> None:
-    watched = Watched(service, [sys.executable, "-c", BUSY, str(tmp_path)], os.environ, idle_seconds=600)
+    watched = Watched(service, worker(BUSY, tmp_path), os.environ, idle_seconds=600)
     await_file(tmp_path / "running")
     watched.host._idle_seconds = 0.5  # only now: on a busy machine the run takes longer than that to begin
     time.sleep(1.0)  # twice as long as an idle instance lives
@@ -76,12 +89,24 @@ def test_a_spot_notice_lets_the_run_save_its_state(service: FakeMetadata, tmp_pa
 
 
 def test_a_host_that_is_told_to_stop_leaves_the_instance_alone(service: FakeMetadata, tmp_path: Path) -> None:
-    watched = Watched(service, [sys.executable, "-c", BUSY, str(tmp_path)], os.environ, idle_seconds=600)
+    watched = Watched(service, worker(BUSY, tmp_path), os.environ, idle_seconds=600)
     await_file(tmp_path / "running")
     watched.host.stop()
     watched.await_end()
     assert (tmp_path / "checkpoint").exists()
     assert not watched.ended_itself
+
+
+def test_a_worker_that_goes_on_takes_no_run_with_it(
+    service: FakeMetadata, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_host, "WORKER_STOP_SECONDS", 2.0)  # in which the other run begins
+    watched = Watched(service, worker(STUBBORN, tmp_path), os.environ, idle_seconds=600)
+    await_file(tmp_path / "started")
+    service.taken_away = True
+    watched.await_end()
+    assert (tmp_path / "running").exists(), "it began"
+    assert (tmp_path / "checkpoint").exists(), "and was told to end"
 
 
 def test_the_workers_environment_has_the_servers_secret() -> None:

@@ -1,8 +1,7 @@
 """AWS as another emulator has it: ministack deploys the events template as it is, and tells EventBridge of uploads.
 
 https://pypi.org/project/ministack. It pins a botocore of its own, so it lives in a virtual environment of its own,
-which `make emulator-test` makes. `make test` leaves these tests to that target. CI does not run it yet: a test of
-spot instances failed in one of five runs (deployments/aws/README.md).
+which `make emulator-test` makes. `make test` leaves these tests to that target; CI runs both.
 """
 
 import os

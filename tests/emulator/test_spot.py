@@ -29,6 +29,13 @@ from tests.emulator.account import PATIENCE_SECONDS, Emulated, eventually
 from tests.emulator.captures import TRAIN, Landed
 from tests.local_server import Served
 
+# A worker is ended by SIGINT, which shells let background jobs ignore, and these tests may be one.
+INTERRUPTIBLE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
 pytestmark = pytest.mark.timeout(3 * PATIENCE_SECONDS)
 CHECKPOINT_SECONDS = 0.5
 
@@ -80,7 +87,8 @@ def own(emulated: Emulated, folder: Path) -> dict[str, str]:
 def ec2_instance(emulated: Emulated, server: Served, folder: Path) -> Iterator[tuple[Watched, FakeMetadata]]:
     """What runs on an instance of pool ec2-gpu; its pool is called gpu here."""
     account = emulated.infrastructure.model_copy(update={"prefect_api_url": server.api_url})
-    command = ["gpu" if word == EC2_GPU else word for word in WORKER]
+    worker = ["gpu" if word == EC2_GPU else word for word in WORKER]
+    command = [sys.executable, "-c", INTERRUPTIBLE, *worker]
     environment = {**own(emulated, folder), **worker_environment(account, ""), "SPACEPORT_HOME": str(folder)}
     del environment[account.prefect_secret_name]  # this server has none
     with metadata_service() as service:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ print(len(os.listdir("/proc/self/task")), os.environ.get("{THREADS}"), "scipy.li
 """
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted as Linux shows them")
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted as Linux shows them")
 @pytest.mark.parametrize("chosen", [None, "2"])
 def test_no_thread_waits_for_matrices_and_children_do_not_know(chosen: str | None) -> None:
     environment = {name: value for name, value in os.environ.items() if name != THREADS}
