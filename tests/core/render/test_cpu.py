@@ -1,6 +1,9 @@
 """What is the CPU rasterizer's own: buffers, threads, input that is not plain."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import numba
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from tasks.core.render.cpu import CpuRasterizer
 from tasks.core.render.kernels import binning
 from tasks.core.render.warmup import compile_kernels
+from tests.conftest import REPOSITORY
 from tests.core.render.scenes import random_gaussians
 
 
@@ -83,3 +87,17 @@ def test_warm_up_compiles_all_that_training_calls() -> None:
     compile_kernels(lambda progress: notes.append(progress.done / progress.total))
     assert notes == sorted(notes)
     assert notes[-1] == 1
+
+
+def test_threads_are_those_of_openmp_also_where_there_is_tbb() -> None:
+    """TBB can hang when the process ends. In a process of its own: the first parallel kernel decides."""
+    look = (
+        "from tasks.core.progress import ignore_progress as silent\n"
+        "from tasks.core.render.warmup import compile_kernels\n"
+        "compile_kernels(silent)\n"
+        "import numba; print(numba.threading_layer())"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_THREADING")}
+    command = [sys.executable, "-c", look]
+    done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "omp"
