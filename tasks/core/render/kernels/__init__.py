@@ -14,7 +14,7 @@ import numba
 # Of the three libraries that numba can have its threads from it takes TBB where the system has one, which now and then
 # hangs for good when the process ends (in tbb::finalize; seen with 2021.8 of Debian 12). GNU OpenMP is as quick.
 os.environ.setdefault("NUMBA_THREADING_LAYER_PRIORITY", "omp tbb workqueue")
-numba.core.config.reload_config()
+numba.core.config.reload_config()  # type: ignore[no-untyped-call]
 
 # GNU OpenMP lets waiting threads spin; on a machine that has other things to do, that made training three times as slow
 # (docs/training.md). It looks at this once, when numba loads it for the first parallel kernel, so it is set before
