@@ -1,7 +1,8 @@
 """Where this machine keeps things. The only place that reads environment variables."""
 
 import os
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -100,3 +101,21 @@ def configure_prefect(settings: Settings, environment: MutableMapping[str, str] 
         raise DestinationError(
             f"The state folder {home} cannot be written ({error.strerror}); name another one with SPACEPORT_HOME."
         ) from error
+
+
+@contextmanager
+def variable_while_loading(name: str, value: str) -> Iterator[None]:
+    """A variable for a library that reads it once, while it is loaded. What a person has set stays as it is.
+
+    Afterwards it is gone again, so that processes which are started later do not inherit it.
+    """
+    chosen = os.environ.get(name)
+    if not chosen:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        if chosen is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = chosen

@@ -15,17 +15,12 @@ its memory back without that.
 
 import atexit
 import gc
-import os
 
-_BLAS_THREADS = "OPENBLAS_NUM_THREADS"  # read when numpy is loaded; what a person has set stays
+from tasks.core.settings import variable_while_loading
 
 gc.disable()
-_chosen = os.environ.get(_BLAS_THREADS)
-os.environ[_BLAS_THREADS] = _chosen or "1"
-import numba.np.linalg as numba_linalg  # noqa: E402 - while nothing looks for cycles
-
-if _chosen is None:
-    del os.environ[_BLAS_THREADS]
+with variable_while_loading("OPENBLAS_NUM_THREADS", "1"):
+    import numba.np.linalg as numba_linalg  # while nothing looks for cycles
 
 
 def _load_arrays_without_blas() -> None:

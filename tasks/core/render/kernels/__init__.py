@@ -8,13 +8,15 @@ checks the types of these functions when it compiles them.
 """
 
 import os
+from typing import Any
 
 import numba
 
 # Of the three libraries that numba can have its threads from it takes TBB where the system has one, which now and then
 # hangs for good when the process ends (in tbb::finalize; seen with 2021.8 of Debian 12). GNU OpenMP is as quick.
-os.environ.setdefault("NUMBA_THREADING_LAYER_PRIORITY", "omp tbb workqueue")
-numba.core.config.reload_config()  # type: ignore[no-untyped-call]
+_config: Any = numba.config  # makes its attributes at run time
+if _config.THREADING_LAYER_PRIORITY == ["tbb", "omp", "workqueue"]:  # nobody has chosen another one
+    _config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
 # GNU OpenMP lets waiting threads spin; on a machine that has other things to do, that made training three times as slow
 # (docs/training.md). It looks at this once, when numba loads it for the first parallel kernel, so it is set before
