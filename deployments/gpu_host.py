@@ -30,7 +30,7 @@ IDLE_SECONDS = 600.0  # a new instance takes three to five minutes until it work
 LOOK_SECONDS = 5.0  # as AWS advises for spot notices
 STOP_SECONDS = 100.0  # of the two minutes
 WORKER_STOP_SECONDS = 5.0  # it takes less than one, and its pool's next attempt comes after five or so
-LATE_STOP_SECONDS = 5.0
+LATE_STOP_SECONDS = 5.0  # for a run that has only just begun
 WORKER = [sys.executable, "-m", "prefect", "worker", "start", "--pool", EC2_GPU, "--type", "process", "--limit", "1"]
 
 log = logging.getLogger("spaceport.gpu_host")

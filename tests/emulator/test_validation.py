@@ -24,7 +24,7 @@ def worker(environment: dict[str, str], home: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        process.kill()  # it has nothing left to end, and its own way of ending takes minutes at times
+        process.kill()  # nothing is left to end; a shell's background job ignores SIGINT, by which it ends itself
         process.wait(timeout=60)
 
 

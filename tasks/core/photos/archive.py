@@ -15,8 +15,13 @@ from tasks.core.photos.options import PhotosOptions
 CHUNK_BYTES = 1 << 20
 RATIO_FREE_BYTES = 10 << 20  # below this size a member's ratio does no harm, and flat test pictures compress well
 GIB = 1 << 30
-# What zipfile raises for an archive that is damaged, or made in a way that it does not know (NotImplementedError).
-UNREADABLE_ARCHIVE = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, NotImplementedError)
+# What zipfile raises while it reads what is no whole archive.
+UNREADABLE_ARCHIVE = (
+    zipfile.BadZipFile,  # its directory, a member's header, or a member's checksum is wrong
+    zlib.error,  # a member's compressed bytes are
+    EOFError,  # a member ends too early
+    NotImplementedError,  # packed by a method that zipfile does not know
+)
 
 
 def unpack(archive: Path, out: Path, options: PhotosOptions) -> None:

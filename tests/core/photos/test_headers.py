@@ -76,6 +76,17 @@ def test_a_damaged_member_damns_the_archive_as_the_photos_stage_has_it(tmp_path:
         unpack(path, tmp_path / "out", PhotosOptions())
 
 
+def test_a_member_packed_by_an_unknown_method_damns_the_archive(tmp_path: Path) -> None:
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.jpg", encoded(1))
+    content = bytearray(path.read_bytes())
+    content[8] = content[content.rindex(b"PK\x01\x02") + 10] = 98  # PPMd, in the member's own header and the directory
+    path.write_bytes(content)
+    with pytest.raises(PhotosError, match="is not a complete"):
+        unpack(path, tmp_path / "out", PhotosOptions())
+
+
 def test_an_encrypted_member_is_one_without_a_header(tmp_path: Path) -> None:
     path = tmp_path / "photos.zip"
     with zipfile.ZipFile(path, "w") as archive:

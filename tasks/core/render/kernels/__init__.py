@@ -12,8 +12,8 @@ from typing import Any
 
 import numba
 
-# Of the three libraries that numba can have its threads from it takes TBB where the system has one, which now and then
-# hangs for good when the process ends (in tbb::finalize; seen with 2021.8 of Debian 12). GNU OpenMP is as quick.
+# Of the three libraries that numba can have its threads from it takes TBB where the system has one. With Debian 12's
+# (2021.8) a process that had trained hung for good at its end, in tbb::finalize. GNU OpenMP is as quick.
 _config: Any = numba.config  # makes its attributes at run time
 if _config.THREADING_LAYER_PRIORITY == ["tbb", "omp", "workqueue"]:  # nobody has chosen another one
     _config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
