@@ -6,19 +6,16 @@ textures' own filtering keeps it smooth.
 """
 
 import math
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from tasks.core.demo.noise import kernel
 from tasks.core.demo.rays import GROUND
 from tasks.core.demo.shading import see
 from tasks.core.demo.world import World
+from tasks.core.kernel_cache import njit
 from tasks.core.scene import Camera
 from tasks.core.transforms import Float64, rigid_inverse
 
@@ -59,52 +56,38 @@ def _is_edge(keys: NDArray[np.int32], distance: NDArray[np.float32], row: int, c
     return False
 
 
-def _fingerprint() -> int:
-    """Of the sources of all kernels: every file beside this one."""
-    return zlib.crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
-
-
-def _compile(fingerprint: int) -> Callable[..., int]:
-    """The outermost kernel. The fingerprint is part of its closure, and so of the key it is cached under."""
-
-    @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-    def expose_kernel(
-        world: World, pose: Float64, lens: Float64, light: NDArray[np.float32], distance: NDArray[np.float32],
-        objects: NDArray[np.int32], keys: NDArray[np.int32], rgb: NDArray[np.uint8],
-    ) -> int:  # fmt: skip
-        """Both passes over an image; pose [3, 4] is world_from_cam, lens fx fy cx cy. Returns the fingerprint."""
-        height, width = keys.shape
-        for samples in (1, _SAMPLES):  # one call of `see`: it is long, and compiled where it is called
-            for row in range(height):
-                for column in range(width):
-                    if samples > 1 and not _is_edge(keys, distance, row, column, 1 / lens[0]):
-                        continue
-                    red, green, blue = 0.0, 0.0, 0.0
-                    for sample in range(samples):  # a rank-1 lattice: five different rows and columns
-                        x = (column + (sample + 0.5) / samples - lens[2]) / lens[0]
-                        y = (row + (sample * 2 % samples + 0.5) / samples - lens[3]) / lens[1]
-                        length = math.sqrt(x * x + y * y + 1)
-                        dx = (pose[0, 0] * x + pose[0, 1] * y + pose[0, 2]) / length
-                        dy = (pose[1, 0] * x + pose[1, 1] * y + pose[1, 2]) / length
-                        dz = (pose[2, 0] * x + pose[2, 1] * y + pose[2, 2]) / length
-                        pixel = 1 / (lens[0] * length)
-                        seen, t, index, key = see(world, pose[0, 3], pose[1, 3], pose[2, 3], dx, dy, dz, pixel)
-                        red, green, blue = red + seen[0], green + seen[1], blue + seen[2]
-                        if samples == 1:
-                            distance[row, column], objects[row, column], keys[row, column] = t, index, key
-                    light[row, column, 0] = red / samples
-                    light[row, column, 1] = green / samples
-                    light[row, column, 2] = blue / samples
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _expose(
+    world: World, pose: Float64, lens: Float64, light: NDArray[np.float32], distance: NDArray[np.float32],
+    objects: NDArray[np.int32], keys: NDArray[np.int32], rgb: NDArray[np.uint8],
+) -> None:  # fmt: skip
+    """Both passes over an image; pose [3, 4] is world_from_cam, lens fx fy cx cy."""
+    height, width = keys.shape
+    for samples in (1, _SAMPLES):  # one call of `see`: it is long, and compiled where it is called
         for row in range(height):
             for column in range(width):
-                for channel in range(3):
-                    rgb[row, column, channel] = _srgb(light[row, column, channel])
-        return fingerprint
-
-    return expose_kernel
-
-
-_expose = _compile(_fingerprint())
+                if samples > 1 and not _is_edge(keys, distance, row, column, 1 / lens[0]):
+                    continue
+                red, green, blue = 0.0, 0.0, 0.0
+                for sample in range(samples):  # a rank-1 lattice: five different rows and columns
+                    x = (column + (sample + 0.5) / samples - lens[2]) / lens[0]
+                    y = (row + (sample * 2 % samples + 0.5) / samples - lens[3]) / lens[1]
+                    length = math.sqrt(x * x + y * y + 1)
+                    dx = (pose[0, 0] * x + pose[0, 1] * y + pose[0, 2]) / length
+                    dy = (pose[1, 0] * x + pose[1, 1] * y + pose[1, 2]) / length
+                    dz = (pose[2, 0] * x + pose[2, 1] * y + pose[2, 2]) / length
+                    pixel = 1 / (lens[0] * length)
+                    seen, t, index, key = see(world, pose[0, 3], pose[1, 3], pose[2, 3], dx, dy, dz, pixel)
+                    red, green, blue = red + seen[0], green + seen[1], blue + seen[2]
+                    if samples == 1:
+                        distance[row, column], objects[row, column], keys[row, column] = t, index, key
+                light[row, column, 0] = red / samples
+                light[row, column, 1] = green / samples
+                light[row, column, 2] = blue / samples
+    for row in range(height):
+        for column in range(width):
+            for channel in range(3):
+                rgb[row, column, channel] = _srgb(light[row, column, channel])
 
 
 def expose(world: World, camera: Camera) -> Exposure:

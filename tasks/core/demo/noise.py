@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast
 
-from numba import njit
+from tasks.core.kernel_cache import njit
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -18,9 +18,8 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """How every kernel of the demo is compiled.
 
     Divisions go unchecked: no denominator here can be 0. Without the interpreter lock several photos are taken at a
-    time. No kernel is cached on its own: numba notices changes of a kernel's own file only, not of those it calls, so
-    just the outermost one is cached, under the fingerprint of all files. The others are called by one another alone,
-    and go without the wrappers that would make them callable from Python.
+    time. Only the outermost kernel is cached, with all that it calls. The others are called by one another alone, and
+    have none of the wrappers that would make them callable from Python.
     """
     compiled = njit(  # type: ignore[call-overload]  # numba knows the last two options, its stubs do not
         nogil=True, fastmath=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.gaussians import Gaussians
+from tasks.core.kernel_cache import ensure_compiled
+from tasks.core.progress import ProgressCallback, ignore_progress
 from tasks.core.render.interface import Gradients, Image
 from tasks.core.render.kernels import binning, blending, projection, projection_backward
 from tasks.core.render.kernels.constants import GRADIENT_FIELDS, SPLAT_FIELDS, TILE
@@ -96,7 +98,9 @@ class CpuRasterizer:
 
     name = "cpu"
 
-    def __init__(self) -> None:
+    def __init__(self, on_progress: ProgressCallback = ignore_progress) -> None:
+        """`on_progress` is told of kernels that have to be compiled first."""
+        ensure_compiled("tasks.core.render.warmup", on_progress)
         self._buffers = Buffers()
         self._last: Pass | None = None
 

@@ -5,10 +5,10 @@ from where they lie. Numbers are rounded to the nearest multiple of a step; 1 is
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from tasks.core.gaussians import Float32
+from tasks.core.kernel_cache import njit
 from tasks.core.sog.layout import QUAT_TAG
 from tasks.core.transforms import Float64
 

@@ -8,10 +8,10 @@ log2(24) = 4.6 bits a Gaussian and changes no picture.
 import itertools
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from tasks.core.gaussians import Float32, Gaussians
+from tasks.core.kernel_cache import njit
 from tasks.core.transforms import Float64
 
 

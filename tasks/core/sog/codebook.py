@@ -6,10 +6,10 @@ https://doi.org/10.1016/0196-6774(91)90039-2.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from tasks.core.gaussians import Float32
+from tasks.core.kernel_cache import njit
 from tasks.core.sog.layout import CODEBOOK_ENTRIES
 from tasks.core.transforms import Float64
 

@@ -5,9 +5,9 @@ a percent smaller. Readers do not depend on it.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from tasks.core.kernel_cache import njit
 from tasks.core.sog.threads import in_chunks
 
 _BITS = 16

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from tasks.core.gaussians import Float32
+from tasks.core.kernel_cache import njit
 from tasks.core.sog.threads import THREADS, in_chunks
 from tasks.core.transforms import Float64
 

@@ -7,8 +7,8 @@ Moments of a Gaussian that no camera sees stay as they are, and its bias correct
 import math
 
 import numpy as np
-from numba import njit, prange
 
+from tasks.core.kernel_cache import njit, prange
 from tasks.core.render.kernels.constants import FASTMATH, ONE
 
 BETA1, BETA2 = np.float32(0.9), np.float32(0.999)

@@ -8,8 +8,8 @@ splat are never sorted.
 import math
 
 import numpy as np
-from numba import njit, prange
 
+from tasks.core.kernel_cache import njit, prange
 from tasks.core.render.kernels.constants import FASTMATH, ONE, TILE, ZERO
 
 RADIX_BITS = 11

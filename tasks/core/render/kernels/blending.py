@@ -11,8 +11,8 @@ would ask so before every row: that took as long as the arithmetic.
 import math
 
 import numpy as np
-from numba import njit, prange
 
+from tasks.core.kernel_cache import njit, prange
 from tasks.core.render.kernels.constants import (
     FASTMATH,
     GRADIENT_FIELDS,

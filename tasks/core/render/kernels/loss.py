@@ -11,8 +11,8 @@ Rows keep their interleaved channels: a neighbour in x is three floats away.
 """
 
 import numpy as np
-from numba import njit, prange
 
+from tasks.core.kernel_cache import njit, prange
 from tasks.core.render.kernels.constants import FASTMATH, ONE, TWO, ZERO
 from tasks.core.render.metrics import SSIM_C1, SSIM_C2, SSIM_WINDOW, gaussian_window
 

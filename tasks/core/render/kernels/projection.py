@@ -7,8 +7,8 @@ The mathematics, a formula a line, stands in `render/reference.py`; here the sam
 import math
 
 import numpy as np
-from numba import njit, prange
 
+from tasks.core.kernel_cache import njit, prange
 from tasks.core.render.kernels.constants import (
     C0,
     EPS2D,

@@ -4,8 +4,8 @@
 import math
 
 import numpy as np
-from numba import njit, prange
 
+from tasks.core.kernel_cache import njit, prange
 from tasks.core.render.kernels.constants import C0, FASTMATH, GRADIENT_FIELDS, HALF, ONE, TWO, ZERO
 from tasks.core.render.kernels.projection import jacobian_limits, rotation_entries
 from tasks.core.render.kernels.spherical_harmonics import sh_basis, sh_direction_gradient

@@ -6,7 +6,8 @@ Condon-Shortley phase.
 """
 
 import numpy as np
-from numba import njit
+
+from tasks.core.kernel_cache import njit
 
 F = np.float32
 C1 = F(0.4886025119029199)
