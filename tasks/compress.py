@@ -1,17 +1,21 @@
 """The compress stage: Gaussians become a SOG file, and what that costs in quality is measured."""
 
+from tasks.backend import computing_backend
 from tasks.core.measurements import SogSection, TrainSection
 from tasks.core.refs import GaussiansRef, RunContext, SceneRef, SogRef
 from tasks.core.render.backends import rasterizer_for
 from tasks.core.scene import Scene
 from tasks.core.sog.compress import compress
 from tasks.core.sog.options import CompressOptions
+from tasks.core.stage_code import StageCode
 from tasks.reporting import announce, stage_progress
 from tasks.retries import stage_task
 from tasks.stage import open_output, read_measurements, run_stage
 
 STAGE = "compress"
-VERSION = "3"
+CODE = StageCode(
+    ("tasks.core.sog.compress", "tasks.core.render.backends"), ("numba", "numpy", "PIL", "scipy", "torch", "gsplat")
+)
 
 
 @stage_task(STAGE)
@@ -21,10 +25,11 @@ def compress_gaussians(
     """Write `scene.sog` and render the held-out views from it."""
     output = run_stage(
         STAGE,
-        VERSION,
+        CODE,
         context,
         inputs=[gaussians.digest, scene.digest],
         options=options.model_dump(mode="json"),
+        backend=computing_backend(STAGE, "auto", context),  # draws the held-out views, which say how finely to store
         compute=lambda folder: compress(
             open_output(gaussians.uri, context) / "scene.ply",
             Scene.load(open_output(scene.uri, context)),

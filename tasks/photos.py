@@ -11,6 +11,7 @@ from tasks.core.photos.ingest import ingest
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.progress import ProgressCallback
 from tasks.core.refs import PhotosRef, RunContext
+from tasks.core.stage_code import StageCode
 from tasks.core.storage import hash_tree
 from tasks.remote_photos import RemotePhotos, find_photos
 from tasks.reporting import announce, stage_progress
@@ -19,7 +20,7 @@ from tasks.stage import read_measurements, run_stage
 from tasks.workspace import open_workspace
 
 STAGE = "photos"
-VERSION = "3"
+CODE = StageCode(("tasks.core.photos.ingest", "tasks.core.measurements"), ("PIL", "pillow_heif", "numpy"))
 
 
 @stage_task(STAGE)
@@ -32,7 +33,7 @@ def ingest_photos(source: str, options: PhotosOptions, context: RunContext) -> P
     capture = capture_name(source)
     output = run_stage(
         STAGE,
-        VERSION,
+        CODE,
         context,
         inputs=[offered.digest if isinstance(offered, RemotePhotos) else source_digest(offered), *_log_digest(options)],
         options=options.model_dump(mode="json"),

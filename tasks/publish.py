@@ -1,6 +1,5 @@
 """The publish stage: splat, viewer page, report and pictures at the place people asked for."""
 
-import importlib.metadata
 import platform
 import shutil
 import time
@@ -29,6 +28,7 @@ from tasks.core.report.preview import write_fly_around, write_preview
 from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER, Scene
 from tasks.core.settings import Settings
 from tasks.core.sog.layout import LOD_FOLDER, LOD_META_FILE
+from tasks.core.stage_code import installed_version
 from tasks.core.storage import Workspace
 from tasks.core.viewer.page import ViewerSettings, start_view, write_page
 from tasks.destination import PAGE_FILE, REPORT_FILE, open_destination
@@ -191,6 +191,7 @@ def _compose_report(
         options=options.spelled_out(),
         versions={
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in REPORTED_PACKAGES},
+            **{name: installed_version(name) for name in REPORTED_PACKAGES},
         },
+        code_versions={name: ref.code_version for name, ref in stages.items()},
     )

@@ -28,6 +28,17 @@ def note_output(store: Workspace, context: RunContext, stage: str, key: str, *, 
     store.write_run_file(context.run, name, noted.model_dump_json().encode())
 
 
+def noted_keys(store: Workspace, context: RunContext, stage: str) -> dict[str, NotedOutput]:
+    """What was noted of a stage's outputs in this run, by their keys."""
+    found: dict[str, NotedOutput] = {}
+    prefix = f"{OUTPUTS_FOLDER}/{stage}-"
+    for name in store.run_files(context.run):
+        content = store.read_run_file(context.run, name) if name.startswith(prefix) else None
+        if content is not None:
+            found[name.removeprefix(prefix).removesuffix(".json")] = NotedOutput.model_validate_json(content)
+    return found
+
+
 def remove_run(store: Workspace, run: str) -> int:
     """Remove a run's folder, and the outputs and checkpoints that it made; gives how many outputs.
 

@@ -12,17 +12,21 @@ from tasks.core.scene import Scene
 from tasks.core.sfm.import_model import import_model, is_colmap_model
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.reconstruct import reconstruct
-from tasks.core.storage import cache_key
+from tasks.core.stage_code import StageCode
 from tasks.photos import capture_name, is_remote_source, source_digest
 from tasks.pictures import show_picture
 from tasks.recording import current_recording
 from tasks.reporting import announce, stage_progress
 from tasks.retries import stage_task
-from tasks.stage import open_output, read_measurements, run_stage
+from tasks.stage import open_output, output_key, read_measurements, run_stage
 from tasks.workspace import open_workspace
 
 STAGE = "sfm"
-VERSION = "4"
+# The worker is a program of its own, which no import leads to.
+CODE = StageCode(
+    ("tasks.core.sfm.reconstruct", "tasks.core.sfm.worker", "tasks.core.sfm.import_model"),
+    ("pycolmap", "PIL", "numpy", "scipy"),
+)
 CAMERAS_PICTURE = "pictures/cameras.png"
 NAMED_PHOTOS = 8  # left out, in the picture's description
 
@@ -31,7 +35,7 @@ NAMED_PHOTOS = 8  # left out, in the picture's description
 def find_cameras(photos: PhotosRef, options: SfmOptions, image_size: int, context: RunContext) -> SceneRef:
     """Reconstruct a Scene whose images have a long side of at most `image_size` px. Raises RegistrationError."""
     inputs, naming_options = [photos.digest], {**options.model_dump(mode="json"), "image_size": image_size}
-    store, key = open_workspace(context.workspace), cache_key(inputs, naming_options, VERSION)
+    store, key = open_workspace(context.workspace), output_key(CODE, inputs, naming_options)
 
     def compute(out: Path) -> SfmSection:
         place = store.checkpoints(key, context.run if context.fresh else None)
@@ -72,7 +76,7 @@ def _scene_stage(
     compute: Callable[[Path], SfmSection],
     rejected: int = 0,
 ) -> SceneRef:
-    output = run_stage(STAGE, VERSION, context, inputs=inputs, options=options, compute=compute)
+    output = run_stage(STAGE, CODE, context, inputs=inputs, options=options, compute=compute)
     measured = read_measurements(output.uri, SfmSection, context)
     if (recording := current_recording()) is not None:
         recording.show("cameras", lambda: _camera_map(output.uri, measured, rejected, context))

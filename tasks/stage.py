@@ -13,13 +13,16 @@ from typing import TypeVar
 
 from pydantic import BaseModel, JsonValue
 
+from tasks.backend import OTHER, Computing
 from tasks.core.errors import StorageError
+from tasks.core.peak_memory import PeakMemory
 from tasks.core.refs import RunContext
 from tasks.core.settings import Settings
+from tasks.core.stage_code import StageCode
 from tasks.core.storage import Manifest, Workspace, cache_key, describe_output
 from tasks.dispatch import run_elsewhere, runs_elsewhere
 from tasks.metrics import tell_stage
-from tasks.run_outputs import note_output
+from tasks.run_outputs import note_output, noted_keys
 from tasks.workspace import open_workspace
 
 MEASUREMENTS_FILE = "measurements.json"
@@ -36,6 +39,7 @@ class StageOutput(BaseModel):
     cost_usd: float | None
     cached: bool
     peak_memory_bytes: int | None
+    code_version: str
 
     def as_ref_fields(self) -> dict[str, JsonValue]:
         """The fields that every Ref has."""
@@ -44,51 +48,51 @@ class StageOutput(BaseModel):
 
 def run_stage(
     stage: str,
-    version: str,
+    code: StageCode,
     context: RunContext,
     *,
     inputs: Sequence[str],
     options: dict[str, JsonValue],
     compute: Callable[[Path], BaseModel],
+    backend: Computing | None = None,
     changed: dict[str, BaseModel] | None = None,
 ) -> StageOutput:
     """Give the stage's output for these inputs and options, from the workspace when it is there.
 
     Args:
         stage: the stage's word.
-        version: changes whenever the stage's code gives other results for the same input.
+        code: what computes the stage.
         context: the workspace, and whether what it holds counts.
         inputs: digests of what the stage reads.
-        options: what the stage was asked to do; with `inputs` and `version` it names the output.
+        options: what the stage was asked to do; with `inputs`, `code` and `backend` it names the output.
         compute: fills the folder it is given and returns what it measured.
+        backend: what computes the stage, or is expected to where it runs elsewhere; None where that changes nothing.
         changed: parameters of the task that this call does otherwise, for a run elsewhere.
     """
     store = open_workspace(context.workspace)
-    key = cache_key(inputs, options, version)
+    key = output_key(code, inputs, options, backend)
     manifest = None if context.fresh else store.find(stage, key)
-    note_output(store, context, stage, key, cached=manifest is not None)
     if manifest is not None:
+        note_output(store, context, stage, key, cached=True)
         return _output(store, stage, key, manifest, cached=True)
     if runs_elsewhere(stage, context):
         run_elsewhere(stage, context, changed)
-        manifest = store.find(stage, key)
-        if manifest is None:
-            raise StorageError(
-                f"The {stage} run ended well but {store.output_uri(stage, key)} is not there: "
-                "its worker may write to another workspace, or run another version of this code."
-            )
-        return _output(store, stage, key, manifest, cached=False)
+        other = None if backend is None else output_key(code, inputs, options, OTHER[backend])
+        return _made_elsewhere(store, context, stage, key, other)
+    note_output(store, context, stage, key, cached=False)
     with store.new_output(stage, key) as folder:
         start = time.monotonic()
-        measured = compute(folder)
+        with PeakMemory() as memory:
+            measured = compute(folder)
         seconds = time.monotonic() - start
         (folder / MEASUREMENTS_FILE).write_text(measured.model_dump_json(indent=1), encoding="utf-8")
-        code_version = f"{importlib.metadata.version('spaceport')}/{version}"
-        manifest = describe_output(folder, stage, options, code_version, seconds)
+        manifest = describe_output(folder, stage, options, code_version(code), seconds)
         price = Settings.from_environment().hourly_cost_usd
         manifest = manifest.model_copy(
             update={
-                "peak_memory_bytes": peak_memory_bytes(),
+                "backend": backend,
+                "library_versions": code.library_versions,
+                "peak_memory_bytes": memory.peak_bytes,
                 "cost_usd": None if price is None else price * seconds / 3600,
             }
         )
@@ -97,11 +101,39 @@ def run_stage(
             measured,
             seconds=seconds,
             cost_usd=manifest.cost_usd,
-            peak_memory_bytes=peak_memory_bytes(),
+            peak_memory_bytes=memory.peak_bytes,
             output_bytes=manifest.total_bytes,
         )
         manifest = store.commit(folder, stage, key, manifest, replace=context.fresh)
     return _output(store, stage, key, manifest, cached=False)
+
+
+def output_key(
+    code: StageCode, inputs: Sequence[str], options: dict[str, JsonValue], backend: Computing | None = None
+) -> str:
+    """The name of the output that this code makes of these inputs and options; see `run_stage`."""
+    return cache_key(inputs, options, code.version if backend is None else f"{code.version} {backend}")
+
+
+def code_version(code: StageCode) -> str:
+    """What manifests and reports say of the code that made an output: the release, and the digest of its sources."""
+    return f"{importlib.metadata.version('spaceport')}/{code.sources[:16]}"
+
+
+def _made_elsewhere(store: Workspace, context: RunContext, stage: str, key: str, other: str | None) -> StageOutput:
+    """The output of the stage's own run. `other` is its key if it was computed by the backend that was not expected.
+
+    That run may also have found its output in the workspace.
+    """
+    noted = noted_keys(store, context, stage)
+    for made in (key, other):
+        manifest = store.find(stage, made) if made is not None and made in noted else None
+        if made is not None and manifest is not None:
+            return _output(store, stage, made, manifest, cached=noted[made].cached)
+    raise StorageError(
+        f"The {stage} run ended well but {store.output_uri(stage, key)} is not there: "
+        "its worker may write to another workspace, or run another version of this code."
+    )
 
 
 def _output(store: Workspace, stage: str, key: str, manifest: Manifest, *, cached: bool) -> StageOutput:
@@ -112,6 +144,7 @@ def _output(store: Workspace, stage: str, key: str, manifest: Manifest, *, cache
         cost_usd=None if cached else manifest.cost_usd,
         cached=cached,
         peak_memory_bytes=None if cached else manifest.peak_memory_bytes,
+        code_version=manifest.code_version,
     )
 
 

@@ -5,27 +5,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.backend import computing_backend
 from tasks.checkpoints import StageCheckpoints
 from tasks.core.errors import OutOfMemoryError, TrainingDivergedError
 from tasks.core.measurements import TrainSection
 from tasks.core.progress import Progress
 from tasks.core.refs import GaussiansRef, RunContext, SceneRef
 from tasks.core.scene import Scene
-from tasks.core.storage import cache_key
+from tasks.core.stage_code import StageCode
 from tasks.core.training.memory import budgets, memory_errors_explained
 from tasks.core.training.options import TrainOptions
 from tasks.interruption import run_apart
 from tasks.reporting import announce, run_logger, stage_progress
 from tasks.retries import stage_task
-from tasks.stage import StageOutput, open_output, read_measurements, run_stage
+from tasks.stage import StageOutput, open_output, output_key, read_measurements, run_stage
 from tasks.training_board import TrainingBoard
 
 if TYPE_CHECKING:  # torch takes a second and 200 MB, which a run that trains elsewhere does without
     from tasks.core.training.trainer import TrainingStats
 
 STAGE = "train"
-VERSION = "2"
-NOT_NAMING = ("checkpoint_seconds",)  # options that do not change the output and so are no part of its name
+CODE = StageCode(("tasks.core.training.trainer",), ("torch", "numba", "numpy", "scipy", "PIL", "gsplat"))
+# Options that are no part of the output's name: one does not change it, of the other its meaning is one.
+NOT_NAMING = ("checkpoint_seconds", "backend")
 REPORT_INTERVAL_SECONDS = 0.5
 
 
@@ -60,13 +62,14 @@ def train_gaussians(scene: SceneRef, options: TrainOptions, context: RunContext)
 
 def _train(scene: SceneRef, options: TrainOptions, context: RunContext) -> StageOutput:
     inputs, naming_options = [scene.digest], options.model_dump(mode="json", exclude=set(NOT_NAMING))
+    backend = computing_backend(STAGE, options.backend, context)
     checkpoints: StageCheckpoints | None = None
 
     def compute(folder: Path) -> TrainSection:
         from tasks.core.training.trainer import train
 
         nonlocal checkpoints
-        key = cache_key(inputs, naming_options, VERSION)
+        key = output_key(CODE, inputs, naming_options, backend)
         checkpoints = kept = StageCheckpoints(context, key, options.checkpoint_seconds)
         loaded = Scene.load(open_output(scene.uri, context))
         board = TrainingBoard(context)
@@ -81,11 +84,12 @@ def _train(scene: SceneRef, options: TrainOptions, context: RunContext) -> Stage
 
     output = run_stage(
         STAGE,
-        VERSION,
+        CODE,
         context,
         inputs=inputs,
         options=naming_options,
         compute=compute,
+        backend=backend,
         changed={"options": options},
     )
     if checkpoints is not None:

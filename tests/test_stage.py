@@ -6,9 +6,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from tasks.backend import Computing
 from tasks.core.errors import PhotosError, StorageError
 from tasks.core.refs import RunContext
+from tasks.core.stage_code import StageCode
+from tasks.core.storage import verify_output
 from tasks.stage import StageOutput, open_output, read_measurements, run_stage
+
+CODE = StageCode(("tasks.core.scene",), ("numpy",))
+OTHER_CODE = StageCode(("tasks.core.ply",), ("numpy",))
 
 
 class Measured(BaseModel):
@@ -26,14 +32,23 @@ class Stage:
         (folder / "result").write_text("result")
         return Measured(value=self.computed)
 
-    def run(self, *, digest: str = "a", steps: int = 1, version: str = "1", fresh: bool = False) -> StageOutput:
+    def run(
+        self,
+        *,
+        digest: str = "a",
+        steps: int = 1,
+        code: StageCode = CODE,
+        backend: Computing | None = None,
+        fresh: bool = False,
+    ) -> StageOutput:
         return run_stage(
             "train",
-            version,
+            code,
             self.context.model_copy(update={"fresh": fresh}),
             inputs=[digest],
             options={"steps": steps},
             compute=self.compute,
+            backend=backend,
         )
 
 
@@ -48,8 +63,8 @@ def test_the_same_is_computed_once(tmp_path: Path) -> None:
     assert read_measurements(second.uri, Measured, stage.context).value == 1
 
 
-@pytest.mark.parametrize("change", [{"digest": "b"}, {"steps": 2}, {"version": "2"}])
-def test_another_input_option_or_version_is_computed(tmp_path: Path, change: dict[str, Any]) -> None:
+@pytest.mark.parametrize("change", [{"digest": "b"}, {"steps": 2}, {"code": OTHER_CODE}, {"backend": "cuda"}])
+def test_another_input_option_code_or_backend_is_computed(tmp_path: Path, change: dict[str, Any]) -> None:
     stage = Stage(tmp_path)
     stage.run()
     assert not stage.run(**change).cached
@@ -84,5 +99,27 @@ def test_a_failed_stage_stores_nothing_and_keeps_what_was_there(tmp_path: Path) 
     stage = Stage(tmp_path)
     kept = stage.run()
     with pytest.raises(PhotosError):
-        run_stage("train", "1", stage.context, inputs=["x"], options={}, compute=fail)
+        run_stage("train", CODE, stage.context, inputs=["x"], options={}, compute=fail)
     assert [entry.name for entry in (tmp_path / "stages" / "train").iterdir()] == [Path(kept.uri).name]
+
+
+def test_a_stage_is_not_charged_with_the_memory_of_those_before_it(tmp_path: Path) -> None:
+    def hungry(folder: Path) -> Measured:
+        (folder / "result").write_bytes(bytes(bytearray(b"x") * (300 * 2**20))[:1])
+        return Measured(value=1)
+
+    stage = Stage(tmp_path)
+    before = run_stage("sfm", CODE, stage.context, inputs=["x"], options={}, compute=hungry).peak_memory_bytes
+    after = stage.run().peak_memory_bytes
+    assert before is not None
+    assert after is not None
+    assert before - after > 250 * 2**20
+
+
+def test_the_manifest_says_what_made_the_output(tmp_path: Path) -> None:
+    output = Stage(tmp_path).run(backend="cpu")
+    manifest = verify_output(Path(output.uri))
+    assert manifest.code_version.endswith(f"/{CODE.sources[:16]}")
+    assert manifest.library_versions == CODE.library_versions
+    assert manifest.backend == "cpu"
+    assert output.code_version == manifest.code_version

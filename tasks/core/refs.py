@@ -25,6 +25,7 @@ class Ref(BaseModel):
     peak_memory_bytes: int | None = None  # of the process that computed it, and of its children
     cost_usd: float | None = None  # of the machine's time; null where no price is known, or from the cache
     cached: bool = False
+    code_version: str = ""  # release of Spaceport / digest of the sources that made it
 
 
 class PhotosRef(Ref):

@@ -38,7 +38,9 @@ class Manifest(BaseModel):
     stage: str
     files: tuple[StoredFile, ...]
     options: dict[str, JsonValue]
-    code_version: str
+    code_version: str  # release of Spaceport / digest of the sources that made it
+    library_versions: dict[str, str] = Field(default_factory=dict)  # of the libraries that made it
+    backend: str | None = None  # "cpu" or "cuda" where that changes the output
     seconds: float  # wall time of the computation
     peak_memory_bytes: int | None = None  # of the computing process and its children
     cost_usd: float | None = None  # of the computing machine's time; null where no price is known

@@ -1,0 +1,69 @@
+"""Which code computes a stage's output. It names the output, so that changed code never finds what the old one made."""
+
+import hashlib
+import importlib.metadata
+from dataclasses import dataclass
+from functools import cached_property
+
+from tasks.core.source_digest import imported_libraries, source_digest, source_modules
+
+# Code that is known to give the same outputs as code before it: digest of the sources now -> that of then, and the
+# commit that has those. For refactorings only; tests/test_compatible_code.py computes a small scene with both.
+COMPATIBLE: dict[str, tuple[str, str]] = {}
+
+# Packages by the name they are imported by; some come as one of several distributions, as for CUDA.
+DISTRIBUTIONS = {
+    "PIL": ("pillow",),
+    "pillow_heif": ("pillow-heif",),
+    "pycolmap": ("pycolmap", "pycolmap-cuda12"),
+}
+# Imported packages that decide no byte of an output: they hold, check or pass on what others computed.
+WITHOUT_INFLUENCE = frozenset({"boto3", "botocore", "psutil", "pydantic", "pydantic_core", "plyfile", "s3transfer"})
+
+
+@dataclass(frozen=True)
+class StageCode:
+    """The modules of this project and the libraries that compute a stage's output."""
+
+    modules: tuple[str, ...]  # the first of a run; what they import is found by itself
+    libraries: tuple[str, ...]  # names of packages as they are imported
+
+    @cached_property
+    def sources(self) -> str:
+        """The digest of all sources, or of those before them that gave the same outputs."""
+        digest = source_digest(*self.modules)
+        while digest in COMPATIBLE:
+            digest, _ = COMPATIBLE[digest]
+        return digest
+
+    @cached_property
+    def library_versions(self) -> dict[str, str]:
+        """The installed version of each library, without the part that says what it was built for."""
+        return {name: installed_version(name).partition("+")[0] for name in self.libraries}
+
+    @cached_property
+    def version(self) -> str:
+        """A short name of sources and libraries together."""
+        text = repr((self.sources, sorted(self.library_versions.items())))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def covered_modules(self) -> frozenset[str]:
+        """All modules of this project whose sources count."""
+        return source_modules(*self.modules)
+
+    @property
+    def imported(self) -> frozenset[str]:
+        """All packages, Python's own included, that those modules import."""
+        return imported_libraries(*self.modules)
+
+
+def installed_version(library: str) -> str:
+    """The version of a package, by the name it is imported by or its distribution's. Raises PackageNotFoundError."""
+    distributions = DISTRIBUTIONS.get(library, (library,))
+    for name in distributions[:-1]:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return importlib.metadata.version(distributions[-1])
