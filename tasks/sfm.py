@@ -25,7 +25,7 @@ STAGE = "sfm"
 # The worker is a program of its own, which no import leads to.
 CODE = StageCode(
     ("tasks.core.sfm.reconstruct", "tasks.core.sfm.worker", "tasks.core.sfm.import_model"),
-    ("pycolmap", "PIL", "numpy", "scipy"),
+    ("pycolmap", "PIL", "numpy"),
 )
 CAMERAS_PICTURE = "pictures/cameras.png"
 NAMED_PHOTOS = 8  # left out, in the picture's description

@@ -16,7 +16,8 @@ CORE_LAYERS = (
     {"photos", "sfm", "training", "sog", "viewer", "report", "demo"},
     {"render"},
     {"scene", "gaussians", "ply", "storage", "refs", "photoset", "measurements", "settings"},
-    {"georeference", "machine_memory", "option_model", "progress", "transforms", "errors"},
+    {"stage_code", "kernel_cache", "peak_memory"},
+    {"georeference", "machine_memory", "option_model", "progress", "transforms", "errors", "source_digest"},
 )
 # Rooms of one row that may see each other, each with a reason.
 NEIGHBOURS = {
@@ -96,6 +97,13 @@ def test_the_specification_knows_no_fast_kernel() -> None:
     names = imported(REPOSITORY / "tasks/core/render/reference.py")
     fast = ("tasks.core.render.cpu", "tasks.core.render.cuda", "tasks.core.render.kernels")
     assert not {name for name in names if name.startswith(fast)}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_kernels_are_compiled_through_the_cache_that_knows_their_sources(path: Path) -> None:
+    if relative(path) != "tasks/core/kernel_cache.py":
+        assert not {"numba.njit", "numba.jit", "numba.vectorize", "numba.guvectorize"} & imported(path)
+        assert ".njit(" not in path.read_text(encoding="utf-8")
 
 
 def test_only_settings_reads_the_environment() -> None:

@@ -123,3 +123,42 @@ def test_the_manifest_says_what_made_the_output(tmp_path: Path) -> None:
     assert manifest.library_versions == CODE.library_versions
     assert manifest.backend == "cpu"
     assert output.code_version == manifest.code_version
+
+
+@pytest.mark.parametrize("computed_by", ["cpu", "cuda"])
+def test_what_another_machine_computed_is_found_whichever_backend_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computed_by: Computing
+) -> None:
+    stage = Stage(tmp_path)
+    elsewhere = stage.context.model_copy(update={"dispatched": True})
+
+    def run_elsewhere(name: str, context: RunContext, changed: object) -> None:
+        run_stage(name, CODE, elsewhere, inputs=["a"], options={}, compute=stage.compute, backend=computed_by)
+
+    monkeypatch.setattr("tasks.stage.run_elsewhere", run_elsewhere)
+    monkeypatch.setenv("SPACEPORT_DISPATCH", "train")
+    asked = {"inputs": ["a"], "options": {}, "compute": stage.compute, "backend": "cpu"}
+    output = run_stage("train", CODE, stage.context, **asked)
+    assert verify_output(Path(output.uri)).backend == computed_by
+    assert not output.cached
+    assert stage.computed == 1
+
+
+def test_an_output_of_another_run_is_not_taken_for_what_this_one_had_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path)
+    stage.context = stage.context.model_copy(update={"run": "earlier"})
+    stage.run(backend="cuda")
+    monkeypatch.setattr("tasks.stage.run_elsewhere", lambda name, context, changed: None)
+    monkeypatch.setenv("SPACEPORT_DISPATCH", "train")
+    with pytest.raises(StorageError, match="another workspace"):
+        run_stage(
+            "train",
+            CODE,
+            stage.context.model_copy(update={"run": "later"}),
+            inputs=["a"],
+            options={"steps": 1},
+            compute=stage.compute,
+            backend="cpu",
+        )
