@@ -5,7 +5,10 @@ Layout of the folder: `images/<name>` (upright JPEG or PNG, nothing rotated by E
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from tasks.core.errors import UnsafeNameError
+from tasks.core.safe_names import safe_name
 
 PHOTOS_FILE = "photos.json"
 IMAGES_FOLDER = "images"
@@ -34,6 +37,15 @@ class Photo(BaseModel):
     camera: str | None = None  # EXIF make and model: photos that agree in it, in size and focal length share intrinsics
     taken_at: str | None = None  # EXIF local time, ISO 8601
     gps: Gps | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _stays_inside(cls, name: str) -> str:
+        """The stored set is read from a place that others may write."""
+        try:
+            return safe_name(name)
+        except UnsafeNameError as error:
+            raise ValueError(str(error)) from error
 
 
 class RejectedPhoto(BaseModel):

@@ -10,14 +10,15 @@ from pathlib import Path, PurePosixPath
 
 from tasks.core.errors import UnsafeNameError
 
-MAX_NAME_BYTES = 900  # S3 takes keys of 1024 bytes, the folder's own prefix included
+MAX_KEY_BYTES = 1024  # S3's limit
+MAX_NAME_BYTES = 900  # which leaves room for the folders that the name is put below
 MAX_PART_BYTES = 255  # what nearly all file systems take
 SHOWN_CHARACTERS = 120
 CONTROL = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and of line and paragraph ends
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
-def safe_name(name: str) -> str:
+def safe_name(name: str, at_most_bytes: int = MAX_NAME_BYTES) -> str:
     """The name as a relative posix path that stays below any folder it is joined to.
 
     Backslashes count as slashes; empty parts and `.` are left out. Raises UnsafeNameError, which says why.
@@ -26,8 +27,8 @@ def safe_name(name: str) -> str:
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     if reason is None and not parts:
         reason = "is empty"
-    if reason is None and len("/".join(parts).encode()) > MAX_NAME_BYTES:
-        reason = f"is longer than {MAX_NAME_BYTES} bytes"
+    if reason is None and len("/".join(parts).encode()) > at_most_bytes:
+        reason = f"is longer than {at_most_bytes} bytes"
     if reason is None and max(len(part.encode()) for part in parts) > MAX_PART_BYTES:
         reason = f"has a part of more than {MAX_PART_BYTES} bytes"
     if reason is not None:

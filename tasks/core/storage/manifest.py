@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
-from tasks.core.errors import StorageError
+from tasks.core.errors import StorageError, UnsafeNameError
+from tasks.core.safe_names import MAX_KEY_BYTES, safe_name
 
 MANIFEST_FILE = "manifest.json"
 
@@ -25,9 +26,10 @@ class StoredFile(BaseModel):
     @classmethod
     def _stays_inside(cls, path: str) -> str:
         """A manifest is read from a place that others may write: its names must not lead out of a folder."""
-        if not path or path.startswith("/") or ".." in path.split("/"):
-            raise ValueError(f"{path!r} leads out of the output's folder")
-        return path
+        try:
+            return safe_name(path, MAX_KEY_BYTES)
+        except UnsafeNameError as error:
+            raise ValueError(str(error)) from error
 
 
 class Manifest(BaseModel):
