@@ -58,18 +58,12 @@ class RejectedPhoto(BaseModel):
 
 
 class PhotoSet(BaseModel):
-    """The usable photos in capture order (time, else natural name order), and what was rejected."""
+    """The usable photos in capture order (time, else natural name order)."""
 
     model_config = ConfigDict(frozen=True)
 
     photos: tuple[Photo, ...]
-    rejected: tuple[RejectedPhoto, ...] = ()
     flight_log: str | None = None  # how the places were found in a flight log; null where they are EXIF's own
-
-    @property
-    def found(self) -> int:
-        """How many files were offered as photos."""
-        return len(self.photos) + len(self.rejected)
 
     def save(self, folder: Path) -> None:
         """Write `photos.json` into the folder that holds `images/`."""
@@ -79,3 +73,30 @@ class PhotoSet(BaseModel):
     def load(cls, folder: Path) -> "PhotoSet":
         """Read what `save` wrote."""
         return cls.model_validate_json((folder / PHOTOS_FILE).read_text(encoding="utf-8"))
+
+
+class CheckedPhotos(BaseModel):
+    """Everything that was offered as photos: the set, and what was rejected.
+
+    What was rejected is no part of the stored set: one more file that cannot be used makes no other set of it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    photo_set: PhotoSet
+    rejected: tuple[RejectedPhoto, ...] = ()
+
+    @property
+    def photos(self) -> tuple[Photo, ...]:
+        """The usable photos in capture order."""
+        return self.photo_set.photos
+
+    @property
+    def flight_log(self) -> str | None:
+        """How the places were found in a flight log."""
+        return self.photo_set.flight_log
+
+    @property
+    def found(self) -> int:
+        """How many files were offered as photos."""
+        return len(self.photos) + len(self.rejected)

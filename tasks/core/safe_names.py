@@ -42,9 +42,19 @@ def below(folder: Path, name: str) -> Path:
 
 
 def shown(name: str) -> str:
-    """A name in quotes for a message: control characters escaped, and cut where it is very long."""
-    text = repr(name.encode("utf-8", "backslashreplace").decode())
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…'"
+    """A name in quotes for a message, cut where it is very long."""
+    text = printable(name)
+    return f"'{text}'" if len(text) <= SHOWN_CHARACTERS else f"'{text[:SHOWN_CHARACTERS]}…'"
+
+
+def printable(text: str) -> str:
+    """The text with escapes for control characters and for bytes that were not UTF-8."""
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in (*CONTROL, "Cs")
+        else character
+        for character in text
+    )
 
 
 def _fault(name: str) -> str | None:

@@ -5,6 +5,7 @@ Names in a model are what another program wrote: full paths, `..`, backslashes. 
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pycolmap
@@ -58,8 +59,10 @@ def _file_below(home: Path, written: str) -> tuple[str, Path]:
             f"The model cannot be used: {str(error).removesuffix('.')}. Only images in {home} are read: put the photos "
             "there, and name them in the model by their paths below it."
         ) from error
-    literal = "\\" in written and os.path.isfile(home / written)  # a backslash may be part of a file's name
-    file = home / (written if literal else path)
+    file = home / path
+    if "\\" in written:  # which may be part of a file's name
+        with suppress(OSError):  # too long a name
+            file = home / written if (home / written).is_file() else file
     if not Path(os.path.realpath(file)).is_relative_to(home):
         raise FormatError(
             f"{shown(path)} in {home} is a link that leads out of that folder: put the photo itself there."

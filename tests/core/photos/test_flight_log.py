@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.errors import PhotosError
+from tasks.core.errors import PhotosError, UnsafeNameError
 from tasks.core.photos.flight_log import read_flight_log
 from tasks.core.photos.ingest import ingest
 from tasks.core.photos.log_match import place_photos
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.photoset import Gps, Photo
 from tasks.core.progress import ignore_progress
-from tests.core.photos.test_ingest import encoded
+from tests.core.photos.test_ingest import encoded, folder_of, zip_of
 
 FEET_IN_30_48_M = 100
 
@@ -105,6 +105,44 @@ def test_without_times_the_order_counts_if_the_numbers_agree(tmp_path: Path) -> 
     assert "by the order" in how
     with pytest.raises(PhotosError, match="3 places for 4 usable photos, and the photos have no EXIF time"):
         place_photos([photo(i, None) for i in range(4)], rows)
+
+
+def test_a_line_that_is_wrong_is_named_by_its_number_in_the_file(tmp_path: Path) -> None:
+    """Blank lines and comments count, and so do the lines of a cell with line breaks."""
+    text = '# made by hand\n\nnote,latitude,longitude,altitude(m)\n\n"two\nlines",47,8,1\n# and\nx,97,8,1\n'
+    with pytest.raises(PhotosError, match="line 8: '97' in column 'latitude'"):
+        read_flight_log(log(tmp_path, text))
+
+
+def test_a_cell_too_long_for_csv_is_an_error_in_words(tmp_path: Path) -> None:
+    with pytest.raises(PhotosError, match="is no CSV file"):
+        read_flight_log(log(tmp_path, f"latitude,longitude,altitude(m)\n{'4' * 200_000},8,1\n"))
+
+
+@pytest.mark.parametrize(("folder", "named"), [("", "log.csv"), ("flight/", "log.csv"), ("flight/", "flight/log.csv")])
+def test_ingest_takes_the_log_from_inside_a_zip(folder: str, named: str, tmp_path: Path) -> None:
+    files = {f"{folder}{i}.jpg": encoded(i) for i in range(3)} | {
+        f"{folder}log.csv": b"lat,lon,altitude(ft)\n47,8,100\n47,8.1,200\n47,8.2,300\n",
+        "__MACOSX/log.csv": b"a Mac's own",
+    }
+    source = zip_of(tmp_path / "flight.zip", files)
+    photos = ingest(source, tmp_path / "out", PhotosOptions(flight_log=named), ignore_progress)
+    assert photos.flight_log == "3 photos placed by the order of the flight log"
+    assert photos.photos[0].gps == Gps(latitude_deg=47, longitude_deg=8, altitude_m=30.48)
+
+
+def test_two_logs_of_one_name_are_an_error(tmp_path: Path) -> None:
+    files = {f"{i}.jpg": encoded(i) for i in range(3)} | {"a/log.csv": b"x", "b/log.csv": b"x"}
+    for source in (zip_of(tmp_path / "in.zip", files), folder_of(tmp_path / "in", files)):
+        with pytest.raises(PhotosError, match=r"2 files beside the photos could be the flight log log\.csv"):
+            ingest(source, tmp_path / "out", PhotosOptions(flight_log="log.csv"), ignore_progress)
+
+
+def test_a_log_outside_of_the_photos_folder_is_named_by_its_own_path(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "in", {f"{i}.jpg": encoded(i) for i in range(3)})
+    log(tmp_path, "lat,lon,altitude(m)\n47,8,1\n")
+    with pytest.raises(UnsafeNameError, match="leads out of its folder"):
+        ingest(source, tmp_path / "out", PhotosOptions(flight_log="../log.csv"), ignore_progress)
 
 
 def test_ingest_takes_the_log_from_beside_the_photos(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Names in a user's own model that lead elsewhere: photos keep their bytes, and nothing is written outside of the scene."""
+"""Names in a given model that lead elsewhere: photos keep their bytes, and nothing is written outside of the scene."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ COUNT = 4
 def checksums(folder: Path) -> dict[str, str]:
     """Of every file below a folder, and where links lead."""
     return {
-        str(path.relative_to(folder)): os.readlink(path)
+        str(path.relative_to(folder)): str(path.readlink())
         if path.is_symlink()
         else hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
