@@ -36,6 +36,7 @@ class Photo(BaseModel):
     focal_px: float | None = None  # from EXIF, in pixels of the long side's scale at width x height
     camera: str | None = None  # EXIF make and model: photos that agree in it, in size and focal length share intrinsics
     taken_at: str | None = None  # EXIF local time, ISO 8601
+    utc_offset_minutes: int | None = None  # of that time, by EXIF's offset or by the GPS clock
     gps: Gps | None = None
 
     @field_validator("name")

@@ -40,6 +40,7 @@ class LogRow:
 
     place: Gps
     time: float | None
+    utc: bool = False  # whether that clock is said to be UTC
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ def read_flight_log(path: Path) -> tuple[LogRow, ...]:
         )
         if place.latitude_deg == 0 and place.longitude_deg == 0:  # no fix yet
             continue
-        time = _seconds(path, number, clocked[0], row) if clocked else None
-        read.append(LogRow(place, time))
+        time, utc = _seconds(path, number, clocked[0], row) if clocked else (None, False)
+        read.append(LogRow(place, time, utc))
     if not read:
         raise PhotosError(f"The flight log {path.name} has no line with latitude, longitude and altitude.")
     return tuple(read)
@@ -208,7 +209,8 @@ def _meters(path: Path, line: int, column: _Column, cell: str) -> float:
     return number * METERS[unit]
 
 
-def _seconds(path: Path, line: int, column: _Column, row: Sequence[str]) -> float:
+def _seconds(path: Path, line: int, column: _Column, row: Sequence[str]) -> tuple[float, bool]:
+    """Seconds since 1970, and whether they are of UTC."""
     cell = row[column.index].strip() if column.index < len(row) else ""
     moment: datetime | None = None
     try:
@@ -225,4 +227,6 @@ def _seconds(path: Path, line: int, column: _Column, row: Sequence[str]) -> floa
             f"{path.name}, line {line}: {cell!r} in column {column.header!r} is no date and time; give 2026-05-01 "
             "10:20:30, or name a column that counts from take-off 'time(s)' or 'time(ms)'."
         )
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if moment.tzinfo:
+        return moment.timestamp(), True
+    return moment.replace(tzinfo=UTC).timestamp(), column.unit in ("utc", "gmt")

@@ -97,5 +97,6 @@ def _read(source: HeaderSource) -> Photo | None:
         focal_px=exif.focal_px,
         camera=exif.camera,
         taken_at=exif.taken_at,
+        utc_offset_minutes=exif.utc_offset_minutes,
         gps=exif.gps,
     )

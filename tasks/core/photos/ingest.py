@@ -149,6 +149,7 @@ def _place(staged: list[StagedPhoto], images: Path) -> Iterable[Photo]:
             focal_px=photo.exif.focal_px,
             camera=photo.exif.camera,
             taken_at=photo.exif.taken_at,
+            utc_offset_minutes=photo.exif.utc_offset_minutes,
             gps=photo.exif.gps,
         )
 

@@ -1,5 +1,6 @@
 """Flight logs: units that are said, columns that are told apart, and photos that are found in them."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,108 @@ def test_a_log_of_another_day_or_of_many_hours_is_refused(tmp_path: Path) -> Non
     long_day = "latitude,longitude,altitude(m),time\n47,8,1,2026-05-01 06:00:00\n47,8,1,2026-05-01 12:00:00\n"
     with pytest.raises(PhotosError, match="several time zones"):
         place_photos([photo(1, "2026-05-01T15:30:00")], read_flight_log(log(tmp_path, long_day)))
+
+
+START = datetime(2026, 5, 1, 10, 0, tzinfo=UTC)
+TRACK_MINUTES = 40
+
+
+def flown(minutes: int = TRACK_MINUTES, *, column: str = "datetime", ahead_minutes: int = 0) -> str:
+    """A log with a line each five seconds of a flight 10 m/s to the east, by a clock so far ahead of UTC."""
+    lines = [f"latitude,longitude,altitude(m),{column}"]
+    for second in range(0, 60 * minutes + 1, 5):
+        time = START + timedelta(seconds=second, minutes=ahead_minutes)
+        lines.append(f"0,{position_deg(second)},100,{time:%Y-%m-%d %H:%M:%S}")
+    return "\n".join(lines)
+
+
+def position_deg(second: float) -> float:
+    return 8 + 10 * second / 111_195
+
+
+def taken(minutes: range, *, ahead_minutes: int, says: int | None = None, exif: bool = False) -> list[Photo]:
+    """Photos at these minutes of the flight, by a camera's clock so far ahead of UTC; EXIF's places err by metres."""
+    photos = []
+    for minute in minutes:
+        time = START + timedelta(minutes=minute + ahead_minutes)
+        place = Gps(latitude_deg=4e-5, longitude_deg=position_deg(60 * minute), altitude_m=30)
+        taken_at = time.replace(tzinfo=None).isoformat()
+        photos.append(
+            photo(minute, taken_at).model_copy(update={"utc_offset_minutes": says, "gps": place if exif else None})
+        )
+    return photos
+
+
+def error_m(photos: list[Photo], minutes: range, tmp_path: Path, text: str) -> tuple[float, str]:
+    placed, how = place_photos(photos, read_flight_log(log(tmp_path, text)))
+    found = [
+        abs(p.gps.longitude_deg - position_deg(60 * minute)) * 111_195
+        for p, minute in zip(placed, minutes, strict=True)
+        if p.gps is not None
+    ]
+    assert len(found) == len(photos)
+    return max(found), how
+
+
+@pytest.mark.parametrize("ahead", [-570, -210, 0, 60, 330, 345, 525, 765, 840])
+def test_every_time_zone_is_found_where_the_log_fits_one(ahead: int, tmp_path: Path) -> None:
+    minutes = range(2, 39)
+    error, how = error_m(taken(minutes, ahead_minutes=ahead), minutes, tmp_path, flown())
+    assert error < 1
+    assert ("clock" in how) == bool(ahead)
+
+
+def test_half_an_hour_is_said_in_minutes(tmp_path: Path) -> None:
+    minutes = range(2, 39)
+    _, how = error_m(taken(minutes, ahead_minutes=330), minutes, tmp_path, flown())
+    assert how.endswith("the camera's clock is +5 h 30 min from the log's")
+
+
+@pytest.mark.parametrize(("ahead", "zones"), [(60, r"-1 h, \+0 h, \+1 h"), (330, r"\+4 h 30 min, \+5 h, \+5 h 30 min")])
+def test_a_long_log_that_fits_several_zones_is_refused_where_nothing_tells(
+    ahead: int, zones: str, tmp_path: Path
+) -> None:
+    """Half of the photos fitted the first zone that was tried: they were placed kilometres away, without a word."""
+    rows = read_flight_log(log(tmp_path, flown(240)))
+    with pytest.raises(PhotosError, match=rf"several time zones \(.*{zones}.*Keep only the lines of this flight"):
+        place_photos(taken(range(90, 120), ahead_minutes=ahead), rows)
+
+
+@pytest.mark.parametrize("ahead", [-210, 0, 60, 330])
+def test_places_of_exif_tell_the_zone(ahead: int, tmp_path: Path) -> None:
+    minutes = range(230, 239)
+    error, _ = error_m(taken(minutes, ahead_minutes=ahead, exif=True), minutes, tmp_path, flown(360))
+    assert error < 1
+
+
+@pytest.mark.parametrize("ahead", [-210, 0, 60, 330])
+@pytest.mark.parametrize("column", ["datetime(utc)", "datetime"])
+def test_the_offset_that_exif_says_tells_the_zone(ahead: int, column: str, tmp_path: Path) -> None:
+    """A log that does not say its clock is UTC's or the camera's; where the photos fit by both, nothing is guessed."""
+    minutes = range(230, 239)
+    photos = taken(minutes, ahead_minutes=ahead, says=ahead)
+    if column == "datetime" and ahead:
+        with pytest.raises(PhotosError, match="several time zones"):
+            place_photos(photos, read_flight_log(log(tmp_path, flown(600, column=column))))
+        return
+    error, _ = error_m(photos, minutes, tmp_path, flown(600, column=column))
+    assert error < 1
+
+
+def test_a_log_by_the_cameras_own_clock_needs_no_zone(tmp_path: Path) -> None:
+    minutes = range(60)
+    text = flown(90, ahead_minutes=600)
+    error, how = error_m(taken(minutes, ahead_minutes=600, says=600), minutes, tmp_path, text)
+    assert error < 1
+    assert "clock" not in how
+
+
+def test_places_between_lines_on_both_sides_of_the_date_line(tmp_path: Path) -> None:
+    text = "lat,lon,altitude(m),time\n0,179.9999,10,2026-05-01 10:00:00\n0,-179.9999,20,2026-05-01 10:00:08\n"
+    [placed], _ = place_photos([photo(0, "2026-05-01T10:00:02")], read_flight_log(log(tmp_path, text)))
+    assert placed.gps is not None
+    assert placed.gps.longitude_deg == pytest.approx(179.99995)
+    assert placed.gps.altitude_m == pytest.approx(12.5)
 
 
 def test_without_times_the_order_counts_if_the_numbers_agree(tmp_path: Path) -> None:

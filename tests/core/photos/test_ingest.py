@@ -194,6 +194,36 @@ def test_exif_facts(tmp_path: Path) -> None:
     assert photo.focal_px == pytest.approx(24 / np.hypot(36, 24) * np.hypot(WIDTH, HEIGHT))
 
 
+OFFSETS: dict[str, tuple[dict[str, object], int | None]] = {
+    "nothing": ({}, None),
+    "said": ({"offset": "+05:30"}, 330),
+    "behind": ({"offset": "-03:30\0"}, -210),
+    "utc": ({"offset": "Z"}, 0),
+    "nonsense": ({"offset": "   :  "}, None),
+    "by the GPS clock": ({"clock": (1.0, 38.0, 41.0)}, 330),  # EXIF says 07:08:09
+    "GPS clock of the day before": ({"clock": (23.0, 8.0, 0.0), "day": "2024:05:05"}, 480),
+    "an old fix": ({"clock": (1.0, 30.0, 0.0)}, None),
+    "said against the GPS clock": ({"offset": "+02:00", "clock": (1.0, 38.0, 41.0)}, 120),
+    "no number": ({"clock": (1.0, 38.0)}, None),
+}
+
+
+@pytest.mark.parametrize("orientation", [1, 6], ids=["kept", "converted"])
+@pytest.mark.parametrize("case", OFFSETS)
+def test_how_far_the_cameras_clock_is_from_utc(case: str, orientation: int, tmp_path: Path) -> None:
+    says, minutes = OFFSETS[case]
+    block = exif(orientation=orientation)
+    if "offset" in says:
+        block.get_ifd(IFD.Exif)[Base.OffsetTimeOriginal] = says["offset"]
+    if "clock" in says:
+        block.get_ifd(IFD.GPSInfo)[GPS.GPSTimeStamp] = says["clock"]
+        block.get_ifd(IFD.GPSInfo)[GPS.GPSDateStamp] = says.get("day", "2024:05:06")
+    source = folder_of(tmp_path / "in", {f"{i}.jpg": encoded(i, exif=block) for i in range(3)})
+    assert {photo.utc_offset_minutes for photo in run(source, tmp_path / "out").photos} == {minutes}
+    again = run(tmp_path / "out/images", tmp_path / "again")  # what was converted still says it
+    assert {photo.utc_offset_minutes for photo in again.photos} == {minutes}
+
+
 def test_order_is_by_time_where_all_have_it_else_natural(tmp_path: Path) -> None:
     timed = {f"p{i}.jpg": encoded(i, exif=exif(time=f"2024:05:06 07:08:{30 - i:02}")) for i in (1, 2, 10)}
     by_time = run(folder_of(tmp_path / "a", timed), tmp_path / "a-out")
