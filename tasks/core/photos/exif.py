@@ -157,8 +157,8 @@ def _utc_offset_minutes(details: Mapping[int, Any], position: Mapping[int, Any],
     parts = [_number(part) for part in clock] if isinstance(clock, tuple) else []
     try:
         day = datetime.strptime(_text(position.get(GPS.GPSDateStamp)), "%Y:%m:%d")  # noqa: DTZ007 (UTC by definition)
-        hours, minutes, seconds = parts
-        fix = day + timedelta(hours=hours or 0, minutes=minutes or 0, seconds=seconds or 0)
+        hour, minute, second = (part or 0.0 for part in parts)
+        fix = day + timedelta(hours=hour, minutes=minute, seconds=second)
     except (ValueError, OverflowError):
         return None
     ahead = (datetime.fromisoformat(taken_at) - fix) / timedelta(minutes=1)
