@@ -23,6 +23,7 @@ from tasks.workspace import open_workspace
 
 STAGE = "photos"
 VERSION = "3"
+UNNAMED_CAPTURE = "capture"
 
 
 @stage_task(STAGE)
@@ -131,7 +132,10 @@ def digest_of(source: Path, files: Iterable[Path]) -> str:
 
 
 def capture_name(source: str | Path) -> str:
-    """What people call the capture: the folder's or archive's name; `images` and the like go by their parent's."""
+    """What people call the capture: the folder's or archive's name; `images` and the like go by their parent's.
+
+    It names the default output folder, so it is never `..` (the stem of `...zip`) nor empty.
+    """
     if isinstance(source, str) and is_remote_source(source):
         path = PurePosixPath(source.partition("://")[2])
         is_file = path.suffix.lower() == ".zip"
@@ -139,4 +143,5 @@ def capture_name(source: str | Path) -> str:
         local = Path(source).expanduser().absolute()
         path, is_file = PurePosixPath(local), local.is_file()
     name = path.stem if is_file else path.name
-    return path.parent.name if name.lower() in {"images", "photos", "input"} and path.parent.name else name
+    name = path.parent.name if name.lower() in {"images", "photos", "input"} and path.parent.name else name
+    return printable(name) if name.strip(".") else UNNAMED_CAPTURE

@@ -16,8 +16,8 @@ CORE_LAYERS = (
     {"photos", "sfm", "training", "sog", "viewer", "report", "demo"},
     {"render"},
     {"scene", "gaussians", "ply", "storage", "refs", "photoset", "measurements", "settings"},
-    {"georeference", "machine_memory", "nvectors", "option_model", "progress"},
-    {"transforms", "safe_names", "zip_errors", "errors"},
+    {"georeference", "machine_memory", "nvectors", "option_model", "progress", "safe_names"},
+    {"transforms", "zip_errors", "errors"},
 )
 # Rooms of one row that may see each other, each with a reason.
 NEIGHBOURS = {

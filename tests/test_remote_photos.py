@@ -151,11 +151,15 @@ def test_denied_photos_are_refused(bucket: S3Folder, tmp_path: Path, monkeypatch
 
 def test_what_captures_are_called(tmp_path: Path) -> None:
     (tmp_path / "flight.zip").touch()
+    (tmp_path / "...zip").touch()
     names = {
         "s3://b/uploads/north field/": "north field",
         "s3://b/uploads/south.ZIP": "south",
         "s3://b/uploads/east/images": "east",
         "s3://b": "b",
+        "s3://b/...zip": "capture",
+        "s3://b/a\x1b[2J": "a\\x1b[2J",
+        str(tmp_path / "...zip"): "capture",
         str(tmp_path / "flight.zip"): "flight",
         str(tmp_path / "west" / "photos"): "west",
     }

@@ -97,7 +97,7 @@ def test_gps_gives_metres_north_and_up() -> None:
 
 @pytest.mark.parametrize("place", [(46.5, 180.0), (-16.8, -180.0), (90.0, 0.0), (-90.0, 30.0), (89.9999, -179.9999)])
 def test_gps_gives_metres_at_the_date_line_and_the_poles(place: tuple[float, float]) -> None:
-    centers, rotations = orbit()
+    centers, rotations = orbit(22)  # as many on either side of 180°
     wgs84 = pycolmap.GPSTransform(pycolmap.GPSTransformEllipsoid.WGS84)
     places = wgs84.enu_to_ellipsoid(centers, *place, 400.0).tolist()
     gps = {
