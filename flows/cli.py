@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.padding import Padding
 
 from flows import cli_checks, cli_runs, cli_server
+from flows.plain_text import plain
 from tasks.core.errors import SpaceportError
 
 app = typer.Typer(
@@ -23,8 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-console = Console()
-errors = Console(stderr=True)
+console = Console(emoji=False)  # a path may hold what looks like one, as :car:
+errors = Console(stderr=True, emoji=False)
 
 PresetOption = Annotated[
     str | None,
@@ -124,8 +125,8 @@ def options() -> None:
     from tasks.core.options import describe_options
 
     for name, default, allowed, description in describe_options():
-        console.print(f"[bold]{name}[/] = {default}   [dim]{allowed}[/]", highlight=False)
-        console.print(Padding(description, (0, 0, 0, 4)), highlight=False)
+        console.print(f"[bold]{plain(name)}[/] = {plain(default)}   [dim]{plain(allowed)}[/]", highlight=False)
+        console.print(Padding(plain(description), (0, 0, 0, 4)), highlight=False)
 
 
 @app.command()
@@ -137,7 +138,7 @@ def view(
     from tasks.core.viewer.serve import serve
 
     with serve(folder, port) as url:
-        console.print(f"{url}  (Ctrl-C ends)")
+        console.print(f"{plain(url)}  (Ctrl-C ends)")
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -157,7 +158,8 @@ def convert(
     from tasks.core.sog.convert import convert as convert_splat
 
     convert_splat(source, target)
-    console.print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, {source}: {source.stat().st_size / 1e6:.1f} MB")
+    sizes_mb = target.stat().st_size / 1e6, source.stat().st_size / 1e6
+    console.print(f"{plain(target)}: {sizes_mb[0]:.1f} MB, {plain(source)}: {sizes_mb[1]:.1f} MB")
 
 
 cli_checks.register(app, console)
@@ -181,7 +183,7 @@ def main() -> None:
     try:
         app()
     except SpaceportError as error:
-        errors.print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
+        errors.print(f"[bold red]error[/] {plain(error)}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_status)
     except (KeyboardInterrupt, Exception):
         if not interrupted.is_set():

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from deployments.aws_estimate import AwsEstimate, estimate_on_aws
 from deployments.prices import PRICES_DATE, PRICES_REGION
+from flows.plain_text import plain
 from tasks.core.errors import PhotosError
 from tasks.core.estimate.capture import Capture
 from tasks.core.estimate.machine import usable_cores
@@ -39,8 +40,8 @@ def print_estimate(
         return
     train = options.train
     console.print(
-        f"{len(capture.photos)} photos, {capture.megapixels:.0f} megapixels; preset {options.preset}: "
-        f"{train.max_image_size} px, {train.steps:,} steps, at most {train.max_gaussians:,} Gaussians",
+        f"{len(capture.photos)} photos, {capture.megapixels:.0f} megapixels; preset {plain(options.preset)}: "
+        f"{train.max_image_size:d} px, {train.steps:,} steps, at most {train.max_gaussians:,} Gaussians",
         highlight=False,
         soft_wrap=True,
     )
@@ -63,12 +64,12 @@ def _print_here(stages: tuple[StageEstimate, ...], console: Console) -> None:
     _print_table([row if priced else row[:-1] for row in rows], console)
     note = busy_note(cores)
     if note is not None:
-        console.print(f"[yellow]note[/] {note}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]note[/] {plain(note)}", highlight=False, soft_wrap=True)
 
 
 def _print_aws(aws: AwsEstimate, console: Console) -> None:
     prices_of = f"{PRICES_REGION}, prices of {PRICES_DATE}, start-up of machines included"
-    console.print(f"\n[bold]AWS[/], {prices_of}", highlight=False)
+    console.print(f"\n[bold]AWS[/], {plain(prices_of)}", highlight=False)
     rows: list[Row] = [("task", "time", "peak memory", "on demand", "spot", "where")]
     for each in aws.stages:
         prices = dollars(each.on_demand_usd), dollars(each.spot_usd)
@@ -77,7 +78,7 @@ def _print_aws(aws: AwsEstimate, console: Console) -> None:
     rows.append(("in all", rough_duration(aws.seconds), "", dollars(aws.on_demand_usd), dollars(aws.spot_usd), ""))
     _print_table(rows, console)
     for note in aws.notes:
-        console.print(f"[dim]{note}[/]", highlight=False, soft_wrap=True)
+        console.print(f"[dim]{plain(note)}[/]", highlight=False, soft_wrap=True)
 
 
 def _print_table(rows: list[Row], console: Console) -> None:
@@ -87,7 +88,7 @@ def _print_table(rows: list[Row], console: Console) -> None:
         sized = enumerate(zip(row, widths, strict=True))
         cells = [cell.ljust(width) if i in WORDS else cell.rjust(width) for i, (cell, width) in sized]
         style = "bold" if row is rows[0] or row is rows[-1] else None
-        console.print("  " + "  ".join(cells).rstrip(), style=style, highlight=False, soft_wrap=True)
+        console.print(plain("  " + "  ".join(cells).rstrip()), style=style, highlight=False, soft_wrap=True)
 
 
 def _as_json(

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from deployments.findings import Finding
+from flows.plain_text import plain
 
 MARKS = {"ok": "[green]ok  [/]", "optional": "[yellow]—   [/]", "miss": "[red]miss[/]"}
 
@@ -16,9 +16,9 @@ def print_findings(findings: Iterable[Finding], console: Console) -> None:
     missing = False
     for finding in findings:
         mark = MARKS["ok" if finding.ok else "optional" if finding.optional else "miss"]
-        console.print(f"{mark} {finding.part:16} {escape(finding.says)}", highlight=False, soft_wrap=True)
+        console.print(f"{mark} {plain(finding.part):16} {plain(finding.says)}", highlight=False, soft_wrap=True)
         if not finding.ok:
-            console.print(f"                      → {escape(finding.fix)}", highlight=False, soft_wrap=True)
+            console.print(f"                      → {plain(finding.fix)}", highlight=False, soft_wrap=True)
             missing |= not finding.optional
     if missing:
         raise typer.Exit(1)

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from flows.cli_server import saying
 from flows.connection import use_server
+from flows.plain_text import plain
 from tasks.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def register(app: typer.Typer, console: Console) -> None:
         for line in (HEADINGS, *cells):
             style = "bold" if line is HEADINGS else STATE_STYLES.get(line[2])
             text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-            console.print(escape(text.rstrip()), style=style, highlight=False, soft_wrap=True)
+            console.print(plain(text.rstrip()), style=style, highlight=False, soft_wrap=True)
 
     @app.command()
     def cancel(
@@ -76,7 +76,7 @@ def register(app: typer.Typer, console: Console) -> None:
             found = find_run(client, run)
             say(f"cancelling {found.name}")
             found = cancel_run(client, found, wait=wait)
-        console.print(f"{found.name} ({str(found.id)[:8]}): {found.state_name}", highlight=False)
+        console.print(f"{plain(found.name)} ({str(found.id)[:8]}): {plain(found.state_name)}", highlight=False)
 
     @app.command()
     def logs(
@@ -92,7 +92,9 @@ def register(app: typer.Typer, console: Console) -> None:
                 level = "" if line.level < 30 else "[yellow]warning[/] " if line.level < 40 else "[red]error[/] "
                 moment = line.timestamp.astimezone().strftime("%H:%M:%S")
                 console.print(
-                    f"[dim]{moment} {origin:9}[/]{level}{escape(line.message)}", highlight=False, soft_wrap=True
+                    f"[dim]{plain(moment)} {plain(origin):9}[/]{level}{plain(line.message)}",
+                    highlight=False,
+                    soft_wrap=True,
                 )
 
 

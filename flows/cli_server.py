@@ -11,6 +11,7 @@ from rich.console import Console
 from deployments.local_state import read_state, running_server
 from deployments.plan import STAGES
 from flows.connection import answers
+from flows.plain_text import plain
 from tasks.core.errors import OptionsError, ServerError
 from tasks.core.settings import Settings, configure_prefect
 
@@ -70,7 +71,7 @@ def register(app: typer.Typer, console: Console) -> None:
         with saying(console) as say:
             server, changes = bring_up(choices, settings.home, say)
         for change in changes or ["everything was up already; nothing changed"]:
-            console.print(change, style="dim", highlight=False, soft_wrap=True)
+            console.print(plain(change), style="dim", highlight=False, soft_wrap=True)
         lines = [
             ("UI", server.ui_url),
             ("start a run", f"{server.ui_url}/deployments → reconstruct → Run, or: spaceport run PHOTOS"),
@@ -79,7 +80,7 @@ def register(app: typer.Typer, console: Console) -> None:
             ("then", "spaceport status · runs · logs RUN · cancel RUN · down"),
         ]
         for name, value in lines:
-            console.print(f"[bold]{name:12}[/] {value}", highlight=False, soft_wrap=True)
+            console.print(f"[bold]{plain(name):12}[/] {plain(value)}", highlight=False, soft_wrap=True)
 
     @app.command()
     def down(
@@ -94,7 +95,7 @@ def register(app: typer.Typer, console: Console) -> None:
         with saying(console) as say:
             _end_runs(settings, now, say)
             stopped = take_down(settings.home, say)
-        console.print(f"stopped {', '.join(stopped)}" if stopped else "nothing was up", highlight=False)
+        console.print(f"stopped {plain(', '.join(stopped))}" if stopped else "nothing was up", highlight=False)
 
     @app.command()
     def status() -> None:
@@ -111,7 +112,7 @@ def register(app: typer.Typer, console: Console) -> None:
         parts = examine(server, settings.home)
         for part in parts:
             mark = "[green]ok  [/]" if part.ok else "[red]down[/]"
-            console.print(f"{mark} {part.name:11} {part.says}", highlight=False, soft_wrap=True)
+            console.print(f"{mark} {plain(part.name):11} {plain(part.says)}", highlight=False, soft_wrap=True)
         if parts[0].ok:
             _print_runs_at_work(console)
         if not all(part.ok for part in parts):
@@ -123,10 +124,10 @@ def register(app: typer.Typer, console: Console) -> None:
 def saying(console: Console) -> Iterator[Callable[[str], None]]:
     """A line that tells what is being waited for; on a terminal it turns."""
     if not console.is_terminal:
-        yield lambda text: console.print(f"{text} …", style="dim", highlight=False)
+        yield lambda text: console.print(f"{plain(text)} …", style="dim", highlight=False)
         return
     with console.status("") as status:
-        yield lambda text: status.update(f"{text} …")
+        yield lambda text: status.update(f"{plain(text)} …")
 
 
 def _end_runs(settings: Settings, now: bool, say: Callable[[str], None]) -> None:
@@ -163,7 +164,9 @@ def _print_runs_at_work(console: Console) -> None:
         at_work = runs_at_work(client)
         for run in at_work:
             stage = stage_in_progress(client, run) or run.state_name
-            console.print(f"run  {str(run.id)[:8]:11} {run.name}: {stage}", highlight=False, soft_wrap=True)
+            console.print(
+                f"run  {str(run.id)[:8]:11} {plain(run.name)}: {plain(stage)}", highlight=False, soft_wrap=True
+            )
     if not at_work:
         console.print("     no run in progress", highlight=False)
 

@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
 from flows.connection import use_prefect
+from flows.plain_text import plain
 from tasks.core.errors import DestinationError, PhotosError
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.settings import Settings
@@ -111,7 +111,7 @@ def _say_estimate(source: str, options: ReconstructOptions, settings: Settings, 
         return
     words = in_words(section_of(estimate_stages(capture, options, machines_of_run())))
     note = busy_note(usable_cores())
-    console.print(" ".join(filter(None, [words + ".", note])), highlight=False, soft_wrap=True)
+    console.print(plain(" ".join(filter(None, [words + ".", note]))), highlight=False, soft_wrap=True)
 
 
 def _reconstruct(
@@ -129,7 +129,7 @@ def _reconstruct(
     destination.check()
     _say_estimate(source, options, settings, console)
     server = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
-    console.print(f"shown at {server}" if server else "starting Prefect in this process …", style="dim")
+    console.print(f"shown at {plain(server)}" if server else "starting Prefect in this process …", style="dim")
     from flows.reconstruct import reconstruct
 
     with showing_progress(console):
@@ -139,12 +139,13 @@ def _reconstruct(
     expected = report["estimate"]["seconds"]["total"]
     console.print(
         f"[bold green]done[/] in {report['seconds']['total']:.0f} s, {expected:.0f} expected: "
-        f"{report['sfm']['registered']} photos registered, "
-        f"{publication.num_gaussians:,} Gaussians, held-out PSNR {quality}, {publication.sog_bytes / 1e6:.1f} MB",
+        f"{report['sfm']['registered']:d} photos registered, "
+        f"{publication.num_gaussians:,} Gaussians, held-out PSNR {plain(quality)}, "
+        f"{publication.sog_bytes / 1e6:.1f} MB",
         highlight=False,
         soft_wrap=True,
     )
     for degradation in publication.degradations:
-        console.print(f"[yellow]note[/] {escape(degradation)}", highlight=False)
-    console.print(f"open   {publication.page}", highlight=False, soft_wrap=True)
-    console.print(f"report {publication.report}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]note[/] {plain(degradation)}", highlight=False)
+    console.print(f"open   {plain(publication.page)}", highlight=False, soft_wrap=True)
+    console.print(f"report {plain(publication.report)}", highlight=False, soft_wrap=True)

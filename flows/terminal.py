@@ -28,13 +28,13 @@ def showing_progress(console: Console) -> Iterator[None]:
 
 def _bars(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description:9}"),
+        TextColumn("{task.description:9}", markup=False),
         BarColumn(bar_width=24),
         TaskProgressColumn(),
         TimeElapsedColumn(),
         TextColumn("eta"),
         EtaColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
         console=console,
     )
 

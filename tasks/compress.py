@@ -23,17 +23,18 @@ def compress_gaussians(
     gaussians: GaussiansRef, scene: SceneRef, options: CompressOptions, context: RunContext
 ) -> SogRef:
     """Write `scene.sog` and render the held-out views from it."""
+    held_out = read_measurements(gaussians.uri, TrainSection, context).eval_views
     output = run_stage(
         STAGE,
         CODE,
         context,
-        inputs=[gaussians.digest, scene.digest],
+        inputs=[gaussians.digest, scene.digest, *held_out],
         options=options.model_dump(mode="json"),
         backend=computing_backend(STAGE, "auto", context),  # draws the held-out views, which say how finely to store
         compute=lambda folder: compress(
             open_output(gaussians.uri, context) / "scene.ply",
             Scene.load(open_output(scene.uri, context)),
-            read_measurements(gaussians.uri, TrainSection, context).eval_views,
+            held_out,
             folder,
             options,
             rasterizer_for("auto"),

@@ -2,17 +2,20 @@
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from tasks.core.errors import PhotosError
 from tasks.core.measurements import PhotosSection
-from tasks.core.photos.files import offered_photos
+from tasks.core.photos.files import file_names, is_raw_name, offered_photos
+from tasks.core.photos.flight_log import log_among, log_on_machine
 from tasks.core.photos.ingest import ingest
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.progress import ProgressCallback
 from tasks.core.refs import PhotosRef, RunContext
+from tasks.core.safe_names import below, printable
 from tasks.core.stage_code import StageCode
-from tasks.core.storage import hash_tree
+from tasks.core.storage import hash_file, hash_files
 from tasks.remote_photos import RemotePhotos, find_photos
 from tasks.reporting import announce, stage_progress
 from tasks.retries import stage_task
@@ -21,6 +24,7 @@ from tasks.workspace import open_workspace
 
 STAGE = "photos"
 CODE = StageCode(("tasks.core.photos.ingest", "tasks.core.measurements"), ("PIL", "pillow_heif", "numpy"))
+UNNAMED_CAPTURE = "capture"
 
 
 @stage_task(STAGE)
@@ -29,13 +33,18 @@ def ingest_photos(source: str, options: PhotosOptions, context: RunContext) -> P
 
     Raises PhotosError.
     """
-    offered = open_source(source, context.workspace)
+    log = log_on_machine(options.flight_log)
+    among = "" if log else options.flight_log
+    offered = open_source(source, context.workspace, among)
     capture = capture_name(source)
     output = run_stage(
         STAGE,
         CODE,
         context,
-        inputs=[offered.digest if isinstance(offered, RemotePhotos) else source_digest(offered), *_log_digest(options)],
+        inputs=[
+            *([offered.digest] if isinstance(offered, RemotePhotos) else _local_inputs(offered, among)),
+            *([digest_of(log, [log])] if log else []),
+        ],
         options=options.model_dump(mode="json"),
         compute=lambda folder: _ingest(offered, capture, folder, options),
     )
@@ -57,7 +66,7 @@ def _ingest(offered: Path | RemotePhotos, capture: str, folder: Path, options: P
     if isinstance(offered, RemotePhotos):
         # Inside the output's folder: what an interrupted run leaves goes with it.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
-            return _ingest_local(offered.download(Path(temporary) / capture, report), folder, options, report)
+            return _ingest_local(offered.download(below(Path(temporary), capture), report), folder, options, report)
     return _ingest_local(offered, folder, options, report)
 
 
@@ -68,10 +77,19 @@ def _ingest_local(source: Path, folder: Path, options: PhotosOptions, report: Pr
     )
 
 
-def _log_digest(options: PhotosOptions) -> list[str]:
-    """What names the output beside the photos: the flight log's content, where it does not lie among them."""
-    path = Path(options.flight_log).expanduser()
-    return [source_digest(path)] if options.flight_log and path.is_file() else []
+def _local_inputs(source: Path, flight_log: str) -> list[str]:
+    """What names the output of local photos: the bytes of every file that is read, and the names of raw files.
+
+    Other files beside the photos, such as videos, are not read. `flight_log`: photos.flight_log, where it is one of the
+    photos' folder.
+    """
+    if source.is_file():
+        return [digest_of(source, [source])]
+    offered = offered_photos(source)
+    read = [photo.path for photo in offered if not is_raw_name(photo.name)]
+    log = log_among(flight_log, file_names(source))
+    digest = digest_of(source, [*read, source / log] if log else read)
+    return [digest, *(printable(photo.name) for photo in offered if is_raw_name(photo.name))]
 
 
 def is_remote_source(source: str) -> bool:
@@ -79,13 +97,14 @@ def is_remote_source(source: str) -> bool:
     return "://" in source
 
 
-def open_source(source: str, workspace: str) -> Path | RemotePhotos:
+def open_source(source: str, workspace: str, flight_log: str = "") -> Path | RemotePhotos:
     """What the caller named, checked without decoding or downloading anything.
 
-    Raises PhotosError when it does not exist, cannot be read, or holds no photos.
+    `flight_log` is looked for among photos on S3. Raises PhotosError when the place does not exist, cannot be read, or
+    holds no photos.
     """
     if is_remote_source(source):
-        return find_photos(source, open_workspace(workspace))
+        return find_photos(source, open_workspace(workspace), flight_log)
     path = local_source(source)
     if path.is_dir():
         offered_photos(path)
@@ -102,16 +121,22 @@ def local_source(source: str) -> Path:
     return path.resolve()
 
 
-def source_digest(path: Path) -> str:
-    """The sha256 over the source's names and bytes. Raises PhotosError for a file that cannot be read."""
+def digest_of(source: Path, files: Iterable[Path]) -> str:
+    """The sha256 over names and bytes of files below the source, or of the source itself where it is a file.
+
+    Raises PhotosError for a file that cannot be read.
+    """
     try:
-        return hash_tree(path)
+        return hash_file(source) if source.is_file() else hash_files(source, filter(Path.is_file, files))
     except OSError as error:
         raise PhotosError(f"{error.filename} cannot be read ({error.strerror}): allow it, or take it away.") from error
 
 
 def capture_name(source: str | Path) -> str:
-    """What people call the capture: the folder's or archive's name; `images` and the like go by their parent's."""
+    """What people call the capture: the folder's or archive's name; `images` and the like go by their parent's.
+
+    It names the default output folder, so it is never `..` (the stem of `...zip`) nor empty.
+    """
     if isinstance(source, str) and is_remote_source(source):
         path = PurePosixPath(source.partition("://")[2])
         is_file = path.suffix.lower() == ".zip"
@@ -119,4 +144,5 @@ def capture_name(source: str | Path) -> str:
         local = Path(source).expanduser().absolute()
         path, is_file = PurePosixPath(local), local.is_file()
     name = path.stem if is_file else path.name
-    return path.parent.name if name.lower() in {"images", "photos", "input"} and path.parent.name else name
+    name = path.parent.name if name.lower() in {"images", "photos", "input"} and path.parent.name else name
+    return printable(name) if name.strip(".") else UNNAMED_CAPTURE

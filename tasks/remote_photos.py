@@ -4,9 +4,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from tasks.core.errors import PhotosError, StorageError
+from tasks.core.errors import PhotosError, StorageError, UnsafeNameError
 from tasks.core.photos.files import is_photo_name
+from tasks.core.photos.flight_log import log_among
 from tasks.core.progress import Progress, ProgressCallback
+from tasks.core.safe_names import TakenNames, below, shown
 from tasks.core.storage import S3Folder, StoredObject, Workspace
 from tasks.workspace import open_folder
 
@@ -18,11 +20,17 @@ class RemotePhotos:
     uri: str
     place: S3Folder  # what the URI names: a folder, or the archive
     objects: tuple[StoredObject, ...]  # the photos of the folder, or the one archive
+    flight_log: StoredObject | None = None  # beside the photos of a folder
+
+    @property
+    def needed(self) -> tuple[StoredObject, ...]:
+        """What the stage reads."""
+        return (*self.objects, self.flight_log) if self.flight_log else self.objects
 
     @property
     def digest(self) -> str:
         """The sha256 over names, sizes and ETags: another one when any photo is another."""
-        lines = "".join(f"{found.etag} {found.size} {found.name}\n" for found in self.objects)
+        lines = "".join(f"{found.etag} {found.size} {found.name}\n" for found in self.needed)
         return hashlib.sha256(lines.encode()).hexdigest()
 
     def download(self, target: Path, on_progress: ProgressCallback) -> Path:
@@ -30,35 +38,39 @@ class RemotePhotos:
 
         Raises StorageError when the objects change meanwhile, PhotosError, DiskFullError.
         """
-        paths = local_names(self.uri, self.objects)
-        needed = sum(found.size for found in self.objects)
+        paths = local_names(self.uri, self.needed)
+        needed = sum(found.size for found in self.needed)
 
         def report(moved: int) -> None:
             on_progress(Progress(moved, needed, f"downloaded {moved / 1e6:.0f} of {needed / 1e6:.0f} MB"))
 
         folder = self.place.parent if is_archive(self.uri) else self.place
         folder.download(
-            [(found, target / path) for found, path in zip(self.objects, paths, strict=True)],
+            [(found, below(target, path)) for found, path in zip(self.needed, paths, strict=True)],
             needed_bytes=needed,
             on_bytes=report,
         )
-        if list_photos(self.uri, self.place).digest != self.digest:
+        flight_log = self.flight_log.name if self.flight_log else ""
+        if list_photos(self.uri, self.place, flight_log).digest != self.digest:
             raise StorageError(f"The photos at {self.uri} changed while they were downloaded; is an upload going on?")
-        return target / paths[0] if is_archive(self.uri) else target
+        return below(target, paths[0]) if is_archive(self.uri) else target
 
 
-def find_photos(uri: str, workspace: Workspace) -> RemotePhotos:
+def find_photos(uri: str, workspace: Workspace, flight_log: str = "") -> RemotePhotos:
     """List the photos at `s3://bucket/folder` or `s3://bucket/name.zip`; one call for 1000 of them.
 
-    Raises PhotosError when the place does not exist, is denied, or holds no photos; StorageError when S3 is away.
+    `flight_log` names a file beside the photos of a folder; in an archive it is found when that is unpacked.
+
+    Raises PhotosError when the place does not exist, is denied, or holds no photos or no such flight log; StorageError
+    when S3 is away.
     """
     if not uri.startswith("s3://"):
         raise PhotosError(f"{uri} cannot be read: give a folder or a .zip, on this machine or as s3://bucket/name.")
-    return list_photos(uri, open_folder(uri, workspace, refused=PhotosError))
+    return list_photos(uri, open_folder(uri, workspace, refused=PhotosError), flight_log)
 
 
-def list_photos(uri: str, place: S3Folder) -> RemotePhotos:
-    """What `find_photos` gives, once the place is open."""
+def list_photos(uri: str, place: S3Folder, flight_log: str = "") -> RemotePhotos:
+    """As `find_photos`, once the place is open."""
     if is_archive(uri):
         found = place.parent.head(PurePosixPath(place.prefix).name)
         if found is None:
@@ -73,7 +85,14 @@ def list_photos(uri: str, place: S3Folder) -> RemotePhotos:
         raise PhotosError(
             f"No photos among {len(objects)} objects at {uri} (found: {kinds}): give JPEG, PNG, HEIC, WebP or TIFF."
         )
-    return RemotePhotos(uri, place, photos)
+    return RemotePhotos(uri, place, photos, _flight_log(uri, objects, flight_log) if flight_log else None)
+
+
+def _flight_log(uri: str, objects: list[StoredObject], wanted: str) -> StoredObject:
+    name = log_among(wanted, [found.name for found in objects])
+    if name is None:
+        raise PhotosError(f"There is no flight log {shown(wanted)} at {uri}: upload it there, or correct its name.")
+    return next(found for found in objects if found.name == name)
 
 
 def is_archive(uri: str) -> bool:
@@ -81,15 +100,13 @@ def is_archive(uri: str) -> bool:
     return uri.lower().endswith(".zip")
 
 
-def local_names(uri: str, objects: tuple[StoredObject, ...]) -> list[PurePosixPath]:
-    """Where objects go below a local folder, which they never leave.
+def local_names(uri: str, objects: tuple[StoredObject, ...]) -> list[str]:
+    """Paths of objects below a local folder, which they never leave; each has one of its own.
 
-    Raises PhotosError for names that S3 holds side by side and a folder cannot.
+    Raises PhotosError for a key that cannot be a file's name.
     """
-    paths = [PurePosixPath(*(part for part in found.name.split("/") if part)) for found in objects]
-    taken = {folder for path in paths for folder in path.parents}
-    for path in paths:
-        if path in taken:
-            raise PhotosError(f"{uri} holds {path} twice, as a file and a folder or with two slashes: rename one.")
-        taken.add(path)
-    return paths
+    taken = TakenNames()
+    try:
+        return [taken.take(found.name.lstrip("/")) for found in objects]  # an empty folder in a key means nothing
+    except UnsafeNameError as error:
+        raise PhotosError(f"{uri} cannot be downloaded: {error} Rename that object.") from error

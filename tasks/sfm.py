@@ -9,11 +9,11 @@ from tasks.artifacts import Shown
 from tasks.core.measurements import SfmSection
 from tasks.core.refs import PhotosRef, RunContext, SceneRef
 from tasks.core.scene import Scene
-from tasks.core.sfm.import_model import import_model, is_colmap_model
+from tasks.core.sfm.import_model import import_model, is_colmap_model, model_files
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.reconstruct import reconstruct
 from tasks.core.stage_code import StageCode
-from tasks.photos import capture_name, is_remote_source, source_digest
+from tasks.photos import capture_name, digest_of, is_remote_source
 from tasks.pictures import show_picture
 from tasks.recording import current_recording
 from tasks.reporting import announce, stage_progress
@@ -56,7 +56,7 @@ def import_cameras(source: str, image_size: int, context: RunContext) -> SceneRe
     return _scene_stage(
         capture_name(path),
         context.model_copy(update={"dispatched": True}),  # the model lies on this machine: always here
-        inputs=[source_digest(path)],
+        inputs=[digest_of(path, model_files(path))],
         options={"given": True, "image_size": image_size},
         compute=lambda out: import_model(path, out, image_size, stage_progress(STAGE)),
     )

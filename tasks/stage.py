@@ -19,13 +19,11 @@ from tasks.core.peak_memory import PeakMemory
 from tasks.core.refs import RunContext
 from tasks.core.settings import Settings
 from tasks.core.stage_code import StageCode
-from tasks.core.storage import Manifest, Workspace, cache_key, describe_output
+from tasks.core.storage import MEASUREMENTS_FILE, Manifest, Workspace, cache_key, describe_output
 from tasks.dispatch import run_elsewhere, runs_elsewhere
 from tasks.metrics import tell_stage
 from tasks.run_outputs import note_output, noted_keys
 from tasks.workspace import open_workspace
-
-MEASUREMENTS_FILE = "measurements.json"
 
 Measured = TypeVar("Measured", bound=BaseModel)
 

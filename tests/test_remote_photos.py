@@ -93,16 +93,36 @@ def test_a_download_reports_and_keeps_names(uploaded: str, tmp_path: Path) -> No
     assert seen[-1].done == seen[-1].total == sum(map(len, PHOTOS.values()))
 
 
-@pytest.mark.parametrize("names", [("a.jpg", "a.jpg/b.jpg"), ("a/b.jpg", "a//b.jpg")])
-def test_names_that_no_folder_can_hold_are_refused(names: tuple[str, str]) -> None:
-    with pytest.raises(PhotosError, match="twice"):
-        local_names("s3://b/odd", tuple(StoredObject(name, 1, "") for name in names))
+def stored(*names: str) -> tuple[StoredObject, ...]:
+    return tuple(StoredObject(name, 1, "") for name in names)
+
+
+def test_keys_that_no_folder_can_hold_side_by_side_get_names_of_their_own() -> None:
+    assert local_names("s3://b/odd", stored("a.jpg", "a.jpg/b.jpg")) == ["a.jpg", "a.jpg-2/b.jpg"]
+    assert local_names("s3://b/odd", stored("a/b.jpg", "a//b.jpg", "a/B.jpg")) == ["a/b.jpg", "a/b-2.jpg", "a/B-3.jpg"]
 
 
 def test_names_cannot_lead_out_of_the_folder() -> None:
-    [path] = local_names("s3://b/odd", (StoredObject("/etc//photo.jpg", 1, ""),))
-    assert path.as_posix() == "etc/photo.jpg"
+    assert local_names("s3://b/odd", stored("/etc//photo.jpg")) == ["etc/photo.jpg"]
     assert not is_photo_name("../photo.jpg"), "so it is not downloaded"
+    for key in ("a/../../photo.jpg", "..\\photo.jpg", "C:/photo.jpg", "a\nb.jpg"):
+        with pytest.raises(PhotosError, match=r"s3://b/odd cannot be downloaded: The file name"):
+            local_names("s3://b/odd", stored(key))
+
+
+def test_the_flight_log_beside_photos_on_s3_is_read(uploaded: str, bucket: S3Folder, tmp_path: Path) -> None:
+    rows = "".join(f"47,{number},100\n" for number in range(8, 11))
+    bucket.write("uploads/north field/logs/flight.csv", f"lat,lon,altitude(m)\n{rows}".encode())
+    context = RunContext(workspace=str(tmp_path), run="flight-1")
+    options = PhotosOptions(flight_log="flight.csv")
+    first = ingest_photos.fn(uploaded, options, context)
+    places = [entry.gps for entry in PhotoSet.load(open_output(first.uri, context)).photos]
+    assert [place.longitude_deg for place in places if place] == [8, 9, 10]
+    assert ingest_photos.fn(uploaded, options, context).cached
+    bucket.write("uploads/north field/logs/flight.csv", f"lat,lon,altitude(ft)\n{rows}".encode())
+    assert not ingest_photos.fn(uploaded, options, context).cached, "the log's content counts"
+    with pytest.raises(PhotosError, match=r"There is no flight log 'other\.csv' at s3://"):
+        ingest_photos.fn(uploaded, PhotosOptions(flight_log="other.csv"), context)
 
 
 @pytest.mark.parametrize(
@@ -131,11 +151,15 @@ def test_denied_photos_are_refused(bucket: S3Folder, tmp_path: Path, monkeypatch
 
 def test_what_captures_are_called(tmp_path: Path) -> None:
     (tmp_path / "flight.zip").touch()
+    (tmp_path / "...zip").touch()
     names = {
         "s3://b/uploads/north field/": "north field",
         "s3://b/uploads/south.ZIP": "south",
         "s3://b/uploads/east/images": "east",
         "s3://b": "b",
+        "s3://b/...zip": "capture",
+        "s3://b/a\x1b[2J": "a\\x1b[2J",
+        str(tmp_path / "...zip"): "capture",
         str(tmp_path / "flight.zip"): "flight",
         str(tmp_path / "west" / "photos"): "west",
     }

@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from flows.terminal import showing_progress
@@ -43,3 +44,11 @@ def test_nobody_listens_after_the_block() -> None:
         pass
     stage_progress("sfm")(Progress(1, 2))
     assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_names_in_a_note_are_no_markup(terminal: bool) -> None:
+    stream = io.StringIO()
+    with showing_progress(Console(file=stream, force_terminal=terminal, width=200)):
+        stage_progress("publish")(Progress(1, 1, "/results/flight [/old] [drone]"))
+    assert "/results/flight [/old] [drone]" in stream.getvalue()

@@ -6,7 +6,8 @@ SpaceportError
 │   ├── OptionsError          an unknown option, or a value out of bounds
 │   ├── DestinationError      the output place cannot be written
 │   ├── RegistrationError     too few photos could be placed in one scene
-│   └── FormatError           a .ply, .sog or COLMAP file does not hold what its format promises
+│   ├── FormatError           a .ply, .sog or COLMAP file does not hold what its format promises
+│   └── UnsafeNameError       a file name in an archive, a model or a listing leads out of its folder
 ├── MissingPartError        something this machine needs is not installed; the message says how to      exit status 1
 ├── ServerError             the Prefect server of this machine does not run, or could not be started    exit status 1
 ├── StageError              a stage failed although its input was acceptable                            exit status 1
@@ -55,6 +56,10 @@ class RegistrationError(InputError):
 
 class FormatError(InputError):
     """A file does not follow its format; the message names the file and the field."""
+
+
+class UnsafeNameError(InputError):
+    """A file name that others chose cannot be joined to a folder."""
 
 
 class MissingPartError(SpaceportError):

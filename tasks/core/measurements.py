@@ -3,17 +3,28 @@
 A number that was not measured is null, never invented.
 """
 
+import hashlib
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.core.georeference import Georeference
 from tasks.core.photoset import RejectedPhoto
+from tasks.core.safe_names import safe_name
 
 SCHEMA_VERSION = 1
+LONGEST_PICTURE_BYTES = 200  # of a camera's name in that of its picture, which may have 255
 
 
 def held_out_picture(camera_name: str) -> str:
-    """File name of the picture that the compress stage renders for a held-out camera and the report shows."""
-    return camera_name.replace("/", "__") + ".render.jpg"
+    """File name of the picture that the compress stage renders for a held-out camera and the report shows.
+
+    Each camera's is its own. Raises UnsafeNameError.
+    """
+    flat = safe_name(camera_name).replace("/", "__")
+    if "__" in camera_name or len(flat.encode()) > LONGEST_PICTURE_BYTES:  # two cameras could share that name
+        digest = hashlib.sha256(camera_name.encode()).hexdigest()[:12]
+        flat = flat.encode()[:LONGEST_PICTURE_BYTES].decode(errors="ignore") + f".{digest}"
+    return flat + ".render.jpg"
 
 
 class Section(BaseModel):

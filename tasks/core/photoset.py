@@ -5,7 +5,10 @@ Layout of the folder: `images/<name>` (upright JPEG or PNG, nothing rotated by E
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from tasks.core.errors import UnsafeNameError
+from tasks.core.safe_names import safe_name
 
 PHOTOS_FILE = "photos.json"
 IMAGES_FOLDER = "images"
@@ -33,7 +36,17 @@ class Photo(BaseModel):
     focal_px: float | None = None  # from EXIF, in pixels of the long side's scale at width x height
     camera: str | None = None  # EXIF make and model: photos that agree in it, in size and focal length share intrinsics
     taken_at: str | None = None  # EXIF local time, ISO 8601
+    utc_offset_minutes: int | None = None  # of that time, by EXIF's offset or by the GPS clock
     gps: Gps | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _stays_inside(cls, name: str) -> str:
+        """The stored set is read from a place that others may write."""
+        try:
+            return safe_name(name)
+        except UnsafeNameError as error:
+            raise ValueError(str(error)) from error
 
 
 class RejectedPhoto(BaseModel):
@@ -46,18 +59,12 @@ class RejectedPhoto(BaseModel):
 
 
 class PhotoSet(BaseModel):
-    """The usable photos in capture order (time, else natural name order), and what was rejected."""
+    """The usable photos in capture order (time, else natural name order)."""
 
     model_config = ConfigDict(frozen=True)
 
     photos: tuple[Photo, ...]
-    rejected: tuple[RejectedPhoto, ...] = ()
     flight_log: str | None = None  # how the places were found in a flight log; null where they are EXIF's own
-
-    @property
-    def found(self) -> int:
-        """How many files were offered as photos."""
-        return len(self.photos) + len(self.rejected)
 
     def save(self, folder: Path) -> None:
         """Write `photos.json` into the folder that holds `images/`."""
@@ -67,3 +74,30 @@ class PhotoSet(BaseModel):
     def load(cls, folder: Path) -> "PhotoSet":
         """Read what `save` wrote."""
         return cls.model_validate_json((folder / PHOTOS_FILE).read_text(encoding="utf-8"))
+
+
+class CheckedPhotos(BaseModel):
+    """Everything that was offered as photos: the set, and what was rejected.
+
+    What was rejected is no part of the stored set: one more file that cannot be used makes no other set of it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    photo_set: PhotoSet
+    rejected: tuple[RejectedPhoto, ...] = ()
+
+    @property
+    def photos(self) -> tuple[Photo, ...]:
+        """The usable photos in capture order."""
+        return self.photo_set.photos
+
+    @property
+    def flight_log(self) -> str | None:
+        """How the places were found in a flight log."""
+        return self.photo_set.flight_log
+
+    @property
+    def found(self) -> int:
+        """How many files were offered as photos."""
+        return len(self.photos) + len(self.rejected)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.core.georeference import Georeference
+from tasks.core.safe_names import below
 from tasks.core.transforms import Float64, rigid_inverse
 
 SCENE_FILE = "scene.json"
@@ -89,8 +90,8 @@ class Scene:
         return float(2 * np.linalg.norm(centers - centers.mean(axis=0), axis=1).max())
 
     def image_path(self, camera: Camera) -> Path:
-        """Where the camera's undistorted image lies."""
-        return self.folder / IMAGES_FOLDER / camera.name
+        """The camera's undistorted image. Raises UnsafeNameError where its name leads out of the scene."""
+        return below(self.folder / IMAGES_FOLDER, camera.name)
 
     def image(self, camera: Camera) -> NDArray[np.uint8]:
         """The camera's undistorted image, RGB [height, width, 3]."""

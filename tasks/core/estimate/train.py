@@ -1,6 +1,7 @@
 """The course that training is expected to take, and what that takes on a CPU or on a GPU."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -74,7 +75,7 @@ def expected_training(capture: Capture, options: TrainOptions) -> Training:
     points = capture.given_points or POINTS_PER_PHOTO * photos
     limit = schedule.most_gaussians(points, options.max_gaussians, options.max_gaussians_per_point)
     sizes = [scaled_size(photo.width, photo.height, options.max_image_size) for photo in capture.photos]
-    width, height = max(sizes, key=sizes.count)
+    [((width, height), _)] = Counter(sizes).most_common(1)
     return Training(
         views=max(photos - held_out, 1),
         held_out=held_out,

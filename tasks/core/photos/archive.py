@@ -5,54 +5,66 @@ All members are checked before anything is written; sizes are counted while read
 
 import stat
 import zipfile
-import zlib
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
-from tasks.core.errors import PhotosError
+from tasks.core.errors import PhotosError, UnsafeNameError
 from tasks.core.photos.files import is_photo_name
+from tasks.core.photos.flight_log import log_among
 from tasks.core.photos.options import PhotosOptions
+from tasks.core.safe_names import TakenNames, below, safe_name, shown
+from tasks.core.zip_errors import DAMAGED_ZIP
 
 CHUNK_BYTES = 1 << 20
 RATIO_FREE_BYTES = 10 << 20  # below this size a member's ratio does no harm, and flat test pictures compress well
 GIB = 1 << 30
-# What zipfile raises while it reads what is no whole archive.
-UNREADABLE_ARCHIVE = (
-    zipfile.BadZipFile,  # its directory, a member's header, or a member's checksum is wrong
-    zlib.error,  # a member's compressed bytes are
-    EOFError,  # a member ends too early
-    NotImplementedError,  # packed by a method that zipfile does not know
-)
 
 
 def unpack(archive: Path, out: Path, options: PhotosOptions) -> None:
-    """Write the archive's members that are offered as photos below `out`, and empty files for its other members.
+    """Write the archive's photos and its flight log below `out`, and empty files for its other members.
 
-    The empty files keep "no photos among N files" true without spending disk on what nobody will read.
+    The empty files keep "no photos among N files" true without spending disk on what is never read. Of members with the
+    same name each gets one of its own.
 
     Raises:
         PhotosError: the archive is corrupt, encrypted, has a member that would land outside of `out`, or is larger
-            unpacked than the options allow.
+            unpacked than the options allow; or several members could be the flight log.
+        OSError: `out` cannot be written.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
-            _check_members(archive, opened.infolist(), options)
+            _check_members(archive, members, options)
+            names = [member_name(archive, member) for member in members]
+            log = log_among(options.flight_log, names)
             left_bytes = int(options.max_archive_gib * GIB)
-            for member in members:
-                target = out / member.filename.replace("\\", "/")
+            taken = TakenNames()
+            for member, name in zip(members, names, strict=True):
+                target = below(out, taken.take(name))
                 target.parent.mkdir(parents=True, exist_ok=True)
-                if is_photo_name(member.filename):
+                if is_photo_name(name) or name == log:
                     left_bytes -= _unpack_member(opened, member, target, left_bytes, options)
                 else:
                     target.touch()
-    except UNREADABLE_ARCHIVE as error:
+    except DAMAGED_ZIP as error:
         raise unreadable(archive, error) from error
     except OSError as error:
-        raise PhotosError(f"{archive.name} cannot be unpacked: {error}.") from error
+        if error.errno is not None:  # the system's word of the disk, not bz2's of the archive
+            raise
+        raise unreadable(archive, error) from error
+
+
+def member_name(archive: Path, member: zipfile.ZipInfo) -> str:
+    """Where a member lies below the folder that the archive is unpacked to. Raises PhotosError."""
+    try:
+        return safe_name(member.filename)
+    except UnsafeNameError as error:
+        raise PhotosError(f"{archive.name} is unsafe: {error} Pack it again without that file.") from error
 
 
 def unreadable(archive: Path, error: Exception) -> PhotosError:
-    """What to say of one of UNREADABLE_ARCHIVE."""
+    """What to say of one of DAMAGED_ZIP."""
+    if isinstance(error, UnicodeDecodeError):
+        return PhotosError(f"{archive.name} holds a file name that is not valid {error.encoding}: pack it again.")
     return PhotosError(f"{archive.name} is not a complete .zip archive ({error}): pack or upload it again.")
 
 
@@ -64,17 +76,13 @@ def _check_members(archive: Path, members: list[zipfile.ZipInfo], options: Photo
             "split it, or raise photos.max_archive_members."
         )
     for member in members:
-        name = member.filename
-        if ".." in PurePosixPath(name.replace("\\", "/")).parts:
-            raise PhotosError(f"{archive.name} is unsafe: its member {name!r} points outside of the archive.")
-        if name.startswith(("/", "\\")) or PureWindowsPath(name).drive or PureWindowsPath(name).is_absolute():
-            raise PhotosError(f"{archive.name} is unsafe: its member {name!r} has an absolute path.")
+        name = shown(member.filename)
         if stat.S_ISLNK(member.external_attr >> 16):
-            raise PhotosError(f"{archive.name} is unsafe: its member {name!r} is a symbolic link.")
+            raise PhotosError(f"{archive.name} is unsafe: its member {name} is a symbolic link.")
         if member.flag_bits & 0x1:
             raise PhotosError(f"{archive.name} is encrypted: pack it again without a password.")
         if member.file_size > RATIO_FREE_BYTES and member.file_size > options.max_archive_ratio * member.compress_size:
-            raise _bomb(archive.name, name, options)
+            raise _bomb(archive.name, member.filename, options)
     declared = sum(member.file_size for member in members)
     if declared > options.max_archive_gib * GIB:
         raise PhotosError(
@@ -104,6 +112,6 @@ def _unpack_member(
 
 def _bomb(archive: str, member: str, options: PhotosOptions) -> PhotosError:
     return PhotosError(
-        f"{archive} looks like a zip bomb: its member {member!r} unpacks to more than {options.max_archive_ratio:g} "
-        "times its compressed size; raise photos.max_archive_ratio if it is meant."
+        f"{archive} looks like a zip bomb: its member {shown(member)} unpacks to more than "
+        f"{options.max_archive_ratio:g} times its compressed size; raise photos.max_archive_ratio if it is meant."
     )

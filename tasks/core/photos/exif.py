@@ -1,10 +1,11 @@
 """What the camera wrote beside the pixels: focal length, make and model, time, place. Anything malformed is absent."""
 
 import math
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from PIL import Image
@@ -14,6 +15,9 @@ from tasks.core.photoset import Gps
 
 FULL_FRAME_DIAGONAL_MM = math.hypot(36, 24)  # 35 mm equivalents compare diagonals: CIPA DCG-001, section 5
 MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # EXIF 2.32, FocalPlaneResolutionUnit
+UTC_OFFSET = re.compile(r"Z|(?P<sign>[+-])(?P<hours>[01]\d):(?P<minutes>[0-5]\d)")
+GPS_CLOCK_MINUTES = 3.0  # between the photo and the GPS fix
+MOST_OFFSET_MINUTES = 14 * 60  # Kiritimati
 
 KEPT_TAGS = (Base.Make, Base.Model, Base.DateTime)
 KEPT_EXIF_TAGS = (
@@ -24,6 +28,8 @@ KEPT_EXIF_TAGS = (
     Base.FocalPlaneResolutionUnit,
     Base.DateTimeOriginal,
     Base.SubsecTimeOriginal,
+    Base.OffsetTime,
+    Base.OffsetTimeOriginal,
 )
 KEPT_GPS_TAGS = (
     GPS.GPSLatitudeRef,
@@ -32,6 +38,8 @@ KEPT_GPS_TAGS = (
     GPS.GPSLongitude,
     GPS.GPSAltitudeRef,
     GPS.GPSAltitude,
+    GPS.GPSTimeStamp,
+    GPS.GPSDateStamp,
 )
 
 
@@ -43,6 +51,7 @@ class ExifFacts:
     focal_px: float | None
     camera: str | None
     taken_at: str | None
+    utc_offset_minutes: int | None
     gps: Gps | None
 
 
@@ -52,19 +61,22 @@ def read_exif(image: Image.Image) -> ExifFacts:
         return _facts(image)
     except (ValueError, TypeError, KeyError, IndexError, SyntaxError, OSError, OverflowError, struct.error):
         # an EXIF block that Pillow cannot walk through says nothing, but the pixels are good
-        return ExifFacts(orientation=1, focal_px=None, camera=None, taken_at=None, gps=None)
+        return ExifFacts(orientation=1, focal_px=None, camera=None, taken_at=None, utc_offset_minutes=None, gps=None)
 
 
 def _facts(image: Image.Image) -> ExifFacts:
     exif = image.getexif()
     details = exif.get_ifd(IFD.Exif)
+    position = exif.get_ifd(IFD.GPSInfo)
     orientation = exif.get(Base.Orientation, 1)
+    taken_at = _taken_at(exif, details)
     return ExifFacts(
         orientation=orientation if orientation in range(1, 9) else 1,
         focal_px=_focal_px(details, *image.size),
         camera=_camera(exif),
-        taken_at=_taken_at(exif, details),
-        gps=_gps(exif.get_ifd(IFD.GPSInfo)),
+        taken_at=taken_at,
+        utc_offset_minutes=None if taken_at is None else _utc_offset_minutes(details, position, taken_at),
+        gps=_gps(position),
     )
 
 
@@ -132,6 +144,27 @@ def _taken_at(exif: Image.Exif, details: Mapping[int, Any]) -> str | None:
     if subseconds.isdecimal():
         taken = taken.replace(microsecond=int(f"0.{subseconds}"[2:8].ljust(6, "0")))
     return taken.isoformat()
+
+
+def _utc_offset_minutes(details: Mapping[int, Any], position: Mapping[int, Any], taken_at: str) -> int | None:
+    """How far the camera's clock is ahead of UTC: as it says itself, else by the GPS clock, to a quarter of an hour."""
+    for tag in (Base.OffsetTimeOriginal, Base.OffsetTime):
+        said = UTC_OFFSET.fullmatch(_text(details.get(tag)))
+        if said:
+            minutes = 60 * int(said["hours"] or 0) + int(said["minutes"] or 0)
+            return -minutes if said["sign"] == "-" else minutes
+    clock = position.get(GPS.GPSTimeStamp)
+    parts = [_number(part) for part in clock] if isinstance(clock, tuple) else []
+    try:
+        day = datetime.strptime(_text(position.get(GPS.GPSDateStamp)), "%Y:%m:%d")  # noqa: DTZ007 (UTC by definition)
+        hour, minute, second = (part or 0.0 for part in parts)
+        fix = day + timedelta(hours=hour, minutes=minute, seconds=second)
+    except (ValueError, OverflowError):
+        return None
+    ahead = (datetime.fromisoformat(taken_at) - fix) / timedelta(minutes=1)
+    offset = 15 * round(ahead / 15)
+    # a clock that is minutes off, or a fix from minutes before, says nothing sure of its zone
+    return offset if abs(ahead - offset) <= GPS_CLOCK_MINUTES and abs(offset) <= MOST_OFFSET_MINUTES else None
 
 
 def _gps(tags: Mapping[int, Any]) -> Gps | None:

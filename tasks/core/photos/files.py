@@ -25,17 +25,34 @@ class Offered:
 
 def is_photo_name(name: str) -> bool:
     """Whether a posix path is offered as a photo: by its extension, outside hidden and system folders."""
-    parts = name.split("/")
-    if any(part.startswith(".") or part in ("__MACOSX", "@eaDir") for part in parts):
-        return False
-    return Path(parts[-1]).suffix.lower() in PHOTO_SUFFIXES
+    return not is_hidden(name) and Path(name).suffix.lower() in PHOTO_SUFFIXES
+
+
+def is_raw_name(name: str) -> bool:
+    """Whether a file is a camera's raw file by its extension: rejected without a look at its bytes."""
+    return Path(name).suffix.lower() in RAW_SUFFIXES
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a posix path is a hidden file, or in a hidden or system folder."""
+    return any(part.startswith(".") or part in ("__MACOSX", "@eaDir") for part in name.split("/"))
 
 
 def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key under which photo2 stands before photo10. Ties (photo2, photo02) are broken by the name itself."""
-    pieces = re.split(r"(\d+)", name.casefold())
-    key = [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in pieces if piece]
+    key = []
+    for piece in filter(None, re.split(r"([0-9]+)", name.casefold())):
+        digits = piece.lstrip("0")  # by count and value of the digits: Python makes no number of more than 4300
+        key.append((0, len(digits), digits) if piece.isdecimal() and piece.isascii() else (1, 0, piece))
     return (*key, (2, 0, name))
+
+
+def file_names(folder: Path, unreadable: list[OSError] | None = None) -> list[str]:
+    """The posix paths of all files below a folder; errors of subfolders are added to `unreadable`."""
+    names: list[str] = []
+    for parent, _, files in os.walk(folder, onerror=None if unreadable is None else unreadable.append):
+        names += [(Path(parent) / file).relative_to(folder).as_posix() for file in files]
+    return names
 
 
 def offered_photos(folder: Path) -> list[Offered]:
@@ -45,9 +62,7 @@ def offered_photos(folder: Path) -> list[Offered]:
         PhotosError: the folder cannot be read, is empty, or none of its files has a photo's extension.
     """
     unreadable: list[OSError] = []
-    names: list[str] = []
-    for parent, _, files in os.walk(folder, onerror=unreadable.append):
-        names += [(Path(parent) / file).relative_to(folder).as_posix() for file in files]
+    names = file_names(folder, unreadable)
     if unreadable and not names:
         raise PhotosError(
             f"{folder} cannot be read ({unreadable[0].strerror}): give its owner's permission to read it."

@@ -10,10 +10,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tasks.core.errors import PhotosError
+from tasks.core.photos.files import is_hidden
 from tasks.core.photoset import Gps
+from tasks.core.safe_names import shown
 
 METERS = {"m": 1.0, "meter": 1.0, "meters": 1.0, "metre": 1.0, "metres": 1.0} | dict.fromkeys(
     ("ft", "foot", "feet"), 0.3048
@@ -38,6 +40,7 @@ class LogRow:
 
     place: Gps
     time: float | None
+    utc: bool = False  # whether that clock is said to be UTC
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,18 @@ def read_flight_log(path: Path) -> tuple[LogRow, ...]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [line for line in file.read().splitlines() if line.strip() and not line.startswith("#")]
+            numbered = [
+                (number, line)
+                for number, line in enumerate(file.read().splitlines(), start=1)
+                if line.strip() and not line.startswith("#")
+            ]
     except (OSError, UnicodeDecodeError) as error:
         raise PhotosError(f"The flight log {path} cannot be read ({error}): give a CSV file in UTF-8.") from None
-    if len(lines) < 2:
+    if len(numbered) < 2:
         raise PhotosError(
-            f"The flight log {path.name} has {len(lines)} lines: give a header and a line for each place."
+            f"The flight log {path.name} has {len(numbered)} lines: give a header and a line for each place."
         )
-    separator = max(",;\t", key=lines[0].count)
-    headers, *rows = csv.reader(lines, delimiter=separator)
+    (_, headers), *rows = _rows(path, numbered)
     latitude = _one_column(path, headers, LATITUDE, "latitude")
     longitude = _one_column(path, headers, LONGITUDE, "longitude")
     altitude = _one_column(path, headers, ALTITUDE, "altitude")
@@ -76,7 +82,7 @@ def read_flight_log(path: Path) -> tuple[LogRow, ...]:
     if len(clocked) > 1:
         raise PhotosError(f"{path.name} has several times: {_named(clocked)}. Keep one of these columns.")
     read: list[LogRow] = []
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         cells = [row[column.index] if column.index < len(row) else "" for column in (latitude, longitude, altitude)]
         if not all(cell.strip() for cell in cells):
             continue
@@ -87,11 +93,58 @@ def read_flight_log(path: Path) -> tuple[LogRow, ...]:
         )
         if place.latitude_deg == 0 and place.longitude_deg == 0:  # no fix yet
             continue
-        time = _seconds(path, number, clocked[0], row) if clocked else None
-        read.append(LogRow(place, time))
+        time, utc = _seconds(path, number, clocked[0], row) if clocked else (None, False)
+        read.append(LogRow(place, time, utc))
     if not read:
         raise PhotosError(f"The flight log {path.name} has no line with latitude, longitude and altitude.")
     return tuple(read)
+
+
+def log_on_machine(wanted: str) -> Path | None:
+    """The flight log that photos.flight_log names by its path on this machine; None where it names no such path."""
+    path = Path(wanted).expanduser()
+    return path if wanted and (path.is_absolute() or path.is_file()) else None
+
+
+def log_among(wanted: str, names: Sequence[str]) -> str | None:
+    """Which file of a capture is the flight log that the option names; None where none is.
+
+    That is the file of this path, else the only one whose path ends with it: archives often hold a single folder.
+
+    Args:
+        wanted: photos.flight_log; empty where there is no log.
+        names: posix paths below the capture.
+
+    Raises:
+        PhotosError: the paths of several files end with it.
+    """
+    parts = PurePosixPath(wanted).parts
+    if not parts or PurePosixPath(wanted).is_absolute():
+        return None
+    if wanted in names:
+        return wanted
+    ending = [name for name in names if PurePosixPath(name).parts[-len(parts) :] == parts and not is_hidden(name)]
+    if len(ending) > 1:
+        raise PhotosError(
+            f"{len(ending)} files beside the photos could be the flight log {wanted}: {shown(ending[0])}, "
+            f"{shown(ending[1])}. Give photos.flight_log the path of one of them."
+        )
+    return ending[0] if ending else None
+
+
+def _rows(path: Path, numbered: Sequence[tuple[int, str]]) -> list[tuple[int, list[str]]]:
+    """The cells of each row, and the number of the line in the file where the row begins."""
+    lines = [line for _, line in numbered]
+    reader = csv.reader(lines, delimiter=max(",;\t", key=lines[0].count))
+    rows: list[tuple[int, list[str]]] = []
+    try:
+        begin = 0
+        for row in reader:
+            rows.append((numbered[begin][0], row))
+            begin = reader.line_num
+    except csv.Error as error:
+        raise PhotosError(f"The flight log {path.name} is no CSV file ({error}): export it again.") from error
+    return rows
 
 
 def _columns(headers: Sequence[str], names: Sequence[str]) -> list[_Column]:
@@ -156,7 +209,8 @@ def _meters(path: Path, line: int, column: _Column, cell: str) -> float:
     return number * METERS[unit]
 
 
-def _seconds(path: Path, line: int, column: _Column, row: Sequence[str]) -> float:
+def _seconds(path: Path, line: int, column: _Column, row: Sequence[str]) -> tuple[float, bool]:
+    """Seconds since 1970, and whether they are of UTC."""
     cell = row[column.index].strip() if column.index < len(row) else ""
     moment: datetime | None = None
     try:
@@ -173,4 +227,6 @@ def _seconds(path: Path, line: int, column: _Column, row: Sequence[str]) -> floa
             f"{path.name}, line {line}: {cell!r} in column {column.header!r} is no date and time; give 2026-05-01 "
             "10:20:30, or name a column that counts from take-off 'time(s)' or 'time(ms)'."
         )
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if moment.tzinfo:
+        return moment.timestamp(), True
+    return moment.replace(tzinfo=UTC).timestamp(), column.unit in ("utc", "gmt")

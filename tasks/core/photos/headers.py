@@ -13,10 +13,11 @@ from PIL import Image, UnidentifiedImageError
 
 from tasks.core.errors import PhotosError
 from tasks.core.photos import pixels  # noqa: F401 - teaches Pillow to open HEIC
-from tasks.core.photos.archive import UNREADABLE_ARCHIVE, unreadable
+from tasks.core.photos.archive import member_name, unreadable
 from tasks.core.photos.exif import read_exif
-from tasks.core.photos.files import RAW_SUFFIXES, is_photo_name, natural_order, offered_photos
+from tasks.core.photos.files import is_photo_name, is_raw_name, natural_order, offered_photos
 from tasks.core.photoset import Photo
+from tasks.core.zip_errors import DAMAGED_ZIP
 
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
@@ -56,8 +57,10 @@ def read_headers(source: Path) -> PhotoHeaders:
             ]
             if not members:
                 raise PhotosError(f"No photos among {len(archive.infolist())} files in {source.name}.")
-            return headers_of(HeaderSource(member.filename, partial(archive.open, member)) for member in members)
-    except UNREADABLE_ARCHIVE as error:
+            return headers_of(
+                HeaderSource(member_name(source, member), partial(archive.open, member)) for member in members
+            )
+    except DAMAGED_ZIP as error:
         raise unreadable(source, error) from error
 
 
@@ -77,7 +80,7 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _read(source: HeaderSource) -> Photo | None:
-    if Path(source.name).suffix.lower() in RAW_SUFFIXES:
+    if is_raw_name(source.name):
         return None
     try:
         with source.open() as file, Image.open(file) as image:
@@ -94,5 +97,6 @@ def _read(source: HeaderSource) -> Photo | None:
         focal_px=exif.focal_px,
         camera=exif.camera,
         taken_at=exif.taken_at,
+        utc_offset_minutes=exif.utc_offset_minutes,
         gps=exif.gps,
     )

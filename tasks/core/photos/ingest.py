@@ -7,22 +7,23 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
-from tasks.core.errors import PhotosError
+from tasks.core.errors import PhotosError, UnsafeNameError
 from tasks.core.photos.archive import unpack
-from tasks.core.photos.files import Offered, natural_order, offered_photos
-from tasks.core.photos.flight_log import read_flight_log
+from tasks.core.photos.files import Offered, file_names, natural_order, offered_photos
+from tasks.core.photos.flight_log import log_among, log_on_machine, read_flight_log
 from tasks.core.photos.log_match import place_photos
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.photos.pixels import RejectedError, StagedPhoto, stage_photo
-from tasks.core.photoset import IMAGES_FOLDER, PHOTOS_FILE, Photo, PhotoSet, RejectedPhoto
+from tasks.core.photoset import IMAGES_FOLDER, PHOTOS_FILE, CheckedPhotos, Photo, PhotoSet, RejectedPhoto
 from tasks.core.progress import Progress, ProgressCallback
+from tasks.core.safe_names import TakenNames, below, printable, safe_name
 
 MIN_PHOTOS = 3
 STAGING_FOLDER = ".staging"
 NAMED_REJECTIONS = 3
 
 
-def ingest(source: Path, out: Path, options: PhotosOptions, on_progress: ProgressCallback) -> PhotoSet:
+def ingest(source: Path, out: Path, options: PhotosOptions, on_progress: ProgressCallback) -> CheckedPhotos:
     """Read all photos of `source`, and write `images/` and `photos.json` into the empty folder `out`.
 
     Args:
@@ -32,7 +33,8 @@ def ingest(source: Path, out: Path, options: PhotosOptions, on_progress: Progres
         on_progress: told the number of photos checked.
 
     Returns:
-        The photo set, in order of capture time where all photos have one, else in natural name order.
+        The stored photo set and what was rejected. Photos are in order of capture time where all of them have one, else
+        in natural name order.
 
     Raises:
         PhotosError: there is no such source, it is unsafe or unreadable, fewer than 3 photos are usable, or the
@@ -46,15 +48,15 @@ def ingest(source: Path, out: Path, options: PhotosOptions, on_progress: Progres
         offered = offered_photos(folder)
         staged, rejected = _stage_all(offered, staging, options, on_progress)
         unique, twins = _without_twins(staged)
-        photos = PhotoSet(
-            photos=tuple(_place(_in_capture_order(unique), out / IMAGES_FOLDER)),
+        photos = CheckedPhotos(
+            photo_set=PhotoSet(photos=tuple(_place(_in_capture_order(unique), out / IMAGES_FOLDER))),
             rejected=tuple(sorted([*rejected, *twins], key=lambda photo: natural_order(photo.name))),
         )
         _require_enough(source, photos)
         if log:
             placed, how = place_photos(photos.photos, log)
-            photos = photos.model_copy(update={"photos": placed, "flight_log": how})
-        photos.save(out)
+            photos = photos.model_copy(update={"photo_set": PhotoSet(photos=placed, flight_log=how)})
+        photos.photo_set.save(out)
     except BaseException:
         shutil.rmtree(out / IMAGES_FOLDER, ignore_errors=True)
         (out / PHOTOS_FILE).unlink(missing_ok=True)
@@ -80,9 +82,9 @@ def _as_folder(source: Path, unpacked: Path, options: PhotosOptions) -> Path:
 
 
 def _log_path(name: str, folder: Path) -> Path:
-    """The flight log: a path as it stands, else a file in the photos' folder."""
-    path = Path(name).expanduser()
-    return path if path.is_absolute() or path.is_file() else folder / path
+    """The flight log: a path on this machine, else a file in the photos' folder."""
+    on_machine = log_on_machine(name)
+    return on_machine or below(folder, log_among(name, file_names(folder)) or name)
 
 
 def _stage_all(
@@ -93,9 +95,10 @@ def _stage_all(
     def outcome(numbered: tuple[int, Offered]) -> StagedPhoto | RejectedPhoto:
         index, photo = numbered
         try:
+            safe_name(photo.name)
             return stage_photo(photo, staging / f"{index:06d}", options)
-        except RejectedError as reason:
-            return RejectedPhoto(name=photo.name, reason=str(reason))
+        except (RejectedError, UnsafeNameError) as reason:
+            return RejectedPhoto(name=printable(photo.name), reason=str(reason).removesuffix("."))
 
     staged: list[StagedPhoto] = []
     rejected: list[RejectedPhoto] = []
@@ -132,10 +135,10 @@ def _in_capture_order(staged: list[StagedPhoto]) -> list[StagedPhoto]:
 
 def _place(staged: list[StagedPhoto], images: Path) -> Iterable[Photo]:
     """Move the stored photos to their names below `images/`."""
-    taken: set[str] = set()
+    taken = TakenNames()  # a.heic and a.png may both become a.jpg
     for photo in staged:
-        name = _free_name(PurePosixPath(photo.offered.name).with_suffix(photo.suffix), taken)
-        target = images / name
+        name = taken.take(PurePosixPath(safe_name(photo.offered.name)).with_suffix(photo.suffix).as_posix())
+        target = below(images, name)
         target.parent.mkdir(parents=True, exist_ok=True)
         photo.path.replace(target)
         yield Photo(
@@ -146,21 +149,12 @@ def _place(staged: list[StagedPhoto], images: Path) -> Iterable[Photo]:
             focal_px=photo.exif.focal_px,
             camera=photo.exif.camera,
             taken_at=photo.exif.taken_at,
+            utc_offset_minutes=photo.exif.utc_offset_minutes,
             gps=photo.exif.gps,
         )
 
 
-def _free_name(wanted: PurePosixPath, taken: set[str]) -> str:
-    """The name, with -2, -3, … when a.heic and a.png both became a.jpg (also where file systems ignore case)."""
-    name, count = wanted, 1
-    while name.as_posix().casefold() in taken:
-        count += 1
-        name = wanted.with_stem(f"{wanted.stem}-{count}")
-    taken.add(name.as_posix().casefold())
-    return name.as_posix()
-
-
-def _require_enough(source: Path, photos: PhotoSet) -> None:
+def _require_enough(source: Path, photos: CheckedPhotos) -> None:
     usable = len(photos.photos)
     if usable >= MIN_PHOTOS:
         return

@@ -1,19 +1,36 @@
 """Which place of a flight log belongs to which photo: by EXIF time, else by order."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.core.errors import PhotosError
+from tasks.core.nvectors import EARTH_RADIUS_M, latitude_longitude, nvectors
 from tasks.core.photos.flight_log import LogRow
 from tasks.core.photoset import Gps, Photo
+from tasks.core.transforms import Float64
 
 LONGEST_GAP_SECONDS = 10.0  # between two lines of the log that a photo is placed between; a drone flies 150 m in it
 NEAREST_SECONDS = 2.0  # from a photo to a single line
-HOURS = range(-14, 15)  # that a camera's clock and the log's can be apart: EXIF times have no zone
 MOST_SHARE = 0.5  # of the photos must lie in the log for a match by time to be believed
+CLEAR_SHARE = 0.1  # of the photos, by which another time zone is worse than the best
+# Time zones of the world, as minutes from UTC. A camera's clock and the log's may be one of them apart, either way: one
+# of them is often UTC, and EXIF times seldom have a zone.
+ZONES_MINUTES = (
+    *range(-12 * 60, 14 * 60 + 1, 60),
+    *(-9 * 60 - 30, -3 * 60 - 30, -2 * 60 - 30),  # Marquesas, Newfoundland in winter and summer
+    *(3 * 60 + 30, 4 * 60 + 30, 5 * 60 + 30, 6 * 60 + 30),  # Iran, Afghanistan, India, Myanmar
+    *(9 * 60 + 30, 10 * 60 + 30),  # Australia
+    *(5 * 60 + 45, 8 * 60 + 45, 12 * 60 + 45, 13 * 60 + 45),  # Nepal, Eucla, Chatham Islands
+)
+OFFSETS_MINUTES = tuple(sorted({sign * minutes for minutes in ZONES_MINUTES for sign in (1, -1)}, key=abs))
+SAME_PLACE_M = 200.0  # EXIF's places and the right lines of the log are nearer than this; a drone flies it in 15 s
+LEAST_FARTHER_M = 20.0  # consumer GPS errs by 2 to 5 m
+NAMED_ZONES = 6
+FARTHER = 3.0  # times as far from EXIF's places are all other zones, where those decide
 
 
 def place_photos(photos: Sequence[Photo], rows: Sequence[LogRow]) -> tuple[tuple[Photo, ...], str]:
@@ -38,62 +55,156 @@ def place_photos(photos: Sequence[Photo], rows: Sequence[LogRow]) -> tuple[tuple
 
 
 def _by_time(photos: Sequence[Photo], rows: Sequence[LogRow]) -> tuple[tuple[Photo, ...], str]:
-    times = np.array([row.time for row in rows], dtype=np.float64)
-    taken = np.array([_seconds(photo) for photo in photos], dtype=np.float64)
-    hours = _clock_offset(times, taken)
-    taken = taken - 3600 * hours
-    table = np.array(
-        [(r.place.latitude_deg, r.place.longitude_deg, r.place.altitude_m) for r in rows], dtype=np.float64
+    track = _Track.of(rows)
+    offset = _clock_offset(photos, track)
+    placed = tuple(
+        photo.model_copy(update={"gps": gps})
+        for photo, gps in zip(photos, track.places(_moments(photos), offset), strict=True)
     )
-    placed = [
-        photo.model_copy(update={"gps": _place_at(moment, times, table)})
-        for photo, moment in zip(photos, taken, strict=True)
-    ]
     found = sum(photo.gps is not None for photo in placed)
-    clock = f"; the camera's clock is {hours:+d} h from the log's" if hours else ""
-    return tuple(placed), f"{found} of {len(placed)} photos placed by their times in the flight log{clock}"
+    clock = f"; the camera's clock is {_zone(offset)} from the log's" if offset else ""
+    return placed, f"{found} of {len(placed)} photos placed by their times in the flight log{clock}"
 
 
-def _clock_offset(times: NDArray[np.float64], taken: NDArray[np.float64]) -> int:
-    """Whole hours by which the camera is ahead. Raises PhotosError when none, or several, put the photos in the log."""
+@dataclass(frozen=True)
+class _Track:
+    """The log's lines in order of time."""
 
-    def share(hours: int) -> float:
-        moments = taken - 3600 * hours
-        return float(np.mean((moments >= times[0] - NEAREST_SECONDS) & (moments <= times[-1] + NEAREST_SECONDS)))
+    times: Float64  # [R] seconds by the log's clock
+    directions: Float64  # [R, 3] n-vectors: the date line and the poles are places as others
+    altitudes_m: Float64  # [R]
+    utc: bool
 
-    if share(0) >= MOST_SHARE:
-        return 0
-    fitting = [hours for hours in HOURS if share(hours) >= MOST_SHARE]
-    if len(fitting) == 1:
-        return fitting[0]
-    span = f"the log runs from {_clock(times[0])} to {_clock(times[-1])}, "
+    @classmethod
+    def of(cls, rows: Sequence[LogRow]) -> "_Track":
+        places = np.array([(r.place.latitude_deg, r.place.longitude_deg) for r in rows], dtype=np.float64)
+        return cls(
+            times=np.array([row.time for row in rows], dtype=np.float64),
+            directions=nvectors(places[:, 0], places[:, 1]),
+            altitudes_m=np.array([row.place.altitude_m for row in rows], dtype=np.float64),
+            utc=all(row.utc for row in rows),
+        )
+
+    def places(self, taken: Float64, offset_minutes: int) -> list[Gps | None]:
+        """Where the drone was at moments [N] of a clock that is so many minutes ahead; None where the log has a gap."""
+        return [self._place_at(moment) for moment in (taken - 60 * offset_minutes).tolist()]
+
+    def spanned(self, taken: Float64, offset_minutes: int) -> float:
+        """The share of the moments [N] that lie between the log's first and last line."""
+        moments = taken - 60 * offset_minutes
+        inside = (moments >= self.times[0] - NEAREST_SECONDS) & (moments <= self.times[-1] + NEAREST_SECONDS)
+        return float(np.mean(inside))
+
+    def covered(self, taken: Float64, offset_minutes: int) -> float:
+        """The share of the moments [N] that have a place."""
+        moments = taken - 60 * offset_minutes
+        after = np.searchsorted(self.times, moments)
+        before, after = np.maximum(after - 1, 0), np.minimum(after, len(self.times) - 1)
+        since, until = moments - self.times[before], self.times[after] - moments
+        between = (since >= 0) & (until >= 0) & (since + until <= LONGEST_GAP_SECONDS)
+        return float(np.mean(between | (np.minimum(abs(since), abs(until)) <= NEAREST_SECONDS)))
+
+    def _place_at(self, moment: float) -> Gps | None:
+        times = self.times
+        after = int(np.searchsorted(times, moment))
+        before = max(after - 1, 0)
+        after = min(after, len(times) - 1)
+        gap = times[after] - times[before]
+        if times[before] <= moment <= times[after] and gap <= LONGEST_GAP_SECONDS:
+            share = (moment - times[before]) / gap if gap > 0 else 0.0
+        else:
+            share = float(abs(moment - times[before]) > abs(moment - times[after]))
+            if abs(moment - times[after if share else before]) > NEAREST_SECONDS:
+                return None
+        direction = (1 - share) * self.directions[before] + share * self.directions[after]
+        latitude, longitude = latitude_longitude(direction)
+        altitude = (1 - share) * self.altitudes_m[before] + share * self.altitudes_m[after]
+        return Gps(latitude_deg=latitude, longitude_deg=longitude, altitude_m=float(altitude))
+
+
+def _clock_offset(photos: Sequence[Photo], track: _Track) -> int:
+    """Minutes by which the camera's clock is ahead of the log's.
+
+    Of the time zones that put the photos into the log, the one that the clocks themselves say, else the one whose
+    places are EXIF's. Raises PhotosError when none puts them there, or several do and nothing tells which is right.
+    """
+    taken = _moments(photos)
+    fitting = _fitting_offsets(taken, track)
+    said = [offset for offset in _said_offsets(photos, track) if track.spanned(taken, offset) >= MOST_SHARE]
+    for candidates in (said, fitting):
+        if len(candidates) == 1:
+            return candidates[0]
+        nearest = _nearest_to_exif(photos, track, taken, candidates)
+        if nearest is not None:
+            return nearest
+    span = f"the log runs from {_clock(track.times[0])} to {_clock(track.times[-1])}, "
     span += f"the photos from {_clock(taken.min())} to {_clock(taken.max())}"
     if not fitting:
         raise PhotosError(
             f"The flight log does not cover the photos: {span}, and no time zone brings them together. "
             "Give the log of this flight."
         )
+    zones = ", ".join(_zone(offset) for offset in sorted(fitting)[:NAMED_ZONES])
     raise PhotosError(
-        f"The flight log fits the photos at several time zones: {span}. Give the log's times as the camera's clock has "
-        "them."
+        f"The flight log fits the photos at several time zones ({zones}): {span}. Keep only the lines of this "
+        "flight in the log, or name its column 'datetime(utc)' and give photos whose EXIF has OffsetTimeOriginal."
     )
 
 
-def _place_at(moment: float, times: NDArray[np.float64], table: NDArray[np.float64]) -> Gps | None:
-    after = int(np.searchsorted(times, moment))
-    before = max(after - 1, 0)
-    after = min(after, len(times) - 1)
-    gap = times[after] - times[before]
-    if times[before] <= moment <= times[after] and gap <= LONGEST_GAP_SECONDS:
-        share = (moment - times[before]) / gap if gap > 0 else 0.0
-        values = table[before] + share * (table[after] - table[before])
-    else:
-        nearest = before if abs(moment - times[before]) <= abs(moment - times[after]) else after
-        if abs(moment - times[nearest]) > NEAREST_SECONDS:
-            return None
-        values = table[nearest]
-    latitude, longitude, altitude = (float(value) for value in values)
-    return Gps(latitude_deg=latitude, longitude_deg=longitude, altitude_m=altitude)
+def _fitting_offsets(taken: Float64, track: _Track) -> list[int]:
+    """Those that put most photos into the log: beside its lines, or where its lines are too rare, between its ends."""
+    for share in (track.covered, track.spanned):
+        shares = {offset: share(taken, offset) for offset in OFFSETS_MINUTES}
+        least = max(MOST_SHARE, max(shares.values()) - CLEAR_SHARE)
+        fitting = [offset for offset, found in shares.items() if found >= least]
+        if fitting:
+            return fitting
+    return []
+
+
+def _said_offsets(photos: Sequence[Photo], track: _Track) -> list[int]:
+    """What the clocks say of themselves: the log's may be UTC or, where it does not say, the camera's."""
+    zones = {photo.utc_offset_minutes for photo in photos}
+    zone = zones.pop() if len(zones) == 1 else None
+    if zone is None:
+        return []
+    return [zone] if track.utc else sorted({0, zone})
+
+
+def _nearest_to_exif(photos: Sequence[Photo], track: _Track, taken: Float64, offsets: Sequence[int]) -> int | None:
+    """The offset at which the log's places are EXIF's, where all others are clearly farther; None where none is."""
+    if len(offsets) < 2:
+        return None
+    ranked = sorted((_distance_m(photos, track.places(taken, offset)), offset) for offset in offsets)
+    (best_m, best), (second_m, _) = ranked[:2]
+    clear = best_m <= SAME_PLACE_M and second_m > max(FARTHER * best_m, best_m + LEAST_FARTHER_M)
+    return best if clear else None
+
+
+def _distance_m(photos: Sequence[Photo], places: Sequence[Gps | None]) -> float:
+    """Median distance on the ground of EXIF's places from these; infinite without any."""
+    both = [
+        (photo.gps, place)
+        for photo, place in zip(photos, places, strict=True)
+        if photo.gps is not None and place is not None
+    ]
+    if not both:
+        return math.inf
+    exif, found = (
+        nvectors(np.array([g.latitude_deg for g in side]), np.array([g.longitude_deg for g in side]))
+        for side in zip(*both, strict=True)
+    )
+    return float(np.median(np.linalg.norm(exif - found, axis=1))) * EARTH_RADIUS_M
+
+
+def _moments(photos: Sequence[Photo]) -> Float64:
+    """EXIF's times [N] in seconds, by the camera's own clock."""
+    return np.array([_seconds(photo) for photo in photos], dtype=np.float64)
+
+
+def _zone(minutes: int) -> str:
+    hours, rest = divmod(abs(minutes), 60)
+    return f"{'-' if minutes < 0 else '+'}{hours} h" + (f" {rest} min" if rest else "")
 
 
 def _seconds(photo: Photo) -> float:

@@ -21,7 +21,8 @@ class PhotosOptions(OptionModel):
         title="Flight log",
         description="A CSV file with where the drone was, which is used instead of the photos' own GPS: latitude and "
         "longitude in degrees, altitude with its unit in the header, as altitude(ft), and date and time, or one line "
-        "for each photo. A path on the machine that reads the photos, or the name of a file in their folder.",
+        "for each photo. A path on the machine that reads the photos, or the name of a file in their folder, "
+        "also in a .zip or on S3.",
     )
     conversion_quality: int = Field(
         95,

@@ -11,7 +11,7 @@ import pillow_heif
 from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
 
 from tasks.core.photos.exif import ExifFacts, read_exif, upright_exif
-from tasks.core.photos.files import RAW_SUFFIXES, Offered
+from tasks.core.photos.files import Offered, is_raw_name
 from tasks.core.photos.options import PhotosOptions
 
 pillow_heif.register_heif_opener()
@@ -51,7 +51,7 @@ def stage_photo(offered: Offered, path: Path, options: PhotosOptions) -> StagedP
     Raises:
         RejectedError: the file is no image, is cut off, too small, too large, or blank.
     """
-    if Path(offered.name).suffix.lower() in RAW_SUFFIXES:
+    if is_raw_name(offered.name):
         raise RejectedError("a camera's raw file; export it as JPEG")
     try:
         data = offered.path.read_bytes()
@@ -90,7 +90,7 @@ def _decode(data: bytes) -> tuple[Image.Image, tuple[int, int], ExifFacts]:
         image = Image.open(io.BytesIO(data))
         size = image.size
         if image.format in DRAFTED_FORMATS and image.mode != "CMYK" and (exif := read_exif(image)).orientation == 1:
-            image.draft("L", (size[0] // 8, size[1] // 8))
+            image.draft("L", (max(size[0] // 8, 1), max(size[1] // 8, 1)))
             image.load()
             return image, size, exif
         image.load()

@@ -7,6 +7,7 @@ import numpy as np
 import pycolmap
 
 from tasks.core.georeference import Georeference, GpsResidual
+from tasks.core.nvectors import latitude_longitude, moved, nvectors
 from tasks.core.photoset import Gps
 from tasks.core.transforms import Float64
 
@@ -19,6 +20,7 @@ MAX_RESIDUAL_SHARE = 0.25  # of the GPS positions' spread: beyond it, noise deci
 COINCIDENT_SHARE = 1e-3  # camera spread over distance to the points, below which the points give the scale
 NADIR_ALIGNMENT = 0.9  # cosine
 UP_ITERATIONS = 10
+ORIGIN_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,8 @@ def georeference_model(model: pycolmap.Reconstruction, gps: dict[str, Gps], rand
         logger.info("no georeference: the %d photos with GPS stand on a line", len(located))
         return None
     lat_lon_alt = np.array([[g.latitude_deg, g.longitude_deg, g.altitude_m] for _, g in located], dtype=np.float64)
-    origin = np.median(lat_lon_alt, axis=0)
-    positions_m = np.asarray(
-        pycolmap.GPSTransform(pycolmap.GPSTransformEllipsoid.WGS84).ellipsoid_to_enu(lat_lon_alt, *origin)
-    )
+    origin = _middle(lat_lon_alt)
+    positions_m = np.asarray(_wgs84().ellipsoid_to_enu(lat_lon_alt, *origin))
     ransac = pycolmap.RANSACOptions(max_error=GPS_INLIER_M, random_seed=random_seed)
     names = [views.names[i] for i in rows]
     metric_from_model = pycolmap.align_reconstruction_to_locations(model, names, positions_m, MIN_GPS_PHOTOS, ransac)
@@ -80,7 +80,7 @@ def georeference_model(model: pycolmap.Reconstruction, gps: dict[str, Gps], rand
         )
         return None
     model.transform(metric_from_model)
-    latitude, longitude, altitude = (float(value) for value in origin)
+    latitude, longitude, altitude = origin
     return Georeference(
         latitude_deg=latitude,
         longitude_deg=longitude,
@@ -93,13 +93,33 @@ def georeference_model(model: pycolmap.Reconstruction, gps: dict[str, Gps], rand
     )
 
 
+def _middle(lat_lon_alt: Float64) -> tuple[float, float, float]:
+    """Latitude, longitude and altitude of the median position [N, 3] east, north and up; right at 180° and the poles.
+
+    pycolmap's way back from metres to degrees errs by metres at a pole itself, so the origin is moved by degrees of a
+    sphere until the median is there: each step leaves 0.5 % of what was left.
+    """
+    latitude, longitude = latitude_longitude(np.median(nvectors(lat_lon_alt[:, 0], lat_lon_alt[:, 1]), axis=0))
+    altitude = float(np.median(lat_lon_alt[:, 2]))
+    for _ in range(ORIGIN_STEPS):
+        offsets_m = np.asarray(_wgs84().ellipsoid_to_enu(lat_lon_alt, latitude, longitude, altitude))
+        east_m, north_m, up_m = (float(value) for value in np.median(offsets_m, axis=0))
+        latitude, longitude = moved(latitude, longitude, east_m, north_m)
+        altitude += up_m
+    return latitude, longitude, altitude
+
+
+def _wgs84() -> pycolmap.GPSTransform:
+    return pycolmap.GPSTransform(pycolmap.GPSTransformEllipsoid.WGS84)
+
+
 def enu_position(gps: Gps, georeference: Georeference | None) -> tuple[float, float, float] | None:
     """Where a photo was taken, in the scene's frame [m]; None where scene or photo do not say."""
     if georeference is None or gps.altitude_m is None:
         return None
     place = np.array([[gps.latitude_deg, gps.longitude_deg, gps.altitude_m]], dtype=np.float64)
     origin = georeference.latitude_deg, georeference.longitude_deg, georeference.altitude_m
-    [(east, north, up)] = pycolmap.GPSTransform(pycolmap.GPSTransformEllipsoid.WGS84).ellipsoid_to_enu(place, *origin)
+    [(east, north, up)] = _wgs84().ellipsoid_to_enu(place, *origin)
     return float(east), float(north), float(up)
 
 

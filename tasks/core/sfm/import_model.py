@@ -12,6 +12,7 @@ from tasks.core.sfm.stage import run_job
 
 MODEL_FOLDERS = ("sparse/0", "sparse", ".")
 MODEL_PARTS = ("cameras", "images", "points3D")
+OPTIONAL_PARTS = ("rigs", "frames")
 
 
 def is_colmap_model(folder: Path) -> bool:
@@ -31,6 +32,13 @@ def find_model(folder: Path) -> Path:
     raise FormatError(
         f"{folder} holds no complete COLMAP model: sparse/0 needs cameras, images and points3D, all .bin or all .txt."
     )
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a model and everything in `images`: what an import may read. Raises FormatError as `find_model`."""
+    home = find_model(folder)
+    parts = (home / f"{part}{suffix}" for part in (*MODEL_PARTS, *OPTIONAL_PARTS) for suffix in (".bin", ".txt"))
+    return [path for path in (*parts, *(folder / IMAGES_FOLDER).rglob("*")) if path.is_file()]
 
 
 def import_model(folder: Path, out: Path, image_size: int, on_progress: ProgressCallback) -> SfmSection:

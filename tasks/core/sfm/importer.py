@@ -8,9 +8,11 @@ from PIL import Image, UnidentifiedImageError
 
 from tasks.core.errors import FormatError
 from tasks.core.measurements import SfmSection
+from tasks.core.safe_names import below
 from tasks.core.scene import IMAGES_FOLDER
 from tasks.core.sfm.binary_model import check_binary_model
 from tasks.core.sfm.frame import normalise
+from tasks.core.sfm.given_images import image_name, name_images
 from tasks.core.sfm.import_model import find_model
 from tasks.core.sfm.job import PLAN_FILE, Job
 from tasks.core.sfm.resampling import write_plan
@@ -24,25 +26,26 @@ def import_in_worker(job: Job) -> SfmSection:
     """Check the model against its images, normalise its frame, and write it as a scene."""
     folder = find_model(job.source)
     model = read_model(folder)
+    unregistered = tuple(sorted(image_name(image) for image in model.images.values() if not image.has_pose))
     images = job.source / IMAGES_FOLDER
-    names = sorted(model.image(i).name for i in model.reg_image_ids())
-    if len(names) < MIN_CAMERAS:
-        raise FormatError(f"The model in {folder} has {len(names)} cameras with a pose; need {MIN_CAMERAS}.")
-    _require_images(model, images, names)
+    sources = name_images(model, images)
+    if len(sources) < MIN_CAMERAS:
+        raise FormatError(f"The model in {folder} has {len(sources)} cameras with a pose; need {MIN_CAMERAS}.")
+    _require_images(model, images, sources)
     error_px = model.compute_mean_reprojection_error()
     normalise(model)
     if _is_ready(model, job.image_size):
-        for name in names:
-            target = job.out / IMAGES_FOLDER / name
+        for name, source in sources.items():
+            target = below(job.out / IMAGES_FOLDER, name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(images / name, target)
-        write_plan(job.work / PLAN_FILE, {})
+            shutil.copyfile(source, target)
+        write_plan(job.work / PLAN_FILE, {}, {})
     else:
-        write_plan(job.work / PLAN_FILE, undistort_model(model, job.image_size))
-    scene = write_scene(model, job.out, names, None)
+        write_plan(job.work / PLAN_FILE, undistort_model(model, job.image_size), sources)
+    scene = write_scene(model, job.out, sorted(sources), None)
     return SfmSection(
         registered=len(scene.cameras),
-        unregistered=tuple(sorted(image.name for image in model.images.values() if not image.has_pose)),
+        unregistered=unregistered,
         models=1,
         mean_reprojection_error_px=error_px if model.num_points3D() else None,
         points=len(scene.points.xyz),
@@ -62,19 +65,19 @@ def read_model(folder: Path) -> pycolmap.Reconstruction:
         raise FormatError(f"{folder} is not a complete COLMAP model: {reason}.") from error
 
 
-def _require_images(model: pycolmap.Reconstruction, images: Path, names: list[str]) -> None:
-    missing = [name for name in names if not (images / name).is_file()]
+def _require_images(model: pycolmap.Reconstruction, images: Path, sources: dict[str, Path]) -> None:
+    missing = [name for name, source in sorted(sources.items()) if not source.is_file()]
     if missing:
         shown = ", ".join(missing[:NAMED_IMAGES]) + (" …" if len(missing) > NAMED_IMAGES else "")
         raise FormatError(
-            f"{len(missing)} of the model's {len(names)} images are not in {images}: {shown}. Put them there, under "
+            f"{len(missing)} of the model's {len(sources)} images are not in {images}: {shown}. Put them there, under "
             "the names that the model gives them."
         )
     for image in (model.image(i) for i in sorted(model.reg_image_ids())):
         camera = model.camera(image.camera_id)
         if not camera.is_perspective():
             raise FormatError(f"{image.name} has a {camera.model_name} camera; only perspective ones can be used.")
-        width, height = _size(images / image.name)
+        width, height = _size(sources[image.name])
         if (width, height) != (camera.width, camera.height):
             raise FormatError(
                 f"{image.name} has {width}x{height} px, but the model's camera has {camera.width}x{camera.height}: "

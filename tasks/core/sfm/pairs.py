@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.errors import OptionsError
+from tasks.core.nvectors import EARTH_RADIUS_M, nvectors
 from tasks.core.photoset import Photo
 from tasks.core.sfm.options import SfmOptions
 
@@ -23,7 +24,6 @@ MIN_GPS_SPREAD_M = 10.0  # rms; consumer GPS errs by 2 to 5 m, below this its ne
 VIDEO_GAP_SECONDS = 3.0
 SPATIAL_OVERLAP = 2  # neighbours in order that are added to the neighbours by GPS
 WIDER = 3
-METERS_PER_DEGREE = 111_320.0
 
 Pair = tuple[int, int]
 
@@ -92,13 +92,13 @@ def sequential_pairs(n: int, overlap: int, *, powers: bool = True) -> list[Pair]
 
 
 def spatial_pairs(photos: tuple[Photo, ...], neighbors: int) -> list[Pair]:
-    """Each photo that has GPS with its nearest ones in the horizontal plane."""
-    index, east_north_m = _plane(photos)
+    """Each photo that has GPS with its nearest ones, heights left aside."""
+    index, places_m = _places(photos)
     if len(index) < 2:
         return []
     pairs = []
-    for i, place in enumerate(east_north_m):  # by brute force: a search tree would cost more to import
-        distances = ((east_north_m - place) ** 2).sum(axis=1)
+    for i, place in enumerate(places_m):  # by brute force: a search tree would cost more to import
+        distances = ((places_m - place) ** 2).sum(axis=1)
         distances[i] = -1.0  # the photo itself
         for j in np.argsort(distances, kind="stable")[1 : neighbors + 1]:
             a, b = sorted((int(index[i]), int(index[j])))
@@ -117,22 +117,18 @@ def _auto(photos: tuple[Photo, ...]) -> str:
 
 
 def _gps_tells_neighbors(photos: tuple[Photo, ...]) -> bool:
-    index, east_north_m = _plane(photos)
+    index, places_m = _places(photos)
     if len(index) < GPS_SHARE * len(photos):
         return False
-    spread = east_north_m - east_north_m.mean(axis=0)
+    spread = places_m - places_m.mean(axis=0)
     return float(np.sqrt((spread**2).sum(axis=1).mean())) >= MIN_GPS_SPREAD_M
 
 
-def _plane(photos: tuple[Photo, ...]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Numbers of the photos that have GPS, and their east and north [m] of the first: flat, good for some 100 km."""
+def _places(photos: tuple[Photo, ...]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Numbers of the photos that have GPS, and where those were taken on a sphere [N, 3] in metres."""
     index = [i for i, photo in enumerate(photos) if photo.gps is not None]
-    degrees = np.array([(g.longitude_deg, g.latitude_deg) for p in photos if (g := p.gps) is not None]).reshape(-1, 2)
-    if len(index) == 0:
-        return np.array(index, dtype=np.intp), degrees
-    offset = degrees - degrees[0]
-    offset[:, 0] = (offset[:, 0] + 180) % 360 - 180  # across the date line
-    return np.array(index, dtype=np.intp), offset * METERS_PER_DEGREE * [np.cos(np.radians(degrees[0, 1])), 1.0]
+    degrees = np.array([(g.latitude_deg, g.longitude_deg) for p in photos if (g := p.gps) is not None]).reshape(-1, 2)
+    return np.array(index, dtype=np.intp), EARTH_RADIUS_M * nvectors(degrees[:, 0], degrees[:, 1])
 
 
 def _is_sequence(photos: tuple[Photo, ...]) -> bool:

@@ -7,7 +7,8 @@ import pycolmap
 
 from tasks.core.errors import RegistrationError
 from tasks.core.measurements import LeftOutPhoto, SfmSection, SfmTry
-from tasks.core.photoset import PhotoSet
+from tasks.core.photoset import IMAGES_FOLDER, PhotoSet
+from tasks.core.safe_names import below
 from tasks.core.sfm.features import FeatureDatabase
 from tasks.core.sfm.frame import enu_position, place_in_frame
 from tasks.core.sfm.job import DATABASE_FILE, KEPT_DATABASE_FILE, PLAN_FILE, Job
@@ -32,7 +33,8 @@ def reconstruct_in_worker(job: Job) -> SfmSection:
     gps = {photo.name: photo.gps for photo in photos.photos if photo.gps is not None}
     georeference = place_in_frame(model, gps, job.options.random_seed)
     error_px = model.compute_mean_reprojection_error()
-    write_plan(job.work / PLAN_FILE, undistort_model(model, job.image_size))
+    sources = {photo.name: below(job.source / IMAGES_FOLDER, photo.name) for photo in photos.photos}
+    write_plan(job.work / PLAN_FILE, undistort_model(model, job.image_size), sources)
     scene = write_scene(model, job.out, [photo.name for photo in photos.photos], georeference)
     registered = {camera.name for camera in scene.cameras}
     left_out = tuple(

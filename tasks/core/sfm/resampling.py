@@ -36,8 +36,19 @@ def grid_nodes(width: int, height: int, cell: int) -> tuple[NDArray[np.int64], N
     return np.array([*range(0, width, cell), width]), np.array([*range(0, height, cell), height])
 
 
-def write_plan(path: Path, warps: dict[str, Warp]) -> None:
-    """Store by image name how it is undistorted; images of one camera share a warp, which is stored once."""
+@dataclass(frozen=True)
+class Step:
+    """One image of the plan: the photo to read, and how it is undistorted."""
+
+    source: Path
+    warp: Warp
+
+
+def write_plan(path: Path, warps: dict[str, Warp], sources: dict[str, Path]) -> None:
+    """Store by image name how it is undistorted, and which photo it comes from.
+
+    Images of one camera share a warp, which is stored once.
+    """
     distinct = list({id(warp): warp for warp in warps.values()}.values())
     numbers = {id(warp): number for number, warp in enumerate(distinct)}
     arrays: dict[str, NDArray[Any]] = {f"sources{number}": warp.sources for number, warp in enumerate(distinct)}
@@ -45,17 +56,19 @@ def write_plan(path: Path, warps: dict[str, Warp]) -> None:
         [(w.source_width, w.source_height, w.width, w.height, w.cell) for w in distinct], np.int64
     )
     arrays["names"] = np.array(list(warps), dtype=np.str_)
+    arrays["photos"] = np.array([str(sources[name]) for name in warps], dtype=np.str_)
     arrays["warps"] = np.array([numbers[id(warp)] for warp in warps.values()], dtype=np.int64)
     with path.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def read_plan(path: Path) -> dict[str, Warp]:
+def read_plan(path: Path) -> dict[str, Step]:
     """Read what `write_plan` stored."""
     with np.load(path, allow_pickle=False) as arrays:
         sizes: list[tuple[int, int, int, int, int]] = [tuple(size) for size in arrays["sizes"].tolist()]
         warps = [Warp(*size, arrays[f"sources{number}"]) for number, size in enumerate(sizes)]
-        return {str(name): warps[number] for name, number in zip(arrays["names"], arrays["warps"], strict=True)}
+        entries = zip(arrays["names"], arrays["photos"], arrays["warps"], strict=True)
+        return {str(name): Step(Path(str(photo)), warps[number]) for name, photo, number in entries}
 
 
 def undistort_photo(source: Path, target: Path, warp: Warp) -> None:

@@ -7,6 +7,7 @@ import shutil
 
 from tasks.core.measurements import SfmSection
 from tasks.core.progress import Progress, ProgressCallback
+from tasks.core.safe_names import below
 from tasks.core.scene import IMAGES_FOLDER
 from tasks.core.sfm.job import DATABASE_FILE, KEPT_DATABASE_FILE, PLAN_FILE, Job
 from tasks.core.sfm.log import WORKER_PERCENT
@@ -25,14 +26,14 @@ def run_job(job: Job, on_progress: ProgressCallback, kept: CheckpointPlace | Non
         if kept is not None and DATABASE_FILE in kept.names():
             shutil.copyfile(kept.get(DATABASE_FILE, job.work), job.work / KEPT_DATABASE_FILE)
         section = run_worker(job, on_progress, kept)
-        warps = read_plan(job.work / PLAN_FILE)
-        photos, images = job.source / IMAGES_FOLDER, job.out / IMAGES_FOLDER
+        plan = read_plan(job.work / PLAN_FILE)
+        images = job.out / IMAGES_FOLDER
 
         def report(done: int) -> None:
-            percent = WORKER_PERCENT + (100 - WORKER_PERCENT) * done / len(warps)
-            on_progress(Progress(percent, 100, f"undistorted {done}/{len(warps)} images"))
+            percent = WORKER_PERCENT + (100 - WORKER_PERCENT) * done / len(plan)
+            on_progress(Progress(percent, 100, f"undistorted {done}/{len(plan)} images"))
 
-        undistort_photos([(photos / name, images / name, warp) for name, warp in warps.items()], report)
+        undistort_photos([(step.source, below(images, name), step.warp) for name, step in plan.items()], report)
         return section
     finally:
         shutil.rmtree(job.work, ignore_errors=True)

@@ -1,7 +1,6 @@
 """SOG, bundled or as a folder, to Gaussians. Nothing in the file is believed before it is checked."""
 
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from tasks.core.ply import MAX_GAUSSIANS, SplatModel
 from tasks.core.sog import layout
 from tasks.core.sog.decode import decode, decode_version_1
 from tasks.core.sog.pixels import Pixels, ReadMember
+from tasks.core.zip_errors import DAMAGED_ZIP
 
 _MAX_META_BYTES = 1 << 20
 
@@ -58,8 +58,7 @@ def _members(path: Path) -> Iterator[ReadMember]:
         yield lambda name, limit: _read_zipped(archive, path.name, name, limit)
 
 
-# What the zip module raises on damaged bytes: unknown methods, encrypted flags, wrong offsets, bad deflate streams.
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError)
+_ZIP_ERRORS = (*DAMAGED_ZIP, OSError)
 
 
 def _read_file(path: Path, limit: int) -> bytes:

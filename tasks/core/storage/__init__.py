@@ -4,12 +4,13 @@ from tasks.core.storage.checkpoint_place import CheckpointPlace
 from tasks.core.storage.local import LocalWorkspace
 from tasks.core.storage.manifest import (
     MANIFEST_FILE,
+    MEASUREMENTS_FILE,
     Manifest,
     StoredFile,
     cache_key,
     describe_output,
     hash_file,
-    hash_tree,
+    hash_files,
     verify_output,
 )
 from tasks.core.storage.output_cache import OutputCache
@@ -19,6 +20,7 @@ from tasks.core.storage.workspace import Workspace
 
 __all__ = [
     "MANIFEST_FILE",
+    "MEASUREMENTS_FILE",
     "CheckpointPlace",
     "LocalWorkspace",
     "Manifest",
@@ -31,7 +33,7 @@ __all__ = [
     "cache_key",
     "describe_output",
     "hash_file",
-    "hash_tree",
+    "hash_files",
     "open_s3_folder",
     "verify_output",
 ]

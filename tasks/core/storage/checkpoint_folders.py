@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from tasks.core.errors import StorageError
+from tasks.core.safe_names import below
 from tasks.core.storage.checkpoint_place import CheckpointPlace
 from tasks.core.storage.disk import watching_disk
 from tasks.core.storage.folder_locks import working_folder
@@ -82,7 +83,7 @@ class S3Checkpoints(CheckpointPlace):
         found = self._folder.head(name)
         if found is None:
             raise StorageError(f"{self._folder.uri}/{name} is gone.")
-        copy = scratch / name
+        copy = below(scratch, name)
         self._folder.download([(found, copy)])
         return copy
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
-from tasks.core.errors import StorageError
+from tasks.core.errors import StorageError, UnsafeNameError
+from tasks.core.safe_names import MAX_KEY_BYTES, safe_name
 
 MANIFEST_FILE = "manifest.json"
+MEASUREMENTS_FILE = "measurements.json"  # what the stage measured, for people
 
 
 class StoredFile(BaseModel):
@@ -25,9 +27,10 @@ class StoredFile(BaseModel):
     @classmethod
     def _stays_inside(cls, path: str) -> str:
         """A manifest is read from a place that others may write: its names must not lead out of a folder."""
-        if not path or path.startswith("/") or ".." in path.split("/"):
-            raise ValueError(f"{path!r} leads out of the output's folder")
-        return path
+        try:
+            return safe_name(path, MAX_KEY_BYTES)
+        except UnsafeNameError as error:
+            raise ValueError(str(error)) from error
 
 
 class Manifest(BaseModel):
@@ -50,8 +53,11 @@ class Manifest(BaseModel):
 
     @property
     def digest(self) -> str:
-        """The sha256 over the file list, logs left out: when and how long does not make it another output."""
-        return _digest(file for file in self.files if not file.path.endswith(".log"))
+        """The sha256 over the files that later stages work on: logs and measurements do not make it another output.
+
+        So a file more that was no photo, or seconds more, cost no later stage its stored output.
+        """
+        return _digest(file for file in self.files if file.path != MEASUREMENTS_FILE and not file.path.endswith(".log"))
 
     @property
     def full_digest(self) -> str:
@@ -75,13 +81,10 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hash_tree(path: Path) -> str:
-    """The sha256 of a file's bytes, or over the names and bytes of all files below a folder."""
-    if path.is_file():
-        return hash_file(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    lines = "".join(f"{hash_file(file)} {file.relative_to(path).as_posix()}\n" for file in files)
-    return hashlib.sha256(lines.encode()).hexdigest()
+def hash_files(folder: Path, files: Iterable[Path]) -> str:
+    """The sha256 over the bytes of these files and their names below the folder, in whatever order they come."""
+    lines = "".join(f"{hash_file(file)} {file.relative_to(folder).as_posix()}\n" for file in sorted(files))
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def cache_key(inputs: Sequence[str], options: dict[str, JsonValue], version: str) -> str:

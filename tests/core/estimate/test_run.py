@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.core.errors import OptionsError
+from tasks.core.estimate import train
 from tasks.core.estimate.capture import Capture
 from tasks.core.estimate.machine import Machine
 from tasks.core.estimate.run import STAGES, StageEstimate, cpu_seconds, estimate_stages, in_words, section_of
@@ -33,6 +34,25 @@ def stages_of(
 
 def total(of: Capture, options: ReconstructOptions | None = None, machine: Machine = REFERENCE) -> float:
     return sum(stage.seconds for stage in stages_of(of, options, machine).values())
+
+
+def test_the_usual_size_is_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparing each photo's size with all others' took seconds for thousands of photos."""
+    compared = 0
+
+    class Size(tuple[int, int]):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return tuple.__eq__(self, other)
+
+        __hash__ = tuple.__hash__
+
+    monkeypatch.setattr(train, "scaled_size", lambda width, height, _: Size((width, height)))
+    usual, other = capture(1000), capture(999, 5000, 4000)
+    found = expected_training(Capture((*other.photos, *usual.photos)), ReconstructOptions().train)
+    assert (found.width, found.height) == (4000, 3000)
+    assert compared < 10 * 1999
 
 
 @settings(deadline=None, max_examples=40)

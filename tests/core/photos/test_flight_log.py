@@ -1,17 +1,18 @@
 """Flight logs: units that are said, columns that are told apart, and photos that are found in them."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from tasks.core.errors import PhotosError
+from tasks.core.errors import PhotosError, UnsafeNameError
 from tasks.core.photos.flight_log import read_flight_log
 from tasks.core.photos.ingest import ingest
 from tasks.core.photos.log_match import place_photos
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.photoset import Gps, Photo
 from tasks.core.progress import ignore_progress
-from tests.core.photos.test_ingest import encoded
+from tests.core.photos.test_ingest import encoded, folder_of, zip_of
 
 FEET_IN_30_48_M = 100
 
@@ -98,6 +99,108 @@ def test_a_log_of_another_day_or_of_many_hours_is_refused(tmp_path: Path) -> Non
         place_photos([photo(1, "2026-05-01T15:30:00")], read_flight_log(log(tmp_path, long_day)))
 
 
+START = datetime(2026, 5, 1, 10, 0, tzinfo=UTC)
+TRACK_MINUTES = 40
+
+
+def flown(minutes: int = TRACK_MINUTES, *, column: str = "datetime", ahead_minutes: int = 0) -> str:
+    """A log with a line each five seconds of a flight 10 m/s to the east, by a clock so far ahead of UTC."""
+    lines = [f"latitude,longitude,altitude(m),{column}"]
+    for second in range(0, 60 * minutes + 1, 5):
+        time = START + timedelta(seconds=second, minutes=ahead_minutes)
+        lines.append(f"0,{position_deg(second)},100,{time:%Y-%m-%d %H:%M:%S}")
+    return "\n".join(lines)
+
+
+def position_deg(second: float) -> float:
+    return 8 + 10 * second / 111_195
+
+
+def taken(minutes: range, *, ahead_minutes: int, says: int | None = None, exif: bool = False) -> list[Photo]:
+    """Photos at these minutes of the flight, by a camera's clock so far ahead of UTC; EXIF's places err by metres."""
+    photos = []
+    for minute in minutes:
+        time = START + timedelta(minutes=minute + ahead_minutes)
+        place = Gps(latitude_deg=4e-5, longitude_deg=position_deg(60 * minute), altitude_m=30)
+        taken_at = time.replace(tzinfo=None).isoformat()
+        photos.append(
+            photo(minute, taken_at).model_copy(update={"utc_offset_minutes": says, "gps": place if exif else None})
+        )
+    return photos
+
+
+def error_m(photos: list[Photo], minutes: range, tmp_path: Path, text: str) -> tuple[float, str]:
+    placed, how = place_photos(photos, read_flight_log(log(tmp_path, text)))
+    found = [
+        abs(p.gps.longitude_deg - position_deg(60 * minute)) * 111_195
+        for p, minute in zip(placed, minutes, strict=True)
+        if p.gps is not None
+    ]
+    assert len(found) == len(photos)
+    return max(found), how
+
+
+@pytest.mark.parametrize("ahead", [-570, -210, 0, 60, 330, 345, 525, 765, 840])
+def test_every_time_zone_is_found_where_the_log_fits_one(ahead: int, tmp_path: Path) -> None:
+    minutes = range(2, 39)
+    error, how = error_m(taken(minutes, ahead_minutes=ahead), minutes, tmp_path, flown())
+    assert error < 1
+    assert ("clock" in how) == bool(ahead)
+
+
+def test_half_an_hour_is_said_in_minutes(tmp_path: Path) -> None:
+    minutes = range(2, 39)
+    _, how = error_m(taken(minutes, ahead_minutes=330), minutes, tmp_path, flown())
+    assert how.endswith("the camera's clock is +5 h 30 min from the log's")
+
+
+@pytest.mark.parametrize(("ahead", "zones"), [(60, r"-1 h, \+0 h, \+1 h"), (330, r"\+4 h 30 min, \+5 h, \+5 h 30 min")])
+def test_a_long_log_that_fits_several_zones_is_refused_where_nothing_tells(
+    ahead: int, zones: str, tmp_path: Path
+) -> None:
+    """Half of the photos fitted the first zone that was tried: they were placed kilometres away, without a word."""
+    rows = read_flight_log(log(tmp_path, flown(240)))
+    with pytest.raises(PhotosError, match=rf"several time zones \(.*{zones}.*Keep only the lines of this flight"):
+        place_photos(taken(range(90, 120), ahead_minutes=ahead), rows)
+
+
+@pytest.mark.parametrize("ahead", [-210, 0, 60, 330])
+def test_places_of_exif_tell_the_zone(ahead: int, tmp_path: Path) -> None:
+    minutes = range(230, 239)
+    error, _ = error_m(taken(minutes, ahead_minutes=ahead, exif=True), minutes, tmp_path, flown(360))
+    assert error < 1
+
+
+@pytest.mark.parametrize("ahead", [-210, 0, 60, 330])
+@pytest.mark.parametrize("column", ["datetime(utc)", "datetime"])
+def test_the_offset_that_exif_says_tells_the_zone(ahead: int, column: str, tmp_path: Path) -> None:
+    """A log that does not say its clock is UTC's or the camera's; where the photos fit by both, nothing is guessed."""
+    minutes = range(230, 239)
+    photos = taken(minutes, ahead_minutes=ahead, says=ahead)
+    if column == "datetime" and ahead:
+        with pytest.raises(PhotosError, match="several time zones"):
+            place_photos(photos, read_flight_log(log(tmp_path, flown(600, column=column))))
+        return
+    error, _ = error_m(photos, minutes, tmp_path, flown(600, column=column))
+    assert error < 1
+
+
+def test_a_log_by_the_cameras_own_clock_needs_no_zone(tmp_path: Path) -> None:
+    minutes = range(60)
+    text = flown(90, ahead_minutes=600)
+    error, how = error_m(taken(minutes, ahead_minutes=600, says=600), minutes, tmp_path, text)
+    assert error < 1
+    assert "clock" not in how
+
+
+def test_places_between_lines_on_both_sides_of_the_date_line(tmp_path: Path) -> None:
+    text = "lat,lon,altitude(m),time\n0,179.9999,10,2026-05-01 10:00:00\n0,-179.9999,20,2026-05-01 10:00:08\n"
+    [placed], _ = place_photos([photo(0, "2026-05-01T10:00:02")], read_flight_log(log(tmp_path, text)))
+    assert placed.gps is not None
+    assert placed.gps.longitude_deg == pytest.approx(179.99995)
+    assert placed.gps.altitude_m == pytest.approx(12.5)
+
+
 def test_without_times_the_order_counts_if_the_numbers_agree(tmp_path: Path) -> None:
     rows = read_flight_log(log(tmp_path, UTC_LOG))
     placed, how = place_photos([photo(i, None) for i in range(3)], rows)
@@ -105,6 +208,44 @@ def test_without_times_the_order_counts_if_the_numbers_agree(tmp_path: Path) -> 
     assert "by the order" in how
     with pytest.raises(PhotosError, match="3 places for 4 usable photos, and the photos have no EXIF time"):
         place_photos([photo(i, None) for i in range(4)], rows)
+
+
+def test_a_line_that_is_wrong_is_named_by_its_number_in_the_file(tmp_path: Path) -> None:
+    """Blank lines and comments count, and so do the lines of a cell with line breaks."""
+    text = '# made by hand\n\nnote,latitude,longitude,altitude(m)\n\n"two\nlines",47,8,1\n# and\nx,97,8,1\n'
+    with pytest.raises(PhotosError, match="line 8: '97' in column 'latitude'"):
+        read_flight_log(log(tmp_path, text))
+
+
+def test_a_cell_too_long_for_csv_is_an_error_in_words(tmp_path: Path) -> None:
+    with pytest.raises(PhotosError, match="is no CSV file"):
+        read_flight_log(log(tmp_path, f"latitude,longitude,altitude(m)\n{'4' * 200_000},8,1\n"))
+
+
+@pytest.mark.parametrize(("folder", "named"), [("", "log.csv"), ("flight/", "log.csv"), ("flight/", "flight/log.csv")])
+def test_ingest_takes_the_log_from_inside_a_zip(folder: str, named: str, tmp_path: Path) -> None:
+    files = {f"{folder}{i}.jpg": encoded(i) for i in range(3)} | {
+        f"{folder}log.csv": b"lat,lon,altitude(ft)\n47,8,100\n47,8.1,200\n47,8.2,300\n",
+        "__MACOSX/log.csv": b"a Mac's own",
+    }
+    source = zip_of(tmp_path / "flight.zip", files)
+    photos = ingest(source, tmp_path / "out", PhotosOptions(flight_log=named), ignore_progress)
+    assert photos.flight_log == "3 photos placed by the order of the flight log"
+    assert photos.photos[0].gps == Gps(latitude_deg=47, longitude_deg=8, altitude_m=30.48)
+
+
+def test_two_logs_of_one_name_are_an_error(tmp_path: Path) -> None:
+    files = {f"{i}.jpg": encoded(i) for i in range(3)} | {"a/log.csv": b"x", "b/log.csv": b"x"}
+    for source in (zip_of(tmp_path / "in.zip", files), folder_of(tmp_path / "in", files)):
+        with pytest.raises(PhotosError, match=r"2 files beside the photos could be the flight log log\.csv"):
+            ingest(source, tmp_path / "out", PhotosOptions(flight_log="log.csv"), ignore_progress)
+
+
+def test_a_log_outside_of_the_photos_folder_is_named_by_its_own_path(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "in", {f"{i}.jpg": encoded(i) for i in range(3)})
+    log(tmp_path, "lat,lon,altitude(m)\n47,8,1\n")
+    with pytest.raises(UnsafeNameError, match="leads out of its folder"):
+        ingest(source, tmp_path / "out", PhotosOptions(flight_log="../log.csv"), ignore_progress)
 
 
 def test_ingest_takes_the_log_from_beside_the_photos(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What goes in and what comes out, case by case. Pictures are generated, small, and different from one another."""
 
 import io
+import os
 import struct
 import zipfile
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from PIL.ExifTags import GPS, IFD, Base
 from tasks.core.errors import PhotosError
 from tasks.core.photos.ingest import ingest
 from tasks.core.photos.options import PhotosOptions
-from tasks.core.photoset import PhotoSet
+from tasks.core.photoset import CheckedPhotos, PhotoSet
 from tasks.core.progress import Progress, ignore_progress
+from tasks.core.safe_names import printable
 
 WIDTH, HEIGHT = 96, 72
 
@@ -75,7 +77,7 @@ def three() -> dict[str, bytes]:
     return {f"good{i}.jpg": encoded(i) for i in range(3)}
 
 
-def run(source: Path, out: Path, options: PhotosOptions | None = None) -> PhotoSet:
+def run(source: Path, out: Path, options: PhotosOptions | None = None) -> CheckedPhotos:
     return ingest(source, out, options or PhotosOptions(), ignore_progress)
 
 
@@ -89,9 +91,18 @@ REJECTED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "white": ("a.jpg", lambda: solid(255), "blank"),
     "twin": ("z.jpg", lambda: encoded(1), "byte-identical to good1.jpg"),
     "tiny": ("a.png", lambda: _png(picture(9, (8, 8))), "8x8 px is too small; need 64 px"),
+    "tiny JPEG": ("a.jpg", lambda: jpeg_of(5, 5), "5x5 px is too small"),
+    "narrow JPEG": ("a.jpg", lambda: jpeg_of(7, 200), "7x200 px is too small"),
+    "control character": ("a\nb.jpg", lambda: encoded(9), "control characters"),
     "raw": ("a.dng", lambda: b"II*\0" + bytes(100), "raw file"),
     "bomb": ("a.png", lambda: _png_header_of(40_000, 40_000), "megapixels"),
 }
+
+
+def jpeg_of(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    picture(9, (width, height)).save(buffer, format="JPEG")
+    return buffer.getvalue()
 
 
 def _png(image: Image.Image) -> bytes:
@@ -114,7 +125,7 @@ def test_bad_photo_is_rejected_with_its_reason(case: str, tmp_path: Path) -> Non
     name, make, reason = REJECTED[case]
     photos = run(folder_of(tmp_path / "in", {**three(), name: make()}), tmp_path / "out")
     assert [photo.name for photo in photos.photos] == ["good0.jpg", "good1.jpg", "good2.jpg"]
-    assert [photo.name for photo in photos.rejected] == [name]
+    assert [photo.name for photo in photos.rejected] == [printable(name)]
     assert reason in photos.rejected[0].reason
     assert photos.found == 4
 
@@ -183,6 +194,36 @@ def test_exif_facts(tmp_path: Path) -> None:
     assert photo.focal_px == pytest.approx(24 / np.hypot(36, 24) * np.hypot(WIDTH, HEIGHT))
 
 
+OFFSETS: dict[str, tuple[dict[str, object], int | None]] = {
+    "nothing": ({}, None),
+    "said": ({"offset": "+05:30"}, 330),
+    "behind": ({"offset": "-03:30\0"}, -210),
+    "utc": ({"offset": "Z"}, 0),
+    "nonsense": ({"offset": "   :  "}, None),
+    "by the GPS clock": ({"clock": (1.0, 38.0, 41.0)}, 330),  # EXIF says 07:08:09
+    "GPS clock of the day before": ({"clock": (23.0, 8.0, 0.0), "day": "2024:05:05"}, 480),
+    "an old fix": ({"clock": (1.0, 30.0, 0.0)}, None),
+    "said against the GPS clock": ({"offset": "+02:00", "clock": (1.0, 38.0, 41.0)}, 120),
+    "no number": ({"clock": (1.0, 38.0)}, None),
+}
+
+
+@pytest.mark.parametrize("orientation", [1, 6], ids=["kept", "converted"])
+@pytest.mark.parametrize("case", OFFSETS)
+def test_how_far_the_cameras_clock_is_from_utc(case: str, orientation: int, tmp_path: Path) -> None:
+    says, minutes = OFFSETS[case]
+    block = exif(orientation=orientation)
+    if "offset" in says:
+        block.get_ifd(IFD.Exif)[Base.OffsetTimeOriginal] = says["offset"]
+    if "clock" in says:
+        block.get_ifd(IFD.GPSInfo)[GPS.GPSTimeStamp] = says["clock"]
+        block.get_ifd(IFD.GPSInfo)[GPS.GPSDateStamp] = says.get("day", "2024:05:06")
+    source = folder_of(tmp_path / "in", {f"{i}.jpg": encoded(i, exif=block) for i in range(3)})
+    assert {photo.utc_offset_minutes for photo in run(source, tmp_path / "out").photos} == {minutes}
+    again = run(tmp_path / "out/images", tmp_path / "again")  # what was converted still says it
+    assert {photo.utc_offset_minutes for photo in again.photos} == {minutes}
+
+
 def test_order_is_by_time_where_all_have_it_else_natural(tmp_path: Path) -> None:
     timed = {f"p{i}.jpg": encoded(i, exif=exif(time=f"2024:05:06 07:08:{30 - i:02}")) for i in (1, 2, 10)}
     by_time = run(folder_of(tmp_path / "a", timed), tmp_path / "a-out")
@@ -196,7 +237,31 @@ def test_names_stay_apart(tmp_path: Path) -> None:
     photos = run(folder_of(tmp_path / "in", files), tmp_path / "out")
     assert [photo.name for photo in photos.photos] == ["x/a.jpg", "x/a-2.jpg", "x/ä 'b'.jpg", "y/a.jpg"]
     assert all((tmp_path / "out/images" / photo.name).is_file() for photo in photos.photos)
-    assert PhotoSet.load(tmp_path / "out") == photos
+    assert PhotoSet.load(tmp_path / "out") == photos.photo_set
+
+
+def test_a_name_that_is_a_folder_of_another_gets_out_of_its_way(tmp_path: Path) -> None:
+    """a.webp becomes a.jpg, which is the name of a folder beside it."""
+    files = {"a.webp": encoded(1, "WEBP"), "a.jpg/b.jpg": encoded(2), "c.jpg": encoded(3)}
+    photos = run(folder_of(tmp_path / "in", files), tmp_path / "out")
+    assert {photo.name for photo in photos.photos} == {"a.jpg/b.jpg", "a-2.jpg", "c.jpg"}
+    assert all((tmp_path / "out/images" / photo.name).is_file() for photo in photos.photos)
+
+
+def test_a_name_that_is_not_utf_8_is_rejected_not_the_set(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "in", three())
+    (Path(os.fsdecode(bytes(source) + b"/old \xff.jpg"))).write_bytes(encoded(9))
+    photos = run(source, tmp_path / "out")
+    assert [photo.name for photo in photos.rejected] == ["old \\udcff.jpg"]
+    assert "not valid UTF-8" in photos.rejected[0].reason
+    assert photos.model_dump_json()
+
+
+def test_one_file_more_that_cannot_be_used_makes_no_other_set(tmp_path: Path) -> None:
+    run(folder_of(tmp_path / "in", three()), tmp_path / "before")
+    more = run(folder_of(tmp_path / "in", {"a.dng": b"raw", "b.jpg": b"text"}), tmp_path / "after")
+    assert len(more.rejected) == 2
+    assert (tmp_path / "after/photos.json").read_bytes() == (tmp_path / "before/photos.json").read_bytes()
 
 
 def test_other_files_and_system_folders_are_ignored(tmp_path: Path) -> None:

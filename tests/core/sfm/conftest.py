@@ -33,7 +33,7 @@ class Flight:
 def flight(tmp_path_factory: pytest.TempPathFactory) -> Flight:
     root = tmp_path_factory.mktemp("flight")
     write_flight(root / "source", COUNT, gps=True)
-    photo_set = ingest(root / "source", root / "photos", PhotosOptions(), ignore_progress)
+    photo_set = ingest(root / "source", root / "photos", PhotosOptions(), ignore_progress).photo_set
     seen: list[Progress] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)  # the worker must find its modules from anywhere

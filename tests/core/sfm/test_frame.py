@@ -95,6 +95,34 @@ def test_gps_gives_metres_north_and_up() -> None:
     np.testing.assert_allclose(found.forwards, rotations[:, 2], atol=1e-3)
 
 
+@pytest.mark.parametrize("place", [(46.5, 180.0), (-16.8, -180.0), (90.0, 0.0), (-90.0, 30.0), (89.9999, -179.9999)])
+def test_gps_gives_metres_at_the_date_line_and_the_poles(place: tuple[float, float]) -> None:
+    centers, rotations = orbit(22)  # as many on either side of 180°
+    wgs84 = pycolmap.GPSTransform(pycolmap.GPSTransformEllipsoid.WGS84)
+    places = wgs84.enu_to_ellipsoid(centers, *place, 400.0).tolist()
+    gps = {
+        f"{i}.jpg": Gps(latitude_deg=latitude, longitude_deg=longitude, altitude_m=altitude)
+        for i, (latitude, longitude, altitude) in enumerate(places)
+    }
+    placed = model(centers, rotations)
+    georeference = place_in_frame(placed, gps, random_seed=0)
+    assert georeference is not None
+    assert georeference.residual_rms_m < 1e-3
+    found = Views.of(placed)
+    # heights and distances are those of the flight; only where north is depends on the origin, near a pole
+    np.testing.assert_allclose(found.centers[:, 2], centers[:, 2] - np.median(centers[:, 2]), atol=5e-3)
+    np.testing.assert_allclose(
+        np.linalg.norm(found.centers - found.centers[0], axis=1),
+        np.linalg.norm(centers - centers[0], axis=1),
+        atol=5e-3,
+    )
+    np.testing.assert_allclose(found.ups @ np.array([0, 0, 1.0]), -rotations[:, 1, 2], atol=1e-3)
+    origin_m = wgs84.ellipsoid_to_enu(
+        np.array([[georeference.latitude_deg, georeference.longitude_deg, georeference.altitude_m]]), *place, 400.0
+    )
+    assert np.linalg.norm(origin_m - np.median(centers, axis=0)) < 15  # m: the flight is 20 m wide
+
+
 def test_residual_is_the_error_of_the_gps() -> None:
     centers, rotations = orbit()
     georeference = georeference_model(model(centers, rotations), gps_of(centers, noise_m=0.5), random_seed=0)

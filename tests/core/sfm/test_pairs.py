@@ -1,8 +1,9 @@
 """Which photos are compared."""
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
+import pycolmap
 import pytest
 
 from tasks.core.errors import OptionsError
@@ -93,6 +94,23 @@ def test_gps_within_its_own_noise_is_not_believed() -> None:
         for i, photo in enumerate(photos(40, gap_seconds=1))
     )
     assert choose_pairs(close, SfmOptions()).matcher == "sequential"
+
+
+@pytest.mark.parametrize("place", [(46.5, 180.0), (0.0, -180.0), (90.0, 0.0), (-90.0, 0.0)])
+def test_neighbours_at_the_date_line_and_the_poles_are_those_on_the_ground(place: tuple[float, float]) -> None:
+    """A grid of 6 by 6 photos, 20 m apart, each with its eight neighbours among the nearest twelve."""
+    grid_m = np.array([(20.0 * (i % 6 - 2.5), 20.0 * (i // 6 - 2.5), 0.0) for i in range(36)])
+    degrees = pycolmap.GPSTransform(pycolmap.GPSTransformEllipsoid.WGS84).enu_to_ellipsoid(grid_m, *place, 0.0)
+    set_of_photos = tuple(
+        photo.model_copy(update={"gps": Gps(latitude_deg=latitude, longitude_deg=longitude)})
+        for photo, (latitude, longitude, _) in zip(photos(36), degrees.tolist(), strict=True)
+    )
+    found = set(spatial_pairs(set_of_photos, 12))
+    for i, j in combinations(range(36), 2):
+        distance_m = np.linalg.norm(grid_m[i] - grid_m[j])
+        if distance_m < 30:
+            assert (i, j) in found
+        assert (i, j) not in found or distance_m < 90
 
 
 def test_photos_without_gps_are_still_compared() -> None:

@@ -102,12 +102,13 @@ def test_weak_lens_has_a_coarse_grid() -> None:
 def test_plan_survives_the_file(tmp_path: Path) -> None:
     one, other = (warp_of(*cameras(size)) for size in (200, 300))
     plan = {"x/ä 1.jpg": one, "b.jpg": other, "c.jpg": one}
-    write_plan(tmp_path / "plan.npz", plan)
+    write_plan(tmp_path / "plan.npz", plan, {name: Path("/photos of ü") / name for name in plan})
     found = read_plan(tmp_path / "plan.npz")
     assert list(found) == list(plan)
     for name, warp in plan.items():
-        assert (found[name].source_width, found[name].width, found[name].height) == (1000, warp.width, warp.height)
-        assert found[name].cell == warp.cell
-        np.testing.assert_array_equal(found[name].sources, warp.sources)
-    write_plan(tmp_path / "empty.npz", {})
+        read = found[name].warp
+        assert found[name].source == Path("/photos of ü") / name
+        assert (read.source_width, read.width, read.height, read.cell) == (1000, warp.width, warp.height, warp.cell)
+        np.testing.assert_array_equal(read.sources, warp.sources)
+    write_plan(tmp_path / "empty.npz", {}, {})
     assert read_plan(tmp_path / "empty.npz") == {}

@@ -240,3 +240,30 @@ def test_lossless_webp_keeps_colours_under_zero_alpha() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 4)).astype(np.uint8)
     pixels[..., 3] = 0
     np.testing.assert_array_equal(decode_webp(encode_webp(pixels, 1), "a"), pixels)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_of_any_packing_is_refused(bundle: bytes, method: int, tmp_path: Path) -> None:
+    path = repacked(bundle, tmp_path / "a.sog", {}, method)
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo("meta.json")
+    begin = member.header_offset + 30 + len("meta.json")
+    data[begin + 12 : begin + 60] = b"\x5a" * 48
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match=r"meta\.json in a\.sog cannot be read"):
+        read_sog(path)
+
+
+def test_a_name_that_is_not_utf_8_is_refused(bundle: bytes, tmp_path: Path) -> None:
+    path = repacked(bundle, tmp_path / "a.sog", {"\u00fc.txt": b""})
+    path.write_bytes(path.read_bytes().replace("\u00fc".encode(), b"\xff\xff"))
+    with pytest.raises(FormatError, match=r"a\.sog is not a \.sog bundle"):
+        read_sog(path)
+
+
+def test_numbers_of_very_many_digits_are_refused(bundle: bytes, tmp_path: Path) -> None:
+    meta = json.dumps(meta_of(bundle)).replace(f'"count": {COUNT}', f'"count": {"9" * 5000}')
+    assert "9" * 5000 in meta
+    with pytest.raises(FormatError, match=r"a\.sog"):
+        read_sog(repacked(bundle, tmp_path / "a.sog", {"meta.json": meta.encode()}))

@@ -1,0 +1,11 @@
+"""Text that others chose, such as paths and names of photos, on a rich console."""
+
+from rich.markup import escape
+
+from tasks.core.safe_names import printable
+
+
+def plain(text: object) -> str:
+    """The text as it is where rich reads markup, without control characters but line ends and tabs."""
+    lines = str(text).split("\n")
+    return escape("\n".join("\t".join(map(printable, line.split("\t"))) for line in lines))

@@ -1,0 +1,117 @@
+"""File names that others chose, and the one decision whether they may be joined to a folder.
+
+Such names come from COLMAP models, members of archives, listings of a bucket, manifests and stored scenes. Each of them
+passes `safe_name` before it becomes part of a path, so that nothing is read or written outside of the folder.
+"""
+
+import re
+import unicodedata
+from pathlib import Path, PurePosixPath
+
+from tasks.core.errors import UnsafeNameError
+
+MAX_KEY_BYTES = 1024  # S3's limit
+MAX_NAME_BYTES = 900  # which leaves room for the folders that the name is put below
+MAX_PART_BYTES = 255  # what nearly all file systems take
+SHOWN_CHARACTERS = 120
+CONTROL = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and of line and paragraph ends
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def safe_name(name: str, at_most_bytes: int = MAX_NAME_BYTES) -> str:
+    """The name as a relative posix path that stays below any folder it is joined to.
+
+    Backslashes count as slashes; empty parts and `.` are left out. Raises UnsafeNameError, which says why.
+    """
+    reason = _fault(name)
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    if reason is None and not parts:
+        reason = "is empty"
+    if reason is None and len("/".join(parts).encode()) > at_most_bytes:
+        reason = f"is longer than {at_most_bytes} bytes"
+    if reason is None and max(len(part.encode()) for part in parts) > MAX_PART_BYTES:
+        reason = f"has a part of more than {MAX_PART_BYTES} bytes"
+    if reason is not None:
+        raise UnsafeNameError(f"The file name {shown(name)} {reason}.")
+    return "/".join(parts)
+
+
+def below(folder: Path, name: str) -> Path:
+    """The path of a name below a folder. Raises UnsafeNameError where the name would lead out of it."""
+    return folder / safe_name(name)
+
+
+def shown(name: str) -> str:
+    """A name in quotes for a message, cut where it is very long."""
+    text = printable(name)
+    return f"'{text}'" if len(text) <= SHOWN_CHARACTERS else f"'{text[:SHOWN_CHARACTERS]}…'"
+
+
+def printable(text: str) -> str:
+    """The text with escapes for control characters and for bytes that were not UTF-8."""
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in (*CONTROL, "Cs")
+        else character
+        for character in text
+    )
+
+
+def _fault(name: str) -> str | None:
+    if any(unicodedata.category(character) in CONTROL for character in name):
+        return "holds control characters"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "is not valid UTF-8"
+    if name.startswith(("/", "\\")):
+        return "is an absolute path"
+    if _DRIVE.match(name):
+        return "names a drive"
+    if ".." in name.replace("\\", "/").split("/"):
+        return "leads out of its folder"
+    return None
+
+
+class TakenNames:
+    """Names of files that can lie side by side below one folder, also where letter case does not count."""
+
+    def __init__(self) -> None:
+        self._files: set[str] = set()
+        self._folders: set[str] = set()
+
+    def take(self, wanted: str) -> str:
+        """The name, or one with -2, -3, … where a file or folder has it already. Raises UnsafeNameError."""
+        first = name = PurePosixPath(safe_name(wanted))
+        count = 1
+        while not self._is_free(name):
+            count += 1
+            name = self._renamed(first, count)
+        self._files.add(_folded(name))
+        self._folders.update(_folded(folder) for folder in name.parents)
+        return safe_name(name.as_posix())
+
+    def _is_free(self, name: PurePosixPath) -> bool:
+        folded = _folded(name)
+        return (
+            folded not in self._files
+            and folded not in self._folders
+            and not any(_folded(folder) in self._files for folder in name.parents)
+        )
+
+    def _renamed(self, name: PurePosixPath, count: int) -> PurePosixPath:
+        """With the number behind the first folder that has a file's name, else behind the file's own."""
+        for folder in reversed(name.parents[:-1]):
+            if _folded(folder) in self._files:
+                return folder.with_name(_shortened(folder.name, f"-{count}")) / name.relative_to(folder)
+        return name.with_name(_shortened(name.stem, f"-{count}{name.suffix}"))
+
+
+def _shortened(stem: str, ending: str) -> str:
+    """Both, with as much of the stem as a part of a path may have."""
+    room = max(MAX_PART_BYTES - len(ending.encode()), 0)
+    return stem.encode()[:room].decode(errors="ignore") + ending
+
+
+def _folded(name: PurePosixPath) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name.as_posix()).casefold())
