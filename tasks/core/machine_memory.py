@@ -1,4 +1,4 @@
-"""How much memory this process can still take."""
+"""How much memory this process can still take, and whether the system has killed for want of it."""
 
 from pathlib import Path
 
@@ -15,3 +15,15 @@ def available_memory_bytes() -> int:
     except (OSError, ValueError):  # another system, no container, or no limit ("max")
         return available
     return max(0, min(available, limit - used))
+
+
+def oom_kills() -> int | None:
+    """How many processes the kernel has killed for want of memory since it started, those of other containers as well.
+
+    None where the system does not say.
+    """
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
