@@ -10,10 +10,13 @@ from rich.console import Console
 
 import tasks.train
 from flows.terminal import showing_progress
+from tasks.artifacts import RunArtifacts, Shown
+from tasks.background import BackgroundWriter
 from tasks.core.progress import Progress
 from tasks.core.refs import RunContext, SceneRef
 from tasks.core.training import schedule
 from tasks.core.training.options import TrainOptions
+from tasks.recording import Recording
 from tasks.reporting import listening
 from tasks.stage import run_stage
 from tests.core.training.scenes import made_scene
@@ -29,6 +32,17 @@ CASES: dict[str, tuple[dict[str, Any], str | None]] = {
     ),
     "schedule": ({"early_stop": False}, None),
 }
+
+
+class ShownOnly(RunArtifacts):
+    """Artifacts of no run."""
+
+    def __init__(self) -> None:
+        self.shown: list[Shown] = []
+
+    def show(self, key: str, shown: Shown) -> None:
+        assert key == "progress-train"
+        self.shown.append(shown)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -57,3 +71,11 @@ def test_the_last_step_is_reported_however_training_ends(
     line = console.file.getvalue().splitlines()[-1]
     assert line.startswith("train     100%")
     assert re.search(said, line) if said else "ended" not in line
+
+    artifacts, writer = ShownOnly(), BackgroundWriter()
+    recording = Recording(artifacts, writer)
+    for progress in reports:
+        recording.show_progress("train", progress)
+    writer.close()
+    assert artifacts.shown[-1].data == 100
+    assert artifacts.shown[-1].description == f"100 %, {reports[-1].note}"
