@@ -33,7 +33,7 @@ PresetOption = Annotated[
         "--preset",
         "-p",
         metavar="draft|standard|high",
-        help="Budget of training time on two CPU cores: about 1, 5 or 25 minutes (default: standard).",
+        help="How large and long training is: 480, 960 or 1600 px, see README for times (default: standard).",
         show_default=False,
     ),
 ]

@@ -3,7 +3,7 @@
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from tasks.core.errors import DestinationError, StorageError
@@ -63,10 +63,13 @@ class LocalDestination(Destination):
     def check(self) -> None:
         """As in Destination; a folder that had to be made for the trial is removed: a failed run leaves nothing."""
         missing = [folder for folder in (self._folder, *self._folder.parents) if not folder.exists()]
-        with watching_disk(self._folder):
-            self._make()
-        for folder in missing:
-            folder.rmdir()
+        try:
+            with self.scratch():  # with its lock, which not every file system has
+                pass
+        finally:
+            for folder in missing:
+                with suppress(OSError):  # what could not be made is not there
+                    folder.rmdir()
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -41,7 +41,8 @@ def find_cameras(photos: PhotosRef, options: SfmOptions, image_size: int, contex
         place = store.checkpoints(key, context.run if context.fresh else None)
         kept = None if place.is_remote else place  # features are 1 MB a photo: found anew sooner than sent and fetched
         found = reconstruct(open_output(photos.uri, context), out, options, image_size, stage_progress(STAGE), kept)
-        store.remove_checkpoints(key)
+        if kept is not None:
+            store.remove_checkpoints(key)
         return found
 
     return _scene_stage(

@@ -65,12 +65,15 @@ def _train(scene: SceneRef, options: TrainOptions, context: RunContext) -> Stage
     backend = computing_backend(STAGE, options.backend, context)
     checkpoints: StageCheckpoints | None = None
 
+    def kept_state() -> StageCheckpoints:
+        key = output_key(CODE, inputs, naming_options, backend)
+        return StageCheckpoints(context, key, options.checkpoint_seconds)
+
     def compute(folder: Path) -> TrainSection:
         from tasks.core.training.trainer import train
 
         nonlocal checkpoints
-        key = output_key(CODE, inputs, naming_options, backend)
-        checkpoints = kept = StageCheckpoints(context, key, options.checkpoint_seconds)
+        checkpoints = kept = kept_state()
         loaded = Scene.load(open_output(scene.uri, context))
         board = TrainingBoard(context)
         with memory_errors_explained(options):
@@ -79,19 +82,23 @@ def _train(scene: SceneRef, options: TrainOptions, context: RunContext) -> Stage
                     lambda: train(loaded, folder, options, _on_step(board), board.on_evaluation, kept), kept.interrupt
                 )
             except TrainingDivergedError:
-                kept.discard()  # going on from there would lead there again
+                kept.discard()  # continuing from there would lead there again
                 raise
 
-    output = run_stage(
-        STAGE,
-        CODE,
-        context,
-        inputs=inputs,
-        options=naming_options,
-        compute=compute,
-        backend=backend,
-        changed={"options": options},
-    )
+    try:
+        output = run_stage(
+            STAGE,
+            CODE,
+            context,
+            inputs=inputs,
+            options=naming_options,
+            compute=compute,
+            backend=backend,
+            changed={"options": options},
+        )
+    except OutOfMemoryError:  # here or in a run of its own; continuing from there would lead there again
+        (checkpoints or kept_state()).discard()
+        raise
     if checkpoints is not None:
         checkpoints.discard()
     return output
@@ -114,10 +121,17 @@ def _on_step(board: TrainingBoard) -> Callable[["TrainingStats"], None]:
         nonlocal reported_at
         board.on_step(stats)
         now = time.monotonic()
-        if stats.step < stats.steps and now - reported_at < REPORT_INTERVAL_SECONDS:
+        if stats.stopped_by is None and now - reported_at < REPORT_INTERVAL_SECONDS:
             return
         reported_at = now
-        quality = "" if stats.psnr_db is None else f"{stats.psnr_db:.2f} dB, "
-        report(Progress(stats.step, stats.steps, f"{quality}{stats.num_gaussians:,} Gaussians, loss {stats.loss:.3f}"))
+        report(Progress(100 * stats.share, 100, _note(stats)))
 
     return on_step
+
+
+def _note(stats: "TrainingStats") -> str:
+    quality = "" if stats.psnr_db is None else f"{stats.psnr_db:.2f} dB, "
+    ended = ""
+    if stats.stopped_by is not None and stats.step < stats.steps:
+        ended = f", ended early ({stats.stopped_by}) at step {stats.step:,} of {stats.steps:,}"
+    return f"{quality}{stats.num_gaussians:,} Gaussians, loss {stats.loss:.3f}{ended}"

@@ -38,8 +38,7 @@ class TrainingBoard:
         """Refresh the table's newest row now and then, and keep one for each twentieth of training."""
         if self._recording is None:
             return
-        # Of the steps or of the time budget, whichever ends training.
-        reached = int(KEPT_ROWS * stats.seconds / (stats.seconds + stats.eta_seconds)) if stats.seconds else 0
+        reached = int(KEPT_ROWS * stats.share)
         keep = reached > self._kept
         seconds = stats.seconds - self._refreshed_at_seconds
         if not keep and seconds < REFRESH_SECONDS:

@@ -1,6 +1,8 @@
 """Checkpoints in a workspace, local and on S3: two are kept, the best that can be used is gone on from."""
 
+import errno
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -86,6 +88,22 @@ def test_a_damaged_one_is_passed_over_and_removed(
     assert "000000002.npz is not used: 000000002.npz is damaged" in caplog.text
     assert "resumed at step 1" in caplog.text
     assert place(context).names() == ["000000001.npz"]
+
+
+@pytest.mark.parametrize("context", ["local"], indirect=True)
+def test_one_that_cannot_be_read_just_now_stays(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(opened(context), 1)
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "load", broken)
+        assert opened(context).load("me") is None
+    assert "checkpoint 000000001.npz cannot be read" in caplog.text
+    assert step_of(opened(context).load("me")) == 1
 
 
 def test_one_of_another_training_is_not_used(context: RunContext, caplog: pytest.LogCaptureFixture) -> None:

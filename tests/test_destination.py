@@ -1,5 +1,8 @@
 """Results on S3: whole, replaced, and opened in a browser through their links."""
 
+import errno
+import fcntl
+import os
 import re
 from pathlib import Path
 
@@ -153,3 +156,13 @@ def test_a_full_disk_leaves_nothing(folder: S3Folder, tmp_path: Path, kind: str)
         fill()
     left = (path for place in ("home", "out") for path in (tmp_path / place).rglob("*"))
     assert [path for path in left if path.is_file() or "partial" in path.name] == []
+
+
+def test_a_folder_without_file_locks_is_refused_at_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(DestinationError, match="no file locks"):
+        open_destination(str(tmp_path / "new/out"), open_workspace(str(tmp_path))).check()
+    assert not (tmp_path / "new").exists()

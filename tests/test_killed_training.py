@@ -14,6 +14,7 @@ import tasks.train
 from tasks.core.measurements import TrainSection
 from tasks.core.refs import GaussiansRef, RunContext, SceneRef
 from tasks.core.training.options import TrainOptions
+from tasks.sfm import CODE
 from tasks.stage import open_output, read_measurements, run_stage
 from tests.core.training.scenes import made_scene
 from tests.train_process import TrainProcess
@@ -33,7 +34,7 @@ def stored_scene(context: RunContext) -> SceneRef:
         made_scene(folder)
         return Nothing()
 
-    output = run_stage("sfm", "1", context, inputs=[], options={}, compute=compute)
+    output = run_stage("sfm", CODE, context, inputs=[], options={}, compute=compute)
     return SceneRef.model_validate({**output.as_ref_fields(), "capture": "made", "cameras": 16, "points": 150})
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from deployments.aws import monitoring
 from tasks import metrics
+from tasks.compress import CODE
 from tasks.core.errors import OptionsError, PhotosError
 from tasks.core.measurements import SogSection
 from tasks.core.options import ReconstructOptions
@@ -65,7 +66,7 @@ def test_a_stage_tells_what_it_took_and_measured(
         return MEASURED
 
     for _ in range(2):  # the second time from the workspace, which is no measurement
-        run_stage("compress", "1", context, inputs=["x"], options={}, compute=compute)
+        run_stage("compress", CODE, context, inputs=["x"], options={}, compute=compute)
     (line,) = lines(capsys)
     assert line["Stage"] == "compress"
     assert line["SogBytes"] == 1000

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
+import tasks.stage
 import tasks.train
+from tasks.checkpoints import StageCheckpoints
 from tasks.core.errors import OutOfMemoryError
 from tasks.core.measurements import TrainSection
 from tasks.core.refs import RunContext, SceneRef
 from tasks.core.training import plan, trainer
 from tasks.core.training.cpu_engine import CpuEngine
 from tasks.core.training.options import TrainOptions
-from tasks.stage import read_measurements, run_stage
+from tasks.sfm import CODE
+from tasks.stage import output_key, read_measurements, run_stage
 from tests.core.training.scenes import made_scene
 
 OPTIONS = TrainOptions(steps=12, max_gaussians=4000, max_image_size=64, hold_out_every=0, backend="cpu")
@@ -34,7 +37,7 @@ def scene(context: RunContext) -> SceneRef:
         made_scene(folder)
         return Nothing()
 
-    output = run_stage("sfm", "1", context, inputs=[], options={}, compute=compute)
+    output = run_stage("sfm", CODE, context, inputs=[], options={}, compute=compute)
     return SceneRef.model_validate({**output.as_ref_fields(), "capture": "made", "cameras": 8, "points": 100})
 
 
@@ -104,3 +107,57 @@ def test_a_plan_for_fewer_gaussians_is_kept(tmp_path: Path, monkeypatch: pytest.
     options = OPTIONS.model_copy(update={"steps": 60})
     trainer.train(made_scene(tmp_path / "scene"), tmp_path, options, lambda stats: counts.append(stats.num_gaussians))
     assert max(counts) == 300
+
+
+def checkpoints_left(context: RunContext) -> list[Path]:
+    return list((Path(context.workspace) / "checkpoints").rglob("*.npz"))
+
+
+def running_out_after_a_checkpoint(count: int, patch: pytest.MonkeyPatch) -> list[int]:
+    """Let training with more than `count` Gaussians save its state and then run out of memory; which ones have."""
+    saved: list[int] = []
+    train = trainer.train
+
+    def limited(scene, folder, options, on_step, on_evaluation, checkpoints):  # type: ignore[no-untyped-def]
+        if options.max_gaussians > count:
+            checkpoints.save(1, "me", {"a": np.zeros(3)})
+            saved.append(options.max_gaussians)
+            np.ones(2**44)
+        return train(scene, folder, options, on_step, on_evaluation, checkpoints)
+
+    patch.setattr(trainer, "train", limited)
+    return saved
+
+
+@pytest.mark.parametrize("count", [2000, 10], ids=["until half", "at every size"])
+def test_no_checkpoint_of_a_budget_that_was_too_large_is_left(
+    count: int, scene: SceneRef, context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = running_out_after_a_checkpoint(count, monkeypatch)
+    if count == 10:
+        with pytest.raises(OutOfMemoryError):
+            tasks.train.train_gaussians.fn(scene, OPTIONS, context)
+    else:
+        tasks.train.train_gaussians.fn(scene, OPTIONS, context)
+    assert saved[0] == OPTIONS.max_gaussians
+    assert checkpoints_left(context) == []
+
+
+def test_no_checkpoint_of_a_run_of_its_own_that_was_killed_is_left(
+    scene: SceneRef, context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel kills it; the one that asked says that memory did not suffice, and has to clear up after it."""
+
+    def killed(stage: str, context: RunContext, changed: dict[str, TrainOptions]) -> None:
+        budget = changed["options"]
+        naming = budget.model_dump(mode="json", exclude=set(tasks.train.NOT_NAMING))
+        key = output_key(tasks.train.CODE, [scene.digest], naming, "cpu")
+        StageCheckpoints(context, key, 1).save(1, "me", {"a": np.zeros(3)})
+        assert checkpoints_left(context)
+        raise OutOfMemoryError("The train run was killed 2 times.")
+
+    monkeypatch.setattr(tasks.stage, "runs_elsewhere", lambda *_: True)
+    monkeypatch.setattr(tasks.stage, "run_elsewhere", killed)
+    with pytest.raises(OutOfMemoryError, match="killed 2 times"):
+        tasks.train.train_gaussians.fn(scene, OPTIONS, context)
+    assert checkpoints_left(context) == []

@@ -34,8 +34,8 @@ class ReconstructOptions(OptionModel):
     preset: Preset = Field(
         "standard",
         title="Preset",
-        description="Budget of training time on two CPU cores: draft about 1 minute at 480 px, standard 5 at 960 px, "
-        "high 25 at 1600 px. It decides every training option that is left empty.",
+        description="How large and long training is: draft at 480 px, about 1 minute on two CPU cores; standard at "
+        "960 px, 1 to 4 minutes; high at 1600 px, not measured. It decides every training option that is left empty.",
     )
     photos: PhotosOptions = Field(default_factory=PhotosOptions, title="Photos")
     sfm: SfmOptions = Field(default_factory=SfmOptions, title="Structure from motion")

@@ -47,10 +47,17 @@ class FeatureDatabase:
         return self._photos[self.names.index(name)].name
 
     def snapshot(self, file: Path) -> None:
-        """Copy the database to a file, which appears whole. No handle is open: all that was written is in the file."""
+        """Copy the database to a file, which appears whole. No handle is open: all that was written is in the file.
+
+        A disk that has no room for the copy is a warning: this run can do without.
+        """
         partial = file.with_suffix(".partial")
-        shutil.copyfile(self.path, partial)
-        partial.replace(file)
+        try:
+            shutil.copyfile(self.path, partial)
+            partial.replace(file)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            logger.warning("features and matches could not be copied for a later run (%s)", error)
 
     def restore(self, file: Path) -> bool:
         """Go on from the snapshot of the same photos and options, if it is there."""

@@ -56,7 +56,7 @@ def import_model(folder: Path, out: Path, image_size: int, on_progress: Progress
     Raises:
         InputError: there is no folder `images`.
         FormatError: the model is incomplete, or does not fit its images.
-        SfmCrashError: the worker process died.
+        StageError: the worker process failed; see `run_worker`.
     """
     find_model(folder)
     if not (folder / IMAGES_FOLDER).is_dir():

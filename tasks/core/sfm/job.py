@@ -34,7 +34,7 @@ class Job(BaseModel):
 
 
 class Answer(BaseModel):
-    """A section, or an error of tasks.core.errors by name."""
+    """A section, or an error of tasks.core.errors by name, or the words of an exception that is none of these."""
 
     model_config = ConfigDict(frozen=True)
 

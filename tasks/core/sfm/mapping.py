@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 
-from tasks.core.errors import SfmCrashError
+from tasks.core.machine_memory import oom_kills
+from tasks.core.sfm.endings import ending
 from tasks.core.sfm.features import FeatureDatabase
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.transforms import Float64, rotation_angle_deg
@@ -83,18 +84,17 @@ def map_globally(database: FeatureDatabase, folder: Path, options: SfmOptions) -
     """Place all photos at once, in a process of its own: the global mapper can abort, and a result may be at hand.
 
     Raises:
-        SfmCrashError: it did, and no other mapper is wanted.
+        StageError: it did not end well, and no other mapper is wanted; one of those of `ending`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     arguments = [str(database.path), str(database.images), str(folder), str(options.random_seed)]
+    oom_kills_before = oom_kills()
     ended = subprocess.run([sys.executable, "-m", __name__, *arguments], check=False)
     if ended.returncode != 0:
         logger.warning("the global mapper ended with status %d", ended.returncode)
         if options.mapper == "global":
-            raise SfmCrashError(
-                f"The global mapper ended with status {ended.returncode}, which its native code does with some sets of "
-                "photos: use sfm.mapper=auto or incremental."
-            )
+            more = "Some sets of photos end it so: use sfm.mapper=auto or incremental."
+            raise ending("The global mapper", ended.returncode, oom_kills_before, more)
         return Mapped("global", None, 0, f"global: ended with status {ended.returncode}")
     models = [pycolmap.Reconstruction(path.parent) for path in sorted(folder.glob("*/cameras.bin"))]
     return _largest("global", models)

@@ -6,7 +6,6 @@ writing end is gone, however this process ended.
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tasks.core import errors
-from tasks.core.errors import SfmCrashError, SpaceportError
+from tasks.core.errors import SfmCrashError, SpaceportError, StageError
+from tasks.core.machine_memory import oom_kills
 from tasks.core.measurements import SfmSection
 from tasks.core.progress import ProgressCallback
+from tasks.core.sfm.endings import ending
 from tasks.core.sfm.job import ANSWER_FILE, DATABASE_FILE, LOG_FILE, Answer, Job
+from tasks.core.sfm.kept_database import keep
 from tasks.core.sfm.log import ProgressLog, last_words
 from tasks.core.storage.checkpoint_place import CheckpointPlace
 from tasks.core.storage.disk import disk_full, free_bytes
@@ -35,13 +37,16 @@ def run_worker(job: Job, on_progress: ProgressCallback, kept: CheckpointPlace | 
 
     Raises:
         SpaceportError: the class and the message of what the worker raised on purpose.
-        DiskFullError: it ended without an answer, and the disk is full.
-        SfmCrashError: it ended without an answer; the message holds its last log lines.
+        DiskFullError: it failed otherwise, and the disk is full.
+        OutOfMemoryError: the system killed it for want of memory.
+        SfmCrashError: a signal of its native code ended it; the message holds its last log lines.
+        StageError: a Python exception ended it, whose words are in the message.
     """
     job_file = job.work / "job.json"
     job_file.write_text(job.model_dump_json(), encoding="utf-8")
     log_path = job.out / LOG_FILE
     command = [sys.executable, "-m", "tasks.core.sfm.worker", str(job_file)]
+    oom_kills_before = oom_kills()
     with log_path.open("wb") as log:
         worker = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
@@ -50,18 +55,28 @@ def run_worker(job: Job, on_progress: ProgressCallback, kept: CheckpointPlace | 
         _follow(worker, ProgressLog(log_path, on_progress), lambda: _keep_database(job, kept))
     finally:
         _end(worker)
-    answer_file = job.work / ANSWER_FILE
+    answer_file, answer = job.work / ANSWER_FILE, Answer()
     if worker.returncode == 0 and answer_file.is_file():
-        return _result(Answer.model_validate_json(answer_file.read_text(encoding="utf-8")))
+        answer = Answer.model_validate_json(answer_file.read_text(encoding="utf-8"))
+    if answer.section is not None:
+        return answer.section
+    if answer.error is not None:
+        raise _told(answer.error, answer.message)
     if free_bytes(job.work) < LEAST_FREE_BYTES:  # native code aborts when its database cannot grow
         raise disk_full(job.work)
-    raise _crash(worker.returncode, log_path)
+    words = f"Its last words: {last_words(log_path)}"
+    if answer.message:
+        raise StageError(
+            f"The structure-from-motion process failed with {answer.message}, as it would again with these photos and "
+            f"options. {words}"
+        )
+    raise ending("The structure-from-motion process", worker.returncode, oom_kills_before, words)
 
 
 def _follow(worker: subprocess.Popen[bytes], log: ProgressLog, keep: Callable[[], None]) -> None:
     while worker.poll() is None:
         time.sleep(POLL_SECONDS)
-        keep()  # before anybody is told, who may end the run
+        keep()  # before reporting: a listener may end the run
         log.report_news()
     log.report_news()
 
@@ -69,9 +84,7 @@ def _follow(worker: subprocess.Popen[bytes], log: ProgressLog, keep: Callable[[]
 def _keep_database(job: Job, kept: CheckpointPlace | None) -> None:
     finished = job.work / DATABASE_FILE
     if kept is not None and finished.is_file():
-        with kept.scratch() as scratch:
-            shutil.move(finished, scratch / DATABASE_FILE)
-            kept.put(scratch / DATABASE_FILE)
+        keep(finished, kept)
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:
@@ -84,16 +97,8 @@ def _end(worker: subprocess.Popen[bytes]) -> None:
         worker.stdin.close()
 
 
-def _result(answer: Answer) -> SfmSection:
-    if answer.section is not None:
-        return answer.section
-    kind = getattr(errors, answer.error or "", SfmCrashError)
+def _told(name: str, message: str) -> SpaceportError:
+    """The error that the worker raised, by its class's name."""
+    kind = getattr(errors, name, SfmCrashError)
     assert issubclass(kind, SpaceportError)
-    raise kind(answer.message)
-
-
-def _crash(returncode: int, log_path: Path) -> SfmCrashError:
-    how = f"was killed by {signal.Signals(-returncode).name}" if returncode < 0 else f"ended with status {returncode}"
-    if returncode == -signal.SIGKILL:
-        how += " (often: out of memory; lower sfm.max_features_image_size)"
-    return SfmCrashError(f"The structure-from-motion process {how}. Its last words: {last_words(log_path)}")
+    return kind(message)

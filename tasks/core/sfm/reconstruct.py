@@ -37,7 +37,9 @@ def reconstruct(
     Raises:
         RegistrationError: too few photos can be placed.
         OptionsError: the options cannot be met with these photos.
-        SfmCrashError: the worker process died; the same again may succeed.
+        SfmCrashError: the worker process died in native code; the same again may succeed.
+        OutOfMemoryError: memory did not suffice.
+        StageError: the worker failed with a Python exception.
     """
     if not (photos / PHOTOS_FILE).is_file():
         raise PhotosError(f"{photos} is not a photo set: it has no {PHOTOS_FILE}, which the photos stage writes.")

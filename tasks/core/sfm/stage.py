@@ -5,11 +5,13 @@ Encoding images with Pillow beside pycolmap's own image library, in one process,
 
 import shutil
 
+from tasks.core.errors import DiskFullError, OutOfMemoryError, SfmCrashError, StageError
 from tasks.core.measurements import SfmSection
 from tasks.core.progress import Progress, ProgressCallback
 from tasks.core.safe_names import below
 from tasks.core.scene import IMAGES_FOLDER
-from tasks.core.sfm.job import DATABASE_FILE, KEPT_DATABASE_FILE, PLAN_FILE, Job
+from tasks.core.sfm.job import KEPT_DATABASE_FILE, PLAN_FILE, Job
+from tasks.core.sfm.kept_database import drop, take
 from tasks.core.sfm.log import WORKER_PERCENT
 from tasks.core.sfm.process import run_worker
 from tasks.core.sfm.resampling import read_plan, undistort_photos
@@ -19,13 +21,12 @@ from tasks.core.storage.checkpoint_place import CheckpointPlace
 def run_job(job: Job, on_progress: ProgressCallback, kept: CheckpointPlace | None = None) -> SfmSection:
     """Write the scene that the job asks for; raises what `run_worker` raises.
 
-    Nothing but the scene is left in its folder. Features and matches are put into `kept`, and taken from there.
+    Nothing but the scene is left in its folder. Features and matches are put into `kept`, and taken from there. Those
+    that a worker failed with are dropped, and its error is one that a retry may cure: it begins anew.
     """
     job.work.mkdir(parents=True, exist_ok=True)
     try:
-        if kept is not None and DATABASE_FILE in kept.names():
-            shutil.copyfile(kept.get(DATABASE_FILE, job.work), job.work / KEPT_DATABASE_FILE)
-        section = run_worker(job, on_progress, kept)
+        section = _run_worker(job, on_progress, kept)
         plan = read_plan(job.work / PLAN_FILE)
         images = job.out / IMAGES_FOLDER
 
@@ -37,3 +38,16 @@ def run_job(job: Job, on_progress: ProgressCallback, kept: CheckpointPlace | Non
         return section
     finally:
         shutil.rmtree(job.work, ignore_errors=True)
+
+
+def _run_worker(job: Job, on_progress: ProgressCallback, kept: CheckpointPlace | None) -> SfmSection:
+    if kept is None or not take(kept, job.work / KEPT_DATABASE_FILE):
+        return run_worker(job, on_progress, kept)
+    try:
+        return run_worker(job, on_progress, kept)
+    except (OutOfMemoryError, DiskFullError):
+        raise
+    except StageError as error:
+        drop(kept, "the run that used it failed")
+        anew = "It began with features kept from an earlier run, which the next try finds anew."
+        raise SfmCrashError(f"{error} {anew}") from error

@@ -1,6 +1,6 @@
 """The process that pycolmap runs in: `python -m tasks.core.sfm.worker job.json`. Its parent is process.py.
 
-Everything it says goes to stderr, which is the stage's log. The answer is a file, written last.
+Its log and its tracebacks go to stderr, which is the stage's log. The answer is a file, written last.
 """
 
 import logging
@@ -11,22 +11,37 @@ import threading
 from pathlib import Path
 
 from tasks.core.errors import SpaceportError
+from tasks.core.measurements import SfmSection
+from tasks.core.sfm.endings import out_of_memory
 from tasks.core.sfm.importer import import_in_worker
 from tasks.core.sfm.job import ANSWER_FILE, Answer, Job
 from tasks.core.sfm.pipeline import reconstruct_in_worker
+from tasks.core.storage.disk import watching_disk
+
+logger = logging.getLogger(__name__)
 
 
 def main(job_file: Path) -> None:
-    """Do the job; errors made on purpose become part of the answer, others a traceback in the log and status 1."""
+    """Do the job and write the answer: a section, an error made on purpose, or the words of any other exception."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     job = Job.model_validate_json(job_file.read_text(encoding="utf-8"))
     try:
-        section = reconstruct_in_worker(job) if job.kind == "reconstruct" else import_in_worker(job)
-        answer = Answer(section=section)
+        answer = Answer(section=_section(job))
     except SpaceportError as error:
         answer = Answer(error=type(error).__name__, message=str(error))
+    except Exception as error:  # handed over in words: the parent says that it would happen again
+        logger.exception("the worker failed")
+        answer = Answer(message=f"{type(error).__name__}: {error}")
     (job.work / ANSWER_FILE).write_text(answer.model_dump_json(), encoding="utf-8")
+
+
+def _section(job: Job) -> SfmSection:
+    try:
+        with watching_disk(job.out):
+            return reconstruct_in_worker(job) if job.kind == "reconstruct" else import_in_worker(job)
+    except MemoryError as error:  # pycolmap's std::bad_alloc as well
+        raise out_of_memory("Memory did not suffice for structure from motion") from error
 
 
 def _end_with_parent() -> None:

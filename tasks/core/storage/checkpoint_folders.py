@@ -39,13 +39,10 @@ class LocalCheckpoints(CheckpointPlace):
         return []
 
     def put(self, file: Path) -> None:
-        """As in CheckpointPlace; on the disk when it returns, name and all."""
+        """As in CheckpointPlace; on the disk when it returns: first its bytes, then its name."""
+        _flush(file, os.O_RDONLY)
         file.replace(self._folder / file.name)
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _flush(self._folder, os.O_RDONLY | os.O_DIRECTORY)
 
     def get(self, name: str, scratch: Path) -> Path:
         """The file itself."""
@@ -90,3 +87,12 @@ class S3Checkpoints(CheckpointPlace):
     def remove(self, names: list[str]) -> None:
         """As in CheckpointPlace."""
         self._folder.delete(names)
+
+
+def _flush(path: Path, flags: int) -> None:
+    """Wait until the disk has a file's bytes, or a folder's names."""
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -35,7 +35,8 @@ class OutputCache:
     def scratch(self) -> Iterator[Path]:
         """A fresh folder to fill; it is gone when the block ends, unless `adopt` has made it a copy.
 
-        Raises DestinationError when the cache cannot be written, DiskFullError when the block fills the disk.
+        Raises DestinationError when the cache cannot be written or its file system has no locks, DiskFullError when
+        the block fills the disk.
         """
         folder = self._folder / f".{uuid.uuid4().hex}.partial"
         with watching_disk(self._folder):
@@ -48,8 +49,9 @@ class OutputCache:
                     f"The folder for local copies {self._folder} cannot be written ({error.strerror}); name another "
                     "place with SPACEPORT_HOME."
                 ) from error
-        lock = lock_folder(folder, fcntl.LOCK_SH)
+        lock = None
         try:
+            lock = lock_folder(folder, fcntl.LOCK_SH)
             with watching_disk(folder):
                 yield folder
         finally:

@@ -82,9 +82,11 @@ class S3Workspace(Workspace):
             raise
         there = self._patiently(lambda: _put_manifest(place, ours, replace))
         if there.part != ours.part:
-            part.delete(names)
+            with suppress(SpaceportError):  # theirs is in place; what stays of ours costs space only
+                part.delete(names)
             return there
-        self._cache.adopt(folder, ours)
+        with suppress(SpaceportError, OSError):  # ours is in place; without a copy here it is downloaded
+            self._cache.adopt(folder, ours)
         return ours
 
     def fetch(self, uri: str) -> Path:

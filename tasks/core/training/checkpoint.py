@@ -3,6 +3,7 @@
 The file is a .npz that is not compressed, as trained numbers hardly compress. Its checksums tell a damaged one apart.
 """
 
+import errno
 import os
 from pathlib import Path
 from typing import Protocol
@@ -43,13 +44,20 @@ def write_checkpoint(path: Path, belongs_to: str, arrays: Arrays) -> None:
 def read_checkpoint(path: Path, belongs_to: str) -> Arrays:
     """The arrays of a checkpoint.
 
-    Raises FormatError when the file is damaged, of another format, or belongs to another training.
+    Raises:
+        FormatError: the file is damaged, of another format, or belongs to another training.
+        OSError: the file is gone, or the disk cannot be read just now.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         found, owner = str(arrays.pop("format")), str(arrays.pop("belongs_to"))
     except Exception as error:  # zip and npy raise a dozen kinds for bytes that are not theirs
+        if isinstance(error, OSError) and error.errno not in (
+            None,
+            errno.EINVAL,
+        ):  # EINVAL: a seek that bytes asked for
+            raise
         raise FormatError(f"{path.name} is damaged or no checkpoint ({type(error).__name__}: {error}).") from error
     if found != FORMAT:
         raise FormatError(f"{path.name} is a {found!r}, this version reads {FORMAT!r}.")

@@ -14,5 +14,9 @@ BYTES_PER_GAUSSIAN = 950
 
 def affordable_gaussians(available_bytes: float, sh_degree: int) -> int:
     """How many Gaussians of a degree so many free bytes suffice for, and no fewer than MIN_GAUSSIANS."""
-    each = floats_per_gaussian(sh_degree) * BYTES_PER_FLOAT + BYTES_PER_GAUSSIAN
-    return max(MIN_GAUSSIANS, int(available_bytes * (1 - SPARE_SHARE) / each))
+    return max(MIN_GAUSSIANS, int(available_bytes * (1 - SPARE_SHARE) / bytes_each(sh_degree)))
+
+
+def bytes_each(sh_degree: int) -> float:
+    """What a Gaussian of a degree takes in training, at the moment of greatest need."""
+    return floats_per_gaussian(sh_degree) * BYTES_PER_FLOAT + BYTES_PER_GAUSSIAN

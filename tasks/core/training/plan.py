@@ -1,7 +1,8 @@
 """What is decided before the first step, from the scene, the photos and the machine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -11,10 +12,11 @@ from tasks.core.render.backends import resolve_backend
 from tasks.core.scene import Camera, Scene
 from tasks.core.training import schedule
 from tasks.core.training.coverage import views_per_point
-from tasks.core.training.cpu_budget import affordable_gaussians
+from tasks.core.training.cpu_budget import SPARE_SHARE, affordable_gaussians, bytes_each
 from tasks.core.training.engine import Engine
 from tasks.core.training.options import TrainOptions
-from tasks.core.training.views import View, evenly_chosen, load_view
+from tasks.core.training.photo_file import PhotoFile, photo_bytes
+from tasks.core.training.views import Photo, View, evenly_chosen, in_memory, load_view
 
 MIN_CAMERAS = 3
 DETAIL_VIEWS = 24  # photos, at most, that say how coarse training may begin
@@ -39,16 +41,26 @@ class Plan:
         return evenly_chosen(self.held_out, schedule.CURVE_VIEWS)
 
 
-def plan_for(scene: Scene, options: TrainOptions) -> Plan:
+def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
     """Read the photos and decide.
 
-    Raises InputError for too few cameras, MissingPartError when the backend cannot run on this machine.
+    Args:
+        scene: cameras, photos and points.
+        options: what was asked for.
+        folder: an existing one, on whose disk photos are kept if memory does not suffice for them.
+
+    Raises:
+        InputError: too few cameras.
+        MissingPartError: the backend cannot run on this machine.
+        DiskFullError: neither memory nor disk has room for the photos.
     """
     training_cameras, held_out_cameras = split_cameras(scene, options.hold_out_every)
-    views = [load_view(scene, camera, options.max_image_size) for camera in training_cameras]
-    held_out = [load_view(scene, camera, options.max_image_size) for camera in held_out_cameras]
     wanted = schedule.most_gaussians(len(scene.points.xyz), options.max_gaussians, options.max_gaussians_per_point)
-    engine = engine_for(options.model_copy(update={"max_gaussians": wanted}), views)
+    affordable = options.model_copy(update={"max_gaussians": wanted})
+    stored, of_photos = room_for_photos(scene.cameras, affordable, folder)
+    views = [load_view(scene, camera, options.max_image_size, stored) for camera in training_cameras]
+    held_out = [load_view(scene, camera, options.max_image_size, stored) for camera in held_out_cameras]
+    engine = engine_for(affordable, views)
     limit = wanted if engine.max_gaussians is None else min(wanted, engine.max_gaussians)
     seen_by = views_per_point(scene.points, views)
     dropout = schedule.dropout_for(seen_by, options.max_dropout)
@@ -61,8 +73,27 @@ def plan_for(scene: Scene, options: TrainOptions) -> Plan:
         max_gaussians=limit,
         dropout=dropout,
         halvings=halvings,
-        decisions=_decisions(wanted, options, seen_by, dropout, halvings),
+        decisions=of_photos + _decisions(wanted, options, seen_by, dropout, halvings),
     )
+
+
+def room_for_photos(
+    cameras: Sequence[Camera], options: TrainOptions, folder: Path
+) -> tuple[Callable[[Photo], Photo], tuple[str, ...]]:
+    """Where the photos are kept, as `load_view` takes it, and a sentence about it where that is not in memory.
+
+    Raises DiskFullError if the disk of the folder has no room for those that memory does not suffice for.
+    """
+    needed, free = photo_bytes(cameras, options.max_image_size), available_memory_bytes()
+    on_cpu = resolve_backend(options.backend) == "cpu"
+    gaussians = options.max_gaussians * bytes_each(options.sh_degree) if on_cpu else 0.0
+    if needed + gaussians <= free * (1 - SPARE_SHARE):
+        return in_memory, ()
+    sentence = (
+        f"The {len(cameras):,} photos ({needed / 1e9:.2f} GB) are read from a file on the disk during training: "
+        f"{free / 1e9:.2f} GB of memory are free, of which the Gaussians may need {gaussians / 1e9:.2f} GB."
+    )
+    return PhotoFile(folder, needed).stored, (sentence,)
 
 
 def coarsest_level(views: Sequence[View]) -> int:

@@ -43,7 +43,13 @@ class TrainingStats:
     num_gaussians: int
     seconds: float  # wall time of training, evaluation left out
     psnr_db: float | None  # mean over held-out views at the last evaluation
-    eta_seconds: float  # until the last step, at the present pace
+    eta_seconds: float  # until the last step, at the present pace; 0 at the last step
+    stopped_by: str | None = None  # why this step was the last one, as in TrainSection; None before
+
+    @property
+    def share(self) -> float:
+        """Share of training that is done, of the steps or of the time budget: 1 at the last step, early or not."""
+        return self.seconds / (self.seconds + self.eta_seconds) if self.seconds else 0.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ def train(
 
     Args:
         scene: cameras, undistorted photos and sparse points.
-        out: an existing folder.
+        out: an existing folder; photos that memory does not suffice for are kept on its disk meanwhile.
         options: see TrainOptions.
         on_step: called after every step.
         on_evaluation: called after every evaluation on held-out views; its time does not count as training.
@@ -85,10 +91,11 @@ def train(
     Raises:
         InputError: too few cameras or points.
         MissingPartError: the backend cannot run on this machine.
+        DiskFullError: neither memory nor the disk has room for the photos.
         TrainingDivergedError: the loss or a parameter is not finite.
     """
     rasterizer = rasterizer_for(resolve_backend(options.backend))
-    plan = plan_for(scene, options)
+    plan = plan_for(scene, options, out)
     engine, views, held_out, curve_views = plan.engine, plan.views, plan.held_out, plan.curve_views
 
     belongs_to = identity_of(options, engine, scene.points, views + held_out)
@@ -213,7 +220,8 @@ def _stats(state: TrainingState, options: TrainOptions, loss: float) -> Training
         num_gaussians=state.population.count,
         seconds=seconds,
         psnr_db=state.curve[-1].psnr_db if state.curve else None,
-        eta_seconds=seconds * (1 - state.progress) / state.progress,
+        eta_seconds=seconds * max(0.0, 1 - state.progress) / state.progress,
+        stopped_by=_stopped_by(state, options) if state.progress >= 1 else None,
     )
 
 

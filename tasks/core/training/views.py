@@ -1,7 +1,7 @@
-"""Photos in memory as training takes them: uint8, at full size and halved several times by averaging areas."""
+"""Photos as training takes them: uint8, at full size and halved several times by averaging areas."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,23 +28,36 @@ class View:
         return int(math.log2(max(min(self.cameras[0].width, self.cameras[0].height) / SMALLEST_SIDE_PX, 1)))
 
 
-def load_view(scene: Scene, camera: Camera, max_image_size: int) -> View:
-    """Read a photo, make it no larger than `max_image_size` px on its longer side, and halve it."""
-    full = Image.fromarray(scene.image(camera))
-    longer = max(full.size)
+def level_sizes(camera: Camera, max_image_size: int) -> list[tuple[int, int]]:
+    """Width and height of a photo as it is trained on, and of each of its halvings."""
+    width, height = camera.width, camera.height
+    longer = max(width, height)
     if longer > max_image_size:
-        full = _area_averaged(full, *(max(1, round(side * max_image_size / longer)) for side in full.size))
-    levels = [full]
+        width, height = (max(1, round(side * max_image_size / longer)) for side in (width, height))
+    sizes = [(width, height)]
     for _ in range(MAX_HALVINGS):
-        levels.append(_area_averaged(levels[-1], max(1, levels[-1].width // 2), max(1, levels[-1].height // 2)))
-    return View(
-        cameras=tuple(camera.resized(*level.size) for level in levels),
-        photos=tuple(np.array(level) for level in levels),  # writeable, as the kernels are compiled for
-    )
+        width, height = max(1, width // 2), max(1, height // 2)
+        sizes.append((width, height))
+    return sizes
 
 
-def _area_averaged(image: Image.Image, width: int, height: int) -> Image.Image:
-    return image.resize((width, height), Image.Resampling.BOX)
+def in_memory(pixels: Photo) -> Photo:
+    """A photo [H, W, 3] in an array of its own, which is writeable, as the kernels are compiled for."""
+    return np.array(pixels)
+
+
+def load_view(scene: Scene, camera: Camera, max_image_size: int, stored: Callable[[Photo], Photo] = in_memory) -> View:
+    """Read a photo, make it no larger than `max_image_size` px on its longer side, and halve it.
+
+    `stored` takes the pixels of each level and returns the array that holds them from then on.
+    """
+    level = Image.fromarray(scene.image(camera))
+    sizes = level_sizes(camera, max_image_size)
+    photos = []
+    for size in sizes:
+        level = level if size == level.size else level.resize(size, Image.Resampling.BOX)
+        photos.append(stored(np.asarray(level)))
+    return View(tuple(camera.resized(*size) for size in sizes), tuple(photos))
 
 
 class EndlessShuffle:

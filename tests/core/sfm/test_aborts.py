@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.errors import SfmCrashError
+from tasks.core.errors import SfmCrashError, StageError
 from tasks.core.progress import ignore_progress
 from tasks.core.sfm import mapping
 from tasks.core.sfm.features import FeatureDatabase
@@ -69,20 +69,21 @@ pycolmap.incremental_mapping = incremental_mapping
 """
 
 CASES = {
-    "features without ONNX": (FEATURES_OF_ANOTHER_KIND, r"SIGABRT.*ONNX"),
-    "matcher without ONNX": (LEARNT_MATCHER, r"SIGABRT.*ONNX"),
-    "vocabulary tree out of reach": (VOCABULARY_OUT_OF_REACH, r"SIGABRT.*[Dd]ownload"),
-    "database in other hands": (DATABASE_IN_OTHER_HANDS, r"status 1.*No registered database"),
-    "native abort while mapping": (ABORT_WHILE_MAPPING, r"SIGABRT"),
+    "features without ONNX": (FEATURES_OF_ANOTHER_KIND, SfmCrashError, r"SIGABRT.*ONNX"),
+    "matcher without ONNX": (LEARNT_MATCHER, SfmCrashError, r"SIGABRT.*ONNX"),
+    "vocabulary tree out of reach": (VOCABULARY_OUT_OF_REACH, SfmCrashError, r"SIGABRT.*[Dd]ownload"),
+    "database in other hands": (DATABASE_IN_OTHER_HANDS, StageError, r"failed with \w+: No registered database"),
+    "native abort while mapping": (ABORT_WHILE_MAPPING, SfmCrashError, r"SIGABRT"),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_abort_becomes_an_error(case: str, flight: Flight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code, said = CASES[case]
+    code, kind, said = CASES[case]
     patch_worker(tmp_path, code, monkeypatch)
-    with pytest.raises(SfmCrashError, match=said):
+    with pytest.raises(StageError, match=said) as caught:
         reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, ignore_progress)
+    assert type(caught.value) is kind
     assert not (tmp_path / "out/.work").exists()
 
 
@@ -96,7 +97,7 @@ def test_abort_of_the_global_mapper(flight: Flight, tmp_path: Path, monkeypatch:
     """An error where it alone is wanted, and a note where it was to rescue an incremental model."""
     patch_worker(tmp_path, ABORT_OF_GLOBAL_MAPPER, monkeypatch, module="mapping")
     options = SfmOptions(mapper="global")
-    with pytest.raises(SfmCrashError, match=r"global mapper ended with status -6.*sfm\.mapper=auto"):
+    with pytest.raises(SfmCrashError, match=r"global mapper was killed by SIGABRT.*sfm\.mapper=auto"):
         reconstruct(flight.photos, tmp_path / "out", options, IMAGE_SIZE, ignore_progress)
     poor = Mapped("incremental", None, 2)
     monkeypatch.setattr(mapping, "map_incrementally", lambda *_: poor)

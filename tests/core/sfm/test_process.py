@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.core.errors import SfmCrashError
+from tasks.core.errors import DiskFullError, OutOfMemoryError, SfmCrashError, StageError
 from tasks.core.progress import Progress
+from tasks.core.sfm import endings, process
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.process import ROOT
 from tasks.core.sfm.reconstruct import reconstruct
@@ -41,12 +42,73 @@ def test_abort_in_native_code_becomes_an_error_with_the_last_words(flight: Fligh
     assert not (tmp_path / "out/.work").exists()
 
 
-def test_python_error_in_the_worker_names_itself(flight: Flight, tmp_path: Path) -> None:
+def test_a_python_exception_in_the_worker_is_told_and_not_tried_again(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "photos.json").write_text("{}")
-    with pytest.raises(SfmCrashError, match=r"ended with status 1.*Field required"):
+    with pytest.raises(StageError, match=r"(?s)failed with ValidationError: .*Field required") as caught:
         reconstruct(photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, lambda _: None)
+    assert not caught.value.retryable
+
+
+def test_a_worker_that_cannot_start_is_not_tried_again(
+    flight: Flight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patch_worker(tmp_path, "sys.modules['tasks.core.sfm.pipeline'] = None", monkeypatch)
+    with pytest.raises(StageError, match=r"ended with status 1\. Its last words: .*ModuleNotFoundError") as caught:
+        reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, lambda _: None)
+    assert not caught.value.retryable
+
+
+def test_want_of_memory_in_the_worker_is_told_and_not_tried_again(
+    flight: Flight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more_than_there_is = "pycolmap.extract_features = lambda *_, **__: bytearray(2**60)"
+    patch_worker(tmp_path, more_than_there_is, monkeypatch)
+    with pytest.raises(OutOfMemoryError, match=r"GB are free now\): lower sfm\.max_features_image_size") as caught:
+        reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, lambda _: None)
+    assert not caught.value.retryable
+
+
+def test_a_full_quota_in_the_worker_is_told_as_a_full_disk(
+    flight: Flight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = """
+def extract_features(*_, **__):
+    raise OSError(122, "Disk quota exceeded")
+
+pycolmap.extract_features = extract_features
+"""
+    patch_worker(tmp_path, full, monkeypatch)
+    with pytest.raises(DiskFullError, match="is full"):
+        reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("kills", "error"),
+    [((3, 4), OutOfMemoryError), ((3, 3), SfmCrashError), ((None, None), OutOfMemoryError)],
+    ids=["by the kernel", "by another program", "where nobody counts"],
+)
+def test_a_worker_that_is_killed(
+    kills: tuple[int | None, int | None],
+    error: type[StageError],
+    flight: Flight,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Want of memory is told apart by the kernel's count of such kills, before and after."""
+    before, after = kills
+    monkeypatch.setattr(process, "oom_kills", lambda: before)
+    monkeypatch.setattr(endings, "oom_kills", lambda: after)
+
+    def kill(progress: Progress) -> None:
+        for worker in workers():
+            worker.kill()
+
+    with pytest.raises(error, match=r"was killed by SIGKILL") as caught:
+        reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, kill)
+    assert caught.value.retryable == (error is SfmCrashError)
+    assert ("lower sfm.max_features_image_size" in str(caught.value)) == (error is OutOfMemoryError)
 
 
 @pytest.mark.parametrize(

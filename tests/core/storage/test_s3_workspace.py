@@ -168,6 +168,26 @@ def test_the_first_stays_unless_it_shall_be_replaced(
     assert parts == {MANIFEST_FILE, third.part}, "the files of the first are gone"
 
 
+def test_what_is_stored_is_not_lost_to_tidying_up(
+    open_machine: Callable[[str], S3Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither files of ours that lost nor a local copy that cannot be made is worth computing a stage again."""
+
+    def gone(*_: object) -> None:
+        raise StorageError("out of reach")
+
+    here, there = open_machine("here"), open_machine("there")
+    first = store(here, {"result": b"first"})
+    with monkeypatch.context() as patch:
+        patch.setattr(S3Folder, "delete", gone)
+        assert store(here, {"result": b"second"}) == first
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputCache, "adopt", gone)
+        stored = store(there, {"result": b"third"}, key="other")
+    assert here.find("train", "other") == stored
+    assert contents(there.fetch(there.output_uri("train", "other"))) == {"result": b"third"}
+
+
 def test_readers_see_whole_outputs_while_they_are_replaced(open_machine: Callable[[str], S3Workspace]) -> None:
     """Each output says one number in all of its files; a mixture would show."""
     writer, uri = open_machine("writer"), open_machine("writer").output_uri("train", "k")

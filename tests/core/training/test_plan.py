@@ -57,9 +57,9 @@ def test_bytes_buy_gaussians() -> None:
     assert 0 < available_memory_bytes() <= psutil.virtual_memory().total
 
 
-def test_decisions_are_told(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decisions_are_told(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan.schedule, "FEWEST_GAUSSIANS", 10)
-    made = plan_for(scene, SMALL.model_copy(update={"max_gaussians_per_point": 2.0}))
+    made = plan_for(scene, SMALL.model_copy(update={"max_gaussians_per_point": 2.0}), tmp_path)
     assert made.max_gaussians == 300
     assert any("At most 300 Gaussians: 2 for each sparse point" in sentence for sentence in made.decisions)
     assert any(f"1/{2**made.halvings} of their size" in sentence for sentence in made.decisions)
