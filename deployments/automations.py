@@ -9,8 +9,8 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.events.schemas.events import ResourceSpecification
 
 from deployments.blocks import apply_notification_block
-from deployments.plan import STAGES, Plan
-from tasks.core.settings import HEARTBEAT_SECONDS
+from deployments.plan import Plan
+from tasks.core.settings import HEARTBEAT_SECONDS, STAGES
 
 SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS + 10  # two heartbeats may get lost, as when the server restarts
 UNSTARTED_SECONDS = 900  # a machine that has to be rented first takes minutes to start a run

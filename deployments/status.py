@@ -22,6 +22,7 @@ class Part:
     name: str
     ok: bool
     says: str
+    paused: bool = False  # by a person, who has a reason: nothing is wrong
 
 
 def examine(server: LocalServer, home: Path) -> list[Part]:
@@ -35,14 +36,14 @@ def examine(server: LocalServer, home: Path) -> list[Part]:
     else:
         says = server.ui_url if healthy else f"does not answer; its log: {log_file(folder, SERVER)}"
         parts.append(Part(SERVER, healthy, f"{says}  pid {running.pid}"))
-    if server.pages_port is not None:
+    if server.plan.pages_url is not None:
         parts.append(_pages(server, folder))
     if not healthy:
         parts += [_process(name, folder) for name in WORKERS]
         return parts
     with get_client(sync_client=True) as client:
         parts += [_worker(client, name, folder) for name in WORKERS]
-        return parts + list(_pools(client))
+        return parts + [part for pool in POOLS for part in _pool(client, server, pool)]
 
 
 def _process(name: str, folder: Path) -> Part:
@@ -74,13 +75,27 @@ def _pages(server: LocalServer, folder: Path) -> Part:
     return Part(PAGES, part.ok, f"{url}  {part.says}" if part.ok else part.says)
 
 
-def _pools(client: SyncPrefectClient) -> Iterator[Part]:
-    for name in POOLS:
-        pool = client.read_work_pool(name)
+def _pool(client: SyncPrefectClient, server: LocalServer, name: str) -> Iterator[Part]:
+    """A pool, and those of its queues that are paused."""
+    resume = f"PREFECT_API_URL={server.api_url} prefect"
+    where = f"in the UI ({server.ui_url}/work-pools/work-pool/{name})"
+    pool = client.read_work_pool(name)
+    if pool.is_paused:
+        says = f"its runs wait; resume it {where} or with: {resume} work-pool resume {name}"
+        yield Part(f"pool {name}", True, says, paused=True)
+    else:
         state = pool.status.value.lower().replace("_", " ") if pool.status else "unknown"
-        yield Part(
-            f"pool {name}", not pool.is_paused, f"{state}, at once: {pool.concurrency_limit or 'as its queues say'}"
-        )
+        yield Part(f"pool {name}", True, f"{state}, at once: {pool.concurrency_limit or 'as its queues say'}")
+    for queue in client.read_work_queues(work_pool_name=name):
+        if queue.is_paused:
+            says = f"its runs wait; resume it {where} or with: {resume} work-queue resume {queue.name} --pool {name}"
+            yield Part(f"queue {name}/{queue.name}", True, says, paused=True)
+
+
+def paused(server: LocalServer) -> list[Part]:
+    """Pools and queues that a person has paused; to be called while the server answers."""
+    with SyncPrefectClient(server.api_url) as client:
+        return [part for pool in POOLS for part in _pool(client, server, pool) if part.paused]
 
 
 def _answers(url: str) -> bool:
