@@ -70,7 +70,7 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
             raise InputError("The server runs; `spaceport down` first, then `spaceport up --reset`.")
         before = None if reset else read_state(home)
         runs = before is not None and find(SERVER, folder) is not None
-        server = _chosen(choices, before, folder)
+        server = chosen(choices, before, folder)
         if before is None or before.port != server.port:  # whoever still runs waits for a server at another port
             for name in (*WORKERS, SERVER):
                 stop(name, folder, STOP_SECONDS)
@@ -101,7 +101,7 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
         return server, changes
 
 
-def _chosen(choices: Choices, before: LocalServer | None, folder: Path) -> LocalServer:
+def chosen(choices: Choices, before: LocalServer | None, folder: Path) -> LocalServer:
     """The server to be: what was there before, or else the defaults, changed by the choices."""
     given = choices.model_dump(exclude={"port", "pages_port"}, exclude_none=True)
     if "notify" in given:
@@ -242,9 +242,10 @@ def take_down(home: Path, say: Say, end_runs: EndRuns) -> list[str]:
                         stopped.append(name)
                 put_back(client, list(WORKERS.values()), begun=True)
         for name in (*WORKERS, PAGES, SERVER):
-            say(f"stopping {name}")
-            if stop(name, folder, STOP_SECONDS):
-                stopped.append(name)
+            if name not in stopped:
+                say(f"stopping {name}")
+                if stop(name, folder, STOP_SECONDS):
+                    stopped.append(name)
         remembered = read_state(home)
         if remembered is not None:
             write_state(home, remembered.model_copy(update={"up": False}))

@@ -59,7 +59,7 @@ def main() -> None:
     url = PREFECT_API_DATABASE_CONNECTION_URL.value()
     if url.startswith("sqlite"):
         set_database_config(QueueingSqlite(connection_url=url))
-        event_persister.write_events = write_new_events
+        event_persister.write_events = write_new_events  # type: ignore[attr-defined]  # what its flush calls
     sys.argv[1:] = ["server", "start", *sys.argv[1:]]
     app()
 
