@@ -27,7 +27,7 @@ RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a run's process
 @contextmanager
 def held(client: SyncPrefectClient, pools: Sequence[str]) -> Iterator[None]:
     """Keep workers from taking runs of these pools while the block runs. A pool that was paused before stays so."""
-    ours = [name for name in pools if not client.read_work_pool(name).is_paused]
+    ours = [pool.name for pool in client.read_work_pools() if pool.name in pools and not pool.is_paused]
     try:
         for name in ours:
             client.update_work_pool(name, WorkPoolUpdate(is_paused=True))

@@ -36,6 +36,7 @@ DEFAULT_PORT = 4200
 LAST_PORT = 65535
 START_SECONDS = 180.0  # a first start on a busy machine creates the database
 STOP_SECONDS = 20.0
+DOWN_SECONDS = 30.0  # for an answer of a busy server
 POLL_SECONDS = 0.2
 
 Say = Callable[[str], None]
@@ -189,9 +190,9 @@ def _await_health(server: LocalServer, folder: Path, say: Say) -> None:
     _await(lambda: _answers(server), [SERVER], folder)
 
 
-def _answers(server: LocalServer) -> bool:
+def _answers(server: LocalServer, patience_seconds: float = 5.0) -> bool:
     try:
-        return httpx.get(f"{server.api_url}/health", timeout=5, trust_env=False).status_code == 200
+        return httpx.get(f"{server.api_url}/health", timeout=patience_seconds, trust_env=False).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -221,17 +222,24 @@ def _await(ready: Callable[[], bool], names: list[str], folder: Path) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def take_down(home: Path, say: Say, end_runs: EndRuns) -> list[str]:
+def take_down(home: Path, say: Say, end_runs: EndRuns, *, now: bool) -> list[str]:
     """Stop everything that `bring_up` started, the workers first; gives the names of what ran.
 
     `end_runs` ends what is in progress, or raises to leave everything as it is; meanwhile no worker takes a new run.
-    Runs that wait go on after the next `bring_up`, which also has the same ports and choices.
+    Runs that wait go on after the next `bring_up`, which also has the same ports and choices. Raises ServerError when
+    the server cannot be asked for runs in progress, unless it is to be stopped `now`.
     """
     with alone(home):
         folder = folder_of(home)
         stopped = []
         server = running_server(home)
-        if server is not None and _answers(server):
+        answers = server is not None and _answers(server, DOWN_SECONDS)
+        if server is not None and not answers and not now:
+            raise ServerError(
+                f"The server has not answered within {DOWN_SECONDS:.0f} s, so that nothing is known of runs in "
+                "progress; `spaceport down --now` stops it all the same."
+            )
+        if server is not None and answers:
             from deployments.local_queue import held, put_back
 
             with _client(server) as client, held(client, list(WORKERS.values())):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import ObjectNotFound
 
 from deployments.local_state import PAGES, SERVER, WORKERS, LocalServer, folder_of
 from deployments.pools import POOLS
@@ -57,9 +58,13 @@ def _worker(client: SyncPrefectClient, name: str, folder: Path) -> Part:
     part = _process(name, folder)
     if not part.ok:
         return part
+    try:
+        workers = client.read_workers_for_work_pool(WORKERS[name])
+    except ObjectNotFound:  # which the pool's own line says
+        workers = []
     heard = [
         worker.last_heartbeat_time
-        for worker in client.read_workers_for_work_pool(WORKERS[name])
+        for worker in workers
         if worker.name == f"local-{WORKERS[name]}" and worker.last_heartbeat_time is not None
     ]
     silence = (datetime.now(UTC) - max(heard)).total_seconds() if heard else None
@@ -79,7 +84,11 @@ def _pool(client: SyncPrefectClient, server: LocalServer, name: str) -> Iterator
     """A pool, and those of its queues that are paused."""
     resume = f"PREFECT_API_URL={server.api_url} prefect"
     where = f"in the UI ({server.ui_url}/work-pools/work-pool/{name})"
-    pool = client.read_work_pool(name)
+    try:
+        pool = client.read_work_pool(name)
+    except ObjectNotFound:
+        yield Part(f"pool {name}", False, "is gone; `spaceport up` makes it again")
+        return
     if pool.is_paused:
         says = f"its runs wait; resume it {where} or with: {resume} work-pool resume {name}"
         yield Part(f"pool {name}", True, says, paused=True)

@@ -112,7 +112,7 @@ def register(app: typer.Typer, console: Console) -> None:
         settings = Settings.from_environment()
         configure_prefect(settings)
         with saying(console) as say:
-            stopped = take_down(settings.home, say, lambda client: _end_runs(client, now, say))
+            stopped = take_down(settings.home, say, lambda client: _end_runs(client, now, say), now=now)
         console.print(f"stopped {', '.join(stopped)}" if stopped else "nothing was up", highlight=False)
 
     @app.command()
@@ -135,7 +135,7 @@ def register(app: typer.Typer, console: Console) -> None:
         parts = examine(server, settings.home)
         for part in parts:
             _print_part(console, part)
-        console.print(f"     {'choices':11} {escape(server.choices)}", highlight=False, soft_wrap=True)
+        console.print(f"       {'choices':11} {escape(server.choices)}", highlight=False, soft_wrap=True)
         if parts[0].ok:
             _print_runs_at_work(console)
         if not all(part.ok for part in parts):
@@ -184,9 +184,9 @@ def _print_runs_at_work(console: Console) -> None:
         at_work = runs_at_work(client)
         for run in at_work:
             stage = stage_in_progress(client, run) or run.state_name
-            console.print(f"run  {str(run.id)[:8]:11} {run.name}: {stage}", highlight=False, soft_wrap=True)
+            console.print(f"run    {str(run.id)[:8]:11} {run.name}: {stage}", highlight=False, soft_wrap=True)
     if not at_work:
-        console.print("     no run in progress", highlight=False)
+        console.print("       no run in progress", highlight=False)
 
 
 def _workspace(named: str | None, settings: Settings, *, reset: bool) -> str | None:
