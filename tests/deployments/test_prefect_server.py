@@ -1,6 +1,7 @@
 """What Prefect's server loses on SQLite by itself, and not with ours.
 
-Of two transactions that read and then write, one fails with Prefect's own beginnings and waits with ours. Events that a
+Of two transactions that read and then write, one fails with Prefect's own beginnings and waits with ours; one that is
+begun inside another does not wait for that. Events that a
 client sends again after its connection was lost make Prefect's own writing fail, and drop others with them.
 """
 
@@ -56,6 +57,34 @@ def test_prefects_own_still_need_it(tmp_path: Path) -> None:
     """When this fails, Prefect waits by itself, and deployments/prefect_server.py can go."""
     with pytest.raises(sa.exc.OperationalError, match="database is locked"):
         asyncio.run(meet(AioSqliteConfiguration(connection_url=f"sqlite+aiosqlite:///{tmp_path}/theirs.db")))
+
+
+def test_a_transaction_inside_another_does_not_wait_for_it(tmp_path: Path) -> None:
+    """As when Prefect pauses a queue, and reads the name of its pool for the event that says so."""
+
+    async def nested() -> list[int]:
+        database = QueueingSqlite(connection_url=f"sqlite+aiosqlite:///{tmp_path}/nested.db")
+        engine = await database.engine()
+        async with engine.connect() as connection:
+            await connection.execute(sa.text("CREATE TABLE counter (value INTEGER)"))
+            await connection.execute(sa.text("INSERT INTO counter VALUES (1)"))
+
+        async def read() -> int:
+            async with await database.session(engine) as session, database.begin_transaction(session):
+                return int((await session.execute(sa.text("SELECT value FROM counter"))).scalar_one())
+
+        async def glance() -> int:  # a session without a transaction
+            async with await database.session(engine) as session:
+                return int((await session.execute(sa.text("SELECT value FROM counter"))).scalar_one())
+
+        async with await database.session(engine) as outer, database.begin_transaction(outer):
+            await outer.execute(sa.text("UPDATE counter SET value = 2"))
+            inside = [await read(), await glance()]
+            elsewhere = asyncio.create_task(read())  # another request, which waits for its turn
+            await asyncio.sleep(HEAD_START_SECONDS)
+        return [*inside, await elsewhere, await read(), await glance()]
+
+    assert asyncio.run(nested()) == [1, 1, 2, 2, 2]
 
 
 Write = Callable[..., Awaitable[None]]
