@@ -83,7 +83,7 @@ def register(app: typer.Typer, console: Console) -> None:
         from deployments.status import paused
 
         for change in changes or ["everything was up already; nothing changed"]:
-            console.print(change, style="dim", highlight=False, soft_wrap=True)
+            console.print(change, style="dim", highlight=False, markup=False, soft_wrap=True)
         for part in paused(server):
             _print_part(console, part)
         lines = [
@@ -95,7 +95,7 @@ def register(app: typer.Typer, console: Console) -> None:
             ("then", "spaceport status · runs · logs RUN · cancel RUN · down"),
         ]
         for name, value in lines:
-            console.print(f"[bold]{name:12}[/] {value}", highlight=False, soft_wrap=True)
+            console.print(f"[bold]{name:12}[/] {escape(value)}", highlight=False, soft_wrap=True)
 
     @app.command()
     def down(
@@ -126,7 +126,7 @@ def register(app: typer.Typer, console: Console) -> None:
         if server is None or not server.up:
             console.print("nothing is up; `spaceport up` starts it", highlight=False)
             if server is not None:
-                console.print(f"with {server.choices}", highlight=False, soft_wrap=True)
+                console.print(f"with {server.choices}", highlight=False, markup=False, soft_wrap=True)
             raise typer.Exit(1)
         os.environ["PREFECT_API_URL"] = server.api_url
         configure_prefect(settings)
@@ -184,7 +184,8 @@ def _print_runs_at_work(console: Console) -> None:
         at_work = runs_at_work(client)
         for run in at_work:
             stage = stage_in_progress(client, run) or run.state_name
-            console.print(f"run    {str(run.id)[:8]:11} {run.name}: {stage}", highlight=False, soft_wrap=True)
+            line = f"run    {str(run.id)[:8]:11} {run.name}: {stage}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     if not at_work:
         console.print("       no run in progress", highlight=False)
 
