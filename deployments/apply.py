@@ -5,7 +5,6 @@ another one; with `SPACEPORT_INFRASTRUCTURE=/spaceport/infrastructure` for the p
 """
 
 import asyncio
-import os
 from collections.abc import Sequence
 
 from prefect.client.orchestration import get_client
@@ -13,7 +12,7 @@ from prefect.client.orchestration import get_client
 from deployments.automations import apply_automations
 from deployments.blocks import apply_workspace_blocks, workspace_name
 from deployments.infrastructure import infrastructure_from_environment
-from deployments.plan import ECS_GPU, Plan
+from deployments.plan import Plan
 from deployments.pools import apply_pools
 from deployments.specifications import Specification, apply_deployment, specifications
 from tasks.core.settings import Settings
@@ -53,11 +52,11 @@ def plan_from_environment() -> Plan:
         pages_url=settings.pages_url,
         hourly_cost_usd=settings.hourly_cost_usd,
         dispatch=tuple(sorted(settings.dispatch)) or None,
-        cpu_slots=int(os.environ.get("SPACEPORT_CPU_SLOTS", "2")),
-        gpu_slots=int(os.environ.get("SPACEPORT_GPU_SLOTS", "1")),
-        notify=os.environ.get("SPACEPORT_NOTIFY") or None,
+        cpu_slots=settings.cpu_slots,
+        gpu_slots=settings.gpu_slots,
+        notify=settings.notify,
         infrastructure=account,
-        gpu_pool=os.environ.get("SPACEPORT_GPU_POOL") or ECS_GPU,
+        gpu_pool=settings.gpu_pool,
     )
 
 

@@ -1,5 +1,9 @@
-"""What the server does by itself: runs whose process is gone are marked as crashed, and people are told of ends."""
+"""What the server does by itself: runs whose process is gone are marked as crashed, and people are told of ends.
 
+`python -m deployments.automations` prints those that need no block, for `prefect automation create --from-file`.
+"""
+
+import json
 from datetime import timedelta
 
 from prefect.client.orchestration import PrefectClient
@@ -9,8 +13,8 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.events.schemas.events import ResourceSpecification
 
 from deployments.blocks import apply_notification_block
-from deployments.plan import STAGES, Plan
-from tasks.core.settings import HEARTBEAT_SECONDS
+from deployments.plan import Plan
+from tasks.core.settings import HEARTBEAT_SECONDS, STAGES
 
 SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS + 10  # two heartbeats may get lost, as when the server restarts
 UNSTARTED_SECONDS = 900  # a machine that has to be rented first takes minutes to start a run
@@ -20,6 +24,7 @@ HEARTBEAT = "prefect.flow-run.heartbeat"
 ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")}
 # Nor after these, before a worker has begun with it again: a spot instance that is taken away puts its run back.
 WAITS = {f"prefect.flow-run.{state}" for state in ("Scheduled", "AwaitingRetry")}
+TAG = "spaceport"  # of every run of ours: from its deployment, from the stage's parent or from the terminal
 ZOMBIES = "Spaceport: a run whose process is gone has crashed"
 UNSTARTED = "Spaceport: a run whose worker died before it started it has crashed"
 FAILED = "Spaceport: tell that a run has failed"
@@ -79,13 +84,18 @@ def _crash_of_silence(name: str, after: set[str], expect: set[str], seconds: int
 
 
 def _trigger(flows: tuple[str, ...], expect: set[str]) -> EventTrigger:
-    """For every run of these flows by itself; runs of other flows on the same server are not ours."""
+    """For every run of these flows by itself; without our tag, a run of a flow with such a name is not ours."""
     return EventTrigger(
         expect=expect,
         match=ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*"}),
-        match_related=ResourceSpecification.model_validate(
-            {"prefect.resource.role": "flow", "prefect.resource.name": list(flows)}
-        ),
+        match_related=[  # all of them have to match
+            ResourceSpecification.model_validate(
+                {"prefect.resource.role": "flow", "prefect.resource.name": list(flows)}
+            ),
+            ResourceSpecification.model_validate(
+                {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"}
+            ),
+        ],
         for_each={"prefect.resource.id"},
         posture=Posture.Reactive,
         threshold=1,
@@ -110,3 +120,7 @@ async def _remove(client: PrefectClient, name: str) -> list[str]:
     for automation in present:
         await client.delete_automation(automation.id)
     return [f"removed automation {name!r}"] if present else []
+
+
+if __name__ == "__main__":
+    print(json.dumps([automation.model_dump(mode="json") for automation in (zombies(), unstarted())], indent=1))

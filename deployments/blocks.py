@@ -5,7 +5,6 @@ not needed because the machine has a role.
 """
 
 import os
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from prefect.blocks.core import Block
@@ -31,7 +30,7 @@ async def apply_workspace_blocks(client: PrefectClient, plan: Plan) -> list[str]
     """Create or correct the blocks of an S3 workspace; says what changed."""
     if not plan.workspace.startswith(S3_SCHEME):
         return []
-    place = urlsplit(plan.workspace)
+    bucket_name, _, folder = plan.workspace.removeprefix(S3_SCHEME).partition("/")  # no URL: `?` and `#` may be in keys
     credentials = AwsCredentials(
         region_name=_region(plan),
         aws_client_parameters=AwsClientParameters(
@@ -40,7 +39,7 @@ async def apply_workspace_blocks(client: PrefectClient, plan: Plan) -> list[str]
     )
     changes = await _save(client, credentials, CREDENTIALS_BLOCK)
     saved = await AwsCredentials.aload(CREDENTIALS_BLOCK, client=client)
-    bucket = S3Bucket(bucket_name=place.netloc, bucket_folder=place.path.strip("/"), credentials=saved)
+    bucket = S3Bucket(bucket_name=bucket_name, bucket_folder=folder.strip("/"), credentials=saved)
     return changes + await _save(client, bucket, WORKSPACE_BLOCK)
 
 

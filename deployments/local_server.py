@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 from pydantic import BaseModel, ConfigDict
@@ -19,26 +20,31 @@ from deployments.local_state import (
     LocalServer,
     alone,
     folder_of,
-    forget_state,
     process_environment,
     read_state,
     running_server,
     write_state,
 )
 from deployments.plan import Plan
-from deployments.processes import find, last_lines, log_file, start, stop
+from deployments.processes import find, kill, last_lines, log_file, start, stop
 from tasks.core.errors import InputError, ServerError
 
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
 DEFAULT_PORT = 4200
+LAST_PORT = 65535
 START_SECONDS = 180.0  # a first start on a busy machine creates the database
 STOP_SECONDS = 20.0
+DOWN_SECONDS = 30.0  # for an answer of a busy server
 POLL_SECONDS = 0.2
 
 Say = Callable[[str], None]
+EndRuns = Callable[["SyncPrefectClient"], None]
 
 
 class Choices(BaseModel):
-    """What the person who types `spaceport up` asks for; None keeps what is, or takes the default."""
+    """What the person who types `spaceport up` asks for; None keeps what was last chosen, or takes the default."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,20 +58,28 @@ class Choices(BaseModel):
     hourly_cost_usd: float | None = None
 
 
-def bring_up(choices: Choices, home: Path, say: Say) -> tuple[LocalServer, list[str]]:
+def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> tuple[LocalServer, list[str]]:
     """Start what does not run and correct what differs; gives the server and what changed.
 
-    Sets PREFECT_API_URL of this process, so Prefect must not have been imported yet. Raises InputError for a port that
-    is taken and ServerError when something does not start; the sentence names the log.
+    `reset` forgets what was chosen before. Sets PREFECT_API_URL of this process, so Prefect must not have been imported
+    yet. Raises InputError for a port that is taken or a reset while the server runs; ServerError, with the log's name,
+    when something does not start.
     """
     with alone(home):
         folder = folder_of(home)
-        before = read_state(home)  # of a server that has died too: its workers wait for it at its port
-        runs = running_server(home) is not None
-        server = _chosen(choices, before, runs)
-        if before is not None and before.port != server.port:
-            for name in WORKERS:
+        if reset and find(SERVER, folder) is not None:
+            raise InputError("The server runs; `spaceport down` first, then `spaceport up --reset`.")
+        before = None if reset else read_state(home)
+        runs = before is not None and find(SERVER, folder) is not None
+        server = chosen(choices, before, folder)
+        if before is None or before.port != server.port:  # whoever still runs waits for a server at another port
+            for name in (*WORKERS, SERVER):
                 stop(name, folder, STOP_SECONDS)
+        if before is None or (before.plan.workspace, before.plan.pages_url) != (
+            server.plan.workspace,
+            server.plan.pages_url,
+        ):
+            stop(PAGES, folder, STOP_SECONDS)
         write_state(home, server)
         environment = process_environment(server, home, os.environ)
         os.environ["PREFECT_API_URL"] = server.api_url
@@ -80,8 +94,7 @@ def bring_up(choices: Choices, home: Path, say: Say) -> tuple[LocalServer, list[
         _await_health(server, folder, say)
         say("creating work pools")
         changes += asyncio.run(apply_pools_only(server.plan))
-        if before is not None and before.plan.workspace != server.plan.workspace:
-            stop(PAGES, folder, STOP_SECONDS)
+        changes += _put_back(server, folder)
         changes += _start_companions(server, folder, environment)
         say("creating deployments, blocks and automations")
         changes += asyncio.run(apply(server.plan, deployments))
@@ -89,31 +102,45 @@ def bring_up(choices: Choices, home: Path, say: Say) -> tuple[LocalServer, list[
         return server, changes
 
 
-def _chosen(choices: Choices, before: LocalServer | None, runs: bool) -> LocalServer:
-    """The server to be: what was there before, changed by the choices, or the defaults, changed by the choices."""
-    if before is not None and runs and choices.port not in (None, 0, before.port):
-        raise InputError(
-            f"The server already runs on port {before.port}; `spaceport down` first, to have it on port {choices.port}."
-        )
+def chosen(choices: Choices, before: LocalServer | None, folder: Path) -> LocalServer:
+    """The server to be: what was there before, or else the defaults, changed by the choices."""
     given = choices.model_dump(exclude={"port", "pages_port"}, exclude_none=True)
     if "notify" in given:
         given["notify"] = given["notify"] or None
-    if before is not None:
-        plan = before.plan.model_copy(update=given)
-        port, pages_port = before.port, before.pages_port
-        if not runs:
-            port = _free_port(choices.port or port, "--port")
-    else:
-        plan = Plan(**given)
-        port = _free_port(DEFAULT_PORT if choices.port is None else choices.port, "--port")
-        pages_port = None
+    plan = Plan.model_validate({**(before.plan.model_dump() if before is not None else {}), **given})
+    port = _port(choices, before, folder)
     if "://" in plan.workspace or plan.workspace.startswith("s3-bucket/"):
-        return LocalServer(port=port, pages_port=None, plan=plan.model_copy(update={"pages_url": None}))
-    if pages_port is None:
-        wanted = choices.pages_port if choices.pages_port is not None else (port + 1 if choices.port != 0 else 0)
-        pages_port = _free_port(wanted, "--pages-port")
-    plan = plan.model_copy(update={"pages_url": f"http://{HOST}:{pages_port}"})
-    return LocalServer(port=port, pages_port=pages_port, plan=Plan.model_validate(plan.model_dump()))
+        pages_port = None if before is None else before.pages_port
+        return LocalServer(port=port, pages_port=pages_port, plan=plan.model_copy(update={"pages_url": None}))
+    pages_port = _pages_port(choices, before, port, folder)
+    if pages_port == port:
+        raise InputError(f"Port {port} cannot serve both the UI and the pages; name another one with --pages-port.")
+    url = f"http://{HOST}:{pages_port}"
+    return LocalServer(port=port, pages_port=pages_port, plan=plan.model_copy(update={"pages_url": url}))
+
+
+def _port(choices: Choices, before: LocalServer | None, folder: Path) -> int:
+    """Of the UI. Raises InputError."""
+    if before is not None and find(SERVER, folder) is not None:
+        if choices.port not in (None, 0, before.port):
+            raise InputError(
+                f"The server already runs on port {before.port}; `spaceport down` first, to have it on port "
+                f"{choices.port}."
+            )
+        return before.port
+    usual = DEFAULT_PORT if before is None else before.port
+    return _free_port(usual if choices.port is None else choices.port, "--port")
+
+
+def _pages_port(choices: Choices, before: LocalServer | None, port: int, folder: Path) -> int:
+    """Of the pages: links in earlier runs' artifacts name it. Raises InputError."""
+    usual = None if before is None else before.pages_port
+    if usual is not None and choices.pages_port in (None, usual):
+        runs = find(PAGES, folder) is not None
+        return usual if runs else _free_port(usual, "--pages-port")
+    if choices.pages_port is not None:
+        return _free_port(choices.pages_port, "--pages-port")
+    return _free_port(0 if choices.port == 0 or port == LAST_PORT else port + 1, "--pages-port")
 
 
 def _free_port(port: int, option: str) -> int:
@@ -134,7 +161,7 @@ def _start_companions(server: LocalServer, folder: Path, environment: dict[str, 
         name: ["prefect", "worker", "start", "--pool", pool, "--name", f"local-{pool}", "--type", "process"]
         for name, pool in WORKERS.items()
     }
-    if server.pages_port is not None:
+    if server.plan.pages_url is not None:
         runs = str(Path(server.plan.workspace) / "runs")
         commands[PAGES] = ["deployments.pages", runs, str(server.pages_port)]
     missing = [name for name in commands if find(name, folder) is None]
@@ -143,16 +170,31 @@ def _start_companions(server: LocalServer, folder: Path, environment: dict[str, 
     return [f"started {name}" for name in missing]
 
 
+def _put_back(server: LocalServer, folder: Path) -> list[str]:
+    """Free the slots of runs that a worker had taken when it was killed with the machine or by hand."""
+    from deployments.local_queue import put_back
+
+    pools = [pool for name, pool in WORKERS.items() if find(name, folder) is None]
+    with _client(server) as client:
+        return put_back(client, pools, begun=False)
+
+
+def _client(server: LocalServer) -> "SyncPrefectClient":
+    from prefect.client.orchestration import SyncPrefectClient
+
+    return SyncPrefectClient(server.api_url)
+
+
 def _await_health(server: LocalServer, folder: Path, say: Say) -> None:
     say("waiting for the Prefect server")
+    _await(lambda: _answers(server), [SERVER], folder)
 
-    def healthy() -> bool:
-        try:
-            return httpx.get(f"{server.api_url}/health", timeout=5, trust_env=False).status_code == 200
-        except httpx.TransportError:
-            return False
 
-    _await(healthy, [SERVER], folder)
+def _answers(server: LocalServer, patience_seconds: float = 5.0) -> bool:
+    try:
+        return httpx.get(f"{server.api_url}/health", timeout=patience_seconds, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def _await_workers(folder: Path, say: Say) -> None:
@@ -180,14 +222,39 @@ def _await(ready: Callable[[], bool], names: list[str], folder: Path) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def take_down(home: Path, say: Say) -> list[str]:
-    """Stop everything that `bring_up` started, the workers first; gives the names of what ran."""
+def take_down(home: Path, say: Say, end_runs: EndRuns, *, now: bool) -> list[str]:
+    """Stop everything that `bring_up` started, the workers first; gives the names of what ran.
+
+    `end_runs` ends what is in progress, or raises to leave everything as it is; meanwhile no worker takes a new run.
+    Runs that wait go on after the next `bring_up`, which also has the same ports and choices. Raises ServerError when
+    the server cannot be asked for runs in progress, unless it is to be stopped `now`.
+    """
     with alone(home):
         folder = folder_of(home)
         stopped = []
+        server = running_server(home)
+        answers = server is not None and _answers(server, DOWN_SECONDS)
+        if server is not None and not answers and not now:
+            raise ServerError(
+                f"The server has not answered within {DOWN_SECONDS:.0f} s, so that nothing is known of runs in "
+                "progress; `spaceport down --now` stops it all the same."
+            )
+        if server is not None and answers:
+            from deployments.local_queue import held, put_back
+
+            with _client(server) as client, held(client, list(WORKERS.values())):
+                end_runs(client)
+                for name in WORKERS:
+                    say(f"stopping {name}")
+                    if kill(name, folder):
+                        stopped.append(name)
+                put_back(client, list(WORKERS.values()), begun=True)
         for name in (*WORKERS, PAGES, SERVER):
-            say(f"stopping {name}")
-            if stop(name, folder, STOP_SECONDS):
-                stopped.append(name)
-        forget_state(home)
+            if name not in stopped:
+                say(f"stopping {name}")
+                if stop(name, folder, STOP_SECONDS):
+                    stopped.append(name)
+        remembered = read_state(home)
+        if remembered is not None:
+            write_state(home, remembered.model_copy(update={"up": False}))
         return stopped

@@ -1,15 +1,17 @@
 """What is known about this machine's server between one command and the next.
 
     <home>/up/server.json, worker-cpu.json, worker-gpu.json, pages.json   the processes, each with a .log
-    <home>/up/up.json                                                     ports and the plan
+    <home>/up/up.json                      ports and the plan; kept while it is down, so that the next `up` has the same
 
 Nothing here imports Prefect, which reads its settings when it is imported.
 """
 
 import fcntl
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,13 +26,14 @@ WORKERS = {"worker-cpu": "cpu", "worker-gpu": "gpu"}  # process -> work pool
 
 
 class LocalServer(BaseModel):
-    """The server of this machine, as it was brought up."""
+    """The server of this machine, as it was last brought up."""
 
     model_config = ConfigDict(frozen=True)
 
     port: int
-    pages_port: int | None  # null where the workspace is not on this machine's disk
+    pages_port: int | None  # null where there never were pages; there are none while the plan has no `pages_url`
     plan: Plan
+    up: bool = True  # false once it was taken down
 
     @property
     def ui_url(self) -> str:
@@ -45,7 +48,23 @@ class LocalServer(BaseModel):
     @property
     def processes(self) -> tuple[str, ...]:
         """Names of all processes, in the order in which they start."""
-        return (SERVER, *([] if self.pages_port is None else [PAGES]), *WORKERS)
+        return (SERVER, *([] if self.plan.pages_url is None else [PAGES]), *WORKERS)
+
+    @property
+    def choices(self) -> str:
+        """All that was chosen, as options of `spaceport up`; of a URL to notify only the host, as it may be secret."""
+        plan = self.plan
+        options = [f"--workspace {shlex.quote(plan.workspace)}", f"--port {self.port}"]
+        if self.pages_port is not None:
+            options.append(f"--pages-port {self.pages_port}")
+        options += [f"--cpu-slots {plan.cpu_slots}", f"--gpu-slots {plan.gpu_slots}"]
+        if plan.dispatch is not None:
+            options.append(f"--dispatch {shlex.quote(','.join(plan.dispatch))}")
+        if plan.notify is not None:
+            options.append(f"--notify {urlsplit(plan.notify).scheme}://{urlsplit(plan.notify).hostname}/…")
+        if plan.hourly_cost_usd is not None:
+            options.append(f"(SPACEPORT_HOURLY_COST_USD={plan.hourly_cost_usd:g})")
+        return " ".join(options)
 
 
 def folder_of(home: Path) -> Path:
@@ -54,11 +73,17 @@ def folder_of(home: Path) -> Path:
 
 
 def read_state(home: Path) -> LocalServer | None:
-    """What was last brought up here and not taken down."""
+    """What was last brought up here, whether or not it is up now. Raises ServerError when the record is damaged."""
+    record = folder_of(home) / "up.json"
     try:
-        return LocalServer.model_validate_json((folder_of(home) / "up.json").read_bytes())
-    except (FileNotFoundError, ValidationError):
+        return LocalServer.model_validate_json(record.read_bytes())
+    except FileNotFoundError:
         return None
+    except ValidationError as error:
+        raise ServerError(
+            f"{record} cannot be read ({error.errors()[0]['msg']}); remove it, and `spaceport up` begins with its "
+            "defaults."
+        ) from error
 
 
 def write_state(home: Path, server: LocalServer) -> None:
@@ -70,15 +95,10 @@ def write_state(home: Path, server: LocalServer) -> None:
     partial.replace(folder / "up.json")
 
 
-def forget_state(home: Path) -> None:
-    """After it was taken down."""
-    (folder_of(home) / "up.json").unlink(missing_ok=True)
-
-
 def running_server(home: Path) -> LocalServer | None:
     """The server of this machine when its process lives."""
     server = read_state(home)
-    return server if server is not None and find(SERVER, folder_of(home)) is not None else None
+    return server if server is not None and server.up and find(SERVER, folder_of(home)) is not None else None
 
 
 @contextmanager

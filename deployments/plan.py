@@ -1,15 +1,14 @@
 """What a Prefect server is to hold for Spaceport: the choices of whoever sets it up."""
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.infrastructure import Infrastructure
+from tasks.core.settings import GpuPool
 
 REPOSITORY = Path(__file__).parents[1]  # holds flows/ and tasks/, for those who deploy and for their workers
 ECS_CPU, ECS_GPU, EC2_GPU = "ecs-cpu", "ecs-gpu", "ec2-gpu"  # work pools in an AWS account
-STAGES = ("photos", "sfm", "train", "compress", "publish")
 
 
 class Plan(BaseModel):
@@ -25,7 +24,7 @@ class Plan(BaseModel):
     gpu_slots: int = Field(1, ge=1)  # trainings at once
     notify: str | None = None  # URL that hears of runs that are done or have failed
     infrastructure: Infrastructure | None = None  # an AWS account, whose pools take the place of `cpu` and `gpu`
-    gpu_pool: Literal["ecs-gpu", "ec2-gpu"] = "ecs-gpu"  # where training runs in that account
+    gpu_pool: GpuPool = "ecs-gpu"  # where training runs in that account
 
     @property
     def run_slots(self) -> int:

@@ -1,4 +1,4 @@
-"""Work pools and their queues.
+"""Work pools and their queues. A pool of ours says so in its description; any other one is left as it is.
 
 A run holds a process while it waits for its stages. Runs and stages therefore take their slots from different queues:
 with a common limit, waiting runs could hold every slot and the stages they wait for would never start.
@@ -10,14 +10,17 @@ from typing import Any
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.objects import WorkPool
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel, ConfigDict
 
 from deployments.infrastructure import Infrastructure
 from deployments.plan import EC2_GPU, ECS_CPU, ECS_GPU, Plan
+from tasks.core.errors import InputError
 
 TEMPLATES = Path(__file__).parent / "pools"
 POOLS = ("cpu", "gpu")
+LABEL = "Spaceport: "  # how the descriptions of our pools begin
 MANY = 200  # stages at once on Fargate, which has a quota of its own
 
 
@@ -35,10 +38,15 @@ class Pool(BaseModel):
 
 
 async def apply_pools(client: PrefectClient, plan: Plan) -> list[str]:
-    """Create or correct all pools and their queues; says what changed."""
+    """Create or correct all pools and their queues; says what changed.
+
+    Raises InputError, before anything is changed, when a pool of one of these names is somebody else's.
+    """
+    wanted = planned_pools(plan)
+    present = {pool.name: await _present(client, pool) for pool in wanted}
     changes: list[str] = []
-    for pool in planned_pools(plan):
-        changes += await _apply_pool(client, pool)
+    for pool in wanted:
+        changes += await _apply_pool(client, pool, present[pool.name])
         for queue, limit in pool.queues.items():
             changes += await _apply_queue(client, pool.name, queue, limit)
     return changes
@@ -51,13 +59,13 @@ def planned_pools(plan: Plan) -> list[Pool]:
     return [
         Pool(
             name="cpu",
-            description="Runs, and the stages that need no GPU.",
+            description=f"{LABEL}runs, and the stages that need no GPU.",
             template=_template("cpu"),
             queues={"runs": plan.run_slots, "stages": plan.cpu_slots},
         ),
         Pool(
             name="gpu",
-            description="Training. Its limit keeps two trainings from sharing a machine's memory.",
+            description=f"{LABEL}training. Its limit keeps two trainings from sharing a machine's memory.",
             template=_template("gpu"),
             limit=plan.gpu_slots,
             queues={"stages": plan.gpu_slots},
@@ -78,7 +86,7 @@ def _aws_pools(account: Infrastructure) -> list[Pool]:
         Pool(
             name=ECS_CPU,
             type="ecs",
-            description="Runs, and the stages that need no GPU, as Fargate tasks.",
+            description=f"{LABEL}runs, and the stages that need no GPU, as Fargate tasks.",
             template=_template(
                 ECS_CPU,
                 **common,
@@ -93,7 +101,8 @@ def _aws_pools(account: Infrastructure) -> list[Pool]:
         Pool(
             name=ECS_GPU,
             type="ecs",
-            description="Training as ECS tasks on GPU instances, which come with the first task and go after the last.",
+            description=LABEL
+            + "training as ECS tasks on GPU instances, which come with the first task and go after the last.",
             template=_template(
                 ECS_GPU,
                 **common,
@@ -106,7 +115,8 @@ def _aws_pools(account: Infrastructure) -> list[Pool]:
         ),
         Pool(
             name=EC2_GPU,
-            description="Training as processes of workers on GPU instances, as many as deployments/scaler.py asks for.",
+            description=LABEL
+            + "training as processes of workers on GPU instances, as many as deployments/scaler.py asks for.",
             template=_template("gpu"),
             limit=gpus,
             queues={"stages": gpus},
@@ -122,10 +132,25 @@ def _template(name: str, **defaults: object) -> dict[str, Any]:
     return template
 
 
-async def _apply_pool(client: PrefectClient, wanted: Pool) -> list[str]:
+async def _present(client: PrefectClient, wanted: Pool) -> WorkPool | None:
+    """The pool of that name as it is; None where there is none. Raises InputError when it is somebody else's."""
     try:
         pool = await client.read_work_pool(wanted.name)
     except ObjectNotFound:
+        return None
+    description = pool.description or ""
+    unlabelled = wanted.description.removeprefix(LABEL)  # what our pools said before they had the label
+    if description.startswith(LABEL.strip()) or description.casefold() == unlabelled.casefold():
+        return pool
+    raise InputError(
+        f"The server at {client.api_url} has a work pool {wanted.name!r} that is not Spaceport's: its description is "
+        f"{description!r}. Use another server, or hand the pool over with: prefect work-pool update {wanted.name} "
+        f"--description {LABEL.strip()!r}"
+    )
+
+
+async def _apply_pool(client: PrefectClient, wanted: Pool, present: WorkPool | None) -> list[str]:
+    if present is None:
         await client.create_work_pool(
             WorkPoolCreate(
                 name=wanted.name,
@@ -136,10 +161,17 @@ async def _apply_pool(client: PrefectClient, wanted: Pool) -> list[str]:
             )
         )
         return [f"created work pool {wanted.name}"]
-    if pool.base_job_template == wanted.template and pool.concurrency_limit == wanted.limit:
+    if (present.base_job_template, present.concurrency_limit, present.description) == (
+        wanted.template,
+        wanted.limit,
+        wanted.description,
+    ):
         return []
     await client.update_work_pool(
-        wanted.name, WorkPoolUpdate(base_job_template=wanted.template, concurrency_limit=wanted.limit)
+        wanted.name,
+        WorkPoolUpdate(
+            base_job_template=wanted.template, concurrency_limit=wanted.limit, description=wanted.description
+        ),
     )
     return [f"updated work pool {wanted.name}"]
 

@@ -90,6 +90,23 @@ def stop(name: str, folder: Path, patience_seconds: float) -> bool:
     return True
 
 
+def kill(name: str, folder: Path) -> bool:
+    """End a process and all that it started at once: none of them reports its end. Says whether there was one."""
+    detached = find(name, folder)
+    process = detached.process() if detached else None
+    if process is None:
+        return False
+    with suppress(psutil.NoSuchProcess):
+        process.suspend()  # it starts no further ones
+        family = [process, *process.children(recursive=True)]
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(family, timeout=5)
+    _record(folder, name).unlink(missing_ok=True)
+    return True
+
+
 def last_lines(folder: Path, name: str, count: int = 3) -> str:
     """The end of a process's log, for a message."""
     lines = log_file(folder, name).read_text(encoding="utf-8", errors="replace").strip().splitlines()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import ObjectNotFound
 
 from deployments.local_state import PAGES, SERVER, WORKERS, LocalServer, folder_of
 from deployments.pools import POOLS
@@ -22,6 +23,7 @@ class Part:
     name: str
     ok: bool
     says: str
+    paused: bool = False  # by a person, who has a reason: nothing is wrong
 
 
 def examine(server: LocalServer, home: Path) -> list[Part]:
@@ -35,14 +37,14 @@ def examine(server: LocalServer, home: Path) -> list[Part]:
     else:
         says = server.ui_url if healthy else f"does not answer; its log: {log_file(folder, SERVER)}"
         parts.append(Part(SERVER, healthy, f"{says}  pid {running.pid}"))
-    if server.pages_port is not None:
+    if server.plan.pages_url is not None:
         parts.append(_pages(server, folder))
     if not healthy:
         parts += [_process(name, folder) for name in WORKERS]
         return parts
     with get_client(sync_client=True) as client:
         parts += [_worker(client, name, folder) for name in WORKERS]
-        return parts + list(_pools(client))
+        return parts + [part for pool in POOLS for part in _pool(client, server, pool)]
 
 
 def _process(name: str, folder: Path) -> Part:
@@ -56,9 +58,13 @@ def _worker(client: SyncPrefectClient, name: str, folder: Path) -> Part:
     part = _process(name, folder)
     if not part.ok:
         return part
+    try:
+        workers = client.read_workers_for_work_pool(WORKERS[name])
+    except ObjectNotFound:  # which the pool's own line says
+        workers = []
     heard = [
         worker.last_heartbeat_time
-        for worker in client.read_workers_for_work_pool(WORKERS[name])
+        for worker in workers
         if worker.name == f"local-{WORKERS[name]}" and worker.last_heartbeat_time is not None
     ]
     silence = (datetime.now(UTC) - max(heard)).total_seconds() if heard else None
@@ -74,13 +80,31 @@ def _pages(server: LocalServer, folder: Path) -> Part:
     return Part(PAGES, part.ok, f"{url}  {part.says}" if part.ok else part.says)
 
 
-def _pools(client: SyncPrefectClient) -> Iterator[Part]:
-    for name in POOLS:
+def _pool(client: SyncPrefectClient, server: LocalServer, name: str) -> Iterator[Part]:
+    """A pool, and those of its queues that are paused."""
+    resume = f"PREFECT_API_URL={server.api_url} prefect"
+    where = f"in the UI ({server.ui_url}/work-pools/work-pool/{name})"
+    try:
         pool = client.read_work_pool(name)
+    except ObjectNotFound:
+        yield Part(f"pool {name}", False, "is gone; `spaceport up` makes it again")
+        return
+    if pool.is_paused:
+        says = f"its runs wait; resume it {where} or with: {resume} work-pool resume {name}"
+        yield Part(f"pool {name}", True, says, paused=True)
+    else:
         state = pool.status.value.lower().replace("_", " ") if pool.status else "unknown"
-        yield Part(
-            f"pool {name}", not pool.is_paused, f"{state}, at once: {pool.concurrency_limit or 'as its queues say'}"
-        )
+        yield Part(f"pool {name}", True, f"{state}, at once: {pool.concurrency_limit or 'as its queues say'}")
+    for queue in client.read_work_queues(work_pool_name=name):
+        if queue.is_paused:
+            says = f"its runs wait; resume it {where} or with: {resume} work-queue resume {queue.name} --pool {name}"
+            yield Part(f"queue {name}/{queue.name}", True, says, paused=True)
+
+
+def paused(server: LocalServer) -> list[Part]:
+    """Pools and queues that a person has paused; to be called while the server answers."""
+    with SyncPrefectClient(server.api_url) as client:
+        return [part for pool in POOLS for part in _pool(client, server, pool) if part.paused]
 
 
 def _answers(url: str) -> bool:

@@ -29,7 +29,10 @@ def register(app: typer.Typer, console: Console) -> None:
         limit: Annotated[int, typer.Option("--limit", "-n", help="How many, the newest first.", min=1, max=200)] = 10,
         state: Annotated[
             list[str] | None,
-            typer.Option(metavar="STATE", help="Only these: Scheduled, Late, Pending, Running, Completed, Failed, …"),
+            typer.Option(
+                metavar="STATE",
+                help="Only these: Scheduled, Late, Pending, Running, AwaitingRetry, Completed, Failed, …",
+            ),
         ] = None,
     ) -> None:
         """List the runs on the Prefect server: state, stage in progress, duration, quality and page."""
@@ -38,7 +41,10 @@ def register(app: typer.Typer, console: Console) -> None:
         from flows.runs import recent_runs
 
         with _client() as client:
-            found = rows(client, recent_runs(client, limit, [name.capitalize() for name in state or []]), settings)
+            found = rows(client, recent_runs(client, limit, state or []), settings)
+        if not found and state:
+            console.print(f"no run is {plain(' or '.join(state))}", highlight=False, markup=False)
+            return
         if not found:
             console.print("no runs yet; start one in the UI or with `spaceport run PHOTOS`", highlight=False)
             return

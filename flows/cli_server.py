@@ -3,17 +3,20 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from deployments.local_state import read_state, running_server
-from deployments.plan import STAGES
-from flows.connection import answers
+from deployments.local_state import read_state
 from flows.plain_text import plain
-from tasks.core.errors import OptionsError, ServerError
-from tasks.core.settings import Settings, configure_prefect
+from tasks.core.errors import ServerError
+from tasks.core.settings import STAGES, Settings, configure_prefect, stages_named
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+    from deployments.status import Part
 
 
 def register(app: typer.Typer, console: Console) -> None:
@@ -35,6 +38,7 @@ def register(app: typer.Typer, console: Console) -> None:
                 "--workspace",
                 "-w",
                 metavar="DIR|s3://…",
+                envvar="SPACEPORT_WORKSPACE",
                 help="Where stage outputs and results are kept (default: ./spaceport-data).",
                 show_default=False,
             ),
@@ -52,14 +56,20 @@ def register(app: typer.Typer, console: Console) -> None:
                 help='Stages in work pools of their own (default: sfm,train,compress); "" keeps all in one process.',
             ),
         ] = None,
+        reset: Annotated[
+            bool, typer.Option("--reset", help="Forget what was chosen before: start with the defaults again.")
+        ] = False,
     ) -> None:
-        """Start this machine's Prefect server with UI, workers and deployments; a second time changes nothing."""
+        """Start this machine's Prefect server with UI, workers and deployments; a second time changes nothing.
+
+        What was chosen once stays, also after `spaceport down`; an option changes that one thing.
+        """
         from deployments.local_server import Choices, bring_up
 
         settings = Settings.from_environment()
         configure_prefect(settings)
         choices = Choices(
-            workspace=_workspace(workspace, settings),
+            workspace=_workspace(workspace, settings, reset=reset),
             port=port,
             pages_port=pages_port,
             gpu_slots=gpu_slots,
@@ -69,14 +79,19 @@ def register(app: typer.Typer, console: Console) -> None:
             hourly_cost_usd=settings.hourly_cost_usd,
         )
         with saying(console) as say:
-            server, changes = bring_up(choices, settings.home, say)
+            server, changes = bring_up(choices, settings.home, say, reset=reset)
+        from deployments.status import paused
+
         for change in changes or ["everything was up already; nothing changed"]:
             console.print(plain(change), style="dim", highlight=False, soft_wrap=True)
+        for part in paused(server):
+            _print_part(console, part)
         lines = [
             ("UI", server.ui_url),
             ("start a run", f"{server.ui_url}/deployments → reconstruct → Run, or: spaceport run PHOTOS"),
             ("workspace", server.plan.workspace),
             ("pages", server.plan.pages_url or "in the bucket"),
+            ("choices", f"{server.choices}  (kept for the next `spaceport up`; --reset forgets them)"),
             ("then", "spaceport status · runs · logs RUN · cancel RUN · down"),
         ]
         for name, value in lines:
@@ -88,22 +103,30 @@ def register(app: typer.Typer, console: Console) -> None:
             bool, typer.Option("--now", help="Cancel the runs in progress first, instead of refusing.")
         ] = False,
     ) -> None:
-        """Stop this machine's Prefect server, its workers and the pages; runs that wait go on after the next `up`."""
+        """Stop this machine's Prefect server, its workers and the pages.
+
+        Runs that wait go on after the next `spaceport up`, which has the same ports and choices as now.
+        """
         from deployments.local_server import take_down
 
         settings = Settings.from_environment()
+        configure_prefect(settings)
         with saying(console) as say:
-            _end_runs(settings, now, say)
-            stopped = take_down(settings.home, say)
+            stopped = take_down(settings.home, say, lambda client: _end_runs(client, now, say), now=now)
         console.print(f"stopped {plain(', '.join(stopped))}" if stopped else "nothing was up", highlight=False)
 
     @app.command()
     def status() -> None:
-        """Say how the Prefect server of this machine is; exit status 1 when something does not run."""
+        """Say how the Prefect server of this machine is; exit status 1 when something does not run.
+
+        A paused pool is no fault: somebody has paused it, and its line says how to resume it.
+        """
         settings = Settings.from_environment()
         server = read_state(settings.home)
-        if server is None:
-            console.print("nothing is up; `spaceport up` starts it")
+        if server is None or not server.up:
+            console.print("nothing is up; `spaceport up` starts it", highlight=False)
+            if server is not None:
+                console.print(f"with {plain(server.choices)}", highlight=False, soft_wrap=True)
             raise typer.Exit(1)
         os.environ["PREFECT_API_URL"] = server.api_url
         configure_prefect(settings)
@@ -111,8 +134,8 @@ def register(app: typer.Typer, console: Console) -> None:
 
         parts = examine(server, settings.home)
         for part in parts:
-            mark = "[green]ok  [/]" if part.ok else "[red]down[/]"
-            console.print(f"{mark} {plain(part.name):11} {plain(part.says)}", highlight=False, soft_wrap=True)
+            _print_part(console, part)
+        console.print(f"       {'choices':11} {plain(server.choices)}", highlight=False, soft_wrap=True)
         if parts[0].ok:
             _print_runs_at_work(console)
         if not all(part.ok for part in parts):
@@ -130,28 +153,25 @@ def saying(console: Console) -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(f"{plain(text)} …")
 
 
-def _end_runs(settings: Settings, now: bool, say: Callable[[str], None]) -> None:
-    """Cancel what a worker works on when `now` says so. Raises ServerError when there is something and it does not."""
-    server = running_server(settings.home)
-    if server is None or not answers(server.api_url):
-        return
-    os.environ["PREFECT_API_URL"] = server.api_url
-    configure_prefect(settings)
-    from prefect.client.orchestration import get_client
+def _end_runs(client: "SyncPrefectClient", now: bool, say: Callable[[str], None]) -> None:
+    """Cancel what has begun when `now` says so. Raises ServerError when there is something and it does not."""
+    from flows.runs import cancel_for_good, has_begun, runs_at_work
 
-    from flows.runs import cancel_for_good, runs_at_work
+    at_work = runs_at_work(client)
+    if at_work and not now:
+        names = ", ".join(f"{run.name} ({str(run.id)[:8]})" for run in at_work)
+        raise ServerError(
+            f"{len(at_work)} in progress: {names}. Wait for the end, or cancel with `spaceport down --now`."
+        )
+    for run in at_work:
+        if has_begun(run) and run.deployment_id is not None:  # a run in somebody's terminal has to end there
+            say(f"cancelling {run.name}")
+            cancel_for_good(client, run)
 
-    with get_client(sync_client=True) as client:
-        at_work = runs_at_work(client)
-        if at_work and not now:
-            names = ", ".join(f"{run.name} ({str(run.id)[:8]})" for run in at_work)
-            raise ServerError(
-                f"{len(at_work)} in progress: {names}. Wait for the end, or cancel with `spaceport down --now`."
-            )
-        for run in at_work:
-            if run.deployment_id is not None:  # a run in somebody's terminal has to end there
-                say(f"cancelling {run.name}")
-                cancel_for_good(client, run)
+
+def _print_part(console: Console, part: "Part") -> None:
+    mark = "[yellow]paused[/]" if part.paused else "[green]ok    [/]" if part.ok else "[red]down  [/]"
+    console.print(f"{mark} {plain(part.name):11} {plain(part.says)}", highlight=False, soft_wrap=True)
 
 
 def _print_runs_at_work(console: Console) -> None:
@@ -164,16 +184,15 @@ def _print_runs_at_work(console: Console) -> None:
         at_work = runs_at_work(client)
         for run in at_work:
             stage = stage_in_progress(client, run) or run.state_name
-            console.print(
-                f"run  {str(run.id)[:8]:11} {plain(run.name)}: {plain(stage)}", highlight=False, soft_wrap=True
-            )
+            line = f"run    {str(run.id)[:8]:11} {run.name}: {stage}"
+            console.print(plain(line), highlight=False, soft_wrap=True)
     if not at_work:
-        console.print("     no run in progress", highlight=False)
+        console.print("       no run in progress", highlight=False)
 
 
-def _workspace(named: str | None, settings: Settings) -> str | None:
-    """An absolute one, since workers have other working directories; None leaves what was last up as it was."""
-    if named is None and read_state(settings.home) is not None:
+def _workspace(named: str | None, settings: Settings, *, reset: bool) -> str | None:
+    """An absolute one, since workers have other working directories; None leaves what was last chosen as it was."""
+    if named is None and not reset and read_state(settings.home) is not None:
         return None
     return (settings if named is None else settings.model_copy(update={"workspace": named})).absolute_workspace
 
@@ -181,8 +200,5 @@ def _workspace(named: str | None, settings: Settings) -> str | None:
 def _stages(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
-    stages = tuple(stage.strip() for stage in text.split(",") if stage.strip())
-    unknown = sorted(set(stages) - set(STAGES))
-    if unknown:
-        raise OptionsError(f"--dispatch names {', '.join(unknown)}; the stages are {', '.join(STAGES)}.")
-    return stages
+    named = stages_named(text, "--dispatch")
+    return tuple(stage for stage in STAGES if stage in named)

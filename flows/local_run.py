@@ -130,9 +130,11 @@ def _reconstruct(
     _say_estimate(source, options, settings, console)
     server = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
     console.print(f"shown at {plain(server)}" if server else "starting Prefect in this process …", style="dim")
+    from prefect import tags
+
     from flows.reconstruct import reconstruct
 
-    with showing_progress(console):
+    with showing_progress(console), tags("spaceport"):
         publication = reconstruct(source, target, options, fresh)
     report = json.loads(destination.read("report.json"))
     quality = "not measured" if publication.psnr_db is None else f"{publication.psnr_db:.2f} dB"

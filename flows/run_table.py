@@ -22,10 +22,9 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import ArtifactSort
 from pydantic import BaseModel, ValidationError
 
-from deployments.plan import STAGES
 from flows.runs import ENDED, stage_runs
 from tasks.core.errors import SpaceportError
-from tasks.core.settings import Settings
+from tasks.core.settings import STAGES, Settings
 from tasks.run_folder import SPLAT_FOLDER, folder_of_run
 from tasks.workspace import open_workspace
 

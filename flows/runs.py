@@ -22,10 +22,31 @@ from prefect.client.schemas.objects import FlowRun, Log, StateType
 from prefect.client.schemas.sorting import FlowRunSort, LogSort
 from prefect.states import Cancelled, Cancelling
 
-from deployments.plan import STAGES
 from tasks.core.errors import InputError, ServerError
+from tasks.core.settings import STAGES
 
 FLOW = FlowFilter(name=FlowFilterName(any_=["reconstruct"]))
+STATES = (  # names that Prefect has for what a run can be
+    "Scheduled",
+    "Late",
+    "AwaitingRetry",
+    "AwaitingConcurrencySlot",
+    "Pending",
+    "Submitting",
+    "InfrastructurePending",
+    "Running",
+    "Retrying",
+    "Paused",
+    "Suspended",
+    "Cancelling",
+    "Cancelled",
+    "Completed",
+    "Cached",
+    "RolledBack",
+    "Failed",
+    "TimedOut",
+    "Crashed",
+)
 ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 AT_WORK = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 LOOK_BACK = 200  # runs among which a short id or a name is looked for; also the most that the server gives at once
@@ -37,11 +58,21 @@ LATE_LOGS = timedelta(seconds=15)  # lines of another machine or process come la
 
 
 def recent_runs(client: SyncPrefectClient, limit: int, states: Sequence[str] = ()) -> list[FlowRun]:
-    """The newest runs first. Raises InputError for a state that Prefect does not know."""
-    wanted = FlowRunFilter(state=FlowRunFilterState(name=FlowRunFilterStateName(any_=list(states)))) if states else None
+    """The newest runs first; states as a person writes them. Raises InputError for one that Prefect does not know."""
+    names = [state_named(text) for text in states]
+    wanted = FlowRunFilter(state=FlowRunFilterState(name=FlowRunFilterStateName(any_=names))) if names else None
     return client.read_flow_runs(
         flow_filter=FLOW, flow_run_filter=wanted, limit=limit, sort=FlowRunSort.EXPECTED_START_TIME_DESC
     )
+
+
+def state_named(text: str) -> str:
+    """`AwaitingRetry` for that, `awaitingretry`, `awaiting-retry` and the like. Raises InputError."""
+    wanted = "".join(character for character in text.casefold() if character.isalpha())
+    for name in STATES:
+        if name.casefold() == wanted:
+            return name
+    raise InputError(f"There is no state {text!r}; the states are {', '.join(STATES)}.")
 
 
 def runs_at_work(client: SyncPrefectClient) -> list[FlowRun]:
@@ -49,6 +80,11 @@ def runs_at_work(client: SyncPrefectClient) -> list[FlowRun]:
     at_work = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(AT_WORK))))
     found = client.read_flow_runs(flow_run_filter=at_work, limit=LOOK_BACK)
     return [run for run in found if run.parent_task_run_id is None]
+
+
+def has_begun(run: FlowRun) -> bool:
+    """Whether the run's own work has started; a worker may have taken one that has not."""
+    return run.state_type != StateType.PENDING
 
 
 def find_run(client: SyncPrefectClient, text: str) -> FlowRun:

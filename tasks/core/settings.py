@@ -1,9 +1,12 @@
-"""Where this machine keeps things. The only place that reads environment variables."""
+"""Where this machine keeps things, and what else the variables `SPACEPORT_…` decide."""
 
+import json
+import math
 import os
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -11,7 +14,12 @@ from tasks.core.errors import DestinationError, OptionsError
 
 DEFAULT_WORKSPACE = "spaceport-data"
 DEFAULT_CACHE_GB = 20
+STAGES = ("photos", "sfm", "train", "compress", "publish")
+GpuPool = Literal["ecs-gpu", "ec2-gpu"]  # where training may run in an AWS account
+GPU_POOLS: tuple[GpuPool, ...] = ("ecs-gpu", "ec2-gpu")
 HEARTBEAT_SECONDS = 30  # how often a run says that it lives; the shortest that Prefect admits
+
+T = TypeVar("T", bound=str)
 
 
 class Settings(BaseModel):
@@ -28,6 +36,11 @@ class Settings(BaseModel):
     cache_bytes: int = DEFAULT_CACHE_GB * 10**9  # bound of the local copies of remote outputs
     hourly_cost_usd: float | None = None  # price of this machine; null where nobody said
     metrics: bool = False  # write measurements for CloudWatch among the output
+    # For `python -m deployments.apply` alone; `spaceport up` has options for them.
+    cpu_slots: int = 2  # stages at once in pool `cpu`
+    gpu_slots: int = 1  # trainings at once
+    notify: str | None = None  # URL that hears of runs that are done or have failed
+    gpu_pool: GpuPool = "ecs-gpu"
 
     @property
     def absolute_workspace(self) -> str:
@@ -38,38 +51,88 @@ class Settings(BaseModel):
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> "Settings":
-        """Read the settings; both have defaults."""
+        """Read the settings; a variable that is missing or empty leaves the default.
+
+        Raises OptionsError for a value that does not mean anything.
+        """
         state = Path(environment.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-        stages = (stage.strip() for stage in environment.get("SPACEPORT_DISPATCH", "").split(","))
-        cost = environment.get("SPACEPORT_HOURLY_COST_USD")
         return cls(
-            workspace=environment.get("SPACEPORT_WORKSPACE", DEFAULT_WORKSPACE),
-            home=Path(environment.get("SPACEPORT_HOME", state / "spaceport")),
-            dispatch=frozenset(stage for stage in stages if stage),
-            job_variables_again=environment.get("SPACEPORT_JOB_VARIABLES_AGAIN") or "{}",
-            machines=environment.get("SPACEPORT_MACHINES") or "{}",
+            workspace=environment.get("SPACEPORT_WORKSPACE") or DEFAULT_WORKSPACE,
+            home=Path(environment.get("SPACEPORT_HOME") or state / "spaceport"),
+            dispatch=stages_named(environment.get("SPACEPORT_DISPATCH", ""), "SPACEPORT_DISPATCH"),
+            job_variables_again=_json_by_stage(environment, "SPACEPORT_JOB_VARIABLES_AGAIN"),
+            machines=_json_by_stage(environment, "SPACEPORT_MACHINES"),
             pages_url=environment.get("SPACEPORT_PAGES_URL") or None,
-            cache_bytes=_cache_bytes(environment.get("SPACEPORT_CACHE_GB") or str(DEFAULT_CACHE_GB)),
-            hourly_cost_usd=float(cost) if cost else None,
-            metrics=_metrics(environment.get("SPACEPORT_METRICS", "")),
+            cache_bytes=_cache_bytes(environment),
+            hourly_cost_usd=_number(environment, "SPACEPORT_HOURLY_COST_USD", "a price in US dollars, such as 0.53"),
+            metrics=_choice(environment, "SPACEPORT_METRICS", ("off", "emf")) == "emf",
+            cpu_slots=_slots(environment, "SPACEPORT_CPU_SLOTS", 2),
+            gpu_slots=_slots(environment, "SPACEPORT_GPU_SLOTS", 1),
+            notify=environment.get("SPACEPORT_NOTIFY") or None,
+            gpu_pool=_choice(environment, "SPACEPORT_GPU_POOL", GPU_POOLS),
         )
 
 
-def _metrics(text: str) -> bool:
-    if text not in ("", "off", "emf"):
-        raise OptionsError(f"SPACEPORT_METRICS is {text!r}; give emf, or off.")
-    return text == "emf"
+def _choice(environment: Mapping[str, str], name: str, choices: tuple[T, ...]) -> T:
+    """One of the choices; the first one where nothing is said. Raises OptionsError."""
+    text = environment.get(name) or choices[0]
+    for choice in choices:
+        if choice == text:
+            return choice
+    raise OptionsError(f"{name} is {text!r}; set it to {' or '.join(choices)}.")
 
 
-def _cache_bytes(text: str) -> int:
-    """Gigabytes, written by a person, in bytes. Raises OptionsError."""
+def stages_named(text: str, name: str) -> frozenset[str]:
+    """The stages in a text with commas between them; `name` is what the text was given as. Raises OptionsError."""
+    return _known(frozenset(stage.strip() for stage in text.split(",")) - {""}, name)
+
+
+def _known(stages: frozenset[str], name: str) -> frozenset[str]:
+    unknown = sorted(stages - set(STAGES))
+    if unknown:
+        raise OptionsError(f"{name} names {', '.join(unknown)}; the stages are {', '.join(STAGES)}.")
+    return stages
+
+
+def _number(environment: Mapping[str, str], name: str, what: str) -> float | None:
+    """A finite number of 0 or more, None where nothing is said. Raises OptionsError."""
+    text = environment.get(name)
+    if not text:
+        return None
     try:
-        size = float(text)
+        number = float(text)
     except ValueError:
-        size = -1.0
-    if not 0 <= size < 1e9:
-        raise OptionsError(f"SPACEPORT_CACHE_GB is {text!r}; give a number of gigabytes, such as {DEFAULT_CACHE_GB}.")
-    return int(size * 1e9)
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0):
+        raise OptionsError(f"{name} is {text!r}; set it to {what}.")
+    return number
+
+
+def _cache_bytes(environment: Mapping[str, str]) -> int:
+    """Gigabytes, written by a person, in bytes. Raises OptionsError."""
+    size = _number(environment, "SPACEPORT_CACHE_GB", f"a number of gigabytes, such as {DEFAULT_CACHE_GB}")
+    return int((DEFAULT_CACHE_GB if size is None else size) * 1e9)
+
+
+def _slots(environment: Mapping[str, str], name: str, default: int) -> int:
+    """A whole number of 1 or more. Raises OptionsError."""
+    text = environment.get(name) or str(default)
+    if not (text.isdecimal() and int(text) >= 1):
+        raise OptionsError(f"{name} is {text!r}; set it to a whole number of 1 or more.")
+    return int(text)
+
+
+def _json_by_stage(environment: Mapping[str, str], name: str) -> str:
+    """JSON that says something of stages: an object of objects. Raises OptionsError."""
+    text = environment.get(name) or "{}"
+    try:
+        said = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise OptionsError(f"{name} is no JSON: {error.msg} at character {error.pos + 1} of {text!r}.") from error
+    if not isinstance(said, dict) or not all(isinstance(value, dict) for value in said.values()):
+        raise OptionsError(f"{name} is {text!r}; set it to a JSON object with an object for each stage that it names.")
+    _known(frozenset(said), name)
+    return text
 
 
 def configure_prefect(settings: Settings, environment: MutableMapping[str, str] = os.environ) -> None:

@@ -15,7 +15,8 @@ from prefect_aws.observers import ecs as observers
 from prefect_aws.workers.ecs_worker import ECSWorker
 
 from deployments.apply import apply_all
-from deployments.plan import STAGES, Plan
+from deployments.plan import Plan
+from tasks.core.settings import STAGES
 from tests.aws_server import AwsServer, aws_server
 from tests.deployments.accounts import CLUSTER, account
 

@@ -83,7 +83,7 @@ def test_up_starts_what_died_and_status_tells(server: Served, doomed: UUID) -> N
     before = {name: server.pid(name) for name in ("server", "worker-gpu", "pages")}
     status = server.spaceport("status")
     assert status.returncode == 1
-    assert "down worker-cpu" in status.stdout
+    assert "down   worker-cpu" in status.stdout
 
     up = server.spaceport("up")
     assert up.returncode == 0, up.stderr
@@ -202,7 +202,9 @@ def test_down_leaves_nothing(server: Served) -> None:
     down = server.spaceport("down")
     assert down.returncode == 0, down.stderr
     assert not any(process.is_running() for process in processes)
-    assert sorted(path.suffix for path in (server.home / "up").iterdir() if path.suffix == ".json") == []
+    assert [path.name for path in (server.home / "up").glob("*.json")] == ["up.json"], (
+        "what was chosen, for the next up"
+    )
     assert "nothing was up" in server.spaceport("down").stdout
     status = server.spaceport("status")
     assert (status.returncode, "nothing is up" in status.stdout) == (1, True)

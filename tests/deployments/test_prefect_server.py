@@ -1,13 +1,27 @@
-"""Two transactions that read and then write: with Prefect's own beginnings one of them fails, with ours it waits."""
+"""What Prefect's server loses on SQLite by itself, and not with ours.
+
+Of two transactions that read and then write, one fails with Prefect's own beginnings and waits with ours; one that is
+begun inside another does not wait for that. Events that a
+client sends again after its connection was lost make Prefect's own writing fail, and drop others with them.
+"""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
+from prefect.server.database import provide_database_interface
 from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.server.database.dependencies import temporary_database_config
+from prefect.server.events.schemas.events import ReceivedEvent, Resource
+from prefect.server.events.services import event_persister
+from prefect.server.events.storage.database import write_events
+from prefect.types._datetime import now
 
-from deployments.prefect_server import QueueingSqlite
+from deployments import prefect_server
+from deployments.prefect_server import QueueingSqlite, write_new_events
 
 HEAD_START_SECONDS = 0.3  # for the second transaction to get between the first one's reading and its writing
 
@@ -43,3 +57,95 @@ def test_prefects_own_still_need_it(tmp_path: Path) -> None:
     """When this fails, Prefect waits by itself, and deployments/prefect_server.py can go."""
     with pytest.raises(sa.exc.OperationalError, match="database is locked"):
         asyncio.run(meet(AioSqliteConfiguration(connection_url=f"sqlite+aiosqlite:///{tmp_path}/theirs.db")))
+
+
+def test_a_transaction_inside_another_does_not_wait_for_it(tmp_path: Path) -> None:
+    """As when Prefect pauses a queue, and reads the name of its pool for the event that says so."""
+
+    async def nested() -> list[int]:
+        database = QueueingSqlite(connection_url=f"sqlite+aiosqlite:///{tmp_path}/nested.db")
+        engine = await database.engine()
+        async with engine.connect() as connection:
+            await connection.execute(sa.text("CREATE TABLE counter (value INTEGER)"))
+            await connection.execute(sa.text("INSERT INTO counter VALUES (1)"))
+
+        async def read() -> int:
+            async with await database.session(engine) as session, database.begin_transaction(session):
+                return int((await session.execute(sa.text("SELECT value FROM counter"))).scalar_one())
+
+        async def glance() -> int:  # a session without a transaction
+            async with await database.session(engine) as session:
+                return int((await session.execute(sa.text("SELECT value FROM counter"))).scalar_one())
+
+        async with await database.session(engine) as outer, database.begin_transaction(outer):
+            await outer.execute(sa.text("UPDATE counter SET value = 2"))
+            inside = [await read(), await glance()]
+            elsewhere = asyncio.create_task(read())  # another request, which waits for its turn
+            await asyncio.sleep(HEAD_START_SECONDS)
+        return [*inside, await elsewhere, await read(), await glance()]
+
+    assert asyncio.run(nested()) == [1, 1, 2, 2, 2]
+
+
+Write = Callable[..., Awaitable[None]]
+A, B, C = (
+    ReceivedEvent(
+        id=uuid4(),
+        event="prefect.flow-run.heartbeat",
+        resource=Resource({"prefect.resource.id": f"prefect.flow-run.{name}"}),
+        occurred=now("UTC"),
+        received=now("UTC"),
+    )
+    for name in "abc"
+)
+SENT_AGAIN = [([A, B], [A, B]), ([A, B], [B, C]), ([A], [B, B, C]), ([], [A] * 1000 + [B])]
+
+
+def stored(database: AioSqliteConfiguration, write: Write, *batches: list[ReceivedEvent]) -> list[tuple[str, str]]:
+    """The ids of stored events and of what they happened to, after these batches have been written."""
+
+    async def all_batches() -> list[tuple[str, str]]:
+        interface = provide_database_interface()
+        tables = [interface.Event.__table__, interface.EventResource.__table__]
+        async with (await interface.engine()).begin() as connection:
+            await connection.run_sync(interface.Base.metadata.create_all, tables=tables)
+        for batch in batches:
+            async with interface.session_context() as session:  # as the event persister does
+                await write(session=session, events=batch)
+                await session.commit()
+        both = sa.select(interface.Event.id, interface.EventResource.resource_id).join(
+            interface.EventResource, interface.EventResource.event_id == interface.Event.id
+        )
+        async with interface.session_context() as session:
+            return sorted((str(event), resource) for event, resource in await session.execute(both))
+
+    with temporary_database_config(database):
+        return asyncio.run(all_batches())
+
+
+@pytest.mark.parametrize(("first", "again"), SENT_AGAIN)
+def test_an_event_that_comes_again_is_stored_once(
+    tmp_path: Path, first: list[ReceivedEvent], again: list[ReceivedEvent]
+) -> None:
+    ours = QueueingSqlite(connection_url=f"sqlite+aiosqlite:///{tmp_path}/ours.db")
+    wanted = {event.id: event for event in (*first, *again)}.values()
+    assert stored(ours, write_new_events, first, again) == sorted(
+        (str(event.id), event.resource.id) for event in wanted
+    )
+
+
+@pytest.mark.parametrize(("first", "again"), [([A, B], [A, B]), ([A], [B, B, C])])
+def test_prefects_own_cannot_store_it(tmp_path: Path, first: list[ReceivedEvent], again: list[ReceivedEvent]) -> None:
+    """When this fails, Prefect leaves out what it knows by itself, and `write_new_events` can go."""
+    theirs = AioSqliteConfiguration(connection_url=f"sqlite+aiosqlite:///{tmp_path}/theirs.db")
+    with pytest.raises(sa.exc.IntegrityError):
+        stored(theirs, write_events, first, again)
+
+
+def test_the_server_writes_events_our_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_persister, "write_events", write_events)
+    monkeypatch.setattr("prefect.cli.app", lambda: None)
+    monkeypatch.setattr(prefect_server, "set_database_config", lambda config: None)
+    monkeypatch.setattr("sys.argv", ["prefect_server"])
+    prefect_server.main()
+    assert event_persister.write_events is write_new_events

@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 
-from deployments.processes import Detached, find, log_file, start, stop
+from deployments.processes import Detached, find, kill, log_file, start, stop
 from tasks.core.errors import InputError
 from tasks.core.viewer.serve import open_server
 
@@ -48,6 +48,25 @@ def test_who_does_not_react_is_killed_with_its_children(tmp_path: Path) -> None:
     child = psutil.Process(int(said(tmp_path, "stubborn")))
     assert stop("stubborn", tmp_path, patience_seconds=0.5)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_who_is_killed_says_nothing_more(tmp_path: Path) -> None:
+    reporting = "import time\ntry: print('awake', flush=True); time.sleep(600)\nfinally: print('the end', flush=True)"
+    start(
+        "reporter",
+        [sys.executable, "-c", f"import signal, sys\nsignal.signal(15, sys.exit)\n{reporting}"],
+        tmp_path,
+        os.environ,
+    )
+    start("stubborn", STUBBORN, tmp_path, os.environ)
+    child = psutil.Process(int(said(tmp_path, "stubborn")))
+    assert said(tmp_path, "reporter") == "awake\n"
+    assert kill("reporter", tmp_path)
+    assert kill("stubborn", tmp_path)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    assert log_file(tmp_path, "reporter").read_text(encoding="utf-8") == "awake\n"
+    assert find("reporter", tmp_path) is None
+    assert not kill("reporter", tmp_path)
 
 
 def test_a_pid_that_somebody_else_has_now_is_left_alone(tmp_path: Path) -> None:

@@ -1,0 +1,32 @@
+"""A server that runs and does not answer: nothing is stopped unasked."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from deployments import local_server
+from deployments.local_server import take_down
+from deployments.local_state import SERVER, LocalServer, folder_of, read_state, write_state
+from deployments.plan import Plan
+from deployments.processes import find, start
+from tasks.core.errors import ServerError
+from tests.server_process import free_port
+
+
+def test_down_asks_before_it_stops_what_it_does_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_server, "DOWN_SECONDS", 1.0)
+    start(SERVER, [sys.executable, "-c", "import time; time.sleep(600)"], folder_of(tmp_path), os.environ)
+    server = LocalServer(port=free_port(), pages_port=None, plan=Plan(workspace="/w"))
+    write_state(tmp_path, server)
+
+    def end_runs(client: object) -> None:
+        raise AssertionError("it was reached")
+
+    with pytest.raises(ServerError, match="nothing is known of runs in progress; `spaceport down --now`"):
+        take_down(tmp_path, print, end_runs, now=False)
+    assert find(SERVER, folder_of(tmp_path)) is not None
+    assert take_down(tmp_path, print, end_runs, now=True) == [SERVER]
+    assert find(SERVER, folder_of(tmp_path)) is None
+    assert read_state(tmp_path) == server.model_copy(update={"up": False})

@@ -1,0 +1,97 @@
+"""Pools and automations beside other people's, on a server that is shared."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.objects import WorkPool
+from prefect.exceptions import ObjectNotFound
+from prefect.server.events.schemas.automations import EventTrigger
+from prefect.server.events.schemas.events import ReceivedEvent
+from prefect.types._datetime import now
+
+from deployments.apply import apply_pools_only
+from deployments.automations import zombies
+from deployments.plan import Plan
+from deployments.pools import POOLS
+from tasks.core.errors import InputError
+
+PLAN = Plan(workspace="/workspace")
+
+
+def on_the_server(call: str, *arguments: Any) -> Any:
+    async def ask() -> Any:
+        async with get_client() as client:
+            return await getattr(client, call)(*arguments)
+
+    return asyncio.run(ask())
+
+
+@pytest.fixture
+def no_pools(prefect_server: None) -> Iterator[None]:
+    """Whatever the test makes is removed; there is none when it begins."""
+    yield
+    for name in POOLS:
+        try:
+            on_the_server("delete_work_pool", name)
+        except ObjectNotFound:
+            continue
+
+
+@pytest.mark.usefixtures("no_pools")
+def test_a_pool_of_somebody_else_is_left_alone() -> None:
+    theirs: WorkPool = on_the_server(
+        "create_work_pool", WorkPoolCreate(name="gpu", type="process", description="Our A100s", concurrency_limit=8)
+    )
+    with pytest.raises(InputError, match=r"'gpu' that is not Spaceport's.* 'Our A100s'.*--description 'Spaceport:'"):
+        asyncio.run(apply_pools_only(PLAN))
+    assert on_the_server("read_work_pool", "gpu") == theirs
+    with pytest.raises(ObjectNotFound):
+        on_the_server("read_work_pool", "cpu")
+
+    on_the_server("update_work_pool", "gpu", WorkPoolUpdate(description="Spaceport:"))  # as the sentence says
+    assert "updated work pool gpu" in asyncio.run(apply_pools_only(PLAN))
+
+
+@pytest.mark.usefixtures("no_pools")
+def test_our_own_are_known_again() -> None:
+    assert "created work pool gpu" in asyncio.run(apply_pools_only(PLAN))
+    assert asyncio.run(apply_pools_only(PLAN)) == []
+    before_the_label = WorkPoolUpdate(description="Runs, and the stages that need no GPU.")
+    on_the_server("update_work_pool", "cpu", before_the_label)
+    assert asyncio.run(apply_pools_only(PLAN)) == ["updated work pool cpu"]
+    on_the_server("update_work_pool", "cpu", WorkPoolUpdate(description="Spaceport: what an operator adds"))
+    assert asyncio.run(apply_pools_only(PLAN)) == ["updated work pool cpu"]
+
+
+@pytest.mark.parametrize(
+    ("flow", "tags", "ours"),
+    [
+        ("train", ("spaceport", "stage"), True),
+        ("reconstruct", ("spaceport",), True),
+        ("train", (), False),
+        ("train", ("somebody",), False),
+        ("fit", ("spaceport",), False),
+    ],
+)
+def test_automations_know_our_runs_by_flow_and_tag(flow: str, tags: tuple[str, ...], ours: bool) -> None:
+    trigger = EventTrigger.model_validate(zombies().trigger.model_dump(mode="json"))
+    related = [
+        {"prefect.resource.id": "prefect.flow.x", "prefect.resource.role": "flow", "prefect.resource.name": flow}
+    ]
+    related += [{"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"} for tag in tags]
+    event = ReceivedEvent.model_validate(
+        {
+            "id": uuid4(),
+            "event": "prefect.flow-run.heartbeat",
+            "resource": {"prefect.resource.id": f"prefect.flow-run.{uuid4()}"},
+            "related": related,
+            "occurred": now("UTC"),
+            "received": now("UTC"),
+        }
+    )
+    assert trigger.covers(event) is ours

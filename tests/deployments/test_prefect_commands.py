@@ -1,0 +1,65 @@
+"""The commands of docs/deploy.md, as they stand there, on a fresh server: they make what `deployments.apply` makes."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from deployments.apply import apply_all
+from deployments.plan import Plan
+from tests.conftest import REPOSITORY
+from tests.server_process import PATIENCE_SECONDS, free_port, is_up, server_process, until_answers
+
+
+def documented() -> str:
+    """The block that begins with the first work pool."""
+    text = (REPOSITORY / "docs/deploy.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```sh\n(prefect work-pool create cpu .*?)```", text, re.DOTALL)
+    return str(block)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """That of a person who has just started a server."""
+    folder = tmp_path_factory.mktemp("fresh")
+    port = free_port()
+    api = f"http://127.0.0.1:{port}/api"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SPACEPORT_"))}
+    kept |= {"PREFECT_HOME": str(folder / "home"), "PREFECT_API_URL": api, "NO_COLOR": "1", "COLUMNS": "200"}
+    kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    kept["TMPDIR"] = str(folder)
+    command = [sys.executable, "-m", "deployments.prefect_server", "--host", "127.0.0.1", "--port", str(port)]
+    with server_process(command, folder / "server.log", kept) as process:
+        until_answers(process, lambda: is_up(f"{api}/health"), folder / "server.log")
+        yield kept
+
+
+@pytest.mark.timeout(3 * PATIENCE_SECONDS)
+def test_they_make_what_apply_makes(environment: dict[str, str], tmp_path: Path) -> None:
+    commands = documented().replace("automations.json", str(tmp_path / "automations.json"))
+    ran = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE_SECONDS,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+    api = environment["PREFECT_API_URL"]
+    named = {entry["name"] for entry in httpx.post(f"{api}/deployments/filter", json={}).json()}
+    assert named == {"reconstruct", "photos", "sfm", "train", "compress", "publish"}
+    with temporary_settings({PREFECT_API_URL: api}):
+        changes = asyncio.run(apply_all(Plan(workspace=str(tmp_path))))
+    rest = [change for change in changes if not change.startswith("updated deployment")]
+    assert rest == []
+    with temporary_settings({PREFECT_API_URL: api}):
+        assert asyncio.run(apply_all(Plan(workspace=str(tmp_path)))) == []
