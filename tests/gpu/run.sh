@@ -213,8 +213,8 @@ if [[ -n $DRY ]]; then
     exit 0
 fi
 
-part parity 120 "$PYTHON" "${PARITY[@]}" -v --durations=5 --junitxml "$WORK/parity.xml" "${PARITY_FILES[@]}"
-if [[ -n $QUICK ]]; then CONTEST+=(--seconds $((QUICK_SECONDS - 45 - SECONDS))); fi
+part parity 240 "$PYTHON" "${PARITY[@]}" -v --durations=5 --junitxml "$WORK/parity.xml" "${PARITY_FILES[@]}"
+if [[ -n $QUICK ]]; then CONTEST+=(--seconds $((QUICK_SECONDS - 60 - SECONDS))); fi
 part side_by_side 40 "$PYTHON" "${CONTEST[@]}"
 if [[ -z $QUICK && -z $SCENE && -d tasks/core/viewer/npm/node_modules ]] &&
     "$PYTHON" -c 'import prefect, pycolmap, boto3, typer' 2>/dev/null; then
