@@ -2,14 +2,14 @@
 #
 #     docker build --file docker/gpu.Dockerfile --tag spaceport-gpu:0.1.0 .
 #
-# It builds without a GPU. `prefect flow-run execute` on ECS and `python -m deployments.gpu_host` on EC2 run in it.
-ARG CUDA=12.8.1
-ARG BUILD_IMAGE=nvidia/cuda:${CUDA}-cudnn-devel-ubuntu24.04
+# It builds without a GPU. CUDA is that of PyPI's torch 2.13.0, which has no build for CUDA 12.8; machines that run it
+# need a driver of 580 or later. `prefect flow-run execute` on ECS and `python -m deployments.gpu_host` on EC2 run in it.
+ARG CUDA=13.0.2
+ARG BUILD_IMAGE=nvidia/cuda:${CUDA}-devel-ubuntu24.04
 ARG BASE_IMAGE=nvidia/cuda:${CUDA}-base-ubuntu24.04
 
 FROM ${BUILD_IMAGE} AS build
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cu128
 # T4 (g4dn), A100, A10G (g5), L4 (g6), H100: gsplat would otherwise compile for minutes when a first run starts.
 ARG CUDA_ARCHITECTURES="7.5;8.0;8.6;8.9;9.0"
 ARG MAX_JOBS=2
@@ -21,13 +21,15 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/spaceport
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-# pycolmap-cuda12 is the same module as pycolmap; the two must not lie over one another.
+# pycolmap-cuda12 is the same module as pycolmap; the two must not lie over one another. It is made for CUDA 12 and asks
+# for a cuda-toolkit that excludes torch's, so the two libraries of it that it loads are named instead.
 # hadolint ignore=DL3013
 RUN python3 -m venv .venv \
- && .venv/bin/pip install --quiet --constraint constraints.txt --extra-index-url ${TORCH_INDEX} torch==2.13.0 \
+ && .venv/bin/pip install --quiet --constraint constraints.txt torch==2.13.0 \
  && .venv/bin/pip install --quiet --constraint constraints.txt --editable . \
  && .venv/bin/pip uninstall --quiet --yes pycolmap \
- && .venv/bin/pip install --quiet --no-deps "pycolmap-cuda12==$(sed -n 's/^pycolmap==//p' constraints.txt)"
+ && .venv/bin/pip install --quiet --no-deps "pycolmap-cuda12==$(sed -n 's/^pycolmap==//p' constraints.txt)" \
+    nvidia-cuda-runtime-cu12==12.8.90 nvidia-curand-cu12==10.3.9.90
 # The version that the constraints name, from its tag: the wheel on PyPI holds no compiled kernels.
 RUN .venv/bin/pip install --quiet setuptools==80.9.0 wheel==0.45.1 \
  && TORCH_CUDA_ARCH_LIST="${CUDA_ARCHITECTURES}" MAX_JOBS=${MAX_JOBS} .venv/bin/pip install --quiet --no-deps \
@@ -52,9 +54,10 @@ LABEL org.opencontainers.image.title="spaceport-gpu" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
+# pycolmap-cuda12's wheel leaves the X libraries to the system.
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends ca-certificates python3 \
+ && apt-get install --yes --no-install-recommends ca-certificates libice6 libsm6 libx11-6 libxext6 python3 \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --create-home --uid 10001 spaceport \
  && install --directory --owner spaceport /scratch /var/lib/spaceport

@@ -1,6 +1,6 @@
-"""Gathers what run.sh left in a folder into report.json and report.txt: `python -m tests.gpu.report DIR`.
+"""Gathers what run.sh left in its folders into report.json and report.txt: `python -m tests.gpu.report OUT --work DIR`.
 
-A part that did not run, or did not end well, is null there and named; the exit status is 1 then.
+A part that did not run, or did not end well, is named; the exit status is 1 then.
 """
 
 import argparse
@@ -11,6 +11,8 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from tests.gpu.comparison import Result, table
+
+PARTS = ("parity", "side_by_side", "demo")  # in the order of their importance
 
 
 def parity(path: Path) -> dict[str, object] | None:
@@ -33,15 +35,15 @@ def _json(*paths: Path) -> dict[str, object] | None:
     return None
 
 
-def gathered(folder: Path) -> dict[str, object]:
-    """Everything."""
-    demo = _json(folder / "demo" / "report.json", folder / "demo" / "train.json")
+def gathered(out: Path, work: Path) -> dict[str, object]:
+    """Everything. Null is what did not run; side by side and parity can be there in part."""
+    demo = _json(work / "demo" / "report.json", work / "demo" / "train.json")
     return {
-        "machine": _json(folder / "machine.json"),
-        "parity": parity(folder / "parity.xml"),
-        "side_by_side": _json(folder / "side_by_side" / "side_by_side.json"),
+        "machine": _json(work / "machine.json"),
+        "parity": parity(work / "parity.xml"),
+        "side_by_side": _json(out / "side_by_side.json"),
         "demo": demo if demo is None else demo.get("train", demo),
-        "exit_status": _json(folder / "exit_status.json"),
+        "parts": {name: _json(work / "parts" / f"{name}.json") for name in PARTS},
     }
 
 
@@ -60,26 +62,33 @@ def as_text(report: dict[str, object]) -> str:
         quality = "not measured" if demo["psnr_db"] is None else f"{demo['psnr_db']:.2f} dB"
         lines.append(f"demo scene: backend {demo['backend']}, {demo['num_gaussians']:,} Gaussians, PSNR {quality}")
         lines += [f"  {text}" for text in (*demo["decisions"], *demo["degradations"])]
+    ends = report["parts"]
+    assert isinstance(ends, dict)
+    lines += [f"{name}: {end['seconds']} s, status {end['status']}" for name, end in ends.items() if end is not None]
     lines += [f"NOT DONE: {name}" for name in not_done(report)]
     return "\n".join(lines) + "\n"
 
 
 def not_done(report: dict[str, object]) -> list[str]:
-    """Parts that are missing or failed."""
-    statuses = report["exit_status"]
-    ended = statuses if isinstance(statuses, dict) else {}
-    parts = ("parity", "side_by_side", "demo")
-    return [name for name in parts if report[name] is None or ended.get(name) != 0]
+    """Parts that are missing or failed, and trainings for which no time was left."""
+    ends, contest = report["parts"], report["side_by_side"]
+    assert isinstance(ends, dict)
+    missing = [name for name in PARTS if report[name] is None or ends[name] is None or ends[name]["status"] != 0]
+    if isinstance(contest, dict):
+        results = [Result.model_validate(result) for result in contest["results"]]
+        missing += [f"{result.name} at {result.steps:,} steps" for result in results if not result.begun]
+    return missing
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args(argv).folder
-    report = gathered(folder)
-    (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+    parser.add_argument("out", type=Path, help="run.sh's --out; receives report.json and report.txt")
+    parser.add_argument("--work", type=Path, required=True, help="run.sh's --work")
+    arguments = parser.parse_args(argv)
+    report = gathered(arguments.out, arguments.work)
+    (arguments.out / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
     text = as_text(report)
-    (folder / "report.txt").write_text(text, encoding="utf-8")
+    (arguments.out / "report.txt").write_text(text, encoding="utf-8")
     print(text)
     sys.exit(1 if not_done(report) else 0)
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -127,9 +128,9 @@ OURS = Result(
 
 
 def test_ratios_and_bars() -> None:
-    default = Result(name="default", steps=300, psnr_db=30.0, ssim=0.9, seconds=100.0, num_gaussians=1000)
-    better = Result(name="mcmc", steps=300, psnr_db=31.0, ssim=0.9, seconds=60.0, num_gaussians=500)
-    broken = Result(name="default-repaired", steps=300, notes=("out of GPU memory: 1 GiB",))
+    default = Result(name="default", steps=30_000, psnr_db=30.0, ssim=0.9, seconds=100.0, num_gaussians=1000)
+    better = Result(name="mcmc", steps=30_000, psnr_db=31.0, ssim=0.9, seconds=60.0, num_gaussians=500)
+    broken = Result(name="default-repaired", steps=30_000, notes=("out of GPU memory: 1 GiB",))
     first, second = compared([default, OURS, better, broken])
     assert (first.against, first.time, first.gaussians) == ("default", 0.3, 0.5)
     assert (first.seconds_to_their_psnr, first.time_to_their_psnr) == (20.0, 0.2)
@@ -147,8 +148,33 @@ def test_nothing_is_compared_with_what_was_not_measured() -> None:
     assert compared([OURS]) == []
     assert compared([OURS.model_copy(update={"psnr_db": None}), OURS.model_copy(update={"name": "mcmc"})]) == []
     no_gpu = OURS.model_copy(update={"peak_gpu_bytes": None})
-    [ratios] = compared([no_gpu, OURS.model_copy(update={"name": "mcmc"})])
+    [ratios] = compared([no_gpu, OURS.model_copy(update={"name": "mcmc", "steps": 30_000})])
     assert list(ratios.meets.values())[-1] is None
+
+
+def test_contenders_meet_within_their_round_and_bars_are_those_of_long_trainings() -> None:
+    later = [OURS.model_copy(update={"round": 1, "steps": 900, "seconds": 90.0, "psnr_db": 33.0})]
+    later.append(Result(name="default", round=1, steps=900, psnr_db=32.0, seconds=60.0, num_gaussians=1000))
+    first = Result(name="default", steps=100, psnr_db=30.0, seconds=10.0, num_gaussians=1000)
+    ratios = compared([OURS, first, *later])
+    assert [(r.steps, r.their_steps, r.time, r.meets) for r in ratios] == [(100, 100, 3.0, {}), (900, 900, 1.5, {})]
+    text = table([OURS, first, *later])
+    assert "ours (900 steps) against default (900): +1.00 dB" in text
+    assert "300.00" in text  # ms a step
+    assert Result.model_validate(OURS.model_dump()) == OURS
+
+
+def test_what_would_not_end_in_time_is_not_begun(flight: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = side_by_side.OURS_OPTIONS.model_copy(update={"backend": "cpu", "max_image_size": 64, "steps": 100})
+    contest = side_by_side.Contest(flight, options, 1000, 0)
+    clock = iter((0.0, 10.0))  # a tenth of a second for each step
+    monkeypatch.setattr(side_by_side, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(contest, "_ours", lambda: OURS)
+    assert contest.result_of("ours", 100, 0.1).begun  # nothing is known of it yet
+    contest.options = options.model_copy(update={"steps": 1000})
+    left_out = contest.result_of("ours", 1000, 110.0)
+    assert (left_out.begun, left_out.steps, left_out.psnr_db) == (False, 1000, None)
+    assert "120 s" in left_out.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -160,6 +186,7 @@ def test_nothing_is_compared_with_what_was_not_measured() -> None:
         (["--ours", "no_such=1"], "no_such"),
         (["--ours", "sh_degree=9"], "sh_degree"),
         (["--steps", "3"], "--steps 3"),
+        (["--steps", "60", "90"], "--equal-steps"),
         (["--contenders", "theirs"], "theirs"),
     ],
 )
@@ -175,38 +202,50 @@ def test_wrong_arguments_are_told_before_anything_is_made(
 
 def test_the_whole_path_on_the_cpu_with_ours_alone(flight: Scene, tmp_path: Path) -> None:
     """From the scene through training and measuring to the report, which then says what is missing."""
+    out, work = tmp_path / "out", tmp_path / "work"
     side_by_side.main(
-        ["--out", str(tmp_path / "side_by_side"), "--scene", str(flight.folder), "--backend", "cpu", "--size", "96",
-         "--contenders", "ours", "--ours", "steps=60", "max_gaussians=4000", "sh_degree=1"]
+        ["--out", str(out), "--scene", str(flight.folder), "--backend", "cpu", "--size", "96", "--contenders", "ours",
+         "--steps", "30", "60", "--equal-steps", "--ours", "max_gaussians=4000", "sh_degree=1"]
     )  # fmt: skip
-    written = json.loads((tmp_path / "side_by_side" / "side_by_side.json").read_text(encoding="utf-8"))
-    [ours] = written["results"]
+    written = json.loads((out / "side_by_side.json").read_text(encoding="utf-8"))
+    first, ours = written["results"]
     assert ours["psnr_db"] > 14  # of 60 steps; black everywhere gives less than 10
     assert (ours["peak_gpu_bytes"], written["ratios"]) == (None, [])
-    assert written["ours_options"]["steps"] == 60
+    assert [(result["round"], result["steps"]) for result in (first, ours)] == [(0, 30), (1, 60)]
+    assert ours["ms_per_step"] == pytest.approx(1000 * ours["seconds"] / 60)
 
-    demo.main(["--out", str(tmp_path / "demo"), "--scene", str(flight.folder), "--backend", "cpu", "--steps", "20"])
-    assert (tmp_path / "demo" / "scene.ply").is_file()
-    assert (tmp_path / "demo" / "view.jpg").is_file()
+    demo.main(["--out", str(work / "demo"), "--scene", str(flight.folder), "--backend", "cpu", "--steps", "20"])
+    assert (work / "demo" / "scene.ply").is_file()
+    assert (work / "demo" / "view.jpg").is_file()
 
     with pytest.raises(SystemExit) as missing:
-        report.main([str(tmp_path)])
+        report.main([str(out), "--work", str(work)])
     assert missing.value.code == 1
-    text = (tmp_path / "report.txt").read_text(encoding="utf-8")
+    text = (out / "report.txt").read_text(encoding="utf-8")
     assert "demo scene: backend cpu" in text
     assert "NOT DONE: parity" in text
 
-    (tmp_path / "parity.xml").write_text(
+    (work / "parity.xml").write_text(
         '<testsuites><testsuite><testcase classname="a" name="b"/><testcase classname="a" name="c"><failure/>'
         "</testcase></testsuite></testsuites>",
         encoding="utf-8",
     )
+    (work / "parts").mkdir()
     for status in (1, 0):
-        ended = {"parity": status, "side_by_side": 0, "demo": 0}
-        (tmp_path / "exit_status.json").write_text(json.dumps(ended), encoding="utf-8")
+        for part in report.PARTS:
+            end = {"status": status if part == "parity" else 0, "seconds": 7}
+            (work / "parts" / f"{part}.json").write_text(json.dumps(end), encoding="utf-8")
         with pytest.raises(SystemExit) as done:
-            report.main([str(tmp_path)])
+            report.main([str(out), "--work", str(work)])
         assert done.value.code == status
-    gathered = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    gathered = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert gathered["parity"] == {"tests": 2, "failed": ["a::c"]}
     assert gathered["machine"] is None
+    assert "parity: 7 s, status 0" in (out / "report.txt").read_text(encoding="utf-8")
+
+    written["results"].append(Result(name="mcmc", steps=60, round=1, notes=("not begun: …",), begun=False).model_dump())
+    (out / "side_by_side.json").write_text(json.dumps(written), encoding="utf-8")
+    with pytest.raises(SystemExit) as left_out:
+        report.main([str(out), "--work", str(work)])
+    assert left_out.value.code == 1
+    assert "NOT DONE: mcmc at 60 steps" in (out / "report.txt").read_text(encoding="utf-8")
