@@ -73,7 +73,7 @@ def register(app: typer.Typer, console: Console) -> None:
             console.print(change, style="dim", highlight=False, soft_wrap=True)
         lines = [
             ("UI", server.ui_url),
-            ("start a run", f"{server.ui_url}/deployments → reconstruct → Run, or: spaceport run PHOTOS"),
+            ("start a run", f"{server.ui_url}/v2/deployments → reconstruct → Run, or: spaceport run PHOTOS"),
             ("workspace", server.plan.workspace),
             ("pages", server.plan.pages_url or "in the bucket"),
             ("then", "spaceport status · runs · logs RUN · cancel RUN · down"),
