@@ -2,6 +2,7 @@
 
 import re
 from functools import cache
+from typing import Any
 
 from coolname.data import config as coolname_lists
 from prefect.runtime import flow_run
@@ -35,4 +36,5 @@ def is_made_up(name: str) -> bool:
 @cache
 def _vocabulary() -> frozenset[str]:
     """The words that Prefect's server makes names of."""
-    return frozenset(word for part in coolname_lists.values() for word in part.get("words", ()))
+    lists: dict[str, Any] = dict(coolname_lists)
+    return frozenset(word for part in lists.values() for word in part.get("words", ()))
