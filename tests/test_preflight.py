@@ -4,6 +4,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -11,6 +12,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
 
 from flows.reconstruct import reconstruct
+from flows.stages import compress_flow
 from tasks import preflight
 from tasks.core.errors import DestinationError, FormatError, MissingPartError, PhotosError, SpaceportError
 from tasks.core.options import ReconstructOptions, parse_options
@@ -161,3 +163,16 @@ def test_the_flow_fails_with_the_sentence_and_no_stage_runs(
     assert run.state is not None
     assert "MissingPartError: There is no deployment sfm/sfm on this Prefect server" in str(run.state.message)
     assert tasks == [CHECK]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_deployment_without_a_pool_is_none(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACEPORT_DISPATCH", "compress")
+    deployment = compress_flow.to_deployment(name="compress").apply()
+    assert isinstance(deployment, UUID)
+    with pytest.raises(MissingPartError, match="compress/compress names no work pool"):
+        check_run(**given)
+    with get_client(sync_client=True) as client:
+        client.delete_deployment(deployment)
+    with pytest.raises(MissingPartError, match="There is no deployment compress/compress"):
+        check_run(**given)
