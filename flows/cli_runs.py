@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="Its id, the start of its id, or its name; `spaceport runs` lists them.")
 ]
-HEADINGS = ("id", "capture", "state", "stage", "started", "took", "PSNR", "page")
+HEADINGS = ("id", "name", "state", "stage", "started", "took", "PSNR", "page")
 STATE_STYLES = {"Completed": "green", "Failed": "red", "Crashed": "red", "Cancelled": "yellow"}
 
 

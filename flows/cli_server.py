@@ -88,7 +88,7 @@ def register(app: typer.Typer, console: Console) -> None:
             _print_part(console, part)
         lines = [
             ("UI", server.ui_url),
-            ("start a run", f"{server.ui_url}/deployments → reconstruct → Run, or: spaceport run PHOTOS"),
+            ("start a run", f"{server.ui_url}/v2/deployments → reconstruct → Run, or: spaceport run PHOTOS"),
             ("workspace", server.plan.workspace),
             ("pages", server.plan.pages_url or "in the bucket"),
             ("choices", f"{server.choices}  (kept for the next `spaceport up`; --reset forgets them)"),

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from flows.connection import use_prefect
 from flows.plain_text import plain
-from tasks.core.errors import DestinationError, PhotosError
+from tasks.core.errors import PhotosError
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.settings import Settings
 
@@ -34,7 +34,6 @@ def run_locally(
 
     source = photos if is_remote_source(photos) else str(local_source(photos))
     target = out if out is not None else str(Path("spaceport-out") / capture_name(source))
-    _check_apart(source, target)
     _reconstruct(source, target, options, fresh, settings, console)
 
 
@@ -81,18 +80,6 @@ def _photograph_demo(photos: Path, console: Console) -> None:
             entry.replace(place)
 
 
-def _check_apart(source: str, target: str) -> None:
-    """A result inside the photo folder would be taken for photos by the next run. Raises DestinationError."""
-    if "://" in source or "://" in target:
-        inside = f"{target}/".startswith(f"{source.rstrip('/')}/")
-    else:
-        inside = Path(source).is_dir() and Path(target).expanduser().resolve().is_relative_to(source)
-    if inside:
-        raise DestinationError(
-            f"The output folder {target} lies inside the photo folder {source}; name one outside of it with --out."
-        )
-
-
 def _say_estimate(source: str, options: ReconstructOptions, settings: Settings, console: Console) -> None:
     """One line before anything is computed. Nothing is said where nothing can be known: of an archive on S3."""
     from tasks.core.estimate.machine import usable_cores
@@ -105,11 +92,14 @@ def _say_estimate(source: str, options: ReconstructOptions, settings: Settings, 
         return
     try:
         capture = capture_at(source, settings.workspace)
+        if not capture.photos:
+            return
+        words = in_words(section_of(estimate_stages(capture, options, machines_of_run())))
     except PhotosError:
         return  # the photos stage knows better what is wrong with them
-    if not capture.photos:
+    except Exception as error:  # noqa: BLE001 - an estimate is for people, and must not end what they wait for
+        console.print(f"no estimate: {plain(error)}", style="dim", highlight=False, soft_wrap=True)
         return
-    words = in_words(section_of(estimate_stages(capture, options, machines_of_run())))
     note = busy_note(usable_cores())
     console.print(plain(" ".join(filter(None, [words + ".", note]))), highlight=False, soft_wrap=True)
 
@@ -119,14 +109,11 @@ def _reconstruct(
 ) -> None:
     from flows.terminal import showing_progress
     from tasks.destination import open_destination
-    from tasks.photos import open_source
-    from tasks.sfm import is_given_model
+    from tasks.preflight import check_run
     from tasks.workspace import open_workspace
 
-    if not is_given_model(source):
-        open_source(source, settings.workspace)
-    destination = open_destination(target, open_workspace(settings.workspace))
-    destination.check()
+    # The flow does the same; here it needs no Prefect, and the sentence comes at once.
+    check_run(source, target, options, settings.absolute_workspace)
     _say_estimate(source, options, settings, console)
     server = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
     console.print(f"shown at {plain(server)}" if server else "starting Prefect in this process …", style="dim")
@@ -136,11 +123,13 @@ def _reconstruct(
 
     with showing_progress(console), tags("spaceport"):
         publication = reconstruct(source, target, options, fresh)
+    destination = open_destination(target, open_workspace(settings.absolute_workspace))
     report = json.loads(destination.read("report.json"))
     quality = "not measured" if publication.psnr_db is None else f"{publication.psnr_db:.2f} dB"
-    expected = report["estimate"]["seconds"]["total"]
+    estimate = report["estimate"]
+    expected = "" if estimate is None else f", {estimate['seconds']['total']:.0f} expected"
     console.print(
-        f"[bold green]done[/] in {report['seconds']['total']:.0f} s, {expected:.0f} expected: "
+        f"[bold green]done[/] in {report['seconds']['total']:.0f} s{plain(expected)}: "
         f"{report['sfm']['registered']:d} photos registered, "
         f"{publication.num_gaussians:,} Gaussians, held-out PSNR {plain(quality)}, "
         f"{publication.sog_bytes / 1e6:.1f} MB",

@@ -3,25 +3,22 @@
 import time
 
 from prefect import flow
-from prefect.runtime import flow_run
 
 from tasks.compress import compress_gaussians
 from tasks.core.options import ReconstructOptions
 from tasks.core.refs import Publication
 from tasks.estimate import estimate_run
 from tasks.photos import capture_name, ingest_photos
+from tasks.preflight import check_before_spending
 from tasks.publish import publish_splat
 from tasks.run_folder import context_of_run, default_destination
+from tasks.run_name import name_of_run
 from tasks.run_page import run_page
 from tasks.sfm import find_cameras, import_cameras, is_given_model
 from tasks.train import train_gaussians
 
 
-def _run_name() -> str:
-    return capture_name(flow_run.parameters["photos"])
-
-
-@flow(name="reconstruct", flow_run_name=_run_name)
+@flow(name="reconstruct", flow_run_name=name_of_run)
 def reconstruct(
     photos: str,
     destination: str = "",
@@ -45,6 +42,7 @@ def reconstruct(
     image_size = options.train.max_image_size
 
     with run_page(capture, options, context) as page:
+        check_before_spending(photos, target, options, context)
         if is_given_model(photos):
             photo_set = None
             scene = import_cameras(photos, image_size, context)

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ValidationError
 from flows.runs import ENDED, stage_runs
 from tasks.core.errors import SpaceportError
 from tasks.core.settings import STAGES, Settings
+from tasks.photos import capture_name
 from tasks.run_folder import SPLAT_FOLDER, folder_of_run
 from tasks.workspace import open_workspace
 
@@ -102,7 +103,7 @@ def _share(client: SyncPrefectClient, stage: str, members: list[UUID]) -> float 
 def _result(run: FlowRun, settings: Settings) -> tuple[float | None, str | None]:
     """Held-out PSNR and page, where this machine can see them."""
     destination = run.parameters.get("destination")
-    name = folder_of_run(run.name, str(run.id))
+    name = folder_of_run(capture_name(run.parameters["photos"]), str(run.id))
     try:
         if destination:
             report = (Path(destination) / "report.json").read_bytes() if "://" not in destination else None

@@ -4,10 +4,14 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from tasks.core.errors import DestinationError, StorageError
+from pydantic import TypeAdapter, ValidationError
+
+from tasks.core.errors import DestinationError, StorageError, UnsafeNameError
+from tasks.core.safe_names import safe_name
 from tasks.core.settings import Settings
+from tasks.core.sog.layout import LOD_FOLDER
 from tasks.core.storage import LocalWorkspace, OutputCache, S3Folder, Workspace
 from tasks.core.storage.disk import is_disk_full, watching_disk
 from tasks.core.storage.folder_locks import working_folder
@@ -15,6 +19,10 @@ from tasks.workspace import open_folder
 
 PAGE_FILE = "index.html"
 REPORT_FILE = "report.html"
+COLMAP_FOLDER = "colmap"
+RESULT_FOLDERS = (COLMAP_FOLDER, LOD_FOLDER)
+CONTENTS = TypeAdapter(list[str])  # paths below the destination, posix
+CONTENTS_FILE = "spaceport-files.json"  # what we have put there: the next result removes of it what it has not
 
 
 class Destination(ABC):
@@ -30,17 +38,71 @@ class Destination(ABC):
     def scratch(self) -> AbstractContextManager[Path]:
         """A local folder to put the result together in; it is gone when the block ends. Raises DiskFullError."""
 
-    @abstractmethod
     def deliver(self, result: Path) -> None:
-        """Put every entry of a scratch folder in place of the older one of its name; other entries stay."""
+        """Put every file of a scratch folder in place of the older one of its name.
+
+        Files that an earlier result has put there and this one has not are removed; nothing else is touched. The page
+        goes last: it holds its splat in itself, so the two always match. Raises DestinationError or StorageError.
+        """
+        names = sorted(path.relative_to(result).as_posix() for path in result.rglob("*") if path.is_file())
+        older = self._listed()
+        self._list({*older, *names})  # first: what is put there and then interrupted is known as ours
+        for together in (
+            [name for name in names if "/" in name],
+            [name for name in names if "/" not in name and name != PAGE_FILE],
+            [name for name in names if name == PAGE_FILE],
+        ):
+            self._put(result, together)
+        self._remove(sorted(older - set(names)))
+        self._list(set(names))
+
+    @abstractmethod
+    def _put(self, result: Path, names: list[str]) -> None:
+        """Put these files of a scratch folder, each in one step."""
+
+    @abstractmethod
+    def _remove(self, names: list[str]) -> None:
+        """Remove files; those that are not there are no trouble."""
+
+    @abstractmethod
+    def _write(self, name: str, content: bytes) -> None:
+        """Put one small file in one step."""
+
+    @abstractmethod
+    def _read(self, name: str) -> bytes | None:
+        """A file, or None when it is not there. Raises StorageError."""
+
+    def _list(self, names: set[str]) -> None:
+        self._write(CONTENTS_FILE, CONTENTS.dump_json(sorted(names), indent=1))
+
+    def _listed(self) -> set[str]:
+        """Files that earlier results have put there; none where their list is missing or is no list of ours."""
+        content = self._read(CONTENTS_FILE)
+        if content is None:
+            return set()
+        try:
+            return {name for name in CONTENTS.validate_json(content) if is_name_within(name)}
+        except ValidationError:
+            return set()
 
     @abstractmethod
     def link(self, name: str) -> str:
         """What a person opens to see a file of the result: a path or a link."""
 
-    @abstractmethod
     def read(self, name: str) -> bytes:
         """A file of the result. Raises StorageError."""
+        content = self._read(name)
+        if content is None:
+            raise StorageError(f"{name} is not at {self.uri}.")
+        return content
+
+
+def is_name_within(name: str) -> bool:
+    """Whether a name leads to a file of the folder and to nowhere else: the list may have been written by anybody."""
+    try:
+        return safe_name(name) == name
+    except UnsafeNameError:
+        return False
 
 
 def open_destination(name: str, workspace: Workspace) -> Destination:
@@ -53,7 +115,7 @@ def open_destination(name: str, workspace: Workspace) -> Destination:
 
 
 class LocalDestination(Destination):
-    """A local folder, where entries are replaced by renames."""
+    """A local folder, where files are replaced by renames."""
 
     def __init__(self, folder: Path, workspace: Workspace) -> None:
         self._folder = folder
@@ -79,25 +141,58 @@ class LocalDestination(Destination):
             with working_folder(self._folder, ".partial-") as partial:
                 yield partial
 
-    def deliver(self, result: Path) -> None:
-        """As in Destination; an older folder goes once the new one is at hand."""
-        for entry in sorted(result.iterdir()):
-            place = self._folder / entry.name
-            if place.is_dir():
-                place.rename(result / f".old-{entry.name}")
-            entry.replace(place)
-
     def link(self, name: str) -> str:
         """A link where a web server shows the workspace's run folders and this is in one, else the path."""
         url = self._workspace.page_url(self._folder / name) if isinstance(self._workspace, LocalWorkspace) else None
         return url or str(self._folder / name)
 
-    def read(self, name: str) -> bytes:
+    def _read(self, name: str) -> bytes | None:
         """As in Destination."""
         try:
             return (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
         except OSError as error:
             raise StorageError(f"{name} of {self.uri} cannot be read ({error.strerror}).") from error
+
+    def _put(self, result: Path, names: list[str]) -> None:
+        """As in Destination, by a rename each."""
+        for name in names:
+            place = self._folder / name
+            try:
+                for link in self._links_on_the_way(name):
+                    link.unlink()
+                place.parent.mkdir(parents=True, exist_ok=True)
+                (result / name).replace(place)
+            except OSError as error:
+                if is_disk_full(error):
+                    raise
+                raise DestinationError(
+                    f"{place} cannot be written ({error.strerror}): move away what is in its place, or name another "
+                    "destination."
+                ) from error
+
+    def _remove(self, names: list[str]) -> None:
+        """As in Destination; folders that are empty then are removed too."""
+        for name in names:
+            if self._links_on_the_way(name):
+                continue
+            place = self._folder / name
+            with suppress(OSError):
+                place.unlink()
+                for parent in place.relative_to(self._folder).parents[:-1]:
+                    (self._folder / parent).rmdir()  # refuses one that is not empty, which ends this
+
+    def _write(self, name: str, content: bytes) -> None:
+        """As in Destination."""
+        with self.scratch() as partial:
+            (partial / name).write_bytes(content)
+            self._put(partial, [name])
+
+    def _links_on_the_way(self, name: str) -> list[Path]:
+        """Links in place of folders of the result: to write or remove through one would change another place."""
+        folders = [self._folder / parent for parent in PurePosixPath(name).parents[:-1]]
+        return [folder for folder in folders if folder.is_symlink()]
 
     def _make(self) -> None:
         try:
@@ -114,11 +209,7 @@ class LocalDestination(Destination):
 
 
 class S3Destination(Destination):
-    """A folder on S3.
-
-    S3 replaces one object at a time, in one step. The page holds its splat in itself, so the two always match; it goes
-    last, when all that its report and the folder show is there.
-    """
+    """A folder on S3, which replaces one object at a time, in one step."""
 
     def __init__(self, folder: S3Folder) -> None:
         self._folder = folder
@@ -136,26 +227,23 @@ class S3Destination(Destination):
         with OutputCache(settings.home / "outputs", settings.cache_bytes).scratch() as folder:
             yield folder
 
-    def deliver(self, result: Path) -> None:
+    def _put(self, result: Path, names: list[str]) -> None:
         """As in Destination."""
-        names = [path.relative_to(result).as_posix() for path in sorted(result.rglob("*")) if path.is_file()]
-        for together in (
-            [name for name in names if "/" in name],
-            [name for name in names if "/" not in name and name != PAGE_FILE],
-            [name for name in names if name == PAGE_FILE],
-        ):
-            self._folder.upload(result, together)
-        for folder in {name.partition("/")[0] for name in names if "/" in name}:
-            older = [f"{folder}/{found.name}" for found in self._folder.below(folder).objects()]
-            self._folder.delete(sorted(set(older) - set(names)))
+        self._folder.upload(result, names)
+
+    def _remove(self, names: list[str]) -> None:
+        """As in Destination."""
+        self._folder.delete(names)
+
+    def _write(self, name: str, content: bytes) -> None:
+        """As in Destination."""
+        self._folder.write(name, content)
 
     def link(self, name: str) -> str:
         """A signed link of 7 days."""
         return self._folder.link(name)
 
-    def read(self, name: str) -> bytes:
+    def _read(self, name: str) -> bytes | None:
         """As in Destination."""
         found = self._folder.read(name)
-        if found is None:
-            raise StorageError(f"{name} is not at {self.uri}.")
-        return found[0]
+        return None if found is None else found[0]

@@ -1,15 +1,19 @@
 """A stage as a run of its own deployment, in whatever work pool that deployment names.
 
-The child run is made for a key of (parent run, stage, attempt). A parent that is started again, or a task that is
-retried, therefore meets the child it made before: one that still works is waited for, one that died is followed by the
-next attempt. Nothing but the end of the run comes back: the output lies in the workspace.
+The child run is made for a key of (parent run, stage, what is asked for, attempt). A parent that is started again, or a
+task that is retried, therefore meets the child it made before: one that still works is waited for, one that died is
+followed by the next attempt. A child that was asked for something else, such as fewer Gaussians, is another one.
+Nothing but the end of the run comes back: the output lies in the workspace.
 """
 
+import hashlib
+import itertools
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 from uuid import UUID
 
 import httpx
@@ -17,9 +21,9 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.context import TaskRunContext
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import Abort, ObjectNotFound, PrefectHTTPStatusError
 from prefect.runtime import flow_run as current_run
-from prefect.states import Cancelling
+from prefect.states import Cancelled, Cancelling
 from pydantic import BaseModel
 
 from tasks.core import errors
@@ -31,13 +35,21 @@ from tasks.core.errors import (
     StageCrashedError,
     StageError,
 )
-from tasks.core.refs import RunContext
+from tasks.core.option_model import OptionModel
+from tasks.core.refs import Ref, RunContext
 from tasks.core.settings import Settings
 from tasks.reporting import run_logger
 
 POLL_SECONDS = 1.0
 UNCLAIMED_SECONDS = 60.0  # after which somebody should look for a worker
 SERVER_PATIENCE_SECONDS = 600.0  # how long a Prefect server may be gone, as in a restart or an upgrade
+CANCEL_PATIENCE_SECONDS = 20.0  # a worker ends the process of a cancelled run within some seconds
+WITH_PARENT = "The run that asked for this was cancelled."
+KILLS = 2  # after which want of memory is the likely reason, and no longer a person or a lost machine
+# As Prefect's runner and ECS say it: "… exited with non-zero status code -9.", "OutOfMemoryError: Container killed …".
+KILLED = re.compile(r"\b(?:status|exit) code:? (?:-9|137)(?!\d)|\bSIGKILL\b|\bOutOfMemory")
+
+T = TypeVar("T")
 
 
 class StageRunFailed(Exception):  # noqa: N818 - the cause of an error, never raised by itself
@@ -70,67 +82,88 @@ def run_elsewhere(stage: str, context: RunContext, changed: dict[str, BaseModel]
         raise RuntimeError("a stage can only be dispatched from within its task")
     elsewhere = context.model_copy(update={"dispatched": True})
     given = {**task_run.parameters, **(changed or {}), "context": elsewhere}
-    child, killed_before = _start(stage, context, {name: _plain(value) for name, value in given.items()})
-    run_logger().info("%s runs as %r", stage, child.name)
-    with _cancelled_with_parent(child.id):
-        child = _wait(stage, child.id)
-    if changed and killed_before and _was_killed(child):
-        raise OutOfMemoryError(f"The {stage} run was killed {killed_before + 1} times, most likely for want of memory.")
-    _raise_for(stage, child)
+    is_first_wish = all(task_run.parameters[name] == value for name, value in (changed or {}).items())
+    killed = 0
+    for attempt in itertools.count(1):
+        child = _child(stage, context, given, attempt, is_again=attempt > 1 or not is_first_wish)
+        has_ended_before = child.state is not None and child.state.is_final()
+        if not has_ended_before:
+            run_logger().info("%s runs as %r", stage, child.name)
+            with _cancelled_with_parent(child.id):
+                child = _wait(stage, child.id)
+        killed += _was_killed(child)
+        if changed and killed >= KILLS:
+            raise OutOfMemoryError(f"The {stage} run was killed {killed} times, most likely for want of memory.")
+        if not has_ended_before:
+            return _raise_for(stage, child)
+    raise AssertionError("unreachable: attempts are counted without end")
 
 
 def _was_killed(child: FlowRun) -> bool:
     """Whether SIGKILL ended it: a person, a lost machine or, when it happens again, the kernel short of memory."""
     message = (child.state.message or "") if child.state else ""
-    return child.state_type == StateType.CRASHED and re.search(r"SIGKILL|-9\b|\b137\b|OutOfMemory", message) is not None
+    return child.state_type == StateType.CRASHED and KILLED.search(message) is not None
+
+
+def _child(stage: str, context: RunContext, given: dict[str, object], attempt: int, *, is_again: bool) -> FlowRun:
+    """The run of this attempt: made now, unless an earlier life of this run made it."""
+    again = json.loads(Settings.from_environment().job_variables_again).get(stage)
+    try:
+        child = _patiently(
+            lambda: run_deployment(
+                f"{stage}/{stage}",
+                parameters={name: _plain(value) for name, value in given.items()},
+                flow_run_name=f"{context.run} {stage}" + (f" ({attempt})" if attempt > 1 else ""),
+                tags=["spaceport", stage, context.run],
+                idempotency_key=f"{current_run.id}:{stage}:{_digest(given)}:{attempt}",
+                timeout=0,
+                job_variables=again if is_again else None,
+            )
+        )
+    except ObjectNotFound as error:
+        raise MissingPartError(
+            f"There is no deployment {stage}/{stage} on this Prefect server: create it with `spaceport up` or "
+            "`prefect deploy --all`, or take the stage out of SPACEPORT_DISPATCH."
+        ) from error
+    assert isinstance(child, FlowRun)
+    return child
 
 
 def _plain(value: object) -> object:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
-def _start(stage: str, context: RunContext, parameters: dict[str, object]) -> tuple[FlowRun, int]:
-    """The first attempt's run that has not ended yet; made now, unless an earlier life of this run made it.
+def _digest(given: dict[str, object]) -> str:
+    """The same for the same wish: refs count by their content, and times and estimates, new in every life, do not."""
+    wish: dict[str, object] = {}
+    for name, value in given.items():
+        if isinstance(value, Ref):
+            wish[name] = value.digest
+        elif isinstance(value, OptionModel):
+            wish[name] = value.model_dump(mode="json")
+        elif isinstance(value, str | int):
+            wish[name] = value
+    return hashlib.sha256(json.dumps(wish, sort_keys=True).encode()).hexdigest()[:16]
 
-    And how many attempts before it were killed.
-    """
-    attempt = killed = 0
-    again = json.loads(Settings.from_environment().job_variables_again).get(stage)
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """What the server answers; one that is away for a while is asked again."""
+    deadline = time.monotonic() + SERVER_PATIENCE_SECONDS
     while True:
-        attempt += 1
         try:
-            child = run_deployment(
-                f"{stage}/{stage}",
-                parameters=parameters,
-                flow_run_name=f"{context.run} {stage}" + (f" ({attempt})" if attempt > 1 else ""),
-                tags=["spaceport", stage, context.run],
-                idempotency_key=f"{current_run.id}:{stage}:{attempt}",
-                timeout=0,
-                job_variables=again if attempt > 1 else None,
-            )
-        except ObjectNotFound as error:
-            raise MissingPartError(
-                f"There is no deployment {stage}/{stage} on this Prefect server: create it with `spaceport up` or "
-                "`prefect deploy --all`, or take the stage out of SPACEPORT_DISPATCH."
-            ) from error
-        assert isinstance(child, FlowRun)
-        if child.state is None or not child.state.is_final():
-            return child, killed
-        killed += _was_killed(child)
+            return ask()
+        except (httpx.TransportError, PrefectHTTPStatusError) as error:
+            if not _is_passing(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_SECONDS)
 
 
 def _wait(stage: str, child_id: UUID) -> FlowRun:
-    """Poll until the run has ended; a server that is away for a while is waited for."""
-    answered_at = claimed_at = time.monotonic()
+    """Poll until the run has ended."""
+    claimed_at = time.monotonic()
     with get_client(sync_client=True) as client:
         while True:
-            try:
-                child = client.read_flow_run(child_id)
-            except (httpx.TransportError, PrefectHTTPStatusError) as error:
-                if not _is_passing(error) or time.monotonic() - answered_at > SERVER_PATIENCE_SECONDS:
-                    raise
-                time.sleep(POLL_SECONDS)
-                continue
+            child = _patiently(lambda: client.read_flow_run(child_id))
             answered_at = time.monotonic()
             if child.state is not None and child.state.is_final():
                 return child
@@ -161,15 +194,33 @@ def _cancelled_with_parent(child_id: UUID) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with get_client(sync_client=True) as client:
-            if _is_being_cancelled(client):
-                client.set_flow_run_state(child_id, Cancelling(message="The run that asked for this was cancelled."))
+        try:
+            with get_client(sync_client=True) as client:
+                if _own_state(client) in (StateType.CANCELLING, StateType.CANCELLED):
+                    client.set_flow_run_state(child_id, Cancelling(message=WITH_PARENT))
+        except Exception as error:  # noqa: BLE001 - what ends this run must not be hidden, and so be tried again
+            run_logger().warning("whether the stage's own run is to be cancelled could not be asked (%s)", error)
         raise
 
 
-def _is_being_cancelled(client: SyncPrefectClient) -> bool:
-    state = client.read_flow_run(UUID(str(current_run.id))).state
-    return state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED)
+def _own_state(client: SyncPrefectClient) -> StateType | None:
+    return client.read_flow_run(UUID(str(current_run.id))).state_type
+
+
+def _await_own_end() -> None:
+    """Wait for the signal that ends this run, when it is being cancelled like its child.
+
+    The child may end first. An error of this run would then come too early: Prefect refuses the state Failed to a run
+    that is being cancelled, and it would stay Cancelling. Without a signal, the run is marked as cancelled here, and
+    Abort ends it, after which Prefect's engine leaves the state as it is.
+    """
+    deadline = time.monotonic() + CANCEL_PATIENCE_SECONDS
+    with get_client(sync_client=True) as client:
+        while _own_state(client) == StateType.CANCELLING:
+            if time.monotonic() > deadline:
+                client.set_flow_run_state(UUID(str(current_run.id)), Cancelled())
+                raise Abort("The run was cancelled.")
+            time.sleep(POLL_SECONDS)
 
 
 def _raise_for(stage: str, child: FlowRun) -> None:
@@ -180,6 +231,7 @@ def _raise_for(stage: str, child: FlowRun) -> None:
     if state.is_crashed():
         raise StageCrashedError(f"The {stage} run {child.name!r} died: {state.message or 'no reason known'}")
     if state.is_cancelled():
+        _await_own_end()
         raise StageCancelledError(f"The {stage} run {child.name!r} was cancelled.")
     raise _as_raised(stage, state.message or "no reason known") from StageRunFailed(child.name)
 

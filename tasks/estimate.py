@@ -63,16 +63,27 @@ def machines_of_run() -> dict[str, Machine]:
 
 def estimate_run(
     source: str, photos: PhotosRef | None, options: ReconstructOptions, context: RunContext
-) -> EstimateSection:
+) -> EstimateSection | None:
     """What the run is expected to take, from the photos as the photos stage found them; the run's log says it.
 
-    `photos` is None for a folder with a COLMAP model.
+    `photos` is None for a folder with a COLMAP model. The result is None, and a warning in the log, where the estimate
+    cannot be made: a run does without.
     """
+    try:
+        section = _estimate(source, photos, options, context)
+    except Exception as error:  # noqa: BLE001 - an estimate is for people, and must not end what they wait for
+        run_logger().warning("no estimate of this run (%s: %s)", type(error).__name__, error)
+        return None
+    run_logger().info("expected: %s", in_words(section))
+    return section
+
+
+def _estimate(
+    source: str, photos: PhotosRef | None, options: ReconstructOptions, context: RunContext
+) -> EstimateSection:
     if photos is None:
         capture = Capture.of_given_model(Path(source).expanduser().resolve())
     else:
         stored = open_workspace(context.workspace).read(photos.uri, PHOTOS_FILE)
         capture = Capture(PhotoSet.model_validate_json(stored).photos)
-    section = section_of(estimate_stages(capture, options, machines_of_run()))
-    run_logger().info("expected: %s", in_words(section))
-    return section
+    return section_of(estimate_stages(capture, options, machines_of_run()))

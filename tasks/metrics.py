@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedd
 """
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -106,7 +107,8 @@ class GpuTeller:
 
 
 def _tell(metrics: Mapping[str, float | None], stage: str | None) -> None:
-    known = {name: value for name, value in metrics.items() if value is not None}
+    # JSON has no infinity, which the PSNR of two equal pictures is: such a value is left out, and the others are told.
+    known = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
     if known and Settings.from_environment().metrics:
         # Not through logging, whose format would keep CloudWatch from knowing the line.
         sys.stdout.write(emf_line(known, stage, time.time()) + "\n")

@@ -6,12 +6,14 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tasks.backend import computing_backend
 from tasks.core.errors import StorageError
 from tasks.core.georeference import GEOREFERENCE_FILE
 from tasks.core.measurements import (
     CostSection,
     EstimateSection,
     PhotosSection,
+    PicturesSection,
     Report,
     SecondsSection,
     SfmSection,
@@ -19,7 +21,7 @@ from tasks.core.measurements import (
     TrainSection,
 )
 from tasks.core.options import ReconstructOptions
-from tasks.core.photoset import PhotoSet
+from tasks.core.photoset import PHOTOS_FILE, PhotoSet
 from tasks.core.ply import read_ply
 from tasks.core.progress import Progress
 from tasks.core.refs import GaussiansRef, PhotosRef, Publication, Ref, RunContext, SceneRef, SogRef
@@ -28,20 +30,25 @@ from tasks.core.report.preview import write_fly_around, write_preview
 from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER, Scene
 from tasks.core.settings import Settings
 from tasks.core.sog.layout import LOD_FOLDER, LOD_META_FILE
-from tasks.core.stage_code import installed_version
+from tasks.core.stage_code import StageCode, installed_version
 from tasks.core.storage import Workspace
 from tasks.core.viewer.page import ViewerSettings, start_view, write_page
-from tasks.destination import PAGE_FILE, REPORT_FILE, open_destination
+from tasks.destination import COLMAP_FOLDER, PAGE_FILE, REPORT_FILE, open_destination
 from tasks.dispatch import run_elsewhere, runs_elsewhere
 from tasks.pictures import PREVIEW_PICTURE
 from tasks.reporting import stage_progress
 from tasks.retries import stage_task
-from tasks.stage import open_output, peak_memory_bytes, read_measurements
+from tasks.stage import open_output, peak_memory_bytes, read_measurements, run_stage
 from tasks.workspace import open_workspace
 
 STAGE = "publish"
 PUBLICATION_FILE = "publication.json"
-FLY_AROUND_FILE = "fly-around.webp"
+PREVIEW_FILE, FLY_AROUND_FILE = "preview.jpg", "fly-around.webp"
+PICTURES = "pictures"  # an output of its own, since drawing takes most of publishing
+PICTURES_CODE = StageCode(
+    ("tasks.core.report.preview", "tasks.core.viewer.page", "tasks.core.measurements", "tasks.core.render.backends"),
+    ("numba", "numpy", "PIL", "scipy", "torch", "gsplat"),
+)
 STREAM_PAGE_FILE = "stream.html"
 REPORTED_PACKAGES = ("spaceport", "prefect", "pycolmap", "torch", "gsplat", "numba", "numpy", "pillow")
 
@@ -75,36 +82,33 @@ def publish_splat(
     loaded = Scene.load(scene_folder)
 
     with target.scratch() as partial:
-        report_progress(Progress(0, 6, "copying"))
+        report_progress(Progress(0, 5, "copying"))
         shutil.copy2(sog_folder / "scene.sog", partial)
         if (sog_folder / LOD_FOLDER).is_dir():
             shutil.copytree(sog_folder / LOD_FOLDER, partial / LOD_FOLDER)
         shutil.copy2(ply, partial)
-        shutil.copytree(scene_folder / MODEL_FOLDER, partial / "colmap" / MODEL_FOLDER)
-        shutil.copytree(scene_folder / IMAGES_FOLDER, partial / "colmap" / IMAGES_FOLDER)
+        shutil.copytree(scene_folder / MODEL_FOLDER, partial / COLMAP_FOLDER / MODEL_FOLDER)
+        shutil.copytree(scene_folder / IMAGES_FOLDER, partial / COLMAP_FOLDER / IMAGES_FOLDER)
         # null where there is none: what an earlier run left at the destination must not speak for this splat
         described = "null" if loaded.georeference is None else loaded.georeference.model_dump_json(indent=1)
         (partial / GEOREFERENCE_FILE).write_text(described, encoding="utf-8")
-        report_progress(Progress(1, 6, "preview picture"))
-        view = start_view(loaded, scene.capture, None if photos is None else _days(photos, context))
-        gaussians_drawn, rasterizer = read_ply(ply), rasterizer_for("auto")
-        write_preview(gaussians_drawn, view.camera, rasterizer, partial / "preview.jpg")
-        store.write_run_file(context.run, PREVIEW_PICTURE, (partial / "preview.jpg").read_bytes())
-        report_progress(Progress(2, 6, "fly-around"))
-        write_fly_around(
-            gaussians_drawn, view.camera, view.target, view.up, view.around, rasterizer, partial / FLY_AROUND_FILE
-        )
-        report_progress(Progress(3, 6, "viewer page"))
+        report_progress(Progress(1, 5, "preview and fly-around"))
+        view = start_view(loaded, scene.capture, None if photos is None else _days(photos, store))
+        drawn = open_output(_pictures(scene, gaussians, view, context), context)
+        for picture in (PREVIEW_FILE, FLY_AROUND_FILE):
+            shutil.copy2(drawn / picture, partial)
+        store.write_run_file(context.run, PREVIEW_PICTURE, (drawn / PREVIEW_FILE).read_bytes())
+        report_progress(Progress(2, 5, "viewer page"))
         _write_pages(partial, view)
-        report_progress(Progress(4, 6, "report"))
+        report_progress(Progress(3, 5, "report"))
         report = _compose_report(photos, scene, gaussians, sog, options, start, started_at, context, estimate)
         from tasks.core.report.html import write_report  # matplotlib takes a second, which other stages do without
 
         write_report(report, loaded, sog_folder / "held_out", partial / REPORT_FILE, partial / FLY_AROUND_FILE)
         (partial / "report.json").write_text(report.model_dump_json(indent=1), encoding="utf-8")
-        report_progress(Progress(5, 6, "putting into place"))
+        report_progress(Progress(4, 5, "putting into place"))
         target.deliver(partial)
-    report_progress(Progress(6, 6, target.uri))
+    report_progress(Progress(5, 5, target.uri))
     publication = Publication(
         uri=target.uri,
         page=target.link(PAGE_FILE),
@@ -123,6 +127,30 @@ def publish_splat(
     return publication
 
 
+def _pictures(scene: SceneRef, gaussians: GaussiansRef, view: ViewerSettings, context: RunContext) -> str:
+    """The stored pictures of a splat, drawn unless they are in the workspace; the view follows from the scene."""
+
+    def draw(folder: Path) -> PicturesSection:
+        splat, rasterizer = read_ply(open_output(gaussians.uri, context) / "scene.ply"), rasterizer_for("auto")
+        write_preview(splat, view.camera, rasterizer, folder / PREVIEW_FILE)
+        write_fly_around(splat, view.camera, view.target, view.up, view.around, rasterizer, folder / FLY_AROUND_FILE)
+        return PicturesSection(
+            preview_bytes=(folder / PREVIEW_FILE).stat().st_size,
+            fly_around_bytes=(folder / FLY_AROUND_FILE).stat().st_size,
+        )
+
+    output = run_stage(
+        PICTURES,
+        PICTURES_CODE,
+        context,
+        inputs=[gaussians.digest, scene.digest],
+        options={},
+        compute=draw,
+        backend=computing_backend(PICTURES, "auto", context),
+    )
+    return output.uri
+
+
 def _published(store: Workspace, context: RunContext) -> Publication:
     """What the publish run left in the run's folder. Raises StorageError."""
     content = store.read_run_file(context.run, PUBLICATION_FILE)
@@ -133,7 +161,7 @@ def _published(store: Workspace, context: RunContext) -> Publication:
 
 def _write_pages(folder: Path, view: ViewerSettings) -> None:
     """The page that holds its splat; for a large one also the page that streams it, to which the web is sent on."""
-    pictures = folder / "preview.jpg", FLY_AROUND_FILE
+    pictures = folder / PREVIEW_FILE, FLY_AROUND_FILE
     streamed = f"{LOD_FOLDER}/{LOD_META_FILE}"
     stream_page = STREAM_PAGE_FILE if (folder / streamed).is_file() else None
     write_page(folder / "scene.sog", folder / PAGE_FILE, view, *pictures, stream_page)
@@ -141,9 +169,10 @@ def _write_pages(folder: Path, view: ViewerSettings) -> None:
         write_page(streamed, folder / STREAM_PAGE_FILE, view, *pictures)
 
 
-def _days(photos: PhotosRef, context: RunContext) -> str | None:
+def _days(photos: PhotosRef, store: Workspace) -> str | None:
     """The day or days on which the photos were taken; None when none of them says it."""
-    taken = [photo.taken_at for photo in PhotoSet.load(open_output(photos.uri, context)).photos]
+    stored = PhotoSet.model_validate_json(store.read(photos.uri, PHOTOS_FILE))
+    taken = [photo.taken_at for photo in stored.photos]
     moments = sorted(datetime.fromisoformat(moment) for moment in taken if moment)
     if not moments:
         return None

@@ -1,9 +1,11 @@
 """What is tried again, and when."""
 
+import errno
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import httpx
+from PIL import UnidentifiedImageError
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -11,6 +13,17 @@ from prefect.client.schemas.objects import State
 from tasks.core.errors import SpaceportError
 from tasks.dispatch import StageRunFailed
 from tasks.recording import recorded
+
+# What network and disk raise that is the same a minute later: a wrong path, no permission, a file that is no picture.
+LASTING = (
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    UnidentifiedImageError,
+)
+LASTING_NUMBERS = frozenset([errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENOTSUP])
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,7 +61,9 @@ def can_retry(_task: object, _task_run: object, state: State[object]) -> bool:
         state.result()
     except SpaceportError as error:
         return error.retryable and not isinstance(error.__cause__, StageRunFailed)
-    except (OSError, httpx.TransportError):  # network and disk, and Prefect's server out of reach
+    except OSError as error:  # network and disk
+        return not isinstance(error, LASTING) and error.errno not in LASTING_NUMBERS
+    except httpx.TransportError:  # Prefect's server out of reach
         return True
     except Exception:  # noqa: BLE001 - whatever else failed, doing it again gives the same
         return False

@@ -50,6 +50,10 @@ class Page:
         """Navigate; does not wait for anything."""
         self._call("Page.navigate", url=url)
 
+    def before_load(self, script: str) -> None:
+        """Run a script in every page that is opened from now on, before the page's own."""
+        self._call("Page.addScriptToEvaluateOnNewDocument", source=script)
+
     def resize(self, width: int, height: int, *, dark: bool = False) -> None:
         """Give the window a size in px and a colour scheme."""
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import re
 from pathlib import Path
@@ -14,7 +15,14 @@ from tasks.core.sog.writer import write_sog
 from tasks.core.storage import S3Folder
 from tasks.core.viewer.page import write_page
 from tasks.core.viewer.view import ViewerSettings
-from tasks.destination import PAGE_FILE, REPORT_FILE, S3Destination, open_destination
+from tasks.destination import (
+    CONTENTS_FILE,
+    PAGE_FILE,
+    REPORT_FILE,
+    LocalDestination,
+    S3Destination,
+    open_destination,
+)
 from tasks.workspace import open_workspace
 from tests.browser import chromium
 from tests.core.sog.splats import terrain
@@ -62,7 +70,71 @@ def test_an_older_result_is_replaced_and_nothing_else(folder: S3Folder, tmp_path
     with pytest.raises(StorageError, match=r"old\.jpg"):
         destination.read("colmap/images/old.jpg")
     if kind == "s3":
-        assert {found.name for found in folder.objects()} == set(expected), "no probe is left"
+        assert {found.name for found in folder.objects()} == {*expected, CONTENTS_FILE}, "no probe is left"
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_what_a_smaller_result_has_not_is_removed_and_the_users_own_is_not(
+    folder: S3Folder, tmp_path: Path, kind: str
+) -> None:
+    uri = folder.uri if kind == "s3" else str(tmp_path / "out")
+    large = {"index.html": b"1", "stream.html": b"1", "lod/lod-meta.json": b"1", "lod/0/means.webp": b"1"}
+
+    def files() -> set[str]:
+        if kind == "s3":
+            return {found.name for found in folder.objects()}
+        return {path.relative_to(uri).as_posix() for path in Path(uri).rglob("*") if path.is_file()}
+
+    mine = {"lod/notes.txt", "colmap/images/mine.jpg", "stream.txt"}
+    publish(uri, tmp_path, {**large, "colmap/images/a.jpg": b"1"})
+    for name in mine:
+        if kind == "s3":
+            folder.write(name, b"mine")
+        else:
+            (Path(uri) / name).write_bytes(b"mine")
+    publish(uri, tmp_path, {"index.html": b"2", "colmap/images/b.jpg": b"2"})
+    assert files() == {"index.html", "colmap/images/b.jpg", CONTENTS_FILE, *mine}
+    if kind == "local":
+        assert not (Path(uri) / "lod" / "0").exists()
+    publish(uri, tmp_path, large)
+    assert files() == {*large, CONTENTS_FILE, *mine}
+
+
+def test_what_was_put_before_an_interruption_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalDestination, "_remove", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            publish(str(out), tmp_path, {"index.html": b"1", "lod/a.webp": b"1"})
+    publish(str(out), tmp_path, {"index.html": b"2"})
+    assert {entry.name for entry in out.iterdir()} == {"index.html", CONTENTS_FILE}
+
+
+def test_nothing_outside_of_the_destination_is_written_or_removed(tmp_path: Path) -> None:
+    """Whatever the list or a link there says."""
+    out, other = tmp_path / "out", tmp_path / "other"
+    (other / "images").mkdir(parents=True)
+    for name in ("a.jpg", "images/a.jpg"):
+        (other / name).write_bytes(b"mine")
+    out.mkdir()
+    listed = ["../other/a.jpg", str(other / "a.jpg"), "colmap/images/a.jpg", "lod/a.jpg", "", ".", 3]
+    (out / CONTENTS_FILE).write_text(json.dumps(listed[:-1]))
+    (out / "colmap").symlink_to(other)
+    (out / "lod").symlink_to(other)
+    publish(str(out), tmp_path, {"index.html": b"new", "colmap/images/b.jpg": b"new"})
+    assert sorted(path.name for path in other.rglob("*")) == ["a.jpg", "a.jpg", "images"]
+    assert (out / "colmap" / "images" / "b.jpg").read_bytes() == b"new"
+    (out / CONTENTS_FILE).write_text(json.dumps(listed))
+    publish(str(out), tmp_path, {"index.html": b"new"})
+    assert (out / "colmap" / "images" / "b.jpg").exists(), "a list that is not ours says nothing"
+
+
+def test_what_is_in_the_way_has_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "out" / "scene.sog").mkdir(parents=True)
+    (tmp_path / "out" / "colmap").touch()
+    for name in ("scene.sog", "colmap/a.jpg"):
+        with pytest.raises(DestinationError, match="move away what is in its place"):
+            publish(str(tmp_path / "out"), tmp_path, {name: b"new"})
 
 
 def test_the_page_goes_last(folder: S3Folder, tmp_path: Path) -> None:
@@ -78,9 +150,11 @@ def test_the_page_goes_last(folder: S3Folder, tmp_path: Path) -> None:
     finally:
         folder.client.meta.events.unregister("before-parameter-build.s3.PutObject", unique_id="order")
     names = [key.removeprefix(f"{folder.prefix}/") for key in put]
-    assert names[0] == "colmap/a.jpg"
-    assert names[-1] == "index.html"
-    assert sorted(names) == ["colmap/a.jpg", "index.html", "report.html", "scene.sog"]
+    assert names[0] == names[-1] == CONTENTS_FILE
+    files = [name for name in names if name != CONTENTS_FILE]
+    assert files[0] == "colmap/a.jpg"
+    assert files[-1] == "index.html"
+    assert sorted(files) == ["colmap/a.jpg", "index.html", "report.html", "scene.sog"]
     head = folder.client.head_object(Bucket=folder.bucket, Key=f"{folder.prefix}/scene.sog")
     assert (head["ContentType"], head["CacheControl"]) == ("application/octet-stream", "no-cache")
 
@@ -136,6 +210,18 @@ def test_places_that_cannot_be_written_are_refused(s3_environment: S3Server, tmp
     (tmp_path / "file").touch()
     with pytest.raises(DestinationError, match="--out"):
         open_destination(str(tmp_path / "file"), workspace).check()
+
+
+def test_a_trial_leaves_what_others_put_there_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = LocalDestination._make
+
+    def make_beside_another(self: LocalDestination) -> None:
+        made(self)
+        (tmp_path / "a" / "log").touch()
+
+    monkeypatch.setattr(LocalDestination, "_make", make_beside_another)
+    open_destination(str(tmp_path / "a" / "b"), open_workspace(str(tmp_path))).check()
+    assert [entry.name for entry in (tmp_path / "a").iterdir()] == ["log"]
 
 
 def test_a_trial_leaves_no_folder(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The *Run* form: the schema that it is drawn from, and what Prefect's server refuses before a run starts."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from flows.reconstruct import reconstruct
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.training.options import TRAIN_PRESETS
+from tests.test_form_in_browser import PAYLOADS
 
 GROUPS = ("photos", "sfm", "train", "compress")
 
@@ -64,10 +66,21 @@ def test_the_preset_comes_first_and_options_are_grouped_by_stage(schema: dict[st
             assert bounded, f"{name}.{option} has no bounds"
 
 
-def test_the_form_is_filled_in_except_for_what_the_preset_decides(schema: dict[str, Any]) -> None:
+def test_the_form_shows_what_every_preset_says_and_is_empty_where_they_differ(schema: dict[str, Any]) -> None:
     default = schema["properties"]["options"]["default"]
     assert default["train"] == {}
-    assert all("default" not in field for field in group(schema, "train")["properties"].values())
+    for name, field in group(schema, "train")["properties"].items():
+        values = [getattr(preset, name) for preset in TRAIN_PRESETS.values()]
+        if len(set(values)) > 1:
+            assert "default" not in field, f"{name} would be sent back, against the other presets"
+            assert all(
+                f"{preset} {getattr(options, name)}" in field["description"]
+                for preset, options in TRAIN_PRESETS.items()
+            )
+        else:
+            assert field.get("default") == values[0], name
+        if field["type"] == "boolean":
+            assert "default" in field, f"{name}: a form sends a switch that nobody touched as off"
     for name in ("photos", "sfm", "compress"):
         assert set(default[name]) == set(group(schema, name)["properties"])
 
@@ -85,6 +98,21 @@ def test_a_run_can_be_taken_up_again_with_another_preset() -> None:
     again = ReconstructOptions.model_validate({**parameters["options"], "preset": "high"})
     assert again.train == TRAIN_PRESETS["high"].model_copy(update={"steps": 70})
     assert again.spelled_out()["train"] == again.train.model_dump(mode="json")
+
+
+@pytest.mark.parametrize("preset", ["draft", "standard", "high"])
+@pytest.mark.parametrize("ui", ["v1", "v2"])
+def test_an_untouched_form_is_the_terminals_run(ui: str, preset: str) -> None:
+    """Exactly the same options have the same cache keys, and so the same splat; test_form_in_browser.py records."""
+    sent = json.loads(PAYLOADS.read_text(encoding="utf-8"))[ui]
+    assert sent.keys() == {"photos", "destination", "options", "fresh"}
+    sent["options"]["preset"] = preset
+    given = reconstruct.validate_parameters(sent)
+    options, typed = given["options"], parse_options(preset, [])
+    assert options == typed
+    assert options.spelled_out() == typed.spelled_out()
+    assert options.model_dump_json() == typed.model_dump_json()
+    assert (given["destination"], given["fresh"]) == ("", False)
 
 
 @pytest.mark.parametrize(

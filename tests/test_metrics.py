@@ -75,6 +75,24 @@ def test_a_stage_tells_what_it_took_and_measured(
     assert "PsnrDropDb" not in line, "it was not measured"
 
 
+@pytest.mark.usefixtures("asked_for")
+@pytest.mark.parametrize("drop", [float("nan"), float("inf")])
+def test_what_is_no_number_costs_no_output(capsys: pytest.CaptureFixture[str], tmp_path: Path, drop: float) -> None:
+    """Equal pictures have an infinite PSNR, and infinity less infinity is no number."""
+    context = RunContext(workspace=str(tmp_path), run="test")
+    measured = MEASURED.model_copy(update={"psnr_drop_db": drop})
+
+    def compute(folder: Path) -> SogSection:
+        (folder / "scene.sog").write_bytes(b"0")
+        return measured
+
+    output = run_stage("compress", "1", context, inputs=["x"], options={}, compute=compute)
+    assert Path(output.uri, "scene.sog").is_file()
+    (line,) = lines(capsys)
+    assert "PsnrDropDb" not in line
+    assert line["SogBytes"] == 1000
+
+
 def test_nothing_is_written_unless_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     tell_run(completed=True)
     tell_stage("compress", MEASURED, seconds=1, cost_usd=1, peak_memory_bytes=1, output_bytes=1)

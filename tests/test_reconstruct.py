@@ -16,6 +16,7 @@ from PIL import Image
 from deployments.validation.checks import check_result
 from deployments.validation.published import Published
 from flows.reconstruct import reconstruct
+from tasks import publish
 from tasks.core.demo.flight import fly
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.demo.ground_truth import ground_truth_path, load_ground_truth
@@ -31,7 +32,7 @@ from tasks.core.scene import Camera, Scene
 from tasks.core.sog.reader import read_sog
 from tasks.core.storage import MANIFEST_FILE, S3Folder, verify_output
 from tasks.core.transforms import rotation_angle_deg, similarity_from_points
-from tasks.destination import open_destination
+from tasks.destination import CONTENTS_FILE, open_destination
 from tasks.workspace import open_workspace
 from tests.browser import chromium
 from tests.s3_server import S3Server
@@ -83,7 +84,13 @@ def test_everything_promised_is_there(result: Result) -> None:
         "preview.jpg",
         "fly-around.webp",
         "colmap",
+        CONTENTS_FILE,
     }
+    assert json.loads((result.out / CONTENTS_FILE).read_text()) == sorted(
+        path.relative_to(result.out).as_posix()
+        for path in result.out.rglob("*")
+        if path.is_file() and path.name != CONTENTS_FILE
+    )
     assert {entry.name for entry in result.out.iterdir()} == expected
     images = sorted(path.name for path in (result.out / "colmap" / "images").iterdir())
     assert len(images) == FLIGHT.photos
@@ -159,10 +166,24 @@ def test_the_page_shows_the_scene(result: Result, tmp_path: Path) -> None:
     assert shot.std() > 20, "8-bit levels; an empty page has none"
 
 
-def test_a_second_run_computes_nothing(result: Result, tmp_path: Path) -> None:
+def test_a_second_run_computes_nothing(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: object) -> None:
+        raise AssertionError("drawn again")
+
+    monkeypatch.setattr(publish, "write_preview", refuse)
+    monkeypatch.setattr(publish, "write_fly_around", refuse)
     again = result.run(tmp_path / "again")
     assert again.cache_hits == ("photos", "sfm", "train", "compress")
+    for picture in ("preview.jpg", "fly-around.webp"):
+        assert (tmp_path / "again" / picture).read_bytes() == (result.out / picture).read_bytes()
     assert (tmp_path / "again" / "scene.sog").read_bytes() == (result.out / "scene.sog").read_bytes()
+
+
+def test_a_run_without_an_estimate_ends_well(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACEPORT_MACHINES", '{"train": "nonsense"}')
+    result.run(tmp_path / "out")
+    report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
+    assert report.estimate is None
 
 
 def test_other_compress_options_only_compress(result: Result, tmp_path: Path) -> None:
@@ -218,9 +239,11 @@ def test_a_run_replaces_an_older_result_and_nothing_else(result: Result, tmp_pat
     (out / "colmap" / "images").mkdir(parents=True)
     (out / "colmap" / "images" / "old.jpg").write_bytes(b"old")
     (out / "index.html").write_text("old")
-    (out / "notes.txt").write_text("mine")
+    (out / CONTENTS_FILE).write_text(json.dumps(["index.html", "colmap/images/old.jpg"]))
+    for name in ("notes.txt", "colmap/database.db"):
+        (out / name).write_text("mine")
     result.run(out)
-    assert (out / "notes.txt").read_text() == "mine"
+    assert (out / "notes.txt").read_text() == (out / "colmap" / "database.db").read_text() == "mine"
     assert not (out / "colmap" / "images" / "old.jpg").exists()
     assert (out / "index.html").read_bytes() == (result.out / "index.html").read_bytes()
 

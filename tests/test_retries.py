@@ -1,6 +1,9 @@
 """Errors that a retry can help are retried; all others fail at once, once."""
 
+import errno
+
 import pytest
+from PIL import UnidentifiedImageError
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -16,6 +19,11 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
         (StorageError("gone"), 3),
         (SfmCrashError("aborted"), 3),
         (ConnectionError("reset"), 3),
+        (OSError(errno.EIO, "a disk that stutters"), 3),
+        (FileNotFoundError(errno.ENOENT, "no such file"), 1),
+        (PermissionError(errno.EACCES, "not allowed"), 1),
+        (OSError(errno.EROFS, "read-only"), 1),
+        (UnidentifiedImageError("no picture"), 1),
         (PhotosError("no photos"), 1),
         (ZeroDivisionError("a bug"), 1),
     ],

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy
 import pytest
 
-from tasks import compress, photos, sfm, train
+from tasks import compress, photos, publish, sfm, train
 from tasks.core import source_digest, stage_code
 from tasks.core.stage_code import WITHOUT_INFLUENCE, StageCode, installed_version
 from tests.core.test_source_digest import copy_sources, forget
 
 STAGES = {"photos": photos.CODE, "sfm": sfm.CODE, "train": train.CODE, "compress": compress.CODE}
+OUTPUTS = {**STAGES, publish.PICTURES: publish.PICTURES_CODE}
 
 # Modules in the stages' rooms that compute no stage's output, each with a reason.
 COMPUTE_NO_OUTPUT = {
@@ -64,9 +65,9 @@ def test_a_change_concerns_the_stages_that_it_changes(
     assert {name for name in STAGES if before[name] != after[name]} == concerned
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", OUTPUTS)
 def test_every_library_that_a_stage_uses_is_named(stage: str) -> None:
-    code = STAGES[stage]
+    code = OUTPUTS[stage]
     used = {name for name in code.imported if name not in sys.stdlib_module_names} - WITHOUT_INFLUENCE
     assert used == set(code.libraries)
 

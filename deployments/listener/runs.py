@@ -43,7 +43,7 @@ class Runs:
         return self._client.create_flow_run_from_deployment(
             self._deployment,
             parameters=parameters,
-            name=upload.capture,
+            name=f"{upload.capture}-{upload.version[:8]}",  # the versions of a capture are told apart
             tags=["spaceport", TAG],
             idempotency_key=upload.identity,
         )

@@ -120,6 +120,13 @@ class SogSection(Section):
     degradations: tuple[str, ...] = ()  # a loss above the limit that no finer storage could reach
 
 
+class PicturesSection(Section):
+    """What drawing the splat for people made."""
+
+    preview_bytes: int
+    fly_around_bytes: int
+
+
 class SecondsSection(Section):
     """Wall time by stage; null for a stage that was taken from the cache or did not run."""
 

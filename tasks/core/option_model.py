@@ -1,5 +1,6 @@
 """The base of every stage's option model: frozen, unknown keys are errors, every field explains itself."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
@@ -17,20 +18,30 @@ class OptionModel(BaseModel):
 
 
 class FilledInByPreset:
-    """Annotates a model whose fields a preset fills in: in its JSON schema no field has a default.
+    """Annotates a model whose fields a preset fills in: its JSON schema has the defaults that all presets share.
 
-    A form sends every default back, and a default that was sent back would count as chosen, against the preset.
+    A form sends every default back, and one that was sent back would count as chosen, against a preset that has another
+    value. A form also sends a switch that nobody touched, as off unless the schema says on: a boolean must be the same
+    in all presets.
     """
 
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """The model's schema without defaults, and without null: what is left empty is not sent."""
+    def __init__(self, presets: Mapping[str, OptionModel]) -> None:
+        self._presets = {name: preset.model_dump(mode="json") for name, preset in presets.items()}
+
+    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The model's schema without null: what is left empty is not sent, and its description says what it is then."""
         reference = handler(core_schema)
         model = handler.resolve_ref_schema(reference)
-        for field in model["properties"].values():
+        for name, field in model["properties"].items():
             field.pop("default", None)
             variants = [variant for variant in field.pop("anyOf", []) if variant.get("type") != "null"]
             for variant in variants:
                 field.update(variant)
-            field["description"] = f"{field['description']} Left empty, the preset decides."
+            values = {preset: options[name] for preset, options in self._presets.items()}
+            first = next(iter(values.values()))
+            if all(value == first for value in values.values()):
+                field.update({} if first is None else {"default": first})
+            else:
+                listed = ", ".join(f"{preset} {value}" for preset, value in values.items())
+                field["description"] = f"{field['description']} Left empty, the preset decides: {listed}."
         return reference

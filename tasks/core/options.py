@@ -39,7 +39,7 @@ class ReconstructOptions(OptionModel):
     )
     photos: PhotosOptions = Field(default_factory=PhotosOptions, title="Photos")
     sfm: SfmOptions = Field(default_factory=SfmOptions, title="Structure from motion")
-    train: Annotated[TrainOptions, FilledInByPreset] = Field(
+    train: Annotated[TrainOptions, FilledInByPreset(TRAIN_PRESETS)] = Field(
         default_factory=lambda: TRAIN_PRESETS["standard"], title="Training"
     )
     compress: CompressOptions = Field(default_factory=CompressOptions, title="Compression")

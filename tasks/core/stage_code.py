@@ -18,7 +18,7 @@ DISTRIBUTIONS = {
     "pycolmap": ("pycolmap", "pycolmap-cuda12"),
 }
 # Imported packages that decide no byte of an output: they hold, check or pass on what others computed.
-WITHOUT_INFLUENCE = frozenset({"boto3", "botocore", "psutil", "pydantic", "pydantic_core", "plyfile", "s3transfer"})
+WITHOUT_INFLUENCE = frozenset({"jinja2", "markupsafe", "plyfile", "psutil", "pydantic", "pydantic_core"})
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,8 @@ def test_many_at_once_with_duplicates_out_of_order_and_poisoned(deployed: Runs, 
         eventually(lambda: account.waiting() == 0, "an empty queue")
     runs = runs_of(account.infrastructure.uploads_bucket)
     assert sorted(run.idempotency_key or "" for run in runs) == sorted(upload.identity for upload in uploads)
-    by_name = {run.name: run.parameters for run in runs}
+    assert len({run.name for run in runs}) == len(runs), "names tell runs apart"
+    by_name = {run.parameters["destination"].rpartition("/")[2]: run.parameters for run in runs}
     assert by_name["folder"]["photos"] == f"s3://{account.infrastructure.uploads_bucket}/uploads/folder"
     assert by_name["folder"]["destination"] == f"{account.infrastructure.results}/folder"
     assert by_name["folder"]["options"]["preset"] == "draft"
@@ -178,7 +179,7 @@ def test_ends_of_runs_are_told_beside_the_uploads(deployed: Runs, account: Accou
     places = account.places()
     with listening(account.listener(deployed)):
         eventually(lambda: len(runs_of(good.bucket)) == 2, "two runs")
-        runs = {run.name: run.id for run in runs_of(good.bucket)}
+        runs = {run.parameters["destination"].rpartition("/")[2]: run.id for run in runs_of(good.bucket)}
         for run in runs.values():
             in_state(run, Running())
         in_state(runs["good"], Completed())

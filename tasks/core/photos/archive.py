@@ -61,6 +61,27 @@ def member_name(archive: Path, member: zipfile.ZipInfo) -> str:
         raise PhotosError(f"{archive.name} is unsafe: {error} Pack it again without that file.") from error
 
 
+def check_archive(archive: Path, options: PhotosOptions) -> None:
+    """Check what the archive's directory says, without unpacking anything.
+
+    Raises:
+        PhotosError: as `unpack` raises for its members; or none of them is offered as a photo.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = opened.infolist()
+    except DAMAGED_ZIP as error:
+        raise unreadable(archive, error) from error
+    except OSError as error:
+        raise PhotosError(f"{archive.name} cannot be read ({error.strerror}).") from error
+    _check_members(archive, members, options)
+    files = [member.filename for member in members if not member.is_dir()]
+    if not any(is_photo_name(name) for name in files):
+        raise PhotosError(
+            f"No photos among {len(files)} files in {archive.name}: give JPEG, PNG, HEIC, WebP or TIFF in it."
+        )
+
+
 def unreadable(archive: Path, error: Exception) -> PhotosError:
     """What to say of one of DAMAGED_ZIP."""
     if isinstance(error, UnicodeDecodeError):

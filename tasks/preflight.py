@@ -1,0 +1,119 @@
+"""Checks before a run spends anything: a run that cannot end well fails here, with its sentence, and no stage runs.
+
+The terminal makes them before it starts a run, the flow makes them first, from wherever it was started.
+"""
+
+from pathlib import Path
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import ObjectNotFound
+
+from tasks.core.errors import DestinationError, MissingPartError
+from tasks.core.options import ReconstructOptions
+from tasks.core.photos.archive import check_archive
+from tasks.core.refs import RunContext
+from tasks.core.settings import Settings
+from tasks.core.sfm.import_model import find_model
+from tasks.core.storage import S3Workspace, Workspace
+from tasks.destination import RESULT_FOLDERS, open_destination
+from tasks.photos import is_remote_source, open_source
+from tasks.retries import stage_task
+from tasks.sfm import is_given_model
+from tasks.workspace import open_workspace
+
+CHECK = "check"
+DEPLOY = "create it with `spaceport up` or `prefect deploy --all`, or take the stage out of SPACEPORT_DISPATCH"
+
+
+@stage_task(CHECK)
+def check_before_spending(photos: str, destination: str, options: ReconstructOptions, context: RunContext) -> None:
+    """Do `check_run` as a task: it shows in the run's graph, and a store that is away for a moment is asked again."""
+    check_run(photos, destination, options, context.workspace)
+
+
+def check_run(photos: str, destination: str, options: ReconstructOptions, workspace: str) -> None:
+    """Check all that can be known before the first stage. Nothing is decoded, hashed or downloaded.
+
+    Args:
+        photos: what the run is given as its photos.
+        destination: where its result goes.
+        options: of the run.
+        workspace: the name of the workspace.
+
+    Raises:
+        DestinationError: the workspace or the destination cannot be written, or one of them and the photos overlap.
+        PhotosError: the photos do not exist, cannot be read, or are none.
+        FormatError: the given COLMAP model is incomplete.
+        MissingPartError: training is to run here on a GPU that is not usable, or a stage has no deployment or pool.
+    """
+    _check_apart(photos, destination, workspace)
+    _check_photos(photos, options, workspace)
+    store = open_workspace(workspace)
+    _check_workspace(store, workspace)
+    open_destination(destination, store).check()
+    dispatched = Settings.from_environment().dispatch
+    if options.train.backend == "cuda" and "train" not in dispatched:
+        from tasks.core.render.backends import resolve_backend  # may load torch, which takes seconds
+
+        resolve_backend(options.train.backend)
+    if dispatched:
+        with get_client(sync_client=True) as client:
+            for stage in sorted(dispatched):
+                _check_pool(client, stage)
+
+
+def _check_workspace(store: Workspace, name: str) -> None:
+    if isinstance(store, S3Workspace):
+        store.root.require_writable()
+        return
+    try:
+        open_destination(name, store).check()
+    except DestinationError as error:
+        raise DestinationError(
+            f"The workspace {name} cannot be written: name another one (--workspace or SPACEPORT_WORKSPACE)."
+        ) from error
+
+
+def _check_photos(photos: str, options: ReconstructOptions, workspace: str) -> None:
+    if is_given_model(photos):
+        find_model(Path(photos).expanduser())
+        return
+    source = open_source(photos, workspace)
+    if isinstance(source, Path) and source.suffix.lower() == ".zip" and source.is_file():
+        check_archive(source, options.photos)
+
+
+def _check_apart(photos: str, destination: str, workspace: str) -> None:
+    """What a run writes into the photo folder would be taken for photos by the next one; nor may it replace photos."""
+    for what, place in (("destination", destination), ("workspace", workspace)):
+        if _is_inside(place, photos):
+            raise DestinationError(
+                f"The {what} {place} lies inside the photo folder {photos}: name one outside of it "
+                f"({'--out' if what == 'destination' else '--workspace'} in a terminal)."
+            )
+    for name in RESULT_FOLDERS:
+        if _is_inside(photos, f"{destination.rstrip('/')}/{name}"):
+            raise DestinationError(
+                f"The photos {photos} lie where the result's folder {name} would go: name another destination than "
+                f"{destination} (--out in a terminal)."
+            )
+
+
+def _is_inside(place: str, folder: str) -> bool:
+    """Whether the place is the folder, or below it."""
+    if is_remote_source(place) or is_remote_source(folder):
+        return f"{place.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
+    outer = Path(folder).expanduser().resolve()
+    return outer.is_dir() and Path(place).expanduser().resolve().is_relative_to(outer)
+
+
+def _check_pool(client: SyncPrefectClient, stage: str) -> None:
+    """A run of a deployment without a pool would wait for ever."""
+    try:
+        deployment = client.read_deployment_by_name(f"{stage}/{stage}")
+    except ObjectNotFound as error:
+        raise MissingPartError(f"There is no deployment {stage}/{stage} on this Prefect server: {DEPLOY}.") from error
+    if deployment.work_pool_name is None:
+        raise MissingPartError(
+            f"The deployment {stage}/{stage} names no work pool that is on this Prefect server: {DEPLOY}."
+        )

@@ -1,0 +1,196 @@
+"""A stage in a run of its own: which run is met again, what counts as killed, and how an end comes through."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import Abort, TerminationSignal
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, State
+
+from tasks import dispatch
+from tasks.core.errors import OutOfMemoryError, StageCrashedError
+from tasks.core.refs import RunContext, SceneRef
+from tasks.core.training.options import TrainOptions
+from tasks.retries import stage_task
+
+CONTEXT = RunContext(workspace="/workspace", run="fox-1")
+SCENE = SceneRef(uri="/scene", digest="a", capture="fox", cameras=8, points=100)
+OPTIONS = TrainOptions(max_gaussians=4000)
+KILL = "Process for flow run exited with status code: -9"
+
+
+class Server:
+    """Stands in for the Prefect server: runs by idempotency key, each of which ends as it is told."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, ends: Callable[[dict[str, Any]], State[Any]]) -> None:
+        self.made: dict[str, FlowRun] = {}
+        self.parameters: list[dict[str, Any]] = []
+        self.job_variables: list[Any] = []
+        self._ends = ends
+        patch.setattr(dispatch, "run_deployment", self._run)
+        patch.setattr(dispatch, "_wait", self._wait)
+
+    def _run(self, name: str, *, parameters: dict[str, Any], idempotency_key: str, **rest: Any) -> FlowRun:
+        if idempotency_key not in self.made:
+            self.made[idempotency_key] = FlowRun(id=uuid4(), flow_id=uuid4(), name=rest["flow_run_name"])
+            self.parameters.append(parameters)
+            self.job_variables.append(rest["job_variables"])
+        return self.made[idempotency_key]
+
+    def _wait(self, stage: str, child_id: UUID) -> FlowRun:
+        [key] = [key for key, run in self.made.items() if run.id == child_id]
+        state = self._ends(self.parameters[list(self.made).index(key)])
+        self.made[key] = self.made[key].model_copy(update={"state": state, "state_type": state.type})
+        return self.made[key]
+
+
+def crashes_above(gaussians: int) -> Callable[[dict[str, Any]], State[Any]]:
+    def end(parameters: dict[str, Any]) -> State[Any]:
+        too_many = parameters["options"]["max_gaussians"] > gaussians
+        return Crashed(message=KILL) if too_many else Completed()
+
+    return end
+
+
+def train(scene: SceneRef = SCENE, *changed: TrainOptions) -> None:
+    """Ask for a training as its task does, once for each of these options; the last one's error is raised."""
+
+    @stage_task("train")
+    def train_gaussians(scene: SceneRef, options: TrainOptions, context: RunContext) -> None:
+        for options_now in changed or (options,):
+            dispatch.run_elsewhere("train", context, {"options": options_now})
+
+    @flow
+    def parent() -> None:
+        train_gaussians.with_options(retries=0)(scene, OPTIONS, CONTEXT)
+
+    parent()
+
+
+@pytest.mark.parametrize(
+    ("message", "killed"),
+    [
+        (KILL, True),
+        ("Flow run process exited with non-zero status code -9.", True),
+        ("Container exited with exit code 137", True),
+        ("OutOfMemoryError: Container killed due to memory usage", True),
+        ("Killed by SIGKILL", True),
+        ("ip-10-60-1-137 is gone", False),
+        ("exited with status code: 1 on host node-9", False),
+        ("Nothing was heard of this run for 137 s", False),
+        ("exited with status code: 1370", False),
+    ],
+)
+def test_what_counts_as_killed(message: str, killed: bool) -> None:
+    state: State[Any] = Crashed(message=message)
+    run = FlowRun(flow_id=uuid4(), state=state, state_type=state.type)
+    assert dispatch._was_killed(run) is killed
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_two_kills_are_want_of_memory_and_fewer_gaussians_are_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACEPORT_JOB_VARIABLES_AGAIN", '{"train": {"spot": false}}')
+    server = Server(monkeypatch, crashes_above(2000))
+    with pytest.raises(StageCrashedError, match="status code: -9"):
+        train()
+    monkeypatch.setattr(dispatch.current_run, "id", "the same run, started again", raising=False)
+    server.made.clear()
+    server.parameters.clear()
+    server.job_variables.clear()
+    for error in (StageCrashedError, OutOfMemoryError, OutOfMemoryError):
+        with pytest.raises(error):
+            train()
+    assert len(server.made) == 2, "a budget that was too large twice is not tried a third time"
+    train(SCENE, OPTIONS.model_copy(update={"max_gaussians": 2000}))
+    assert [asked["options"]["max_gaussians"] for asked in server.parameters] == [4000, 4000, 2000]
+    assert server.job_variables == [None, {"spot": False}, {"spot": False}]
+
+
+def test_a_wish_is_known_by_what_it_asks_for() -> None:
+    def digest(**changed: Any) -> str:
+        return dispatch._digest({"scene": SCENE, "options": OPTIONS, "context": CONTEXT, "started_at": 1.5, **changed})
+
+    assert digest(scene=SCENE.model_copy(update={"cached": True, "seconds": 3.0}), started_at=9.5) == digest()
+    assert digest(scene=SCENE.model_copy(update={"digest": "b"})) != digest()
+    assert digest(options=OPTIONS.model_copy(update={"max_gaussians": 2000})) != digest()
+    assert digest(destination="/elsewhere") != digest()
+
+
+def test_an_end_signal_comes_through_while_the_server_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(client: object) -> None:
+        raise httpx.ConnectError("nobody there")
+
+    monkeypatch.setattr(dispatch, "_own_state", gone)
+    with pytest.raises(TerminationSignal), dispatch._cancelled_with_parent(uuid4()):
+        raise TerminationSignal(signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_server_that_is_away_for_a_moment_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, asked = Server(monkeypatch, lambda _: Completed()), 0
+    answer = dispatch.run_deployment
+
+    def away_at_first(*given: Any, **named: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise httpx.ConnectError("a restart")
+        return answer(*given, **named)
+
+    monkeypatch.setattr(dispatch, "run_deployment", away_at_first)
+    train()
+    assert (asked, len(server.made)) == (2, 1)
+
+
+def cancelled_after_its_child(while_waiting: Callable[[], None]) -> UUID:
+    """A run that is being cancelled, whose stage's own run has ended first; its id once it has ended."""
+    ids: list[UUID] = []
+
+    @flow
+    def parent() -> None:
+        ids.append(UUID(str(flow_run.id)))
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(ids[0], Cancelling(), force=True)
+        state: State[Any] = Cancelled()
+        while_waiting()
+        dispatch._raise_for("train", FlowRun(flow_id=uuid4(), name="child", state=state, state_type=state.type))
+
+    try:
+        parent()
+    finally:
+        assert len(ids) == 1
+    return ids[0]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_whose_child_was_cancelled_first_waits_for_its_own_end() -> None:
+    sent: list[int] = []
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+    # When the run has ended, Prefect sends the signal once more, to the handler of before.
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sent.append(number))
+    try:
+        with pytest.raises(TerminationSignal):
+            cancelled_after_its_child(timer.start)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGTERM, before)
+    assert sent == [signal.SIGTERM]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_that_nobody_ends_is_marked_as_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "CANCEL_PATIENCE_SECONDS", 0.0)
+    ids: list[UUID] = []
+    with pytest.raises(Abort):
+        cancelled_after_its_child(lambda: ids.append(UUID(str(flow_run.id))))
+    with get_client(sync_client=True) as client:
+        assert client.read_flow_run(ids[0]).state_name == "Cancelled"

@@ -1,0 +1,178 @@
+"""A run that cannot end well fails before its first stage, with its sentence as the state's message."""
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun
+
+from flows.reconstruct import reconstruct
+from flows.stages import compress_flow
+from tasks import preflight
+from tasks.core.errors import DestinationError, FormatError, MissingPartError, PhotosError, SpaceportError
+from tasks.core.options import ReconstructOptions, parse_options
+from tasks.preflight import CHECK, check_run
+from tests.pictures import save_textured
+from tests.s3_server import S3Server
+
+Change = Callable[[Path], dict[str, Any]]
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> dict[str, Any]:
+    """What `check_run` accepts."""
+    for i in range(4):
+        save_textured(tmp_path / "photos" / f"{i}.jpg", i)
+    return {
+        "photos": str(tmp_path / "photos"),
+        "destination": str(tmp_path / "out"),
+        "options": ReconstructOptions(),
+        "workspace": str(tmp_path / "workspace"),
+    }
+
+
+def below_a_file(folder: Path) -> dict[str, Any]:
+    (folder / "file").touch()
+    return {"destination": str(folder / "file" / "out")}
+
+
+def workspace_below_a_file(folder: Path) -> dict[str, Any]:
+    (folder / "file").touch()
+    return {"workspace": str(folder / "file" / "workspace")}
+
+
+def inside_the_photos(folder: Path) -> dict[str, Any]:
+    return {"destination": str(folder / "photos" / "out")}
+
+
+def workspace_inside_the_photos(folder: Path) -> dict[str, Any]:
+    return {"workspace": str(folder / "photos" / "spaceport-data")}
+
+
+def over_the_photos(folder: Path) -> dict[str, Any]:
+    (folder / "photos").rename(folder / "colmap")
+    return {"photos": str(folder / "colmap"), "destination": str(folder)}
+
+
+def no_photos(folder: Path) -> dict[str, Any]:
+    return {"photos": str(folder / "nothing")}
+
+
+def no_photos_in_the_archive(folder: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(folder / "photos.zip", "w") as archive:
+        archive.writestr("notes.txt", b"x")
+    return {"photos": str(folder / "photos.zip")}
+
+
+def broken_archive(folder: Path) -> dict[str, Any]:
+    (folder / "photos.zip").write_bytes(b"PK")
+    return {"photos": str(folder / "photos.zip")}
+
+
+def half_a_model(folder: Path) -> dict[str, Any]:
+    (folder / "model" / "sparse" / "0").mkdir(parents=True)
+    for part in ("cameras", "images"):
+        (folder / "model" / "sparse" / "0" / f"{part}.bin").touch()
+    return {"photos": str(folder / "model")}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        (below_a_file, DestinationError, "cannot be written"),
+        (workspace_below_a_file, DestinationError, "The workspace .* cannot be written"),
+        (inside_the_photos, DestinationError, "destination .* lies inside the photo folder"),
+        (workspace_inside_the_photos, DestinationError, "workspace .* lies inside the photo folder"),
+        (over_the_photos, DestinationError, "where the result's folder colmap would go"),
+        (no_photos, PhotosError, "does not exist"),
+        (no_photos_in_the_archive, PhotosError, "No photos among 1 files"),
+        (broken_archive, PhotosError, "not a complete .zip"),
+        (half_a_model, FormatError, "no complete COLMAP model"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_cannot_end_well_is_refused(
+    given: dict[str, Any], tmp_path: Path, change: Change, error: type[SpaceportError], says: str
+) -> None:
+    check_run(**given)
+    before = sorted(tmp_path.rglob("*"))
+    changed = {**given, **change(tmp_path)}
+    made = sorted(tmp_path.rglob("*"))
+    with pytest.raises(error, match=says):
+        check_run(**changed)
+    assert sorted(tmp_path.rglob("*")) == made, "a trial leaves nothing"
+    assert len(before) == 5
+
+
+def test_a_gpu_is_asked_for_only_where_training_runs_in_this_process(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.core.render.cuda.why_unavailable", lambda: "No GPU here.")
+    options = parse_options("draft", ["train.backend=cuda"])
+    with pytest.raises(MissingPartError, match=r"No GPU here\. Or choose the CPU"):
+        check_run(**{**given, "options": options})
+    monkeypatch.setenv("SPACEPORT_DISPATCH", "train")
+    asked: list[str] = []
+    monkeypatch.setattr(preflight, "_check_pool", lambda client, stage: asked.append(stage))
+    check_run(**{**given, "options": options})
+    assert asked == ["train"]
+
+
+def test_a_bucket_that_is_not_there(given: dict[str, Any], s3_environment: S3Server) -> None:
+    with pytest.raises(DestinationError, match="There is no bucket for s3://no-such-bucket/x"):
+        check_run(**{**given, "destination": "s3://no-such-bucket/x"})
+    with pytest.raises(DestinationError, match="There is no bucket for s3://no-such-bucket/workspace"):
+        check_run(**{**given, "workspace": "s3://no-such-bucket/workspace"})
+    bucket = s3_environment.new_bucket()
+    with pytest.raises(DestinationError, match="lies inside the photo folder"):
+        check_run(**{**given, "photos": f"s3://{bucket}/flight/", "destination": f"s3://{bucket}/flight/out"})
+
+
+def failed_run(parameters: dict[str, Any]) -> tuple[FlowRun, list[str]]:
+    """A run that fails, as the server has it, and the names of its task runs."""
+    state = reconstruct(**parameters, return_state=True)
+    assert state.state_details.flow_run_id is not None
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(state.state_details.flow_run_id)
+        in_run = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+        return run, [task_run.name for task_run in client.read_task_runs(flow_run_filter=in_run)]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_flow_fails_with_the_sentence_and_no_stage_runs(
+    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPACEPORT_WORKSPACE", given.pop("workspace"))
+    monkeypatch.setenv("SPACEPORT_DISPATCH", "sfm")
+    parameters = {**given, **below_a_file(tmp_path)}
+    with pytest.raises(DestinationError) as refused:
+        check_run(**parameters, workspace=str(tmp_path / "workspace"))
+    run, tasks = failed_run(parameters)
+    assert run.state_name == "Failed"
+    assert run.state is not None
+    assert str(run.state.message).endswith(f"DestinationError: {refused.value}")
+    assert tasks == [CHECK]
+    assert not (tmp_path / "workspace" / "stages").exists()
+
+    run, tasks = failed_run(given)
+    assert run.state is not None
+    assert "MissingPartError: There is no deployment sfm/sfm on this Prefect server" in str(run.state.message)
+    assert tasks == [CHECK]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_deployment_without_a_pool_is_none(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACEPORT_DISPATCH", "compress")
+    deployment = compress_flow.to_deployment(name="compress").apply()
+    assert isinstance(deployment, UUID)
+    with pytest.raises(MissingPartError, match="compress/compress names no work pool"):
+        check_run(**given)
+    with get_client(sync_client=True) as client:
+        client.delete_deployment(deployment)
+    with pytest.raises(MissingPartError, match="There is no deployment compress/compress"):
+        check_run(**given)

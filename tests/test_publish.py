@@ -1,0 +1,36 @@
+"""What publishing reads and draws."""
+
+from pathlib import Path
+
+import pytest
+
+from tasks.core.photoset import Photo, PhotoSet
+from tasks.core.refs import PhotosRef, RunContext
+from tasks.core.storage import LocalWorkspace
+from tasks.publish import _days
+from tasks.stage import run_stage
+from tests.test_stage import Measured
+
+
+def test_the_days_are_known_without_fetching_a_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = PhotoSet(
+        photos=tuple(
+            Photo(name=f"{day}.jpg", width=64, height=64, sha256="0", taken_at=f"2026-05-{day}T10:00:00")
+            for day in (30, 31)
+        ),
+        rejected=(),
+    )
+
+    def compute(folder: Path) -> Measured:
+        photos.save(folder)
+        return Measured(value=1)
+
+    context = RunContext(workspace=str(tmp_path), run="test")
+    output = run_stage("photos", "1", context, inputs=[], options={}, compute=compute)
+    ref = PhotosRef.model_validate({**output.as_ref_fields(), "capture": "fox", "usable": 2, "rejected": 0})
+
+    def refuse(store: LocalWorkspace, uri: str) -> Path:
+        raise AssertionError("fetched")
+
+    monkeypatch.setattr(LocalWorkspace, "fetch", refuse)
+    assert _days(ref, LocalWorkspace(str(tmp_path))) == "30 May 2026 – 31 May 2026"
