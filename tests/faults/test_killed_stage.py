@@ -3,21 +3,20 @@
 import json
 from pathlib import Path
 
-import pytest
-
-from tests.faults.harness import STAGES, Reconstruction, eventually
+from tests.faults.harness import STAGES, Reconstruction
 from tests.local_server import Served
 
 
-@pytest.mark.timeout(600)  # ten processes one after the other: two minutes on two quiet cores, twice that on busy ones
 def test_every_stage_is_killed_once_and_the_run_ends_well(server: Served, flight: Path) -> None:
     run = Reconstruction.start(server, flight, train={"steps": 1000, "checkpoint_seconds": 0.5}, fresh=True)
     for stage in STAGES:
         process = run.caught(stage)
         if stage == "train":
-            eventually(lambda: [path for path in checkpoints(server) if path.parent.suffix != ".partial"], "checkpoint")
+            run.eventually(
+                lambda: [path for path in checkpoints(server) if path.parent.suffix != ".partial"], "checkpoint"
+            )
         process.kill()
-        killed = server.wait(run.stage_runs(stage)[0].id, "Crashed", timeout=20)
+        killed = server.wait(run.stage_runs(stage)[0].id, "Crashed")
         assert killed.state is not None
         assert "-9" in (killed.state.message or "")
     run.wait("Completed")

@@ -26,7 +26,6 @@ from tests.core.sog.splats import terrain
 from tests.core.viewer.scenes import Z_UP, looking
 
 SIZE = (480, 300)
-READY_SECONDS = 90  # software rendering on a machine that five test runs may share; 3 s when it is idle
 TITLE = 'Field & "barn" </script><b>2</b>'
 
 
@@ -51,7 +50,7 @@ def shown(browser: Page, url: str) -> NDArray[np.uint8]:
     browser.errors.clear()
     browser.requests.clear()
     browser.open(url)
-    browser.wait_for("window.spaceportViewer", READY_SECONDS)
+    browser.wait_for("window.spaceportViewer")
     browser.evaluate("new Promise((done) => setTimeout(done, 1300))")  # the move into orbit mode takes a second
     return browser.screenshot()
 
@@ -169,12 +168,12 @@ def test_the_web_is_sent_on_to_the_streaming_page(browser: Page, sog: Path, tmp_
     (tmp_path / "stream.html").write_text("<title>streams</title>")
     with serve(tmp_path, 0) as url:
         browser.open(url)
-        browser.wait_for("document.title === 'streams'", READY_SECONDS)
+        browser.wait_for("document.title === 'streams'")
         browser.open(url + "?X-Amz-Signature=1")  # a signed link opens one file
-        browser.wait_for("window.spaceportViewer", READY_SECONDS)
+        browser.wait_for("window.spaceportViewer")
         assert browser.evaluate("document.querySelectorAll('#about a').length") == 0
     browser.open((tmp_path / "index.html").as_uri())
-    browser.wait_for("window.spaceportViewer", READY_SECONDS)
+    browser.wait_for("window.spaceportViewer")
 
 
 def test_a_poster_stands_in_for_the_splat_until_it_is_drawn(browser: Page, sog: Path, tmp_path: Path) -> None:
@@ -186,7 +185,7 @@ def test_a_poster_stands_in_for_the_splat_until_it_is_drawn(browser: Page, sog: 
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     (tmp_path / "waiting.html").write_text(page.replace("createViewer({", "new Promise(() => {}, {"), encoding="utf-8")
     browser.open((tmp_path / "waiting.html").as_uri())
-    browser.wait_for("document.querySelector('#poster')", READY_SECONDS)
+    browser.wait_for("document.querySelector('#poster')")
     middle = browser.screenshot()[100:200, 100:200]
     assert np.abs(middle.astype(int) - [250, 0, 250]).max() < 12  # JPEG and a dissolve that has not begun
     picture = shown(browser, (tmp_path / "index.html").as_uri())
@@ -233,7 +232,7 @@ def test_an_unreadable_splat_is_said_on_the_page(browser: Page, tmp_path: Path) 
     (tmp_path / "scene.sog").write_bytes(b"no zip")
     write_page(tmp_path / "scene.sog", tmp_path / "index.html", settings(looking((4, -8, 5), (0, 0, 0), size=SIZE)))
     browser.open((tmp_path / "index.html").as_uri())
-    browser.wait_for("document.querySelector('#trouble')", READY_SECONDS)
+    browser.wait_for("document.querySelector('#trouble')")
     assert "cannot be drawn" in browser.evaluate("document.querySelector('#trouble').textContent")
 
 
