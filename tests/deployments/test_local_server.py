@@ -26,7 +26,7 @@ from tasks.core.progress import ignore_progress
 from tests.conftest import REPOSITORY
 from tests.deployments.receiver import Receiver, receiving
 from tests.local_server import Served, serving
-from tests.patience import finished
+from tests.patience import STALL_SECONDS, finished
 
 SMALL: dict[str, Any] = {"preset": "draft", "train": {"steps": 60, "max_gaussians": 3000, "max_image_size": 160}}
 
@@ -120,7 +120,7 @@ def test_a_run_of_the_form_ends_with_a_page_and_a_message(server: Served, receiv
     page = line.split()[-1]
     assert "dB" in line
     assert page.startswith(server.pages_url)
-    assert "<html" in httpx.get(page).text
+    assert "<html" in httpx.get(page, timeout=STALL_SECONDS).text
 
     logs = server.spaceport("logs", str(run.id)[:8])
     assert logs.returncode == 0, logs.stderr

@@ -122,7 +122,7 @@ def test_many_runs_on_several_workers(tmp_path: Path) -> None:
         stack.enter_context(server_process([*prefect, "server", "services", "start"], logs / "services.log", server))
         until_answers(process, lambda: is_up(f"{api}/health"), logs / "server.log")
 
-        assert httpx.post(f"{api}/flow_runs/count", json={}).status_code == 401
+        assert httpx.post(f"{api}/flow_runs/count", json={}, timeout=STALL_SECONDS).status_code == 401
         credentials = {"Authorization": f"Basic {base64.b64encode(AUTH.encode()).decode()}"}
         with httpx.Client(base_url=api, headers=credentials, timeout=STALL_SECONDS) as http:
             deployment = deploy(http, tmp_path)

@@ -72,7 +72,7 @@ def test_pages_show_the_runs_and_nothing_else(tmp_path: Path) -> None:
     server = start("pages", [sys.executable, "-m", "deployments.pages", str(runs), "0"], tmp_path, os.environ)
     try:
         port = listening_port(server.pid)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=STALL_SECONDS) as http:
             assert http.get("/meadow/index.html").text == "<html>page</html>"
             for path in ("/way-out/secret.txt", "/../secret.txt", "/%2e%2e/secret.txt", "/way-out/"):
                 assert http.get(path).status_code == 404, path

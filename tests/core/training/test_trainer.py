@@ -15,6 +15,7 @@ from tasks.core.scene import Scene
 from tasks.core.training import schedule
 from tasks.core.training.options import TRAIN_PRESETS, TrainOptions
 from tasks.core.training.trainer import EvaluatedView, TrainingStats, train
+from tests.step_clock import TICK_SECONDS, StepClock
 
 SMALL = TrainOptions(max_image_size=96, steps=500, max_gaussians=900, sh_degree=1, backend="cpu", early_stop=False)
 
@@ -80,12 +81,22 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(scene: Scene, t
     assert a != c
 
 
-def test_time_budget_ends_training_after_the_whole_schedule(scene: Scene, tmp_path: Path) -> None:
+def test_time_budget_ends_training_after_the_whole_schedule(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[TrainingStats] = []
-    options = SMALL.model_copy(update={"steps": 1_000_000, "time_budget_seconds": 1.5})
-    section = train(scene, tmp_path, options, seen.append)
+    clock = StepClock()
+    clock.rule(monkeypatch)
+
+    def on_step(stats: TrainingStats) -> None:
+        seen.append(stats)
+        clock.tick()
+
+    options = SMALL.model_copy(update={"steps": 1_000_000, "time_budget_seconds": 150 * TICK_SECONDS})
+    section = train(scene, tmp_path, options, on_step)
     assert section.stopped_by == "time budget"
-    assert 1.5 <= seen[-1].seconds < 3  # one step and one refinement later at the latest, on a busy machine
+    assert seen[-1].seconds == 150 * TICK_SECONDS
+    assert section.steps == 151  # the last one begins within the budget
     assert section.num_gaussians > 300  # growth is part of the schedule that was compressed
 
 
