@@ -24,6 +24,7 @@ from tasks.core.viewer.view import ViewerSettings
 from tests.browser import Page, chromium
 from tests.core.sog.splats import terrain
 from tests.core.viewer.scenes import Z_UP, looking
+from tests.patience import STALL_SECONDS, eventually
 
 SIZE = (480, 300)
 TITLE = 'Field & "barn" </script><b>2</b>'
@@ -51,8 +52,17 @@ def shown(browser: Page, url: str) -> NDArray[np.uint8]:
     browser.requests.clear()
     browser.open(url)
     browser.wait_for("window.spaceportViewer")
-    browser.evaluate("new Promise((done) => setTimeout(done, 1300))")  # the move into orbit mode takes a second
-    return browser.screenshot()
+    pictures = [browser.screenshot()]
+
+    def still() -> bool:
+        pictures.append(browser.screenshot())
+        return bool((pictures[-1] == pictures[-2]).all())
+
+    browser.evaluate(
+        "new Promise((done) => setTimeout(done, 1300))"
+    )  # the move into orbit mode takes a second, or more
+    eventually(still, "end of the move into orbit mode", lambda: len(pictures), poll_seconds=0.5)
+    return pictures[-1]
 
 
 def small(image: NDArray[np.floating] | NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -117,11 +127,11 @@ def test_the_folder_is_served_on_this_machine_only(browser: Page, sog: Path, tmp
         assert small(shown(browser, url + "?noui")).max() > 0.5
         assert browser.errors == []
         assert all(request.startswith((url, "blob:", "data:")) for request in browser.requests)
-        with urllib.request.urlopen(url + "scene.sog") as answer:
+        with urllib.request.urlopen(url + "scene.sog", timeout=STALL_SECONDS) as answer:
             assert answer.headers["Content-Type"] == "application/octet-stream"
             assert answer.read() == sog.read_bytes()
         (tmp_path / "train.log").write_text("99 %")
-        with urllib.request.urlopen(url + "train.log") as answer:
+        with urllib.request.urlopen(url + "train.log", timeout=STALL_SECONDS) as answer:
             assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
         port = int(url.rstrip("/").rpartition(":")[2])
         with pytest.raises(InputError, match=f"Port {port}"), serve(tmp_path, port):
