@@ -1,7 +1,6 @@
 """`spaceport up`, `status`, `runs`, `logs`, `cancel` and `down`, as a person types them, on one server.
 
-A run whose process dies is made first: the server takes its time to miss it, and the other tests use that time. The
-order of the tests is the order of this file.
+A run whose process dies is made first: the server takes its time to miss it, and the other tests use that time.
 """
 
 import sys
@@ -18,7 +17,7 @@ from prefect.states import AwaitingRetry, Cancelled, Running, Scheduled
 from prefect.types._datetime import now
 
 from deployments.automations import SILENCE_SECONDS
-from deployments.local_state import WORKERS
+from deployments.local_state import WORKERS, read_state
 from deployments.specifications import FILE
 from tasks.core.demo.flight import fly
 from tasks.core.demo.flight_plan import DemoOptions
@@ -50,6 +49,15 @@ def server(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iter
     folder = tmp_path_factory.mktemp("up")
     with serving(folder / "home", folder / "workspace", notify=receiver.url, dispatch="") as served:
         yield served
+
+
+@pytest.fixture(autouse=True)
+def _up(server: Served, receiver: Receiver) -> None:
+    """For every test, also after the one that takes the server down."""
+    if read_state(server.home) is None:
+        choices = ("--port", "0", "--workspace", str(server.workspace), "--notify", receiver.url, "--dispatch", "")
+        up = server.spaceport("up", *choices)
+        assert up.returncode == 0, up.stderr
 
 
 @pytest.fixture(scope="module")
@@ -186,8 +194,8 @@ def test_a_run_whose_process_is_gone_crashes(
     with server.client() as client:
         assert client.read_flow_run(rescheduled).state_name == "AwaitingRetry", "it waits for a machine, and may"
         client.set_flow_run_state(rescheduled, Cancelled(), force=True)
-        ends = {entry.state_name for entry in client.read_flow_runs() if entry.id != doomed}
-    assert ends == {"Completed", "Cancelled", "Failed"}, "the automation touched a run that had ended"
+        others = {entry.state_name for entry in client.read_flow_runs() if entry.id != doomed}
+    assert "Crashed" not in others, "the automation touched a run that had ended"
 
 
 def test_down_leaves_nothing(server: Served) -> None:
