@@ -7,7 +7,7 @@ MINISTACK := $(VENV)-ministack/bin/ministack
 CHECKOV := $(VENV)-checkov/bin/checkov
 VIEWER := tasks/core/viewer/npm
 
-.PHONY: help setup demo test lint format bench soak synth aws-check aws-images emulator-test image-test image-lint clean
+.PHONY: help setup demo test test-processors lint format bench soak synth aws-check aws-images emulator-test image-test image-lint clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -39,6 +39,19 @@ format: $(READY) ## Let ruff rewrite what it can
 
 test: lint ## Lint, types and all tests that this machine can run
 	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
+
+# numba compiles for the processor it runs on, and each kind rounds in its own way. x86-64-v2 has neither AVX nor fused
+# multiply-add, haswell has both and no AVX-512, native is this machine's own.
+PROCESSORS ?= x86-64-v2 haswell native
+NUMERIC := tests/core/render tests/core/training tests/core/sog tests/core/demo tests/test_killed_training.py tests/test_train_memory.py tests/test_reconstruct.py
+
+test-processors: $(PROCESSORS:%=test-processor-%) ## The tests of what kernels compute, with kernels for each of PROCESSORS
+
+test-processor-native: $(READY)
+	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(NUMERIC)
+
+test-processor-%: $(READY)
+	NUMBA_CPU_NAME=$* NUMBA_CPU_FEATURES= $(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(NUMERIC)
 
 bench: bench-raster bench-train bench-sfm bench-sog bench-orchestration bench-estimate bench-transfer ## Every benchmark, one after the other
 
