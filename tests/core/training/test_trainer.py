@@ -28,17 +28,19 @@ def test_a_bad_start_becomes_a_good_picture(scene: Scene, tmp_path: Path) -> Non
     seen: list[TrainingStats] = []
     section = train(scene, tmp_path, SMALL, seen.append)
 
+    # Ten trainings, with other seeds and on three kinds of processors: 35.7 dB with a standard deviation of 0.4, 15.3 dB
+    # (0.5) more than at first, SSIM 0.986 (0.001). Each bound is four standard deviations away.
     assert section.psnr_db is not None
-    assert section.psnr_db > 28
+    assert section.psnr_db > 34
     assert section.ssim is not None
-    assert section.ssim > 0.9
+    assert section.ssim > 0.98
     assert section.eval_views == ("000.png", "008.png")
     assert section.psnr_db == pytest.approx(np.mean(section.eval_psnr_db))
     assert (section.backend, section.steps, section.stopped_by) == ("cpu", SMALL.steps, "schedule")
     assert (section.image_width, section.image_height) == (96, 72)
     curve = section.curve
     assert curve[-1].psnr_db == section.psnr_db
-    assert curve[-1].psnr_db > curve[0].psnr_db + 3
+    assert curve[-1].psnr_db > curve[0].psnr_db + 13
     assert [point.step for point in curve] == sorted({point.step for point in curve})
     assert [point.seconds for point in curve] == sorted(point.seconds for point in curve)
 
