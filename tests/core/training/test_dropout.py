@@ -87,6 +87,6 @@ def test_it_keeps_what_differs_from_photo_to_photo_out_of_the_splat(tmp_path: Pa
         assert found is not None
         return found
 
-    # 2.6 dB in the mean of ten pairs, on three kinds of processors, with a standard deviation of 1.3 dB between seeds:
-    # the mean of four stays above 2.6 - 3 * 1.3 / 2
-    assert np.mean([psnr_db(0.3, seed) - psnr_db(0.0, seed) for seed in range(4)]) > 0.7
+    # 2.4 dB in the mean of thirteen pairs, on three kinds of processors, with a standard deviation of 1.2 dB between
+    # seeds: the mean of four stays above 2.4 - 3 * 1.2 / 2
+    assert np.mean([psnr_db(0.3, seed) - psnr_db(0.0, seed) for seed in range(4)]) > 0.6
