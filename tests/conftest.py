@@ -71,12 +71,16 @@ def photo_sets() -> Path:
 
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
-    """One Prefect server with an empty database for all tests that run flows."""
+    """One Prefect server with an empty database for all tests that run flows, and for which a run waits at its end."""
     from prefect.testing.utilities import prefect_test_harness
+
+    from tasks.background import BackgroundWriter
 
     # The default of 30 s is too short for the database's first migration on two busy cores. Prefect has no other way
     # to wait for its server than a number of seconds.
-    with prefect_test_harness(server_startup_timeout=int(2 * STALL_SECONDS)):
+    with pytest.MonkeyPatch.context() as patch, prefect_test_harness(server_startup_timeout=int(2 * STALL_SECONDS)):
+        # A run gives its last words up after some seconds, which a busy server may need.
+        patch.setattr(BackgroundWriter.close, "__defaults__", (STALL_SECONDS,))
         yield
 
 

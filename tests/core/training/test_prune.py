@@ -65,7 +65,7 @@ def test_training_ends_with_a_smaller_file_and_the_same_picture(scene: Scene, tm
         assert whole.psnr_db is not None
         shares.append(smaller.num_gaussians / whole.num_gaussians)
         losses_db.append(whole.psnr_db - smaller.psnr_db)
-    # In thirteen pairs, on three kinds of processors, 88 % stayed, with a standard deviation of 3 %: the mean of three is
+    # In thirteen pairs, on three kinds of processors, 88 % stayed (standard deviation 3 %): the mean of three is
     # less than 88 + 3 * 3 / sqrt(3)
     assert np.mean(shares) < 0.94
     # The bound of 0.05 dB holds on training photos. On these held-out ones, at 33 dB, 0.13 dB were lost, with a
