@@ -88,5 +88,8 @@ def finished(command: Sequence[Any], **options: Any) -> subprocess.CompletedProc
                 else:
                     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
         except BaseException:
+            for each in psutil.Process(process.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
             process.kill()
             raise
