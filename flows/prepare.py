@@ -1,23 +1,34 @@
-"""What set-up does once after installing, so that no run pays for it: compiled kernels, and Prefect's database."""
+"""Set-up's work after installing, so that no run pays for it: `python -m flows.prepare [kernels] [database]`.
+
+Kernels are kept in the installation. Prefect's database is the user's own state on this machine.
+"""
 
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 
+from tasks.core.errors import OptionsError
 from tasks.core.settings import Settings, configure_prefect
 
 
-def prepare() -> None:
-    """Compile every kernel into numba's cache and bring Prefect's local database to the installed version."""
-    configure_prefect(Settings.from_environment())
-    steps = (("Prefect's database", _upgrade_database), ("kernels", _compile_kernels))
-    for name, step in steps:
+def prepare(parts: Sequence[str] = ()) -> None:
+    """Compile every kernel into numba's cache and bring Prefect's local database to the installed version.
+
+    `parts`: some of PARTS; all of them when empty. Raises OptionsError for any other name.
+    """
+    if unknown := set(parts) - set(PARTS):
+        raise OptionsError(
+            f"There is nothing called {', '.join(sorted(unknown))} to prepare; name {' or '.join(PARTS)}."
+        )
+    for name in parts or PARTS:
         start = time.monotonic()
-        step()
+        PARTS[name]()
         print(f"prepared {name} in {time.monotonic() - start:.0f} s")
 
 
 def _upgrade_database() -> None:
+    configure_prefect(Settings.from_environment())
     command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
@@ -35,5 +46,10 @@ def _compile_kernels() -> None:
     compile_demo()
 
 
+PARTS: dict[str, Callable[[], None]] = {"kernels": _compile_kernels, "database": _upgrade_database}
+
 if __name__ == "__main__":
-    prepare()
+    try:
+        prepare(sys.argv[1:])
+    except OptionsError as error:
+        sys.exit(str(error))

@@ -8,6 +8,8 @@ import boto3
 import httpx
 from moto.server import ThreadedMotoServer
 
+from tests.patience import STALL_SECONDS
+
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"  # moto's
 
@@ -46,7 +48,8 @@ def aws_server() -> Iterator[AwsServer]:
     server.start()
     try:
         host, port = server.get_host_and_port()
-        httpx.post(f"http://{host}:{port}/moto-api/reset", trust_env=False).raise_for_status()  # one state a process
+        reset = f"http://{host}:{port}/moto-api/reset"  # there is one state a process
+        httpx.post(reset, trust_env=False, timeout=STALL_SECONDS).raise_for_status()
         yield AwsServer(f"http://{host}:{port}")
     finally:
         server.stop()

@@ -8,7 +8,6 @@ import io
 import json
 import shutil
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from websockets.sync.client import ClientConnection, connect
+
+from tests.patience import STALL_SECONDS, ended, eventually, work_of
 
 _FLAGS = (
     "--headless=new",
@@ -32,14 +33,13 @@ _FLAGS = (
     "--force-device-scale-factor=1",
     "--remote-debugging-port=0",
 )
-_START_SECONDS = 30.0
 
 
 class Page:
     """One tab: what it logged, what it asked for, and what it shows."""
 
-    def __init__(self, socket: ClientConnection) -> None:
-        self._socket = socket
+    def __init__(self, socket: ClientConnection, process: subprocess.Popen[bytes]) -> None:
+        self._socket, self._process = socket, process
         self._next_id = 0
         self.errors: list[str] = []  # console errors, uncaught exceptions, refused or failed requests
         self.requests: list[str] = []  # URLs
@@ -67,12 +67,9 @@ class Page:
             raise AssertionError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
-    def wait_for(self, expression: str, seconds: float) -> None:
-        """Wait until the expression is true; an AssertionError with the page's errors after so many seconds."""
-        end = time.monotonic() + seconds
-        while not self._holds(expression):
-            assert time.monotonic() < end, f"{expression} did not become true in {seconds} s; errors: {self.errors}"
-            time.sleep(0.1)
+    def wait_for(self, expression: str) -> None:
+        """Wait until the expression is true, for as long as the browser works."""
+        eventually(lambda: self._holds(expression), expression, lambda: (work_of(self._process.pid), self.errors[-3:]))
 
     def _holds(self, expression: str) -> bool:
         try:
@@ -98,7 +95,7 @@ class Page:
         self._next_id += 1
         self._socket.send(json.dumps({"id": self._next_id, "method": method, "params": parameters}))
         while True:
-            message = json.loads(self._socket.recv(timeout=120))
+            message = json.loads(self._socket.recv(timeout=STALL_SECONDS))
             if message.get("id") == self._next_id:
                 assert "error" not in message, f"{method}: {message['error']}"
                 return dict(message["result"])
@@ -125,26 +122,30 @@ def chromium(profile: Path, width: int = 960, height: int = 600) -> Iterator[Pag
     )
     assert program, "these tests need Chromium: apt-get install chromium"
     command = [program, *_FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"]
-    with (profile / "chromium.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+    with (
+        (profile / "chromium.log").open("w") as log,
+        subprocess.Popen(command, stdout=log, stderr=log) as process,
+    ):
         try:
-            with connect(_page_socket(profile), max_size=None) as socket:
-                page = Page(socket)
+            with connect(_page_socket(profile, process), max_size=None, open_timeout=STALL_SECONDS) as socket:
+                page = Page(socket, process)
                 page.resize(width, height)
                 yield page
         finally:
             process.terminate()
-            process.wait(timeout=20)
+            ended(process, "the browser")
 
 
-def _page_socket(profile: Path) -> str:
+def _page_socket(profile: Path, process: subprocess.Popen[bytes]) -> str:
     """The DevTools address of the first tab; Chromium writes its port into the profile."""
     port_file = profile / "DevToolsActivePort"
-    end = time.monotonic() + _START_SECONDS
-    while time.monotonic() < end:
-        if port_file.is_file() and (lines := port_file.read_text().splitlines()):
-            with urllib.request.urlopen(f"http://127.0.0.1:{lines[0]}/json/list", timeout=10) as answer:
-                tabs = [tab for tab in json.load(answer) if tab["type"] == "page"]
-            if tabs:
-                return str(tabs[0]["webSocketDebuggerUrl"])
-        time.sleep(0.1)
-    raise AssertionError(f"Chromium did not start in {_START_SECONDS} s: {(profile / 'chromium.log').read_text()}")
+
+    def address() -> str | None:
+        assert process.poll() is None, f"Chromium ended: {(profile / 'chromium.log').read_text()}"
+        if not port_file.is_file() or not (lines := port_file.read_text().splitlines()):
+            return None
+        with urllib.request.urlopen(f"http://127.0.0.1:{lines[0]}/json/list", timeout=STALL_SECONDS) as answer:
+            tabs = [tab for tab in json.load(answer) if tab["type"] == "page"]
+        return str(tabs[0]["webSocketDebuggerUrl"]) if tabs else None
+
+    return eventually(address, "tab of Chromium", lambda: work_of(process.pid))

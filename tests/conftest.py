@@ -4,15 +4,25 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from tasks.core.settings import Settings, configure_prefect
+from tests.own_home import leave_the_users_home
+from tests.patience import STALL_SECONDS
 from tests.s3_server import S3Server, s3_server
 
 # Before anything imports Prefect: what the command line does too.
+leave_the_users_home()
 configure_prefect(Settings.from_environment())
+
+# An example that takes long is no fault: the machine may have other things to do.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 REPOSITORY = Path(__file__).parents[1]
 FAULTS = "tests/faults/"
@@ -61,11 +71,16 @@ def photo_sets() -> Path:
 
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
-    """One Prefect server with an empty database for all tests that run flows."""
+    """One Prefect server with an empty database for all tests that run flows, and for which a run waits at its end."""
     from prefect.testing.utilities import prefect_test_harness
 
-    # The default of 30 s is too short for the database's first migration on two busy cores.
-    with prefect_test_harness(server_startup_timeout=120):
+    from tasks.background import BackgroundWriter
+
+    # The default of 30 s is too short for the database's first migration on two busy cores. Prefect has no other way
+    # to wait for its server than a number of seconds.
+    with pytest.MonkeyPatch.context() as patch, prefect_test_harness(server_startup_timeout=int(2 * STALL_SECONDS)):
+        # A run gives its last words up after some seconds, which a busy server may need.
+        patch.setattr(BackgroundWriter.close, "__defaults__", (STALL_SECONDS,))
         yield
 
 

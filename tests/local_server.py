@@ -11,7 +11,6 @@ that kills something or needs other options brings its own up:
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,8 +24,9 @@ from prefect.client.schemas.objects import FlowRun
 
 from deployments.local_state import folder_of, read_state
 from deployments.processes import find, log_file
+from tests.engines import engines
+from tests.patience import Patience, finished, work_of
 
-PATIENCE_SECONDS = 180.0  # for anything, on two busy cores
 POLL_SECONDS = 0.5
 
 
@@ -67,9 +67,9 @@ class Served:
         """What that process has written; the workers' logs hold their runs' output too."""
         return log_file(folder_of(self.home), name).read_text(encoding="utf-8", errors="replace")
 
-    def spaceport(self, *arguments: str, timeout: float = PATIENCE_SECONDS) -> subprocess.CompletedProcess[str]:
+    def spaceport(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command line with this home; the exit status is the caller's to check."""
-        return spaceport(self.home, *arguments, timeout=timeout)
+        return spaceport(self.home, *arguments)
 
     def client(self) -> SyncPrefectClient:
         """A context manager: `with server.client() as client`."""
@@ -81,32 +81,30 @@ class Served:
             found = client.read_deployment_by_name(deployment)
             return client.create_flow_run_from_deployment(found.id, parameters=parameters)
 
-    def wait(self, run_id: UUID, *states: str, timeout: float = PATIENCE_SECONDS) -> FlowRun:
-        """Wait until the run's state has one of these names; fails when it ends in another one or takes too long."""
-        deadline = time.monotonic() + timeout
+    def wait(self, run_id: UUID, *states: str) -> FlowRun:
+        """Wait until the run's state has one of these names; fails when it ends in another one, or all runs stall."""
         with self.client() as client:
+            patience = Patience(f"run that is {' or '.join(states)}", lambda: self.moves(client), POLL_SECONDS)
             while True:
                 run = client.read_flow_run(run_id)
                 assert run.state is not None
                 if run.state.name in states:
                     return run
                 assert not run.state.is_final(), f"{run.name} is {run.state.name}: {run.state.message}"
-                assert time.monotonic() < deadline, f"{run.name} is {run.state.name} after {timeout:.0f} s"
-                time.sleep(POLL_SECONDS)
+                patience.wait()
+
+    def moves(self, client: SyncPrefectClient) -> object:
+        """How far the server's runs are: their states, and the work that their processes have done."""
+        runs = sorted((str(run.id), str(run.state_name)) for run in client.read_flow_runs(limit=200))
+        at_work = engines()
+        return runs, work_of(*(at_work[run].pid for run, _ in runs if run in at_work))
 
 
-def spaceport(home: Path, *arguments: str, timeout: float = PATIENCE_SECONDS) -> subprocess.CompletedProcess[str]:
+def spaceport(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `spaceport …` with a home of its own and without a Prefect server that somebody set."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SPACEPORT_"))}
-    return subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments],
-        env={**kept, "SPACEPORT_HOME": str(home), "COLUMNS": "200"},
-        cwd=home.parent,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    environment = {**kept, "SPACEPORT_HOME": str(home), "COLUMNS": "200"}
+    return finished([sys.executable, "-m", "flows.cli", *arguments], env=environment, cwd=home.parent)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +18,11 @@ import psutil
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tests.patience import STALL_SECONDS
+from tests.server_process import until_answers
+
 ACCESS_KEY, SECRET_KEY, REGION = "spaceport-test", "spaceport-test-secret", "us-east-1"
 _PARTS = ("master", "volume", "filer", "s3")  # each listens on one port for HTTP and one for gRPC
-_START_SECONDS = 60.0  # 2 s when the machine is idle
 _PROGRAM = Path(sys.executable).with_name("weed")
 
 
@@ -71,8 +72,7 @@ class S3Server:
                 config=Config(
                     signature_version="s3v4",
                     retries={"total_max_attempts": 2},
-                    connect_timeout=5,
-                    read_timeout=20,
+                    read_timeout=STALL_SECONDS,
                     max_pool_connections=64,
                 ),
             )
@@ -101,17 +101,13 @@ class S3Server:
         with self._log() as log:
             # A session of its own: a Ctrl-C for the tests must not end the server before they are done with it.
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        end = time.monotonic() + _START_SECONDS
-        while not self._answers():
-            assert self._process.poll() is None, f"the S3 server ended: {self._log_text()}"
-            assert time.monotonic() < end, f"the S3 server did not start in {_START_SECONDS} s: {self._log_text()}"
-            time.sleep(0.1)
+        until_answers(self._process, self._answers, self._folder / "weed.log")
 
     def stop(self) -> None:
         """End the server at once; its objects stay."""
         if self._process is not None:
             self._process.kill()  # a polite end takes it longer than 5 s; what was written is on disk either way
-            self._process.wait(timeout=20)
+            self._process.wait()
             self._process = None
             self._remove_sockets()
 
@@ -139,9 +135,6 @@ class S3Server:
 
     def _log(self) -> IO[bytes]:
         return (self._folder / "weed.log").open("ab")
-
-    def _log_text(self) -> str:
-        return (self._folder / "weed.log").read_text(errors="replace")[-4000:]
 
 
 @contextmanager

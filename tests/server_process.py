@@ -2,14 +2,13 @@
 
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 
-PATIENCE_SECONDS = 180.0  # a database's first migration on two busy cores
+from tests.patience import STALL_SECONDS, eventually, work_of
 
 
 def free_port() -> int:
@@ -34,17 +33,9 @@ def server_process(
         process.terminate()
         try:
             process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired:  # no test asks how such a server ends
             process.kill()
             process.wait()
-
-
-def eventually(ready: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
-    """Wait until it is ready."""
-    deadline = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
-        time.sleep(0.1)
 
 
 def until_answers(process: subprocess.Popen[bytes], answers: Callable[[], bool], log: Path) -> None:
@@ -54,12 +45,12 @@ def until_answers(process: subprocess.Popen[bytes], answers: Callable[[], bool],
         assert process.poll() is None, log.read_text(errors="replace")
         return answers()
 
-    eventually(ready, f"an answer of the server that writes {log}")
+    eventually(ready, f"answer of the server that writes {log}", lambda: work_of(process.pid))
 
 
 def is_up(url: str) -> bool:
     """Whether a GET is answered with 200."""
     try:
-        return httpx.get(url, timeout=5, trust_env=False).status_code == httpx.codes.OK
+        return httpx.get(url, timeout=STALL_SECONDS, trust_env=False).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False

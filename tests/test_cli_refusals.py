@@ -12,6 +12,7 @@ import pytest
 
 from flows.cli import main
 from tasks.run_outputs import OUTPUTS_FOLDER
+from tests.patience import finished
 from tests.pictures import save_black, save_textured
 
 Maker = Callable[[Path], None]
@@ -155,19 +156,19 @@ def without_root_powers() -> list[str]:
 
 def run_process(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [*without_root_powers(), sys.executable, "-m", "flows.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return finished(command)
 
 
 def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
     photos_of_number(4)(tmp_path / "photos")
     (tmp_path / "photos").chmod(0)
     try:
-        finished = run_process("run", str(tmp_path / "photos"), "--out", str(tmp_path / "out"))
+        ended = run_process("run", str(tmp_path / "photos"), "--out", str(tmp_path / "out"))
     finally:
         (tmp_path / "photos").chmod(0o755)
-    assert finished.returncode == 2, finished.stderr
-    assert "cannot be read" in finished.stderr
-    assert "Traceback" not in finished.stderr
+    assert ended.returncode == 2, ended.stderr
+    assert "cannot be read" in ended.stderr
+    assert "Traceback" not in ended.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -175,13 +176,13 @@ def test_an_out_that_cannot_be_written(tmp_path: Path) -> None:
     photos_of_number(4)(tmp_path / "photos")
     (tmp_path / "locked").mkdir()
     (tmp_path / "locked").chmod(0o555)
-    finished = run_process("run", str(tmp_path / "photos"), "--out", str(tmp_path / "locked" / "out"))
-    assert finished.returncode == 2, finished.stderr
-    assert "cannot be written" in finished.stderr
-    assert "Traceback" not in finished.stderr
+    ended = run_process("run", str(tmp_path / "photos"), "--out", str(tmp_path / "locked" / "out"))
+    assert ended.returncode == 2, ended.stderr
+    assert "cannot be written" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_an_unknown_command_is_a_wrong_command() -> None:
-    finished = run_process("reconstruct")
-    assert finished.returncode == 2
-    assert "No such command" in finished.stderr
+    ended = run_process("reconstruct")
+    assert ended.returncode == 2
+    assert "No such command" in ended.stderr

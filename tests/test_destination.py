@@ -175,15 +175,15 @@ def test_the_page_and_the_report_open_through_their_links(folder: S3Folder, tmp_
     (tmp_path / "profile").mkdir()
     with chromium(tmp_path / "profile", 480, 300) as page:
         page.open(destination.link(PAGE_FILE))
-        page.wait_for("window.spaceportViewer", seconds=90)
+        page.wait_for("window.spaceportViewer")
         assert page.evaluate("document.querySelector('#about a') === null"), "the signature is for one file"
         assert page.screenshot().std() > 20, "8-bit levels; an empty page has none"
         page.open(destination.link(REPORT_FILE))
-        page.wait_for("document.readyState === 'complete' && !document.querySelector('canvas')", seconds=30)
+        page.wait_for("document.readyState === 'complete' && !document.querySelector('canvas')")
         assert page.evaluate("document.querySelector('a.open') === null")
         (tmp_path / "report.html").write_text(report)
         page.open((tmp_path / "report.html").as_uri())
-        page.wait_for("location.protocol === 'file:' && document.readyState === 'complete'", seconds=30)
+        page.wait_for("location.protocol === 'file:' && document.readyState === 'complete'")
         assert page.evaluate("document.querySelector('a.open') !== null"), "beside its page the link stays"
         assert [error for error in page.errors if "favicon" not in error] == []
 

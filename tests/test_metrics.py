@@ -86,7 +86,7 @@ def test_what_is_no_number_costs_no_output(capsys: pytest.CaptureFixture[str], t
         (folder / "scene.sog").write_bytes(b"0")
         return measured
 
-    output = run_stage("compress", "1", context, inputs=["x"], options={}, compute=compute)
+    output = run_stage("compress", CODE, context, inputs=["x"], options={}, compute=compute)
     assert Path(output.uri, "scene.sog").is_file()
     (line,) = lines(capsys)
     assert "PsnrDropDb" not in line

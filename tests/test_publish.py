@@ -9,7 +9,7 @@ from tasks.core.refs import PhotosRef, RunContext
 from tasks.core.storage import LocalWorkspace
 from tasks.publish import _days
 from tasks.stage import run_stage
-from tests.test_stage import Measured
+from tests.test_stage import CODE, Measured
 
 
 def test_the_days_are_known_without_fetching_a_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,7 +26,7 @@ def test_the_days_are_known_without_fetching_a_photo(tmp_path: Path, monkeypatch
         return Measured(value=1)
 
     context = RunContext(workspace=str(tmp_path), run="test")
-    output = run_stage("photos", "1", context, inputs=[], options={}, compute=compute)
+    output = run_stage("photos", CODE, context, inputs=[], options={}, compute=compute)
     ref = PhotosRef.model_validate({**output.as_ref_fields(), "capture": "fox", "usable": 2, "rejected": 0})
 
     def refuse(store: LocalWorkspace, uri: str) -> Path:

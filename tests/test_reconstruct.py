@@ -35,6 +35,7 @@ from tasks.core.transforms import rotation_angle_deg, similarity_from_points
 from tasks.destination import CONTENTS_FILE, open_destination
 from tasks.workspace import open_workspace
 from tests.browser import chromium
+from tests.patience import STALL_SECONDS
 from tests.s3_server import S3Server
 
 FLIGHT = DemoOptions(photos=14, width=640, height=480)
@@ -154,11 +155,11 @@ def test_poses_agree_with_the_ground_truth(result: Result) -> None:
 def test_the_page_shows_the_scene(result: Result, tmp_path: Path) -> None:
     with chromium(tmp_path) as page:
         page.open((result.out / "index.html").as_uri() + "?noui")
-        page.wait_for("window.spaceportViewer", seconds=60)
+        page.wait_for("window.spaceportViewer")
         shot = page.screenshot()
         assert page.errors == []
         page.open((result.out / "index.html").as_uri())
-        page.wait_for("window.spaceportViewer", seconds=60)
+        page.wait_for("window.spaceportViewer")
         about = page.evaluate("document.querySelector('#about').innerText")
     [photo_set] = (result.workspace / "stages" / "photos").iterdir()
     [day] = {photo.taken_at[:10] for photo in PhotoSet.load(photo_set).photos if photo.taken_at}
@@ -312,7 +313,7 @@ def test_everything_on_s3(
     )
     assert published.uri.startswith(f"{root.uri}/runs/small-flight-")
     for link in (published.page, published.report):
-        with urllib.request.urlopen(link, timeout=30) as answer:
+        with urllib.request.urlopen(link, timeout=STALL_SECONDS) as answer:
             assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     report = open_destination(published.uri, open_workspace(root.uri)).read("report.json")
     assert Report.model_validate_json(report).capture == "small flight"

@@ -1,7 +1,8 @@
 """The train stage in a process of its own, to be killed: `python -m tests.train_process SCENE OPTIONS CONTEXT [flow]`.
 
-The first three are JSON. It prints a line for every step: the step, and the seconds of training so far. With `flow` it
-runs in a Prefect flow, as everywhere but in tests.
+The first three are JSON. It prints a line for every step. With `flow` it runs in a Prefect flow, as everywhere but in
+tests. What it does depends on no clock: time moves with its steps (tests/step_clock.py), an upload is waited for, and
+it cannot be far ahead of whoever reads its lines.
 """
 
 import json
@@ -12,15 +13,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prefect import flow
 
 import tasks.train
+from tasks.checkpoints import StageCheckpoints
 from tasks.core.measurements import TrainSection
 from tasks.core.refs import GaussiansRef, RunContext, SceneRef
 from tasks.core.training import trainer
 from tasks.core.training.options import TrainOptions
+from tests.step_clock import StepClock
 
 REPOSITORY = Path(__file__).parents[1]
+PIPE_BYTES, LINE_BYTES = 4096, 1024  # some ten steps fit in here and in the reader's buffer: that far it is ahead
 
 
 class TrainProcess:
@@ -35,13 +40,14 @@ class TrainProcess:
             cwd=REPOSITORY,
             env=environment,
             stdout=subprocess.PIPE,
+            pipesize=PIPE_BYTES,
             text=True,
         )
-        self.seconds_at: dict[int, float] = {}  # of training, by step
+        self.steps: list[int] = []  # that were done, as far as they are read
 
     def read_until(self, step: int) -> None:
         """Follow until this step is done; fails when it never is."""
-        while not self.seconds_at or max(self.seconds_at) < step:
+        while not self.steps or self.steps[-1] < step:
             self._read(self._line())
 
     def read_rest(self) -> None:
@@ -49,34 +55,41 @@ class TrainProcess:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self._read(line)
-        self.process.wait(60)
+        self.process.wait()
 
     def _line(self) -> str:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, f"it ended early, with {self.process.wait(60)}"
+        assert line, f"it ended early, with {self.process.wait()}"
         return line
 
     def _read(self, line: str) -> None:
         if line.endswith("\n") and line.startswith("step "):
-            _, step, seconds = line.split()
-            self.seconds_at[int(step)] = float(seconds)
+            self.steps.append(int(line.split()[1]))
 
 
 def main(scene: SceneRef, options: TrainOptions, context: RunContext, in_flow: bool) -> None:
     """Train, and print how far it is."""
     # Where tests run in a shell's background, Ctrl-C is ignored by all that it starts
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    train = trainer.train
+    train, save, clock, patch = trainer.train, StageCheckpoints.save, StepClock(), pytest.MonkeyPatch()
 
     def telling(scene, folder, options, on_step: Callable[[Any], None], *rest) -> TrainSection:
         def both(stats: trainer.TrainingStats) -> None:
-            print("step", stats.step, stats.seconds, flush=True)
+            print(f"step {stats.step}".ljust(LINE_BYTES), flush=True)
+            clock.tick()
             on_step(stats)
 
         return train(scene, folder, options, both, *rest)
 
-    trainer.train = telling
+    def save_whole(self: StageCheckpoints, *state: Any) -> None:
+        save(self, *state)
+        if self._upload is not None:
+            self._upload.join()
+
+    clock.rule(patch)
+    patch.setattr(trainer, "train", telling)
+    patch.setattr(StageCheckpoints, "save", save_whole)
 
     @flow(name="training")
     def training() -> GaussiansRef:

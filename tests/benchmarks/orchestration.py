@@ -78,7 +78,7 @@ def _run_trivial() -> float:
 
             @stage_task(stage)
             def run(digest: str, context: RunContext, stage: str = stage) -> StageOutput:
-                return run_stage(stage, "1", context, inputs=[digest], options={}, compute=compute)
+                return run_stage(stage, CODE, context, inputs=[digest], options={}, compute=compute)
 
             digest = run(digest, context).digest
 

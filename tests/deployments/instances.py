@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from deployments.gpu_host import Host, Metadata
-
-PATIENCE_SECONDS = 120.0
+from tests.patience import eventually
 
 
 class FakeMetadata(ThreadingHTTPServer):
@@ -75,5 +74,4 @@ class Watched:
         self.reason = self.host.watch()
 
     def await_end(self) -> None:
-        self._thread.join(PATIENCE_SECONDS)
-        assert not self._thread.is_alive()
+        eventually(lambda: not self._thread.is_alive(), "end of the watch")

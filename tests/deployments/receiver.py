@@ -2,14 +2,13 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-PATIENCE_SECONDS = 60.0
+from tests.patience import eventually
 
 
 @dataclass
@@ -21,13 +20,11 @@ class Receiver:
 
     def wait_for(self, *parts: str) -> dict[str, Any]:
         """The first message whose text has all of these parts."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            for message in list(self.messages):
-                if all(part in message["text"] for part in parts):
-                    return message
-            assert time.monotonic() < deadline, f"no message with {parts}, but {self.messages}"
-            time.sleep(0.2)
+
+        def found() -> dict[str, Any] | None:
+            return next((message for message in self.messages if all(part in message["text"] for part in parts)), None)
+
+        return eventually(found, f"message with {parts}", lambda: len(self.messages))
 
 
 @contextmanager

@@ -19,10 +19,10 @@ from deployments.plan import Plan
 from tasks.core.settings import STAGES
 from tests.aws_server import AwsServer, aws_server
 from tests.deployments.accounts import CLUSTER, account
+from tests.patience import STALL_SECONDS
 
 EVENTS_QUEUE = "spaceport-ecs-events"
 FITS_MOTO = {"memory": 4096}  # moto's instances have 7482 MiB, whatever their type
-PATIENCE_SECONDS = 60.0
 REF = {"uri": "s3://spaceport-results/workspace/stages/x/y", "digest": "0" * 64}
 CONTEXT = {"run": "meadow", "workspace": "s3-bucket/spaceport-workspace"}
 PARAMETERS: dict[str, dict[str, Any]] = {
@@ -77,7 +77,7 @@ async def submit(pool: str, run: FlowRun) -> FlowRun:
 
 
 async def end_of(run: FlowRun) -> FlowRun:
-    async with get_client() as client, asyncio.timeout(PATIENCE_SECONDS):
+    async with get_client() as client, asyncio.timeout(STALL_SECONDS):
         while (now := await client.read_flow_run(run.id)).state is None or not now.state.is_final():
             await asyncio.sleep(0.1)
         return now

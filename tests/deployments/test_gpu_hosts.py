@@ -5,8 +5,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from deployments import gpu_host
@@ -15,7 +17,8 @@ from deployments.scaler import Scaler
 from tasks.core.errors import SpaceportError
 from tests.aws_server import AwsServer, aws_server
 from tests.deployments.accounts import account
-from tests.deployments.instances import PATIENCE_SECONDS, FakeMetadata, Watched, metadata_service
+from tests.deployments.instances import FakeMetadata, Watched, metadata_service
+from tests.patience import eventually
 
 IDLE = [sys.executable, "-c", "import time; time.sleep(600)"]
 # A run that takes SIGTERM as training does: it keeps its state.
@@ -55,10 +58,7 @@ def service() -> Iterator[FakeMetadata]:
 
 
 def await_file(path: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not path.exists():
-        assert time.monotonic() < deadline, path
-        time.sleep(0.05)
+    eventually(path.exists, f"file {path.name}")
 
 
 def test_an_instance_without_work_ends_itself(service: FakeMetadata) -> None:
@@ -100,13 +100,20 @@ def test_a_host_that_is_told_to_stop_leaves_the_instance_alone(service: FakeMeta
 def test_a_worker_that_goes_on_takes_no_run_with_it(
     service: FakeMetadata, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_host, "WORKER_STOP_SECONDS", 2.0)  # in which the other run begins
+    end_runs = gpu_host._end_runs
+
+    def end_runs_late(worker: psutil.Popen, patience_seconds: float) -> None:
+        if patience_seconds == gpu_host.LATE_STOP_SECONDS:  # the worker was told to end, and begins another run
+            await_file(tmp_path / "running")
+        end_runs(worker, patience_seconds)
+
+    monkeypatch.setattr(gpu_host, "WORKER_STOP_SECONDS", 0.1)
+    monkeypatch.setattr(gpu_host, "_end_runs", end_runs_late)
     watched = Watched(service, worker(STUBBORN, tmp_path), os.environ, idle_seconds=600)
     await_file(tmp_path / "started")
     service.taken_away = True
     watched.await_end()
-    assert (tmp_path / "running").exists(), "it began"
-    assert (tmp_path / "checkpoint").exists(), "and was told to end"
+    await_file(tmp_path / "checkpoint")  # it was told to end
 
 
 def test_the_workers_environment_has_the_servers_secret() -> None:
@@ -171,26 +178,28 @@ class WithoutSpot:
         self._autoscaling.set_desired_capacity(**asked)
 
 
-def test_what_spot_does_not_have_is_asked_for_on_demand(aws: AwsServer) -> None:
+def test_what_spot_does_not_have_is_asked_for_on_demand(aws: AwsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("deployments.scaler.time", SimpleNamespace(monotonic=lambda: now[0]))
     spot = WithoutSpot(aws.client("autoscaling"))
-    scaler = Scaler(spot, SPOT, ON_DEMAND, patience_seconds=0.2)
+    scaler = Scaler(spot, SPOT, ON_DEMAND, patience_seconds=120)
     assert scaler.look(runs=2) == {SPOT: 2}
     spot.instances = 1
     assert scaler.look(runs=2) == {}, "it is waited for"
-    time.sleep(0.3)
+    now[0] += 121
     assert scaler.look(runs=2) == {SPOT: 1, ON_DEMAND: 1}, "two runs, two instances"
     assert len(instances(aws, ON_DEMAND)) == 1
     assert scaler.look(runs=2) == {}
     spot.instances = 0  # taken away
     assert scaler.look(runs=2) == {}
-    time.sleep(0.3)
+    now[0] += 121
     assert scaler.look(runs=2) == {SPOT: 0, ON_DEMAND: 2}
     for instance in instances(aws, ON_DEMAND):
         end_in_group(aws.client("autoscaling"), instance)
     assert scaler.look(runs=1) == {SPOT: 1}, "spot first, the next time too"
-    time.sleep(0.3)
+    now[0] += 121
     assert scaler.look(runs=1) == {}, "it is missing since now"
-    time.sleep(0.3)
+    now[0] += 121
     assert scaler.look(runs=0) == {SPOT: 0}, "nobody needs it any more"
     assert instances(aws, ON_DEMAND) == []
 

@@ -1,10 +1,8 @@
 """`spaceport up`, `status`, `runs`, `logs`, `cancel` and `down`, as a person types them, on one server.
 
-A run whose process dies is made first: the server takes its time to miss it, and the other tests use that time. The
-order of the tests is the order of this file.
+A run whose process dies is made first: the server takes its time to miss it, and the other tests use that time.
 """
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
@@ -19,14 +17,15 @@ from prefect.states import AwaitingRetry, Cancelled, Running, Scheduled
 from prefect.types._datetime import now
 
 from deployments.automations import SILENCE_SECONDS
-from deployments.local_state import WORKERS
+from deployments.local_state import WORKERS, read_state
 from deployments.specifications import FILE
 from tasks.core.demo.flight import fly
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.progress import ignore_progress
 from tests.conftest import REPOSITORY
 from tests.deployments.receiver import Receiver, receiving
-from tests.local_server import PATIENCE_SECONDS, Served, serving
+from tests.local_server import Served, serving
+from tests.patience import STALL_SECONDS, finished
 
 SMALL: dict[str, Any] = {"preset": "draft", "train": {"steps": 60, "max_gaussians": 3000, "max_image_size": 160}}
 
@@ -52,6 +51,15 @@ def server(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iter
         yield served
 
 
+@pytest.fixture(autouse=True)
+def _up(server: Served, receiver: Receiver) -> None:
+    """For every test, also after the one that takes the server down."""
+    if read_state(server.home) is None:
+        choices = ("--port", "0", "--workspace", str(server.workspace), "--notify", receiver.url, "--dispatch", "")
+        up = server.spaceport("up", *choices)
+        assert up.returncode == 0, up.stderr
+
+
 @pytest.fixture(scope="module")
 def rescheduled(server: Served) -> UUID:
     """A run that was in progress and waits for another machine, as when a spot instance is taken away."""
@@ -75,7 +83,7 @@ def doomed(server: Served, flight: Path, rescheduled: UUID) -> UUID:
     assert len(family) > 1, "the worker has no process for the run"
     for process in family:
         process.kill()
-    psutil.wait_procs(family, timeout=30)
+    psutil.wait_procs(family)
     return run.id
 
 
@@ -120,7 +128,7 @@ def test_a_run_of_the_form_ends_with_a_page_and_a_message(server: Served, receiv
     page = line.split()[-1]
     assert "dB" in line
     assert page.startswith(server.pages_url)
-    assert "<html" in httpx.get(page).text
+    assert "<html" in httpx.get(page, timeout=STALL_SECONDS).text
 
     logs = server.spaceport("logs", str(run.id)[:8])
     assert logs.returncode == 0, logs.stderr
@@ -140,8 +148,7 @@ def test_cancel_ends_the_process(server: Served, flight: Path) -> None:
     cancelled = server.spaceport("cancel", str(run.id))
     assert cancelled.returncode == 0, cancelled.stderr
     assert "Cancelled" in cancelled.stdout
-    _, alive = psutil.wait_procs(engines, timeout=30)
-    assert not alive
+    psutil.wait_procs(engines)
 
     again = server.spaceport("cancel", str(run.id))
     assert again.returncode == 2
@@ -158,14 +165,12 @@ def test_a_failure_is_told(server: Served, receiver: Receiver, tmp_path: Path) -
 def test_prefects_own_command_makes_the_same_deployments(server: Served) -> None:
     with server.client() as client:
         ours = {entry.name: entry for entry in client.read_deployments()}
-        subprocess.run(
+        done = finished(
             [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(FILE)],
             cwd=REPOSITORY,
             env={"PREFECT_API_URL": server.api_url, "PREFECT_HOME": str(server.home / "prefect"), "PATH": ""},
-            check=True,
-            capture_output=True,
-            timeout=PATIENCE_SECONDS,
         )
+        assert done.returncode == 0, done.stderr
         theirs = {entry.name: entry for entry in client.read_deployments()}
     assert theirs.keys() == ours.keys() == {"reconstruct", "photos", "sfm", "train", "compress", "publish"}
     for name, entry in theirs.items():
@@ -179,7 +184,6 @@ def test_prefects_own_command_makes_the_same_deployments(server: Served) -> None
     assert theirs["reconstruct"].job_variables["env"]["SPACEPORT_DISPATCH"] == "sfm,train,compress"
 
 
-@pytest.mark.timeout(SILENCE_SECONDS + PATIENCE_SECONDS)
 def test_a_run_whose_process_is_gone_crashes(
     server: Served, receiver: Receiver, doomed: UUID, rescheduled: UUID
 ) -> None:
@@ -190,8 +194,8 @@ def test_a_run_whose_process_is_gone_crashes(
     with server.client() as client:
         assert client.read_flow_run(rescheduled).state_name == "AwaitingRetry", "it waits for a machine, and may"
         client.set_flow_run_state(rescheduled, Cancelled(), force=True)
-        ends = {entry.state_name for entry in client.read_flow_runs() if entry.id != doomed}
-    assert ends == {"Completed", "Cancelled", "Failed"}, "the automation touched a run that had ended"
+        others = {entry.state_name for entry in client.read_flow_runs() if entry.id != doomed}
+    assert "Crashed" not in others, "the automation touched a run that had ended"
 
 
 def test_down_leaves_nothing(server: Served) -> None:

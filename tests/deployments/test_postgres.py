@@ -15,13 +15,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
-import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
-from tests.server_process import eventually, free_port, is_up, server_process
+from tests.patience import STALL_SECONDS, eventually
+from tests.server_process import free_port, is_up, server_process, until_answers
 
-PATIENCE_SECONDS = 120.0
 AUTH = "spaceport:a-password"
 RUNS, WORKERS = 6, 3
 FLOW = """
@@ -55,7 +54,6 @@ def postgres(folder: Path) -> Iterator[int]:
             cwd=folder,
             user=account.pw_uid if account else None,
             group=account.pw_gid if account else None,
-            timeout=PATIENCE_SECONDS,
         )
 
     data = str(folder / "data")
@@ -97,7 +95,6 @@ def compose_environment(service: str, postgres_port: int, redis_port: int, api_p
     return {name: value for name, value in environment.items() if "${" not in value}
 
 
-@pytest.mark.timeout(4 * PATIENCE_SECONDS)
 def test_many_runs_on_several_workers(tmp_path: Path) -> None:
     (tmp_path / "trivial_flow.py").write_text(FLOW, encoding="utf-8")
     logs = tmp_path / "logs"
@@ -121,13 +118,13 @@ def test_many_runs_on_several_workers(tmp_path: Path) -> None:
         )
         assert upgraded.returncode == 0, upgraded.stdout + upgraded.stderr
         start = [*prefect, "server", "start", "--host", "127.0.0.1", "--port", str(ports[2]), "--no-services"]
-        stack.enter_context(server_process(start, logs / "server.log", server))
+        process = stack.enter_context(server_process(start, logs / "server.log", server))
         stack.enter_context(server_process([*prefect, "server", "services", "start"], logs / "services.log", server))
-        eventually(lambda: is_up(f"{api}/health"), "the server", PATIENCE_SECONDS)
+        until_answers(process, lambda: is_up(f"{api}/health"), logs / "server.log")
 
-        assert httpx.post(f"{api}/flow_runs/count", json={}).status_code == 401
+        assert httpx.post(f"{api}/flow_runs/count", json={}, timeout=STALL_SECONDS).status_code == 401
         credentials = {"Authorization": f"Basic {base64.b64encode(AUTH.encode()).decode()}"}
-        with httpx.Client(base_url=api, headers=credentials, timeout=30) as http:
+        with httpx.Client(base_url=api, headers=credentials, timeout=STALL_SECONDS) as http:
             deployment = deploy(http, tmp_path)
             for number in range(WORKERS):
                 name = f"worker-{number}"
@@ -139,18 +136,19 @@ def test_many_runs_on_several_workers(tmp_path: Path) -> None:
             ]
             ids = {"id": {"any_": [run["id"] for run in runs]}}
 
+            def states() -> list[str]:
+                return [run["state_name"] for run in http.post("/flow_runs/filter", json={"flow_runs": ids}).json()]
+
             def ended() -> bool:
-                names = [run["state_name"] for run in http.post("/flow_runs/filter", json={"flow_runs": ids}).json()]
+                names = states()
                 assert not {"Failed", "Crashed", "Cancelled"} & set(names), names
                 return names == ["Completed"] * RUNS
 
-            eventually(ended, f"{RUNS} runs", PATIENCE_SECONDS)
-            found = http.post("/task_runs/filter", json={"flow_runs": ids}).json()
-            eventually(
-                lambda: len(http.post("/task_runs/filter", json={"flow_runs": ids}).json()) == 3 * RUNS,
-                f"{3 * RUNS} task runs in the database, {len(found)} at first",
-                PATIENCE_SECONDS,
-            )
+            def task_runs() -> int:
+                return len(http.post("/task_runs/filter", json={"flow_runs": ids}).json())
+
+            eventually(ended, f"end of {RUNS} runs", states)
+            eventually(lambda: task_runs() == 3 * RUNS, f"{3 * RUNS} task runs in the database", task_runs)
     text = {path.name: path.read_text(encoding="utf-8", errors="replace") for path in logs.glob("*.log")}
     for name in ("server.log", "services.log"):
         for trouble in ("database is locked", "Traceback", "| ERROR"):

@@ -7,6 +7,7 @@ client sends again after its connection was lost make Prefect's own writing fail
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,23 +23,30 @@ from prefect.types._datetime import now
 
 from deployments import prefect_server
 from deployments.prefect_server import QueueingSqlite, write_new_events
+from tests.patience import STALL_SECONDS
 
-HEAD_START_SECONDS = 0.3  # for the second transaction to get between the first one's reading and its writing
+HEAD_START_SECONDS = 0.3  # for a second transaction that waits in earnest: it does not read before the first one ends
 
 
-async def meet(database: AioSqliteConfiguration) -> int:
-    """How much two increments that overlap have added up to."""
+async def meet(database: AioSqliteConfiguration, head_start_seconds: float) -> int:
+    """How much two increments have added up to, the second of which reads between reading and writing of the first.
+
+    One that does not read is waited for no longer than `head_start_seconds`.
+    """
     engine = await database.engine()
-    has_read = asyncio.Event()
+    first_has_read, second_has_read = asyncio.Event(), asyncio.Event()
 
     async def increment(*, first: bool) -> None:
         if not first:
-            await has_read.wait()
+            await first_has_read.wait()
         async with await database.session(engine) as session, database.begin_transaction(session):
             value = (await session.execute(sa.text("SELECT value FROM counter"))).scalar_one()
             if first:
-                has_read.set()
-                await asyncio.sleep(HEAD_START_SECONDS)
+                first_has_read.set()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(second_has_read.wait(), head_start_seconds)
+            else:
+                second_has_read.set()
             await session.execute(sa.text(f"UPDATE counter SET value = {value + 1}"))
 
     async with engine.connect() as connection:
@@ -50,13 +58,18 @@ async def meet(database: AioSqliteConfiguration) -> int:
 
 
 def test_transactions_wait_for_one_another(tmp_path: Path) -> None:
-    assert asyncio.run(meet(QueueingSqlite(connection_url=f"sqlite+aiosqlite:///{tmp_path}/ours.db"))) == 2
+    assert (
+        asyncio.run(meet(QueueingSqlite(connection_url=f"sqlite+aiosqlite:///{tmp_path}/ours.db"), HEAD_START_SECONDS))
+        == 2
+    )
 
 
 def test_prefects_own_still_need_it(tmp_path: Path) -> None:
     """When this fails, Prefect waits by itself, and deployments/prefect_server.py can go."""
     with pytest.raises(sa.exc.OperationalError, match="database is locked"):
-        asyncio.run(meet(AioSqliteConfiguration(connection_url=f"sqlite+aiosqlite:///{tmp_path}/theirs.db")))
+        asyncio.run(
+            meet(AioSqliteConfiguration(connection_url=f"sqlite+aiosqlite:///{tmp_path}/theirs.db"), STALL_SECONDS)
+        )
 
 
 def test_a_transaction_inside_another_does_not_wait_for_it(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -13,6 +12,7 @@ import pytest
 from deployments.processes import Detached, find, kill, log_file, start, stop
 from tasks.core.errors import InputError
 from tasks.core.viewer.serve import open_server
+from tests.patience import STALL_SECONDS, eventually
 
 SLEEPER = [sys.executable, "-c", "import time; print('awake', flush=True); time.sleep(600)"]
 STUBBORN = [
@@ -27,20 +27,16 @@ STUBBORN = [
 
 
 def said(folder: Path, name: str) -> str:
-    deadline = time.monotonic() + 60
-    while not (text := log_file(folder, name).read_text(encoding="utf-8")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return text
+    return eventually(lambda: log_file(folder, name).read_text(encoding="utf-8"), f"word of {name}")
 
 
 def test_a_process_is_found_by_the_next_command_and_stopped(tmp_path: Path) -> None:
     started = start("sleeper", SLEEPER, tmp_path, os.environ)
     assert find("sleeper", tmp_path) == started
     assert said(tmp_path, "sleeper") == "awake\n"
-    assert stop("sleeper", tmp_path, patience_seconds=30)
+    assert stop("sleeper", tmp_path, patience_seconds=STALL_SECONDS)
     assert find("sleeper", tmp_path) is None
-    assert not stop("sleeper", tmp_path, patience_seconds=30)
+    assert not stop("sleeper", tmp_path, patience_seconds=STALL_SECONDS)
 
 
 def test_who_does_not_react_is_killed_with_its_children(tmp_path: Path) -> None:
@@ -78,7 +74,7 @@ def test_a_pid_that_somebody_else_has_now_is_left_alone(tmp_path: Path) -> None:
         assert stranger.poll() is None
         assert not (tmp_path / "server.json").exists()
     finally:
-        stranger.communicate(b"\n", timeout=30)
+        stranger.communicate(b"\n")
 
 
 def test_a_damaged_record_is_none(tmp_path: Path) -> None:
@@ -95,7 +91,7 @@ def test_pages_show_the_runs_and_nothing_else(tmp_path: Path) -> None:
     server = start("pages", [sys.executable, "-m", "deployments.pages", str(runs), "0"], tmp_path, os.environ)
     try:
         port = listening_port(server.pid)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=STALL_SECONDS) as http:
             assert http.get("/meadow/index.html").text == "<html>page</html>"
             for path in ("/way-out/secret.txt", "/../secret.txt", "/%2e%2e/secret.txt", "/way-out/"):
                 assert http.get(path).status_code == 404, path
@@ -106,11 +102,11 @@ def test_pages_show_the_runs_and_nothing_else(tmp_path: Path) -> None:
 
 
 def listening_port(pid: int) -> int:
-    deadline = time.monotonic() + 60
-    while True:
+    def listening() -> int | None:
         for connection in psutil.Process(pid).net_connections(kind="tcp4"):
             if connection.status == psutil.CONN_LISTEN:
                 assert connection.laddr.ip == "127.0.0.1"
                 return int(connection.laddr.port)
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+        return None
+
+    return eventually(listening, "port that is listened on")

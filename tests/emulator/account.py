@@ -1,9 +1,7 @@
 """The account that the emulator plays: clients of it, and its buckets and queues as the template made them."""
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import boto3
 
@@ -11,9 +9,6 @@ from deployments.infrastructure import Infrastructure
 from tests.deployments.accounts import account
 
 REGION = "us-east-1"
-PATIENCE_SECONDS = 280.0  # for anything, on two busy cores
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,12 +52,3 @@ def client(environment: dict[str, str], service: str) -> Any:
         aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
     )
-
-
-def eventually(look: Callable[[], T | None], what: str) -> T:
-    """What `look` gives as soon as that is something."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"{what}: not within {PATIENCE_SECONDS:.0f} s"
-        time.sleep(0.2)
-    return found

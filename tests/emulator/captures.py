@@ -10,9 +10,10 @@ from deployments.listener.signals import DONE, FAILED
 from tasks.core.demo.flight import fly
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.progress import ignore_progress
-from tests.emulator.account import Emulated, eventually
+from tests.emulator.account import Emulated
 from tests.emulator.listener import listening
 from tests.local_server import Served
+from tests.patience import eventually
 
 PHOTOS = 14
 TRAIN = {"steps": 1500, "max_gaussians": 3000, "max_image_size": 160, "early_stop": False}
@@ -56,9 +57,9 @@ def land(emulated: Emulated, server: Served, folder: Path) -> Landed:
     def signals() -> set[str]:
         return {key for key in emulated.keys(bucket, "uploads/") if key.endswith((DONE, FAILED))}
 
-    with listening(emulated, server):
-        eventually(lambda: len(signals()) >= len(ends), "the ends of three uploads")
-        eventually(lambda: _waiting(emulated) == 0, "an empty queue")
+    with listening(emulated, server), server.client() as prefect:
+        eventually(lambda: len(signals()) >= len(ends), "ends of three uploads", lambda: server.moves(prefect))
+        eventually(lambda: _waiting(emulated) == 0, "empty queue", lambda: _waiting(emulated))
     failed = f"uploads/meadow/{FAILED}"
     assert failed not in signals(), emulated.content(bucket, failed).decode() + server.log("worker-cpu")[-3000:]
     with server.client() as prefect:
@@ -76,7 +77,7 @@ def _disturb(emulated: Emulated) -> None:
         taken.extend(answer.get("Messages", []))
         return len(taken) == 4
 
-    eventually(all_there, "messages of three READY.json and of an archive, and none of photos")
+    eventually(all_there, "messages of three READY.json and of an archive, and none of photos", lambda: len(taken))
     for body in [POISON] + [each["Body"] for each in reversed(taken)]:
         sqs.send_message(QueueUrl=url, MessageBody=body)
     for each in taken:

@@ -16,9 +16,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from deployments.infrastructure import PARAMETER
 from tests.conftest import REPOSITORY
-from tests.emulator.account import REGION, Emulated, client, eventually
+from tests.emulator.account import REGION, Emulated, client
 from tests.emulator.captures import Landed, land
 from tests.local_server import Served, serving
+from tests.patience import eventually
 from tests.server_process import free_port, server_process, until_answers
 
 PROGRAM = REPOSITORY / ".venv-ministack" / "bin" / "ministack"

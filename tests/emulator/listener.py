@@ -10,6 +10,7 @@ from deployments.infrastructure import PARAMETER, VARIABLE
 from tests.conftest import REPOSITORY
 from tests.emulator.account import Emulated
 from tests.local_server import Served
+from tests.patience import ended
 
 
 @contextmanager
@@ -27,4 +28,4 @@ def listening(emulated: Emulated, server: Served) -> Iterator[dict[str, str]]:
         yield environment
     finally:
         listener.terminate()
-        assert listener.wait(timeout=60) == 0
+        assert ended(listener, "the listener") == 0

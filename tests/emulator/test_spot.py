@@ -25,9 +25,10 @@ from deployments.gpu_host import WORKER, worker_environment
 from deployments.plan import EC2_GPU, ECS_GPU
 from tests.conftest import REPOSITORY
 from tests.deployments.instances import FakeMetadata, Watched, metadata_service
-from tests.emulator.account import PATIENCE_SECONDS, Emulated, eventually
+from tests.emulator.account import Emulated
 from tests.emulator.captures import TRAIN, Landed
 from tests.local_server import Served
+from tests.patience import ended, eventually, work_of
 
 # A worker is ended by SIGINT, which shells let background jobs ignore, and these tests may be one.
 INTERRUPTIBLE = """
@@ -36,7 +37,6 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
-pytestmark = pytest.mark.timeout(3 * PATIENCE_SECONDS)
 CHECKPOINT_SECONDS = 0.5
 
 
@@ -45,7 +45,7 @@ def pool(server: Served, landed: Landed) -> Served:
     """The server, whose pool `gpu` has no worker any more but the instances."""
     worker = psutil.Process(server.pid("worker-gpu"))
     worker.terminate()
-    worker.wait(60)
+    worker.wait()
     return server
 
 
@@ -92,7 +92,7 @@ def ec2_instance(emulated: Emulated, server: Served, folder: Path) -> Iterator[t
     environment = {**own(emulated, folder), **worker_environment(account, ""), "SPACEPORT_HOME": str(folder)}
     del environment[account.prefect_secret_name]  # this server has none
     with metadata_service() as service:
-        watched = Watched(service, command, environment, idle_seconds=PATIENCE_SECONDS)
+        watched = Watched(service, command, environment, idle_seconds=3600)
         try:
             yield watched, service
         finally:
@@ -106,7 +106,8 @@ def test_pool_ec2_gpu(emulated: Emulated, uninterrupted: str, pool: Served, tmp_
     before = len(training_runs(pool))
     run = pool.start({"photos": f"s3://{bucket}/uploads/meadow", "options": options})
     with ec2_instance(emulated, pool, tmp_path / "first") as (first, service):
-        eventually(lambda: saved_steps(emulated), "a checkpoint")
+        with pool.client() as client:
+            eventually(lambda: saved_steps(emulated), "checkpoint", lambda: pool.moves(client))
         service.taken_away = True
         first.await_end()
         assert first.reason == "the spot instance is taken away"
@@ -114,7 +115,7 @@ def test_pool_ec2_gpu(emulated: Emulated, uninterrupted: str, pool: Served, tmp_
     reached = saved_steps(emulated)[-1]
     assert 0 < reached < TRAIN["steps"]
     with ec2_instance(emulated, pool, tmp_path / "second"):
-        pool.wait(run.id, "Completed", timeout=PATIENCE_SECONDS)
+        pool.wait(run.id, "Completed")
     assert [each.state_name for each in training_runs(pool)[before:]] == ["Crashed", "Completed"]
     report = report_of(emulated, run.id)
     assert report["train"]["resumed_from_step"] == reached, "the last step that the first one did"
@@ -146,16 +147,16 @@ def test_pool_ecs_gpu(emulated: Emulated, uninterrupted: str, pool: Served, tmp_
         return subprocess.Popen(command, env=environment, cwd=tmp_path)
 
     first = task("first")
-    eventually(lambda: saved_steps(emulated), "a checkpoint")
+    eventually(lambda: saved_steps(emulated), "checkpoint", lambda: work_of(first.pid))
     first.send_signal(signal.SIGTERM)
-    assert first.wait(60) == 0, "a task that ends otherwise is taken for a crash"
+    assert ended(first, "the task") == 0, "a task that ends otherwise is taken for a crash"
     with pool.client() as client:
         assert client.read_flow_run(run.id).state_name == "AwaitingRetry", "back in its queue"
     reached = saved_steps(emulated)[-1]
     assert 0 < reached < TRAIN["steps"]
     second = task("second")
-    assert second.wait(PATIENCE_SECONDS) == 0
-    ended = pool.wait(run.id, "Completed")
-    assert ended.run_count == 2
+    assert ended(second, "the second task") == 0
+    completed = pool.wait(run.id, "Completed")
+    assert completed.run_count == 2
     assert stored_splat(emulated) == uninterrupted
     assert saved_steps(emulated) == []

@@ -5,14 +5,10 @@ Two hundred at once, and much else that a queue can do: tests/deployments/test_l
 
 import json
 
-import pytest
-
 from deployments.listener.signals import DONE, FAILED, Signal
 from deployments.listener.uploads import Upload
-from tests.emulator.account import PATIENCE_SECONDS, Emulated
+from tests.emulator.account import Emulated
 from tests.emulator.captures import POISON, Landed
-
-pytestmark = pytest.mark.timeout(3 * PATIENCE_SECONDS)
 
 
 def test_an_upload_becomes_a_page(emulated: Emulated, landed: Landed) -> None:

@@ -1,23 +1,22 @@
 """Catching a stage in the middle of its work, as seen from outside: its process, and the folder that it fills."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import psutil
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
 
-from tests.local_server import PATIENCE_SECONDS, Served
+from tests.engines import engines
+from tests.local_server import Served
+from tests.patience import T, eventually
 
 STAGES = ("photos", "sfm", "train", "compress", "publish")
 POLL_SECONDS = 0.02  # the shortest stage takes half a second
 OPTIONS: dict[str, Any] = {"steps": 250, "max_gaussians": 8000, "max_image_size": 240}
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,12 @@ class Reconstruction:
             ids = {str(run.id) for run in self.stage_runs(stage)}
             return next((process for run_id, process in engines().items() if run_id in ids), None)
 
-        return eventually(process, f"{stage} at work")
+        return self.eventually(process, f"{stage} at work")
+
+    def eventually(self, look: Callable[[], T | None], what: str) -> T:
+        """The first true answer of `look`, for as long as the server's runs move."""
+        with self.server.client() as client:
+            return eventually(look, what, lambda: self.server.moves(client), POLL_SECONDS)
 
     def partial_folders(self, stage: str) -> list[Path]:
         """What a stage is filling at the moment."""
@@ -70,8 +74,8 @@ class Reconstruction:
             return list((workspace / "runs").glob(f"*-{self.tag}/splat/.partial-*"))
         return list((workspace / "stages" / stage).glob(".*.partial"))
 
-    def wait(self, *states: str, timeout: float = PATIENCE_SECONDS) -> FlowRun:
-        return self.server.wait(self.id, *states, timeout=timeout)
+    def wait(self, *states: str) -> FlowRun:
+        return self.server.wait(self.id, *states)
 
     def states(self, stage: str) -> list[str]:
         """How the stage's own runs stand, oldest first."""
@@ -81,26 +85,3 @@ class Reconstruction:
     def page(self) -> Path:
         [page] = (self.server.workspace / "runs").glob(f"*-{self.tag}/splat/index.html")
         return page
-
-
-def engines() -> dict[str, psutil.Process]:
-    """The processes that execute flow runs, by the run's id."""
-    found = {}
-    for process in psutil.process_iter():
-        try:
-            if "prefect.engine" in process.cmdline():
-                found[process.environ().get("PREFECT__FLOW_RUN_ID", "")] = process
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-    return found
-
-
-def eventually(look: Callable[[], T | None], what: str, timeout: float = PATIENCE_SECONDS) -> T:
-    """What `look` gives as soon as that is something."""
-    deadline = time.monotonic() + timeout
-    while True:
-        found = look()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"no {what} after {timeout:.0f} s"
-        time.sleep(POLL_SECONDS)

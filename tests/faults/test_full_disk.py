@@ -1,9 +1,10 @@
 """A disk that fills up in the middle of a stage: one sentence, nothing half-written, nothing stored is lost."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
+
+from tests.patience import finished
 
 # In a mount namespace of its own, so that the small disk needs no rights and is gone with the process.
 SCRIPT = """
@@ -32,14 +33,7 @@ def test_a_full_disk(flight: Path, tmp_path: Path) -> None:
         "OPTIONS": OPTIONS,
         "COLUMNS": "300",
     }
-    done = subprocess.run(
-        ["unshare", "--map-root-user", "--mount", "bash", "-c", SCRIPT],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    done = finished(["unshare", "--map-root-user", "--mount", "bash", "-c", SCRIPT], env=environment)
     said = done.stdout + done.stderr
     first, second = said.split("status", 1)[0], done.stdout.split("status")[-1]
     assert "status 1" in done.stdout, said

@@ -8,12 +8,16 @@ from tasks.core.render.kernels.loss import l1_ssim
 from tasks.core.render.metrics import color_corrected, psnr, ssim
 from tasks.core.training import torch_loss
 
-RNG = np.random.default_rng(0)
+
+def random() -> np.random.Generator:
+    """For each test its own, so that none depends on those before it."""
+    return np.random.default_rng(0)
 
 
 def images(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    base = RNG.random((height, width, 3))
-    return base, np.clip(base + RNG.normal(0, 0.1, base.shape), 0, 1)
+    rng = random()
+    base = rng.random((height, width, 3))
+    return base, np.clip(base + rng.normal(0, 0.1, base.shape), 0, 1)
 
 
 def test_psnr_of_a_known_error() -> None:
@@ -76,8 +80,9 @@ def kernel_loss(image: np.ndarray, photo: np.ndarray, weight: float) -> tuple[fl
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 40), (37, 53)])
 @pytest.mark.parametrize("weight", [0.0, 0.2, 1.0])
 def test_kernel_loss_and_gradient_against_autograd_in_float64(height: int, width: int, weight: float) -> None:
-    image = RNG.random((height, width, 3)).astype(np.float32)
-    photo = RNG.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    rng = random()
+    image = rng.random((height, width, 3)).astype(np.float32)
+    photo = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
     loss, gradient = kernel_loss(image, photo, weight)
     tensor = torch.tensor(image, dtype=torch.float64, requires_grad=True)
     expected = torch_loss.l1_ssim(tensor, torch.tensor(photo / 255), weight)
@@ -89,8 +94,9 @@ def test_kernel_loss_and_gradient_against_autograd_in_float64(height: int, width
 
 def test_kernel_gradient_against_finite_differences() -> None:
     # Of the float64 formula, at pixels away from the kink of |x - y|
-    photo = RNG.integers(60, 200, (16, 17, 3)).astype(np.uint8)
-    image = (photo / 255 + RNG.choice([-1, 1], photo.shape) * RNG.uniform(0.02, 0.2, photo.shape)).astype(np.float32)
+    rng = random()
+    photo = rng.integers(60, 200, (16, 17, 3)).astype(np.uint8)
+    image = (photo / 255 + rng.choice([-1, 1], photo.shape) * rng.uniform(0.02, 0.2, photo.shape)).astype(np.float32)
     _, gradient = kernel_loss(image, photo, 0.2)
     target, step = torch.tensor(photo / 255), 1e-5
     for y, x, c in [(0, 0, 0), (8, 8, 1), (15, 16, 2), (3, 12, 0)]:
@@ -103,6 +109,6 @@ def test_kernel_gradient_against_finite_differences() -> None:
 
 
 def test_loss_of_an_image_with_itself_is_zero() -> None:
-    photo = RNG.integers(0, 256, (30, 30, 3)).astype(np.uint8)
+    photo = random().integers(0, 256, (30, 30, 3)).astype(np.uint8)
     loss, _ = kernel_loss(photo / 255, photo, 0.2)
     assert loss == pytest.approx(0.0, abs=1e-6)

@@ -110,7 +110,7 @@ def test_the_page_opens_without_errors_wide_and_narrow(
     (tmp_path / "profile").mkdir()
     with chromium(tmp_path / "profile", 1100, 800) as browser:
         browser.open((tmp_path / "report.html").as_uri())
-        browser.wait_for("document.readyState === 'complete' && document.images.length === 4", 60)
+        browser.wait_for("document.readyState === 'complete' && document.images.length === 4")
         assert browser.evaluate("document.querySelector('a.open').getAttribute('href')") == "index.html"
         assert browser.screenshot()[:40, :40].mean() > 250
         for width in (1100, 360):

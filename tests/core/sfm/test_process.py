@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -18,8 +17,7 @@ from tasks.core.sfm.process import ROOT
 from tasks.core.sfm.reconstruct import reconstruct
 from tests.core.sfm.conftest import IMAGE_SIZE, Flight
 from tests.core.sfm.patched_worker import patch_worker
-
-MAX_SECONDS_TO_END = 20.0  # 2 s are promised, and 0.1 s is usual: the rest is for a machine with ten times its work
+from tests.patience import eventually
 
 
 def workers() -> list[psutil.Process]:
@@ -130,18 +128,15 @@ pycolmap.{native} = endless
 """
     patch_worker(tmp_path, again, monkeypatch)
     started: list[psutil.Process] = []
-    interrupted: list[float] = []
 
     def interrupt(progress: Progress) -> None:
         if progress.note.startswith(phase):
             started.extend(workers())
-            interrupted.append(time.monotonic())
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, interrupt)
-    assert time.monotonic() - interrupted[0] < MAX_SECONDS_TO_END
-    assert started
+    assert started, "which would never have ended by itself"
     assert not any(worker.is_running() for worker in started)
     assert not (tmp_path / "out/.work").exists()
 
@@ -164,7 +159,4 @@ reconstruct(Path({str(flight.photos)!r}), Path({str(tmp_path / "out")!r}), SfmOp
     finally:
         parent.send_signal(how)
         parent.wait()
-    deadline = time.monotonic() + 10
-    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+    eventually(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, "end of the worker")

@@ -89,7 +89,7 @@ def test_eight_runs_that_commit_at_once_agree(tmp_path: Path) -> None:
         with workspace.new_output("train", "k") as folder:
             (folder / "file").write_bytes(f"from {number}".encode())
             manifest = describe_output(folder, "train", {}, "0/1", 1.0)
-            start.wait(timeout=60)
+            start.wait()
             return workspace.commit(folder, "train", "k", manifest)
 
     with ThreadPoolExecutor(8) as pool:

@@ -14,6 +14,7 @@ from tasks.core.errors import DestinationError, PhotosError, SpaceportError, Sto
 from tasks.core.storage import S3Folder, open_s3_folder, s3_folder
 from tasks.core.storage.content_types import content_type
 from tasks.core.storage.s3_errors import s3_errors
+from tests.patience import STALL_SECONDS
 from tests.s3_server import S3Server
 
 
@@ -75,11 +76,11 @@ def test_a_link_opens_without_credentials(folder: S3Folder) -> None:
     folder.write("Süd & Nord.html", b"<p>page</p>")
     link = folder.link("Süd & Nord.html")
     assert "X-Amz-Expires=604800" in link, "seven days"
-    with urllib.request.urlopen(link, timeout=20) as answer:
+    with urllib.request.urlopen(link, timeout=STALL_SECONDS) as answer:
         assert answer.read() == b"<p>page</p>"
         assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(link.split("?")[0], timeout=20)
+        urllib.request.urlopen(link.split("?")[0], timeout=STALL_SECONDS)
 
 
 @pytest.mark.parametrize(

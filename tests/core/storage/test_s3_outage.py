@@ -8,6 +8,7 @@ import pytest
 
 from tasks.core.errors import StorageError
 from tasks.core.storage import OutputCache, S3Folder, S3Workspace, describe_output
+from tests.patience import STALL_SECONDS
 from tests.s3_server import S3Server, s3_server
 
 
@@ -22,7 +23,7 @@ def test_what_was_computed_waits_until_the_server_is_back(server: S3Server, tmp_
     root.write("kept", b"kept")
     kept = root.head("kept")
     assert kept is not None
-    patient = S3Workspace(root, OutputCache(tmp_path / "copies", 10**9), patience_seconds=240)
+    patient = S3Workspace(root, OutputCache(tmp_path / "copies", 10**9), patience_seconds=STALL_SECONDS)
     hasty = S3Workspace(root, OutputCache(tmp_path / "copies", 10**9), patience_seconds=0)
     with patient.new_output("train", "k") as folder, hasty.new_output("train", "k") as ours:
         for place in (folder, ours):
@@ -42,6 +43,6 @@ def test_what_was_computed_waits_until_the_server_is_back(server: S3Server, tmp_
         with ThreadPoolExecutor(1) as pool:
             commit = pool.submit(patient.commit, folder, "train", "k", manifest)
             server.start()
-            stored = commit.result(timeout=240)
+            stored = commit.result()
     assert patient.find("train", "k") == stored
     assert root.read("kept") is not None

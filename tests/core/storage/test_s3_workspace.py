@@ -139,7 +139,7 @@ def test_eight_runs_that_commit_at_once_agree(open_machine: Callable[[str], S3Wo
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(content)
             manifest = describe_output(folder, "train", {}, "0/1", 1.0)
-            start.wait(timeout=60)
+            start.wait()
             return machines[number].commit(folder, "train", "k", manifest)
 
     with ThreadPoolExecutor(len(machines)) as pool:

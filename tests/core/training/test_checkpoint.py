@@ -16,6 +16,7 @@ from tasks.core.training.state import NUMBERS, TrainingState, identity_of
 from tasks.core.training.trainer import TrainingStats, train
 from tasks.core.training.views import EndlessShuffle, load_view
 from tests.core.training.kept import KeptInFolder, StoppedError
+from tests.step_clock import TICK_SECONDS, StepClock
 
 # As short as a training can be that still has all sizes of photos, 40 refinements and evaluations.
 OPTIONS = TrainOptions(max_image_size=96, steps=240, max_gaussians=900, sh_degree=1, backend="cpu", early_stop=False)
@@ -58,20 +59,22 @@ def test_saving_changes_nothing(scene: Scene, uninterrupted: bytes, tmp_path: Pa
     assert checkpoints.saved == [50, 100, 150, 200], "the last step needs none"
 
 
-def test_the_time_that_was_spent_counts(scene: Scene, tmp_path: Path) -> None:
-    options = OPTIONS.model_copy(update={"steps": 1_000_000, "time_budget_seconds": 2.0})
+def test_the_time_that_was_spent_counts(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = OPTIONS.model_copy(update={"steps": 1_000_000, "time_budget_seconds": 100 * TICK_SECONDS})
+    clock = StepClock()
+    clock.rule(monkeypatch)
     seen: list[TrainingStats] = []
 
-    def past_half(_: int) -> bool:
-        return seen[-1].seconds > 1.0 if seen else False
+    def on_step(stats: TrainingStats) -> None:
+        seen.append(stats)
+        clock.tick()
 
     with pytest.raises(StoppedError):
-        train(scene, tmp_path, options, seen.append, None, KeptInFolder(tmp_path / "kept", past_half, stop=True))
-    again: list[TrainingStats] = []
-    train(scene, tmp_path, options, again.append, None, KeptInFolder(tmp_path / "kept", lambda _: False))
-    assert 1.0 < again[0].seconds < 1.5
-    assert again[0].step == seen[-1].step + 1
-    assert 2.0 <= again[-1].seconds < 3.0
+        train(scene, tmp_path, options, on_step, None, KeptInFolder(tmp_path / "kept", (60).__eq__, stop=True))
+    clock.seconds += 3600  # in which nobody trains
+    train(scene, tmp_path, options, on_step, None, KeptInFolder(tmp_path / "kept", lambda _: False))
+    assert [stats.step for stats in seen] == list(range(1, 102))
+    assert [stats.seconds for stats in seen] == [step * TICK_SECONDS for step in range(101)]
 
 
 def state_at(scene: Scene, step: int, folder: Path) -> TrainingState:

@@ -117,4 +117,5 @@ def test_a_scene_whose_points_miss_most_of_it_is_there_sooner(tmp_path: Path, mo
         assert section.psnr_db is not None
         psnr_db.append(section.psnr_db)
     filled, not_filled = psnr_db
-    assert filled > not_filled + 1, psnr_db  # dB
+    # 3.3 dB, with a standard deviation of 0.7 dB over thirteen pairs with other seeds and on three kinds of processors
+    assert filled > not_filled + 1.2, psnr_db

@@ -81,10 +81,12 @@ def test_it_keeps_what_differs_from_photo_to_photo_out_of_the_splat(tmp_path: Pa
         hold_out_every=every, exposure_compensation=False,
     )  # fmt: skip
 
-    def psnr_db(most: float) -> float:
-        found = train(scene, tmp_path, options.model_copy(update={"max_dropout": most}), lambda _: None).psnr_db
+    def psnr_db(most: float, seed: int) -> float:
+        chosen = options.model_copy(update={"max_dropout": most, "random_seed": seed})
+        found = train(scene, tmp_path, chosen, lambda _: None).psnr_db
         assert found is not None
         return found
 
-    # 20.4 and 20.0 dB with two seeds, 17.2 and 17.2 without
-    assert psnr_db(0.3) > psnr_db(0.0) + 1.5
+    # 2.4 dB in the mean of thirteen pairs, on three kinds of processors, with a standard deviation of 1.2 dB between
+    # seeds: the mean of four stays above 2.4 - 3 * 1.2 / 2
+    assert np.mean([psnr_db(0.3, seed) - psnr_db(0.0, seed) for seed in range(4)]) > 0.6

@@ -57,26 +57,29 @@ def with_exposures(scene: Scene, log_gains: np.ndarray) -> Scene:
 
 
 def test_a_capture_with_changing_exposure_is_trained_better_with_gains(tmp_path: Path) -> None:
-    """Held-out renders, each with the one gain that suits its photo best: what is left is structure."""
+    """All views beside what one exposure would have shown, under one gain for all: what the splat has learnt of single
+    photos' exposures shows as differences.
+    """
     plain = made_scene(tmp_path / "scene")
-    log_gains = np.random.default_rng(1).uniform(-0.35, 0.35, len(plain.cameras))  # half a stop
-    scene = with_exposures(plain, log_gains)
+    truth = np.stack([plain.image(camera) / np.float32(255) for camera in plain.cameras])
+    # Up to 0.7 stops darker. Brighter ones would be clipped, and of so small a photo too few pixels would be left.
+    scene = with_exposures(plain, np.random.default_rng(1).uniform(-0.5, 0, len(plain.cameras)))
     # Without what works against differences between photos as well
     options = TrainOptions(
         max_image_size=96, steps=250, max_gaussians=900, sh_degree=1, backend="cpu", max_dropout=0, early_stop=False
     )
-    quality = {}
-    for compensated in (False, True):
-        chosen = options.model_copy(update={"exposure_compensation": compensated})
-        section = train(scene, tmp_path, chosen, lambda _: None)
+
+    def likeness_db(*, compensated: bool, seed: int) -> float:
+        chosen = options.model_copy(update={"exposure_compensation": compensated, "random_seed": seed})
+        train(scene, tmp_path, chosen, lambda _: None)
         gaussians, rasterizer = read_ply(tmp_path / "scene.ply"), rasterizer_for("cpu")
-        corrected = []
-        for camera in scene.cameras:
-            if camera.name in section.eval_views:
-                render, photo = rasterizer.render(gaussians, camera), scene.image(camera) / np.float32(255)
-                corrected.append(psnr(render * ((render * photo).sum() / (render**2).sum()), photo))
-        quality[compensated] = float(np.mean(corrected))
-    assert quality[True] > quality[False] + 0.4  # dB; 0.66 here
+        renders = np.stack([rasterizer.render(gaussians, camera).copy() for camera in scene.cameras])
+        return psnr(renders * ((renders * truth).sum() / (renders**2).sum()), truth)
+
+    better_db = [likeness_db(compensated=True, seed=s) - likeness_db(compensated=False, seed=s) for s in range(3)]
+    # 0.9 dB in the mean of four pairs, with a standard deviation of 0.2 dB between seeds: the mean of three stays above
+    # 0.9 - 3 * 0.2 / sqrt(3)
+    assert np.mean(better_db) > 0.5
 
 
 @pytest.mark.parametrize("index", [0, 1])

@@ -56,10 +56,18 @@ def test_nothing_goes_without_leave_or_views() -> None:
 
 def test_training_ends_with_a_smaller_file_and_the_same_picture(scene: Scene, tmp_path: Path) -> None:
     options = TrainOptions(max_image_size=96, steps=200, max_gaussians=900, sh_degree=0, backend="cpu")
-    pruned_section = train(scene, tmp_path, options, lambda _: None)
-    whole = train(scene, tmp_path, options.model_copy(update={"max_prune_loss_db": 0.0}), lambda _: None)
-    assert pruned_section.num_gaussians < 0.95 * whole.num_gaussians
-    assert pruned_section.psnr_db is not None
-    assert whole.psnr_db is not None
-    # The bound of 0.05 dB holds on training photos; of these held-out ones, at 33 dB, 0.2 were lost
-    assert pruned_section.psnr_db > whole.psnr_db - 0.4
+    shares, losses_db = [], []
+    for seed in range(3):
+        chosen = options.model_copy(update={"random_seed": seed})
+        smaller = train(scene, tmp_path, chosen, lambda _: None)
+        whole = train(scene, tmp_path, chosen.model_copy(update={"max_prune_loss_db": 0.0}), lambda _: None)
+        assert smaller.psnr_db is not None
+        assert whole.psnr_db is not None
+        shares.append(smaller.num_gaussians / whole.num_gaussians)
+        losses_db.append(whole.psnr_db - smaller.psnr_db)
+    # In thirteen pairs, on three kinds of processors, 88 % stayed (standard deviation 3 %): the mean of three is
+    # less than 88 + 3 * 3 / sqrt(3)
+    assert np.mean(shares) < 0.94
+    # The bound of 0.05 dB holds on training photos. On these held-out ones, at 33 dB, 0.13 dB were lost, with a
+    # standard deviation of 0.14 dB: 0.13 + 3 * 0.14 / sqrt(3)
+    assert np.mean(losses_db) < 0.38

@@ -15,6 +15,7 @@ from tasks.core.scene import Scene
 from tasks.core.training import schedule
 from tasks.core.training.options import TRAIN_PRESETS, TrainOptions
 from tasks.core.training.trainer import EvaluatedView, TrainingStats, train
+from tests.step_clock import TICK_SECONDS, StepClock
 
 SMALL = TrainOptions(max_image_size=96, steps=500, max_gaussians=900, sh_degree=1, backend="cpu", early_stop=False)
 
@@ -27,17 +28,19 @@ def test_a_bad_start_becomes_a_good_picture(scene: Scene, tmp_path: Path) -> Non
     seen: list[TrainingStats] = []
     section = train(scene, tmp_path, SMALL, seen.append)
 
+    # Thirteen trainings, with other seeds and on three kinds of processors: 35.6 dB (standard deviation 0.5), 15.2 dB
+    # (0.5) more than at first, SSIM 0.986 (0.001). Each bound is three standard deviations away or more.
     assert section.psnr_db is not None
-    assert section.psnr_db > 28
+    assert section.psnr_db > 34
     assert section.ssim is not None
-    assert section.ssim > 0.9
+    assert section.ssim > 0.98
     assert section.eval_views == ("000.png", "008.png")
     assert section.psnr_db == pytest.approx(np.mean(section.eval_psnr_db))
     assert (section.backend, section.steps, section.stopped_by) == ("cpu", SMALL.steps, "schedule")
     assert (section.image_width, section.image_height) == (96, 72)
     curve = section.curve
     assert curve[-1].psnr_db == section.psnr_db
-    assert curve[-1].psnr_db > curve[0].psnr_db + 3
+    assert curve[-1].psnr_db > curve[0].psnr_db + 13
     assert [point.step for point in curve] == sorted({point.step for point in curve})
     assert [point.seconds for point in curve] == sorted(point.seconds for point in curve)
 
@@ -80,12 +83,22 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(scene: Scene, t
     assert a != c
 
 
-def test_time_budget_ends_training_after_the_whole_schedule(scene: Scene, tmp_path: Path) -> None:
+def test_time_budget_ends_training_after_the_whole_schedule(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[TrainingStats] = []
-    options = SMALL.model_copy(update={"steps": 1_000_000, "time_budget_seconds": 1.5})
-    section = train(scene, tmp_path, options, seen.append)
+    clock = StepClock()
+    clock.rule(monkeypatch)
+
+    def on_step(stats: TrainingStats) -> None:
+        seen.append(stats)
+        clock.tick()
+
+    options = SMALL.model_copy(update={"steps": 1_000_000, "time_budget_seconds": 150 * TICK_SECONDS})
+    section = train(scene, tmp_path, options, on_step)
     assert section.stopped_by == "time budget"
-    assert 1.5 <= seen[-1].seconds < 3  # one step and one refinement later at the latest, on a busy machine
+    assert seen[-1].seconds == 150 * TICK_SECONDS
+    assert section.steps == 151  # the last one begins within the budget
     assert section.num_gaussians > 300  # growth is part of the schedule that was compressed
 
 

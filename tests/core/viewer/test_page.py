@@ -24,9 +24,9 @@ from tasks.core.viewer.view import ViewerSettings
 from tests.browser import Page, chromium
 from tests.core.sog.splats import terrain
 from tests.core.viewer.scenes import Z_UP, looking
+from tests.patience import STALL_SECONDS, eventually
 
 SIZE = (480, 300)
-READY_SECONDS = 90  # software rendering on a machine that five test runs may share; 3 s when it is idle
 TITLE = 'Field & "barn" </script><b>2</b>'
 
 
@@ -51,9 +51,18 @@ def shown(browser: Page, url: str) -> NDArray[np.uint8]:
     browser.errors.clear()
     browser.requests.clear()
     browser.open(url)
-    browser.wait_for("window.spaceportViewer", READY_SECONDS)
-    browser.evaluate("new Promise((done) => setTimeout(done, 1300))")  # the move into orbit mode takes a second
-    return browser.screenshot()
+    browser.wait_for("window.spaceportViewer")
+    pictures = [browser.screenshot()]
+
+    def still() -> bool:
+        pictures.append(browser.screenshot())
+        return bool((pictures[-1] == pictures[-2]).all())
+
+    browser.evaluate(
+        "new Promise((done) => setTimeout(done, 1300))"
+    )  # the move into orbit mode takes a second, or more
+    eventually(still, "end of the move into orbit mode", lambda: len(pictures), poll_seconds=0.5)
+    return pictures[-1]
 
 
 def small(image: NDArray[np.floating] | NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -118,11 +127,11 @@ def test_the_folder_is_served_on_this_machine_only(browser: Page, sog: Path, tmp
         assert small(shown(browser, url + "?noui")).max() > 0.5
         assert browser.errors == []
         assert all(request.startswith((url, "blob:", "data:")) for request in browser.requests)
-        with urllib.request.urlopen(url + "scene.sog") as answer:
+        with urllib.request.urlopen(url + "scene.sog", timeout=STALL_SECONDS) as answer:
             assert answer.headers["Content-Type"] == "application/octet-stream"
             assert answer.read() == sog.read_bytes()
         (tmp_path / "train.log").write_text("99 %")
-        with urllib.request.urlopen(url + "train.log") as answer:
+        with urllib.request.urlopen(url + "train.log", timeout=STALL_SECONDS) as answer:
             assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
         port = int(url.rstrip("/").rpartition(":")[2])
         with pytest.raises(InputError, match=f"Port {port}"), serve(tmp_path, port):
@@ -169,12 +178,12 @@ def test_the_web_is_sent_on_to_the_streaming_page(browser: Page, sog: Path, tmp_
     (tmp_path / "stream.html").write_text("<title>streams</title>")
     with serve(tmp_path, 0) as url:
         browser.open(url)
-        browser.wait_for("document.title === 'streams'", READY_SECONDS)
+        browser.wait_for("document.title === 'streams'")
         browser.open(url + "?X-Amz-Signature=1")  # a signed link opens one file
-        browser.wait_for("window.spaceportViewer", READY_SECONDS)
+        browser.wait_for("window.spaceportViewer")
         assert browser.evaluate("document.querySelectorAll('#about a').length") == 0
     browser.open((tmp_path / "index.html").as_uri())
-    browser.wait_for("window.spaceportViewer", READY_SECONDS)
+    browser.wait_for("window.spaceportViewer")
 
 
 def test_a_poster_stands_in_for_the_splat_until_it_is_drawn(browser: Page, sog: Path, tmp_path: Path) -> None:
@@ -186,7 +195,7 @@ def test_a_poster_stands_in_for_the_splat_until_it_is_drawn(browser: Page, sog: 
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     (tmp_path / "waiting.html").write_text(page.replace("createViewer({", "new Promise(() => {}, {"), encoding="utf-8")
     browser.open((tmp_path / "waiting.html").as_uri())
-    browser.wait_for("document.querySelector('#poster')", READY_SECONDS)
+    browser.wait_for("document.querySelector('#poster')")
     middle = browser.screenshot()[100:200, 100:200]
     assert np.abs(middle.astype(int) - [250, 0, 250]).max() < 12  # JPEG and a dissolve that has not begun
     picture = shown(browser, (tmp_path / "index.html").as_uri())
@@ -233,7 +242,7 @@ def test_an_unreadable_splat_is_said_on_the_page(browser: Page, tmp_path: Path) 
     (tmp_path / "scene.sog").write_bytes(b"no zip")
     write_page(tmp_path / "scene.sog", tmp_path / "index.html", settings(looking((4, -8, 5), (0, 0, 0), size=SIZE)))
     browser.open((tmp_path / "index.html").as_uri())
-    browser.wait_for("document.querySelector('#trouble')", READY_SECONDS)
+    browser.wait_for("document.querySelector('#trouble')")
     assert "cannot be drawn" in browser.evaluate("document.querySelector('#trouble').textContent")
 
 

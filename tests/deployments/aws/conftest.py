@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.patience import finished
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,8 @@ class Templates:
 def synthesized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cdk")
     command = ["unshare", "--map-root-user", "--net", sys.executable, "-m", "tests.deployments.aws.synthesize"]
-    done = subprocess.run(
-        [*command, str(folder)],
-        cwd=REPOSITORY,
-        env={**os.environ, "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    environment = {**os.environ, "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1"}
+    done = finished([*command, str(folder)], cwd=REPOSITORY, env=environment)
     assert done.returncode == 0, done.stderr[-6000:]
     return folder
 

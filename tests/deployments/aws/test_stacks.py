@@ -1,7 +1,6 @@
 """What the synthesized templates promise. cdk-nag has looked at them already: synthesis fails on its findings."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from deployments.aws.options import AwsOptions
 from deployments.infrastructure import Infrastructure
 from tasks.core.errors import OptionsError
 from tests.deployments.aws.conftest import Templates
+from tests.patience import finished
 
 BUCKET, QUEUE = "AWS::S3::Bucket", "AWS::SQS::Queue"
 
@@ -22,7 +22,7 @@ def test_cfn_lint_finds_nothing(templates: Templates, other_templates: Templates
     paths = [*templates.paths(), *other_templates.paths()]
     assert len(paths) == 6 + 5
     command = [Path(sys.executable).with_name("cfn-lint"), "--", *paths]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    done = finished(command)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
