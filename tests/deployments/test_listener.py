@@ -27,7 +27,7 @@ from deployments.apply import apply_all
 from deployments.listener.messages import Message, Messages
 from deployments.listener.runs import Runs
 from deployments.listener.service import Listener
-from deployments.listener.signals import DONE, FAILED, Places
+from deployments.listener.signals import DONE, FAILED, Places, Signal
 from deployments.listener.uploads import MessageError, Ready, Upload, read_event, read_ready
 from deployments.plan import Plan
 from tasks.core.errors import OptionsError
@@ -322,13 +322,13 @@ class Refusing(Places):
         self.__dict__.update(places.__dict__)
         self.refused: Upload | None = refused
 
-    def is_current(self, upload: Upload) -> bool:
+    def announce(self, upload: Upload, name: str, signal: Signal) -> None:
         if upload == self.refused:
             raise REFUSED
-        return super().is_current(upload)
+        super().announce(upload, name, signal)
 
 
-REFUSED = ClientError({"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}, "HeadObject")
+REFUSED = ClientError({"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}, "PutObject")
 
 
 def test_a_signal_that_cannot_be_put_waits_and_holds_up_no_other(
