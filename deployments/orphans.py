@@ -50,16 +50,17 @@ def stop_orphans(ecs: Any, cluster: str, client: SyncPrefectClient, grace: timed
     }
     stopped = []
     for task in tasks:
-        if task.run not in ended:
+        run = ended.get(task.run)
+        if run is None or (task.has_started and _may_live(run)):
             continue
         try:
             if task.has_started:
-                _end_for_good(client, ended[task.run])
+                _end_for_good(client, run)
             ecs.stop_task(cluster=cluster, task=task.arn, reason=STOPPED)
         except (HTTPError, ObjectNotFound, BotoCoreError, ClientError) as error:  # the others are stopped all the same
             log.warning("%s of run %s could not be stopped (%s)", task.arn, task.run, error)
             continue
-        log.info("stopped %s: run %s is %s", task.arn, task.run, ended[task.run].state_name)
+        log.info("stopped %s: run %s is %s", task.arn, task.run, run.state_name)
         stopped.append(task)
     return stopped
 
@@ -78,6 +79,15 @@ def _tasks(ecs: Any, cluster: str) -> Iterator[Task]:
 def _batches(items: list[T]) -> Iterator[list[T]]:
     for start in range(0, len(items), AT_ONCE):
         yield items[start : start + AT_ONCE]
+
+
+def _may_live(run: FlowRun) -> bool:
+    """Whether a process at work may still bring its crashed run to a good end.
+
+    Its heartbeats were missed, as when the server was away. A stage's run has been followed by another attempt; the
+    run of a capture has not.
+    """
+    return run.state is not None and run.state.is_crashed() and run.parent_task_run_id is None
 
 
 def _end_for_good(client: SyncPrefectClient, run: FlowRun) -> None:

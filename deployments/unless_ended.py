@@ -8,6 +8,7 @@ Prefect lets a crashed run go on: it would compute beside the attempt that took 
 
 import runpy
 import sys
+from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -24,7 +25,7 @@ def ended(client: SyncPrefectClient) -> str | None:
     if run_id is None:
         return None
     try:
-        state = client.read_flow_run(run_id).state
+        state = client.read_flow_run(UUID(run_id)).state
     except (httpx.TransportError, PrefectHTTPStatusError):
         return None
     return state.name if state is not None and state.is_final() else None

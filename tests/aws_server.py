@@ -46,7 +46,9 @@ def aws_server() -> Iterator[AwsServer]:
     server.start()
     try:
         host, port = server.get_host_and_port()
-        httpx.post(f"http://{host}:{port}/moto-api/reset", trust_env=False).raise_for_status()  # one state a process
+        httpx.post(
+            f"http://{host}:{port}/moto-api/reset", trust_env=False, timeout=60
+        ).raise_for_status()  # one state a process
         yield AwsServer(f"http://{host}:{port}")
     finally:
         server.stop()

@@ -174,7 +174,7 @@ class Services(Stack):
         allow(
             made,
             "The id within the ARN of a group is not known beforehand, its name is.",
-            ["autoscaling:SetDesiredCapacity"],
+            ["autoscaling:SetDesiredCapacity", "autoscaling:TerminateInstanceInAutoScalingGroup"],
             ec2_group_arns(self, self._options),
         )
         allow(made, "Describing groups knows no resources.", ["autoscaling:DescribeAutoScalingGroups"], ["*"])

@@ -14,7 +14,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 from moto.ec2.utils import generate_instance_identity_document
-from prefect import flow
+from prefect import flow, task
 from prefect.cli.flow_run import _final_state_blocking_reschedule
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, StateType
@@ -39,6 +39,11 @@ def reconstruct() -> None:
 @flow(name="train")
 def train() -> None:
     """Stands for a stage's."""
+
+
+@task
+def waiting() -> None:
+    """Stands for the task that waits for a stage's run."""
 
 
 @pytest.fixture
@@ -66,6 +71,13 @@ def watch(client: SyncPrefectClient, told: list[bool]) -> Watch:
 
 def run_in(client: SyncPrefectClient, *states: State[Any], of: Any = reconstruct) -> FlowRun:
     run = client.create_flow_run(of)
+    return move(client, run.id, *states)
+
+
+def stage_run(client: SyncPrefectClient, *states: State[Any]) -> FlowRun:
+    """A run that another run has made for its stage."""
+    parent = client.create_task_run(waiting, run_in(client, Running()).id, dynamic_key="0")
+    run = client.create_flow_run(train, parent_task_run_id=parent.id)
     return move(client, run.id, *states)
 
 
@@ -151,8 +163,8 @@ class Provisioning:
 
     def describe_tasks(self, **asked: Any) -> Any:
         answer = self._ecs.describe_tasks(**asked)
-        for task in answer["tasks"]:
-            task["lastStatus"] = "PROVISIONING"
+        for each in answer["tasks"]:
+            each["lastStatus"] = "PROVISIONING"
         return answer
 
     def __getattr__(self, name: str) -> Any:
@@ -173,8 +185,7 @@ def test_a_task_that_waits_for_a_machine_goes_with_its_run(
     arns = [task_for(aws, run) for run in (ours.id, given_up.id, None)]
     ecs = Provisioning(aws.client("ecs"))
     assert stop_orphans(ecs, "spaceport", client) == [], "a process may end after its run"
-    stopped = stop_orphans(ecs, "spaceport", client, AT_ONCE)
-    assert [task.arn for task in stopped] == [arns[1]]
+    assert [each.arn for each in stop_orphans(ecs, "spaceport", client, AT_ONCE)] == [arns[1]]
     assert statuses(aws, *arns) == ["RUNNING", "STOPPED", "RUNNING"]
     now = client.read_flow_run(given_up.id).state
     assert now is not None
@@ -184,9 +195,9 @@ def test_a_task_that_waits_for_a_machine_goes_with_its_run(
 
 def test_a_process_that_is_stopped_does_not_put_its_run_back(client: SyncPrefectClient, aws: AwsServer) -> None:
     """`prefect flow-run execute` does, at SIGTERM, with a run that has crashed, and with no other final state."""
-    run = run_in(client, Pending(), CRASHED, of=train)
+    run = stage_run(client, Pending(), CRASHED)
     arn = task_for(aws, run.id)
-    assert [task.arn for task in stop_orphans(aws.client("ecs"), "spaceport", client, AT_ONCE)] == [arn]
+    assert [each.arn for each in stop_orphans(aws.client("ecs"), "spaceport", client, AT_ONCE)] == [arn]
     state = client.read_flow_run(run.id).state
     assert state is not None
     assert (state.type, state.name) == (StateType.FAILED, "Crashed")
@@ -199,24 +210,30 @@ def test_a_process_that_is_stopped_does_not_put_its_run_back(client: SyncPrefect
     assert asyncio.run(blocks()) is not None
 
 
+def test_a_process_whose_heartbeats_were_missed_may_finish_its_run(client: SyncPrefectClient, aws: AwsServer) -> None:
+    """The server was away for a while. Nobody makes another attempt at the run of a capture."""
+    arn = task_for(aws, run_in(client, Running(), CRASHED).id)
+    assert stop_orphans(aws.client("ecs"), "spaceport", client, AT_ONCE) == []
+    assert statuses(aws, arn) == ["RUNNING"]
+
+
 def test_a_task_that_cannot_be_stopped_holds_up_no_other(client: SyncPrefectClient, aws: AwsServer) -> None:
-    runs = [run_in(client, Pending(), CRASHED, of=train) for _ in range(2)]
+    runs = [stage_run(client, Pending(), CRASHED) for _ in range(2)]
     arns = [task_for(aws, run.id) for run in runs]
-    refused = Refusing(aws.client("ecs"), arns)
-    assert len(stop_orphans(refused, "spaceport", client, AT_ONCE)) == 1
-    assert sorted(statuses(aws, *arns)) == ["RUNNING", "STOPPED"]
+    stopped = stop_orphans(Refusing(aws.client("ecs"), arns[0]), "spaceport", client, AT_ONCE)
+    assert arns[1] in [each.arn for each in stopped]
+    assert statuses(aws, *arns) == ["RUNNING", "STOPPED"]
 
 
 class Refusing(Provisioning):
-    """Throttled at the first task."""
+    """Throttled at one task."""
 
-    def __init__(self, ecs: Any, arns: list[str]) -> None:
+    def __init__(self, ecs: Any, refused: str) -> None:
         super().__init__(ecs)
-        self._throttled = False
+        self._refused = refused
 
     def stop_task(self, **asked: Any) -> Any:
-        if not self._throttled:
-            self._throttled = True
+        if asked["task"] == self._refused:
             raise ClientError({"Error": {"Code": "ThrottlingException"}}, "StopTask")
         return self._ecs.stop_task(**asked)
 

@@ -98,6 +98,7 @@ def test_gpu_instances_scale_from_none_and_are_hardened(templates: Templates, ot
     assert all(group["NewInstancesProtectedFromScaleIn"] for group in groups)
     for template in templates.properties("AWS::EC2::LaunchTemplate"):
         data = template["LaunchTemplateData"]
+        assert data["InstanceInitiatedShutdownBehavior"] == "terminate", "one that fails at boot ends itself"
         assert data["MetadataOptions"] == {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
         assert [disk["Ebs"]["Encrypted"] for disk in data["BlockDeviceMappings"]] == [True]
         assert "amazonlinux2023gpu" in data["ImageId"]["Ref"]
@@ -112,6 +113,7 @@ def test_gpu_instances_scale_from_none_and_are_hardened(templates: Templates, ot
 def test_the_scaler_may_ask_both_groups_and_instances_of_both_may_end_themselves(templates: Templates) -> None:
     for role, action in (
         ("WorkerRole", "autoscaling:SetDesiredCapacity"),
+        ("WorkerRole", "autoscaling:TerminateInstanceInAutoScalingGroup"),
         ("Ec2WorkerRole", "autoscaling:TerminateInstanceInAutoScalingGroup"),
     ):
         statement = next(each for each in statements_of(templates, role) if action in each["Action"])
