@@ -22,6 +22,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Pending, Running, State
 
 from deployments import watch as service
+from deployments.aws.monitoring import NAMESPACE
 from deployments.orphans import RUN_TAG, stop_orphans
 from deployments.unless_ended import ended
 from deployments.watch import Watch
@@ -236,6 +237,27 @@ class Refusing(Provisioning):
         if asked["task"] == self._refused:
             raise ClientError({"Error": {"Code": "ThrottlingException"}}, "StopTask")
         return self._ecs.stop_task(**asked)
+
+
+def test_ends_are_told_although_ecs_does_not_answer(
+    client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SPACEPORT_METRICS", "emf")
+    watch = Watch(client)
+    watch.tell_ends()
+    capsys.readouterr()
+    run_in(client, Running(), Failed())
+    service.look(watch, Away(), "spaceport", client)
+    (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (line["RunsCompleted"], line["RunsFailed"]) == (0, 1)
+    assert line["_aws"]["CloudWatchMetrics"][0]["Namespace"] == NAMESPACE
+
+
+class Away:
+    """ECS while it throttles everybody."""
+
+    def get_paginator(self, name: str) -> Any:
+        raise ClientError({"Error": {"Code": "ThrottlingException"}}, name)
 
 
 @pytest.mark.parametrize("state", [CRASHED, Cancelled(), Failed(), Completed(), Pending(), AwaitingRetry()])
