@@ -11,6 +11,8 @@ from deployments.prices import SPOT_USD, fargate_usd
 from tasks.core.estimate.machine import Machine
 
 FOLDER = "/opt/spaceport"  # of this code in both images
+EXECUTE = "python -m deployments.unless_ended prefect flow-run execute"
+ENGINE = "python -m deployments.unless_ended prefect.engine"
 GPU_INSTANCE = "g4dn.xlarge"  # that training is sized for and priced at
 GPU_INSTANCE_CORES = 4
 
@@ -68,11 +70,11 @@ def job_variables(flow: str, account: Infrastructure, gpu_pool: str) -> tuple[st
     if flow == "train":
         environment["SPACEPORT_HOURLY_COST_USD"] = str(SPOT_USD[GPU_INSTANCE])
         if gpu_pool != ECS_GPU:
-            return gpu_pool, {"env": environment, "command": "python -m prefect.engine", "working_dir": FOLDER}
+            return gpu_pool, {"env": environment, "command": ENGINE, "working_dir": FOLDER}
     # A spot instance that is taken away, or a service that is updated, ends a task by SIGTERM: the run goes back into
     # its queue, and its next task goes on from the checkpoint.
     environment["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"] = "reschedule"
-    named = {"family": f"spaceport-run-{flow}", "log_prefix": flow}
+    named = {"family": f"spaceport-run-{flow}", "log_prefix": flow, "command": EXECUTE}
     if flow == "train":
         return ECS_GPU, {"env": environment, **named}
     size = SIZES[flow]

@@ -17,8 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+import boto3
 import httpx
 import psutil
+from botocore.config import Config
 
 from deployments.infrastructure import PARAMETER, Infrastructure, read_infrastructure
 from deployments.plan import EC2_GPU
@@ -32,6 +34,8 @@ STOP_SECONDS = 100.0  # of the two minutes
 WORKER_STOP_SECONDS = 5.0  # it takes less than one, and its pool's next attempt comes after five or so
 LATE_STOP_SECONDS = 5.0  # for a run that has only just begun
 WORKER = [sys.executable, "-m", "prefect", "worker", "start", "--pool", EC2_GPU, "--type", "process", "--limit", "1"]
+# Two minutes or so of being throttled: many instances may start at once.
+PATIENT = Config(retries={"mode": "standard", "total_max_attempts": 10})
 
 log = logging.getLogger("spaceport.gpu_host")
 
@@ -153,19 +157,27 @@ def end_in_group(autoscaling: Any, instance: str) -> None:
     autoscaling.terminate_instance_in_auto_scaling_group(InstanceId=instance, ShouldDecrementDesiredCapacity=True)
 
 
-def serve() -> None:
-    """Be a host until there is a reason to end. Raises InputError where this is no instance of an account."""
-    import boto3
+def read_account() -> tuple[Infrastructure, str]:
+    """The account, and the secret of its Prefect server. Raises InputError, and ClientError for the secret."""
+    account = read_infrastructure(PARAMETER, PATIENT)
+    secrets = boto3.client("secretsmanager", config=PATIENT)
+    return account, secrets.get_secret_value(SecretId=account.prefect_secret)["SecretString"]
 
+
+def serve() -> None:
+    """Be a host until there is a reason to end. Raises InputError where this is no instance of an account.
+
+    Whatever else is raised ends this process, and with it the instance (deployments/aws/compute.py).
+    """
     metadata = Metadata()
-    account = read_infrastructure(PARAMETER)
+    account, secret = read_account()
     try:
         instance = metadata.instance_id()
     except httpx.HTTPError as error:
         raise InputError(f"This is no EC2 instance: its metadata does not answer ({error}).") from error
-    secret = boto3.client("secretsmanager").get_secret_value(SecretId=account.prefect_secret)["SecretString"]
-    autoscaling = boto3.client("autoscaling")
-    host = Host(metadata, lambda: end_in_group(autoscaling, instance), WORKER, worker_environment(account, secret))
+    autoscaling = boto3.client("autoscaling", config=PATIENT)
+    worker = [*WORKER, "--name", instance]  # by which the scaler knows that this instance works
+    host = Host(metadata, lambda: end_in_group(autoscaling, instance), worker, worker_environment(account, secret))
     on_end_signal(host.stop)
     host.watch()
 

@@ -2,10 +2,14 @@
 
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.core.errors import InputError
+
+if TYPE_CHECKING:
+    from botocore.config import Config
 
 PARAMETER = "/spaceport/infrastructure"
 VARIABLE = "SPACEPORT_INFRASTRUCTURE"  # names the parameter; where it is set, everything is meant for AWS
@@ -50,13 +54,13 @@ def infrastructure_from_environment(environment: Mapping[str, str] = os.environ)
     return read_infrastructure(name) if name else None
 
 
-def read_infrastructure(name: str = PARAMETER) -> Infrastructure:
-    """Read the parameter with whatever credentials boto3 finds. Raises InputError."""
+def read_infrastructure(name: str = PARAMETER, config: "Config | None" = None) -> Infrastructure:
+    """Read the parameter with whatever credentials boto3 finds, and with botocore's `config`. Raises InputError."""
     import boto3  # here: the command line imports this module before it knows whether AWS is meant
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        answer = boto3.client("ssm").get_parameter(Name=name)
+        answer = boto3.client("ssm", config=config).get_parameter(Name=name)
         return Infrastructure.model_validate_json(answer["Parameter"]["Value"])
     except (BotoCoreError, ClientError) as error:
         raise InputError(

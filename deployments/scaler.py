@@ -1,16 +1,17 @@
 """As many instances for pool ec2-gpu as it has runs: `python -m deployments.scaler`, a service of the account.
 
-It never ends an instance. One that has had nothing to do for a while ends itself (deployments/gpu_host.py), and all are
-protected from being ended by anybody else, so that nobody's training is.
+It never ends an instance that has had a worker. One that has had nothing to do for a while ends itself
+(deployments/gpu_host.py), and all are protected from being ended by anybody else, so that nobody's training is.
 
 Spot instances come first. A group of them waits for as long as there are none, so what it has not got after two minutes
-is asked for on demand, in a group of its own.
+is asked for on demand, in a group of its own. The same goes for a group whose instances do not get to work.
 """
 
 import logging
 import sys
 import threading
 import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,16 +28,22 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
 from prefect.types._datetime import now
 
+from deployments.gpu_host import end_in_group
 from deployments.plan import EC2_GPU
 from deployments.service import exit_status_of, on_end_signal, served_account
 from tasks.core.errors import SpaceportError
 
 LOOK_SECONDS = 15.0
 SPOT_PATIENCE_SECONDS = 120.0  # a spot instance that is to be had is launched within seconds
+BOOT_SECONDS = (
+    1200.0  # in which an instance has a worker; it gives up by itself before that (deployments/aws/compute.py)
+)
+PAUSE_SECONDS = 600.0  # of a group whose instance did not get to work
 WAITING_OR_AT_WORK = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
-MOST_RUNS = 200
+MOST_RUNS = MOST_WORKERS = 200  # the most that the server gives at once
 
 log = logging.getLogger("spaceport.scaler")
 
@@ -52,14 +59,25 @@ def runs_due() -> int:
         return len(client.read_flow_runs(flow_run_filter=wanted, work_pool_filter=pool, limit=MOST_RUNS))
 
 
+def known_workers() -> set[str]:
+    """Names of the workers that the pool has or had lately, online or not: ids of instances."""
+    with get_client(sync_client=True) as client:
+        return {worker.name for worker in client.read_workers_for_work_pool(EC2_GPU, limit=MOST_WORKERS)}
+
+
 @dataclass(frozen=True)
 class Group:
     """An auto scaling group as it is now."""
 
     name: str
     desired: int
-    launched: int  # instances that there are, working or on their way
+    instances: tuple[str, ...]  # that there are, working or on their way
     most: int
+
+    @property
+    def launched(self) -> int:
+        """How many instances there are."""
+        return len(self.instances)
 
     @classmethod
     def read(cls, autoscaling: Any, name: str) -> "Group":
@@ -68,36 +86,99 @@ class Group:
         if not found:
             raise SpaceportError(f"There is no auto scaling group {name}: deploy deployments/aws again.")
         launched = [each for each in found[0]["Instances"] if not each["LifecycleState"].startswith("Terminat")]
-        return cls(name, found[0]["DesiredCapacity"], len(launched), found[0]["MaxSize"])
+        ids = tuple(each["InstanceId"] for each in launched)
+        return cls(name, found[0]["DesiredCapacity"], ids, found[0]["MaxSize"])
+
+
+class Boots:
+    """Whether the instances of one group get to work, each of which is a worker of its own name then."""
+
+    def __init__(self, group: str, boot_seconds: float, pause_seconds: float) -> None:
+        self._group, self._boot_seconds, self._pause_seconds = group, boot_seconds, pause_seconds
+        self._booting: dict[str, float] = {}  # since when, on the monotonic clock
+        self._at_work: set[str] = set()
+        self._paused_until = 0.0
+
+    @property
+    def fail(self) -> bool:
+        """Whether one has failed lately: the next would most likely fail as well."""
+        return time.monotonic() < self._paused_until
+
+    def look(self, instances: Sequence[str], workers: Collection[str]) -> list[str]:
+        """Take notice of the group as it is; gives the instances that do not get to work any more."""
+        now = time.monotonic()
+        ended = [each for each in self._booting if each not in instances and each not in workers]
+        self._at_work = {each for each in instances if each in workers or each in self._at_work}
+        self._booting = {each: self._booting.get(each, now) for each in instances if each not in self._at_work}
+        late = [each for each, since in self._booting.items() if now - since > self._boot_seconds]
+        for each in (*ended, *late):
+            log.error(
+                "%s: %s %s without ever having had a worker; its console output says more. No other is asked for there "
+                "for %.0f s.",
+                self._group,
+                each,
+                "ended" if each in ended else f"is up for {self._boot_seconds:.0f} s",
+                self._pause_seconds,
+            )
+            self._paused_until = now + self._pause_seconds
+        return late
 
 
 class Scaler:
     """Asks for instances: in the first group, and in the second for those that the first does not get for a while."""
 
     def __init__(
-        self, autoscaling: Any, group: str, on_demand: str | None, patience_seconds: float = SPOT_PATIENCE_SECONDS
+        self,
+        autoscaling: Any,
+        group: str,
+        on_demand: str | None,
+        patience_seconds: float = SPOT_PATIENCE_SECONDS,
+        boot_seconds: float = BOOT_SECONDS,
+        pause_seconds: float = PAUSE_SECONDS,
     ) -> None:
         """`on_demand`: the second group; None where the first one is on demand itself."""
         self._autoscaling, self._group, self._on_demand = autoscaling, group, on_demand
         self._patience_seconds = patience_seconds
         self._short_since: float | None = None
+        names = [name for name in (group, on_demand) if name is not None]
+        self._boots = {name: Boots(name, boot_seconds, pause_seconds) for name in names}
 
-    def look(self, runs: int) -> dict[str, int]:
-        """Ask for an instance a run, up to the first group's limit; gives what was asked for, by group."""
-        first = Group.read(self._autoscaling, self._group)
-        second = None if self._on_demand is None else Group.read(self._autoscaling, self._on_demand)
+    def look(self, runs: int, workers: Collection[str]) -> dict[str, int]:
+        """Ask for an instance a run, up to the first group's limit; gives what was asked for, by group.
+
+        Args:
+            runs: that are due.
+            workers: names of those that have or had an instance.
+        """
+        first = self._read(self._group, workers)
+        second = None if self._on_demand is None else self._read(self._on_demand, workers)
         wanted = min(runs, first.most) - (0 if second is None else second.desired)
-        if second is not None and self._is_short(first):
-            # Given back first, so that what spot has later does not come on top.
-            changes = [(first, first.launched), (second, second.desired + max(0, wanted - first.launched))]
-        else:
-            changes = [(first, max(first.desired, wanted))]
+        fails = self._boots[first.name].fail
+        changes = [(first, max(first.desired, wanted))]
+        if fails or (second is not None and self._is_short(first)):
+            # Given back, so that what the group has later does not come on top, nor in place of what failed.
+            changes = [(first, first.launched)]
+            if second is not None:
+                changes += [(second, second.desired + max(0, wanted - first.launched))]
+        if second is not None and self._boots[second.name].fail:
+            changes = [changes[0], (second, second.launched)]
         asked = {group.name: desired for group, desired in changes if desired != group.desired}
         for name, desired in asked.items():
             self._autoscaling.set_desired_capacity(
                 AutoScalingGroupName=name, DesiredCapacity=desired, HonorCooldown=False
             )
         return asked
+
+    def _read(self, name: str, workers: Collection[str]) -> Group:
+        """A group, without instances that do not get to work: those are ended here."""
+        group = Group.read(self._autoscaling, name)
+        late = self._boots[name].look(group.instances, workers)
+        for instance in late:
+            try:
+                end_in_group(self._autoscaling, instance)
+            except (BotoCoreError, ClientError) as error:  # the other instances are asked for all the same
+                log.warning("%s: %s could not be ended (%s)", name, instance, error)
+        return Group.read(self._autoscaling, name) if late else group
 
     def _is_short(self, group: Group) -> bool:
         """Whether instances that were asked for have been missing for as long as we wait for them."""
@@ -117,8 +198,13 @@ def serve() -> None:
     scaler = Scaler(boto3.client("autoscaling"), account.ec2_group, account.ec2_group_on_demand)
     while not stopping.wait(LOOK_SECONDS):
         try:
-            asked = scaler.look(runs_due())
-        except (HTTPError, BotoCoreError, ClientError) as error:  # Prefect or AWS is away; the next look is soon
+            asked = scaler.look(runs_due(), known_workers())
+        except (
+            HTTPError,
+            ObjectNotFound,
+            BotoCoreError,
+            ClientError,
+        ) as error:  # Prefect or AWS is away; the next look is soon
             log.warning("cannot look (%s)", error)
             continue
         for group, desired in asked.items():

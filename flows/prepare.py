@@ -37,11 +37,10 @@ def _upgrade_database() -> None:
 
 def _compile_kernels() -> None:
     from tasks.core.demo.flight import compile_kernels as compile_demo
-    from tasks.core.progress import ignore_progress
-    from tasks.core.render.warmup import compile_kernels as compile_render
+    from tasks.core.kernel_cache import ensure_compiled
     from tasks.core.sog import compile_kernels as compile_sog
 
-    compile_render(ignore_progress)
+    ensure_compiled("tasks.core.render.warmup")
     compile_sog()
     compile_demo()
 

@@ -86,7 +86,7 @@ def tell_stage(
 
 
 def tell_run(*, completed: bool) -> None:
-    """Tell that a run has ended. One that is cancelled or goes on elsewhere has not."""
+    """Tell that a run has ended: deployments/watch.py does, since a process that died cannot."""
     _tell({"RunsCompleted": int(completed), "RunsFailed": int(not completed)}, None)
 
 

@@ -15,7 +15,6 @@ from tasks.core.options import ReconstructOptions
 from tasks.core.refs import GaussiansRef, PhotosRef, Publication, Ref, RunContext, SceneRef, SogRef
 from tasks.core.report.summary import RunSummary, StageLine, failure_markdown, run_facts, summary_markdown
 from tasks.core.settings import Settings
-from tasks.metrics import tell_run
 from tasks.pictures import PREVIEW_PICTURE
 from tasks.recording import current_recording, recording
 from tasks.reporting import run_logger
@@ -147,9 +146,7 @@ def run_page(capture: str, options: ReconstructOptions, context: RunContext) -> 
             yield page
         except Exception as error:
             page.show_failure(error)
-            tell_run(completed=False)
             raise
-        tell_run(completed=True)
 
 
 def _tag_run(tags: set[str]) -> None:

@@ -46,20 +46,21 @@ ECS_IMAGE_PULL_BEHAVIOR=prefer-cached
 CONFIG
 """
 # The same machine image without its ECS agent. What runs in the container ends the instance when it was idle for long
-# enough (deployments/gpu_host.py).
+# enough (deployments/gpu_host.py); when the container ends in any other way, the instance ends with it.
 WORKER_HOST = """
 systemctl mask --now ecs
 systemctl start docker
-dnf install --assumeyes --quiet awscli
+timeout 300 dnf install --assumeyes --quiet awscli
 export AWS_DEFAULT_REGION={region}
 registry=$(cut --delimiter=/ --fields=1 <<< "{image}")
 aws ecr get-login-password | docker login --username AWS --password-stdin "$registry"
-docker pull --quiet "{image}"
+timeout 600 docker pull --quiet "{image}"
 docker run --name worker --gpus all --network host --stop-timeout 115 --restart no --detach \\
   --volume /scratch/spaceport:/scratch --env SPACEPORT_HOME=/scratch --env PREFECT_HOME=/scratch/prefect \\
   --env AWS_DEFAULT_REGION={region} \\
   --log-driver awslogs --log-opt awslogs-group={logs} --log-opt awslogs-region={region} \\
   "{image}" python -m deployments.gpu_host
+systemd-run --unit spaceport-end bash -c 'docker wait worker; shutdown -h now'
 """
 
 

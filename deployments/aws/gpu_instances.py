@@ -12,12 +12,18 @@ from deployments.aws.network import Network
 from deployments.aws.options import AwsOptions
 
 ROOT_GB = 100  # the GPU image takes about 20 when it is unpacked
+# An instance that does not get through its start ends itself: nobody else would, and it is paid for. Its console output
+# can be read for an hour after that.
+END_UNLESS_STARTED = "trap '[ $? = 0 ] || shutdown -h now' EXIT"
 # The instance store of g4dn and g5 is encrypted by the hardware with a key that ends with the instance:
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/data-protection.html#encryption-rest
 SCRATCH = """
-device=$(lsblk --noheadings --paths --output NAME,MODEL | awk '/Instance Storage/ {print $1; exit}')
+device=$(lsblk --noheadings --paths --output NAME,MODEL | awk '/Instance Storage/ && !found {print $1; found = 1}')
 mkdir --parents /scratch
-if [ -n "$device" ]; then mkfs.ext4 -q "$device" && mount -o noatime "$device" /scratch; fi
+if [ -n "$device" ]; then
+  mkfs.ext4 -q "$device"
+  mount -o noatime "$device" /scratch
+fi
 install --directory --owner 10001 --group 10001 /scratch/spaceport
 """
 
@@ -46,7 +52,7 @@ def gpu_group(
         name: of the group, where others have to know it; else CloudFormation makes one.
     """
     data = ec2.UserData.for_linux(shebang="#!/bin/bash")
-    data.add_commands("set -euo pipefail", SCRATCH.strip(), commands.strip())
+    data.add_commands("set -euo pipefail", END_UNLESS_STARTED, SCRATCH.strip(), commands.strip())
     template = ec2.LaunchTemplate(
         scope,
         f"{id_}Template",
@@ -56,6 +62,7 @@ def gpu_group(
         role=role,
         security_group=network.compute_group,
         user_data=data,
+        instance_initiated_shutdown_behavior=ec2.InstanceInitiatedShutdownBehavior.TERMINATE,
         require_imdsv2=True,
         http_put_response_hop_limit=1,  # containers on the bridge do not get the instance's own role
         block_devices=[

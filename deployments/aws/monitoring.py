@@ -16,7 +16,7 @@ from deployments.aws.options import AwsOptions
 from deployments.aws.server import Server
 from deployments.aws.services import Services
 
-NAMESPACE = "Spaceport"  # of what tasks/core/cloudwatch.py writes
+NAMESPACE = "Spaceport"  # of what tasks/metrics.py writes
 STAGES = ("photos", "sfm", "train", "compress", "publish")
 FIVE_MINUTES, HOUR = Duration.minutes(5), Duration.hours(1)
 SERVICES = ("cloudwatch.amazonaws.com", "budgets.amazonaws.com")

@@ -10,7 +10,7 @@ DIGEST = r"^sha256:[0-9a-f]{64}$"
 
 
 class AwsOptions(BaseModel):
-    """The defaults are the cheapest account that works: about 45 $ a month while nothing is computed."""
+    """The defaults are the cheapest account that works: about 67 $ a month while nothing is computed (README.md)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

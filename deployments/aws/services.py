@@ -1,4 +1,4 @@
-"""What runs all the time: ECS workers with the set-up before them, the scaler of pool ec2-gpu, and the S3 listener."""
+"""Services: ECS workers with the set-up before them, the scaler of pool ec2-gpu, the watch over runs, the listener."""
 
 from aws_cdk import CfnOutput, Stack
 from aws_cdk import aws_ecs as ecs
@@ -113,6 +113,8 @@ class Services(Stack):
             )
             _after(worker, setup)
         _after(self._container(task, "scaler", ["python", "-m", "deployments.scaler"]), setup)
+        telling = {"SPACEPORT_METRICS": "emf"}
+        _after(self._container(task, "watch", ["python", "-m", "deployments.watch"], telling), setup)
         return service(self, "Worker", self._compute, self._network, task, overlapping=True)
 
     def _worker_role(self) -> iam.Role:
@@ -142,6 +144,13 @@ class Services(Stack):
         )
         allow(
             made,
+            "Listing is asked of the cluster, which is no resource of it; the condition keeps it to this one.",
+            ["ecs:ListTasks"],
+            ["*"],
+            cluster,
+        )
+        allow(
+            made,
             "The ids of tasks are not known beforehand; the condition allows it for tasks that are just being started.",
             ["ecs:TagResource"],
             [region_arn(self, "ecs", "task/*")],
@@ -165,7 +174,7 @@ class Services(Stack):
         allow(
             made,
             "The id within the ARN of a group is not known beforehand, its name is.",
-            ["autoscaling:SetDesiredCapacity"],
+            ["autoscaling:SetDesiredCapacity", "autoscaling:TerminateInstanceInAutoScalingGroup"],
             ec2_group_arns(self, self._options),
         )
         allow(made, "Describing groups knows no resources.", ["autoscaling:DescribeAutoScalingGroups"], ["*"])

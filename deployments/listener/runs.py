@@ -1,6 +1,6 @@
 """Runs of `reconstruct` on the Prefect server, one for each version of an upload."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -48,12 +48,12 @@ class Runs:
             idempotency_key=upload.identity,
         )
 
-    def ended(self, since: timedelta) -> list[FlowRun]:
-        """Runs of uploads that ended lately, the last one first."""
+    def ended(self, since: datetime) -> list[FlowRun]:
+        """Runs of uploads that ended after a moment, the last one first."""
         wanted = FlowRunFilter(
             tags=FlowRunFilterTags(all_=["spaceport", TAG]),
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(ENDS))),
-            end_time=FlowRunFilterEndTime(after_=datetime.now(UTC) - since),
+            end_time=FlowRunFilterEndTime(after_=since),
         )
         found: list[FlowRun] = []
         while page := self._client.read_flow_runs(

@@ -4,15 +4,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from datetime import timedelta
 from typing import TypeVar
-from uuid import UUID
 
 import httpx
 from botocore.exceptions import BotoCoreError, ClientError
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import PrefectHTTPStatusError
 
+from deployments.ends import Ends
 from deployments.listener.log import log
 from deployments.listener.messages import POLL_SECONDS, Message, Messages
 from deployments.listener.runs import Runs
@@ -24,7 +23,7 @@ WORKERS = 4  # messages at once
 PATIENCE_SECONDS = 600.0  # how long a message is kept while the Prefect server or S3 is away
 RETRY_SECONDS = 5.0
 SIGNALS_SECONDS = 10.0
-LOOK_BACK = timedelta(days=7)  # ends that happened while no listener ran
+GIVE_BACK_SECONDS = 30  # doubled with every delivery
 PASSING = (httpx.TransportError, PrefectHTTPStatusError, BotoCoreError, ClientError)
 
 T = TypeVar("T")
@@ -36,7 +35,7 @@ class Listener:
     def __init__(self, messages: Messages, places: Places, runs: Runs, bucket: str) -> None:
         self._messages, self._places, self._runs, self._bucket = messages, places, runs, bucket
         self._stopping = threading.Event()
-        self._announced: set[UUID] = set()
+        self._ends = Ends(runs.ended)
 
     def stop(self) -> None:
         """Take no further message. Safe in a signal handler."""
@@ -45,7 +44,8 @@ class Listener:
     def listen(self, poll_seconds: int = POLL_SECONDS, signals_seconds: float = SIGNALS_SECONDS) -> None:
         """Work until `stop`.
 
-        Raises what went wrong with the queue itself, when it goes on for long, and what nobody foresaw of signals.
+        Raises what went wrong with the queue itself, when it goes on for long, and what was not foreseen of the Prefect
+        server's answers.
         """
         with ThreadPoolExecutor(1, "signals") as announcer:
             announcing = announcer.submit(self._announce_until_stopped, signals_seconds)
@@ -68,27 +68,46 @@ class Listener:
                     each.result()
 
     def handle(self, message: Message) -> None:
-        """Bring one message to its end: a run, the dead letters, or back into the queue."""
-        upload: Upload | None = None
+        """Bring one message to its end: a run, the dead letters, or back into the queue.
+
+        Raises nothing. A message that cannot even be settled comes again when it is visible again.
+        """
         try:
-            upload = read_event(message.body, self._bucket)
-            self._start(upload)
-        except MessageError as error:
-            log.warning("message %s is put aside: %s", message.id, error)
-            self._messages.put_aside(message, str(error))
-        except InputError as error:
-            assert upload is not None
-            log.warning("%s is put aside: %s", upload.identity, error)
-            self._places.announce(upload, FAILED, Signal(version=upload.version, run=None, error=str(error)))
-            self._messages.put_aside(message, str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the message must go somewhere, and the others go on
+            self._settle(message)
+        except Exception:  # noqa: BLE001 - the other messages go on
+            log.exception("message %s could not be settled; the queue delivers it again", message.id)
+
+    def _settle(self, message: Message) -> None:
+        try:
+            reason = self._rejected(message)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the message must go somewhere
             log.exception("message %s failed, delivery %d", message.id, message.deliveries)
             if message.is_last_delivery:
                 self._messages.put_aside(message, f"{type(error).__name__}: {error}")
             else:
-                self._messages.give_back(message, after_seconds=30 * 2**message.deliveries)
-        else:
+                self._messages.give_back(message, after_seconds=GIVE_BACK_SECONDS * 2**message.deliveries)
+            return
+        if reason is None:
             self._messages.done(message)
+        else:
+            self._messages.put_aside(message, reason)
+
+    def _rejected(self, message: Message) -> str | None:
+        """Start the run that a message asks for; the reason when it asks for none that can be."""
+        try:
+            upload = read_event(message.body, self._bucket)
+        except MessageError as error:
+            log.warning("message %s is put aside: %s", message.id, error)
+            return str(error)
+        try:
+            self._start(upload)
+        except InputError as error:
+            log.warning("%s is put aside: %s", upload.identity, error)
+            failed = Signal(version=upload.version, run=None, error=str(error))
+            self._patiently(lambda: self._places.announce(upload, FAILED, failed))
+            self._patiently(lambda: self._places.forget_other(upload, FAILED))
+            return str(error)
+        return None
 
     def _start(self, upload: Upload) -> None:
         """Raises InputError for an upload that cannot become a run."""
@@ -110,27 +129,42 @@ class Listener:
                     self.announce_ends()
                 except PASSING as error:
                     log.warning("signals have to wait (%s)", error)
-        finally:  # a listener without signals only looks well: it ends, and its service starts another one
+        finally:  # a listener that cannot signal only appears healthy: it ends, and its service starts another one
             self._stopping.set()
 
     def announce_ends(self) -> None:
-        """Put a signal for every run that has ended and has none."""
-        for run in self._runs.ended(LOOK_BACK):
-            upload = Upload.of_identity(run.idempotency_key)
-            if run.id in self._announced or upload is None:
-                continue
-            name = DONE if run.state_type == StateType.COMPLETED else FAILED
-            present = self._places.signal(upload, name)
-            if (present is None or present.run != str(run.id)) and self._places.is_current(upload):
-                self._places.announce(upload, name, self._signal(upload, run))
-                log.info("%s: %s", upload.identity, name)
-            self._announced.add(run.id)
+        """Put a signal for every run that has ended and has none. One that cannot be put holds up no other.
 
-    def _signal(self, upload: Upload, run: FlowRun) -> Signal:
-        if run.state_type == StateType.COMPLETED:
-            return self._places.done(upload, str(run.id))
-        message = (run.state.message if run.state else None) or run.state_name or "unknown"
-        return Signal(version=upload.version, run=str(run.id), error=message)
+        Raises what the Prefect server answers when it is asked for the runs.
+        """
+        for run in self._ends.due():
+            if self._stopping.is_set():
+                return
+            try:
+                self._announce(run)
+            except Exception as error:  # noqa: BLE001 - the other signals go on
+                unforeseen = not isinstance(error, PASSING)
+                log.warning("the signal of run %s has to wait (%s)", run.id, error, exc_info=unforeseen)
+                self._ends.put_off(run)
+            else:
+                self._ends.settle(run)
+
+    def _announce(self, run: FlowRun) -> None:
+        upload = Upload.of_identity(run.idempotency_key)
+        if upload is None or upload.bucket != self._bucket or not self._places.is_current(upload):
+            return
+        name = DONE if run.state_type == StateType.COMPLETED else FAILED
+        present = self._places.signal(upload, name)
+        error = None if name == DONE else _reason(run)
+        if present is None or (present.run, present.error) != (str(run.id), error):
+            signal = (
+                self._places.done(upload, str(run.id))
+                if name == DONE
+                else Signal(version=upload.version, run=str(run.id), error=error)
+            )
+            self._places.announce(upload, name, signal)
+            log.info("%s: %s", upload.identity, name)
+        self._places.forget_other(upload, name)  # of the run before it was retried
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """Ask again while a server is away, for as long as that may last; the message stays ours meanwhile."""
@@ -143,6 +177,10 @@ class Listener:
                     raise
                 log.warning("trying again: %s", error)
                 self._stopping.wait(RETRY_SECONDS)
+
+
+def _reason(run: FlowRun) -> str:
+    return (run.state.message if run.state else None) or run.state_name or "unknown"
 
 
 def _may_pass(error: Exception) -> bool:

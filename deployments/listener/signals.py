@@ -1,6 +1,7 @@
 """DONE.json and FAILED.json beside an upload: how whoever uploaded hears of the end without knowing Prefect."""
 
 from typing import Any
+from urllib.parse import quote
 
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -91,8 +92,14 @@ class Places:
             if present is not None and present.version != upload.version:
                 self._s3.delete_object(Bucket=upload.bucket, Key=upload.signal_key(name))
 
+    def forget_other(self, upload: Upload, name: str) -> None:
+        """Remove the signal that says the opposite of `name`, as after a retry. A file that is not ours stays."""
+        other = FAILED if name == DONE else DONE
+        if self.signal(upload, other) is not None:
+            self._s3.delete_object(Bucket=upload.bucket, Key=upload.signal_key(other))
+
     def announce(self, upload: Upload, name: str, signal: Signal) -> None:
-        """Put a signal, in place of an older one."""
+        """Put a signal, in place of an older one; `forget_other` completes it."""
         self._s3.put_object(
             Bucket=upload.bucket,
             Key=upload.signal_key(name),
@@ -121,7 +128,7 @@ class Places:
 
     def _link(self, upload: Upload, name: str) -> str:
         if self._public_url is not None:
-            return f"{self._public_url.rstrip('/')}/{upload.capture}/{name}"
+            return f"{self._public_url.rstrip('/')}/{quote(f'{upload.capture}/{name}')}"
         parameters = {"Bucket": self._results_bucket, "Key": self._results_key(upload, name)}
         return str(self._s3.generate_presigned_url("get_object", Params=parameters, ExpiresIn=LINK_SECONDS))
 

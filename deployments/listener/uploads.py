@@ -38,7 +38,7 @@ class Upload(BaseModel):
     def of_identity(cls, identity: str | None) -> "Upload | None":
         """The upload of a run; None for a run that was started by somebody else."""
         found = _IDENTITY.match(identity or "")
-        return cls(**found.groupdict()) if found else None
+        return cls(**found.groupdict()) if found and _KEY.match(found["key"]) else None
 
     @property
     def capture(self) -> str:

@@ -59,9 +59,12 @@ def _run_trivial() -> float:
     from pydantic import BaseModel
 
     from tasks.core.refs import RunContext
+    from tasks.core.stage_code import StageCode
     from tasks.retries import stage_task
     from tasks.run_folder import context_of_run
     from tasks.stage import StageOutput, run_stage
+
+    code = StageCode(("tasks.core.refs",), ("pydantic",))
 
     class Measured(BaseModel):
         value: int
@@ -78,7 +81,7 @@ def _run_trivial() -> float:
 
             @stage_task(stage)
             def run(digest: str, context: RunContext, stage: str = stage) -> StageOutput:
-                return run_stage(stage, CODE, context, inputs=[digest], options={}, compute=compute)
+                return run_stage(stage, code, context, inputs=[digest], options={}, compute=compute)
 
             digest = run(digest, context).digest
 

@@ -1,9 +1,12 @@
 """Pool ec2-gpu: how many instances there are, and when one ends itself. Workers here are small processes."""
 
+import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +15,7 @@ import psutil
 import pytest
 
 from deployments import gpu_host
-from deployments.gpu_host import end_in_group, worker_environment
+from deployments.gpu_host import end_in_group, read_account, worker_environment
 from deployments.scaler import Scaler
 from tasks.core.errors import SpaceportError
 from tests.aws_server import AwsServer, aws_server
@@ -122,6 +125,48 @@ def test_the_workers_environment_has_the_servers_secret() -> None:
     assert environment["PREFECT_API_URL"] == account().prefect_api_url
 
 
+class Throttled(ThreadingHTTPServer):
+    """AWS while many instances start at once: each call is refused some times before it is answered."""
+
+    REFUSALS = 6  # boto3 by itself gives up after four
+
+    class Handler(BaseHTTPRequestHandler):
+        server: "Throttled"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.server.calls += 1
+            refused = self.server.calls % (Throttled.REFUSALS + 1) != 0
+            answer = {"Parameter": {"Value": account().model_dump_json()}, "SecretString": "user:password"}
+            body = json.dumps({"__type": "ThrottlingException"} if refused else answer).encode()
+            self.send_response(400 if refused else 200)
+            self.send_header("Content-Type", "application/x-amz-json-1.1")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    calls = 0
+
+
+def test_throttled_calls_are_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    with Throttled(("127.0.0.1", 0), Throttled.Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            found = AwsServer(f"http://127.0.0.1:{server.server_port}")
+            for name, value in found.environment.items():
+                monkeypatch.setenv(name, value)
+            assert read_account() == (account(), "user:password")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert server.calls == 2 * (Throttled.REFUSALS + 1)
+
+
 SPOT, ON_DEMAND = "gpus", "gpus-on-demand"
 
 
@@ -150,16 +195,16 @@ def instances(aws: AwsServer, group: str = SPOT) -> list[str]:
 def test_a_group_grows_with_its_runs_and_shrinks_by_itself(aws: AwsServer) -> None:
     autoscaling = aws.client("autoscaling")
     scaler = Scaler(autoscaling, SPOT, ON_DEMAND)
-    assert scaler.look(runs=0) == {}
-    assert scaler.look(runs=1) == {SPOT: 1}
-    assert scaler.look(runs=1) == {}, "it is on its way"
-    assert scaler.look(runs=5) == {SPOT: 2}, "its limit"
-    assert scaler.look(runs=0) == {}, "nobody ends what may be at work"
+    assert scaler.look(0, []) == {}
+    assert scaler.look(1, []) == {SPOT: 1}
+    assert scaler.look(1, []) == {}, "it is on its way"
+    assert scaler.look(5, []) == {SPOT: 2}, "its limit"
+    assert scaler.look(0, []) == {}, "nobody ends what may be at work"
     first, second = instances(aws)
     end_in_group(autoscaling, first)
     assert instances(aws) == [second], "and none takes its place"
     with pytest.raises(SpaceportError, match="nobody"):
-        Scaler(autoscaling, "nobody", None).look(runs=1)
+        Scaler(autoscaling, "nobody", None).look(1, [])
 
 
 class WithoutSpot:
@@ -183,29 +228,83 @@ def test_what_spot_does_not_have_is_asked_for_on_demand(aws: AwsServer, monkeypa
     monkeypatch.setattr("deployments.scaler.time", SimpleNamespace(monotonic=lambda: now[0]))
     spot = WithoutSpot(aws.client("autoscaling"))
     scaler = Scaler(spot, SPOT, ON_DEMAND, patience_seconds=120)
-    assert scaler.look(runs=2) == {SPOT: 2}
+
+    def look(runs: int) -> dict[str, int]:
+        return scaler.look(runs, {*instances(aws), *instances(aws, ON_DEMAND)})  # all get to work
+
+    assert look(2) == {SPOT: 2}
     spot.instances = 1
-    assert scaler.look(runs=2) == {}, "it is waited for"
+    assert look(2) == {}, "it is waited for"
     now[0] += 121
-    assert scaler.look(runs=2) == {SPOT: 1, ON_DEMAND: 1}, "two runs, two instances"
+    assert look(2) == {SPOT: 1, ON_DEMAND: 1}, "two runs, two instances"
     assert len(instances(aws, ON_DEMAND)) == 1
-    assert scaler.look(runs=2) == {}
+    assert look(2) == {}
     spot.instances = 0  # taken away
-    assert scaler.look(runs=2) == {}
+    assert look(2) == {}
     now[0] += 121
-    assert scaler.look(runs=2) == {SPOT: 0, ON_DEMAND: 2}
+    assert look(2) == {SPOT: 0, ON_DEMAND: 2}
     for instance in instances(aws, ON_DEMAND):
         end_in_group(aws.client("autoscaling"), instance)
-    assert scaler.look(runs=1) == {SPOT: 1}, "spot first, the next time too"
+    assert look(1) == {SPOT: 1}, "spot first, the next time too"
     now[0] += 121
-    assert scaler.look(runs=1) == {}, "it is missing since now"
+    assert look(1) == {}, "it is missing since now"
     now[0] += 121
-    assert scaler.look(runs=0) == {SPOT: 0}, "nobody needs it any more"
+    assert look(0) == {SPOT: 0}, "nobody needs it any more"
     assert instances(aws, ON_DEMAND) == []
+
+
+def test_an_instance_that_ends_before_it_works_is_followed_by_one_on_demand(aws: AwsServer) -> None:
+    autoscaling = aws.client("autoscaling")
+    scaler = Scaler(autoscaling, SPOT, ON_DEMAND, pause_seconds=2.0)
+    assert scaler.look(1, []) == {SPOT: 1}
+    assert scaler.look(1, []) == {}, "it boots"
+    (broken,) = instances(aws)
+    end_in_group(autoscaling, broken)  # it ends itself
+    assert scaler.look(1, []) == {ON_DEMAND: 1}
+    (works,) = instances(aws, ON_DEMAND)
+    assert scaler.look(1, [works]) == {}
+    end_in_group(autoscaling, works)  # it has done its work
+    time.sleep(2.0)
+    assert scaler.look(1, [works]) == {SPOT: 1}, "spot may be well again"
+
+
+def test_an_instance_that_never_works_is_ended(aws: AwsServer) -> None:
+    """Its start hangs. One that has or had a worker may be training while the Prefect server is away: it stays."""
+    autoscaling = aws.client("autoscaling")
+    scaler = Scaler(autoscaling, SPOT, ON_DEMAND, boot_seconds=0.2)
+    assert scaler.look(2, []) == {SPOT: 2}
+    hangs, works = instances(aws)
+    assert scaler.look(2, [works]) == {}
+    time.sleep(0.3)
+    assert scaler.look(2, []) == {ON_DEMAND: 1}
+    assert instances(aws) == [works]
+    assert hangs not in instances(aws)
+
+
+def test_where_no_instance_gets_to_work_none_is_asked_for_for_a_while(aws: AwsServer) -> None:
+    autoscaling = aws.client("autoscaling")
+    scaler = Scaler(autoscaling, SPOT, ON_DEMAND)
+    asked = [scaler.look(1, [])]
+    for group in (SPOT, ON_DEMAND):
+        scaler.look(1, [])
+        for instance in instances(aws, group):
+            end_in_group(autoscaling, instance)
+        asked.append(scaler.look(1, []))
+    assert asked == [{SPOT: 1}, {ON_DEMAND: 1}, {}]
+    autoscaling.set_desired_capacity(AutoScalingGroupName=ON_DEMAND, DesiredCapacity=1)  # its group replaces it
+    (replaced,) = instances(aws, ON_DEMAND)
+    assert scaler.look(1, []) == {}
+    end_in_group(autoscaling, replaced)
+    assert scaler.look(1, []) == {}
+    one = Scaler(autoscaling, SPOT, None)
+    assert one.look(1, []) == {SPOT: 1}
+    one.look(1, [])
+    end_in_group(autoscaling, instances(aws)[0])
+    assert one.look(1, []) == {}, "there is no other group"
 
 
 def test_without_spot_there_is_one_group(aws: AwsServer) -> None:
     on_demand = WithoutSpot(aws.client("autoscaling"))
     scaler = Scaler(on_demand, SPOT, None, patience_seconds=0.0)
-    assert scaler.look(runs=1) == {SPOT: 1}
-    assert scaler.look(runs=1) == {}, "there is nobody else to ask"
+    assert scaler.look(1, []) == {SPOT: 1}
+    assert scaler.look(1, []) == {}, "there is nobody else to ask"

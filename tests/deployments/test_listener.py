@@ -11,21 +11,23 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from botocore.exceptions import ClientError
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Completed, Failed, Running, State
+from prefect.states import AwaitingRetry, Completed, Crashed, Failed, Running, State
 
 from deployments.apply import apply_all
+from deployments.listener.messages import Message, Messages
 from deployments.listener.runs import Runs
 from deployments.listener.service import Listener
-from deployments.listener.signals import DONE, FAILED
+from deployments.listener.signals import DONE, FAILED, Places, Signal
 from deployments.listener.uploads import MessageError, Ready, Upload, read_event, read_ready
 from deployments.plan import Plan
 from tasks.core.errors import OptionsError
@@ -192,6 +194,13 @@ def test_ends_of_runs_are_told_beside_the_uploads(deployed: Runs, account: Accou
     assert (done.page or "").startswith("http")
     assert "results/good/index.html" in (done.page or "")
     assert failed.error == "PhotosError: 2 photos; 3 are needed."
+    # Somebody retries the failed one in Prefect's UI.
+    with listening(account.listener(deployed)):
+        eventually(lambda: places.signal(bad, FAILED) is not None, FAILED)
+        for state in (AwaitingRetry(), Running(), Completed()):
+            in_state(runs["bad"], state)
+        eventually(lambda: places.signal(bad, DONE) is not None, DONE)
+        eventually(lambda: places.signal(bad, FAILED) is None, "DONE.json alone")
     # The same capture again: what answered the older version is gone as soon as the newer one has its run.
     newer = account.upload("uploads/good/READY.json")
     account.send(event(newer))
@@ -219,7 +228,7 @@ def test_files_that_are_not_ours_hold_up_nobody(account: Account) -> None:
 
 def test_an_unforeseen_error_of_signals_ends_the_listener(account: Account) -> None:
     class Unforeseen(Slow):
-        def ended(self, since: timedelta) -> list[FlowRun]:
+        def ended(self, since: datetime) -> list[FlowRun]:
             raise RuntimeError("a fault of ours")
 
     with pytest.raises(RuntimeError, match="a fault of ours"):
@@ -240,7 +249,7 @@ class Slow(Runs):
         time.sleep(self._seconds)
         return FlowRun(flow_id=UUID(int=0), name=upload.capture)
 
-    def ended(self, since: timedelta) -> list[FlowRun]:
+    def ended(self, since: datetime) -> list[FlowRun]:
         return []
 
 
@@ -260,13 +269,140 @@ class Ended(Slow):
 
     def __init__(self, uploads: list[Upload]) -> None:
         super().__init__(0, 0)
-        self._runs = [
-            FlowRun(flow_id=UUID(int=0), idempotency_key=upload.identity, state=Completed(), state_type="COMPLETED")
-            for upload in uploads
-        ]
+        self.runs = [ended_run(upload, Completed()) for upload in uploads]
 
-    def ended(self, since: timedelta) -> list[FlowRun]:
-        return self._runs
+    def ended(self, since: datetime) -> list[FlowRun]:
+        return self.runs
+
+
+def ended_run(upload: Upload, state: State[Any], run: UUID | None = None) -> FlowRun:
+    """A run that is in this final state since now."""
+    return FlowRun(
+        id=run or uuid4(),
+        flow_id=UUID(int=0),
+        idempotency_key=upload.identity,
+        state=state,
+        state_type=state.type,
+        state_name=state.name,
+        end_time=datetime.now(UTC),
+    )
+
+
+@pytest.mark.parametrize("first", [Failed(message="no memory"), Crashed(message="its task was evicted")])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_run_that_is_retried_ends_with_done_alone(account: Account, first: State[Any], restarted: bool) -> None:
+    upload = account.upload("uploads/again.zip")
+    runs, places = Ended([]), account.places()
+    listener = account.listener(runs)
+    failed = ended_run(upload, first)
+    runs.runs = [failed]
+    listener.announce_ends()
+    told = places.signal(upload, FAILED)
+    assert told is not None
+    assert told.error == first.message
+    runs.runs = [ended_run(upload, Failed(message="no disk"), failed.id)]
+    listener.announce_ends()
+    told = places.signal(upload, FAILED)
+    assert told is not None
+    assert told.error == "no disk", "the last failure counts"
+    runs.runs = [ended_run(upload, Completed(), failed.id)]
+    (account.listener(runs) if restarted else listener).announce_ends()
+    done = places.signal(upload, DONE)
+    assert done is not None
+    assert done.run == str(failed.id)
+    assert places.signal(upload, FAILED) is None
+
+
+class Refusing(Places):
+    """Buckets that refuse what concerns one upload."""
+
+    def __init__(self, places: Places, refused: Upload) -> None:
+        self.__dict__.update(places.__dict__)
+        self.refused: Upload | None = refused
+
+    def announce(self, upload: Upload, name: str, signal: Signal) -> None:
+        if upload == self.refused:
+            raise REFUSED
+        super().announce(upload, name, signal)
+
+
+REFUSED = ClientError({"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}, "PutObject")
+
+
+def test_a_signal_that_cannot_be_put_waits_and_holds_up_no_other(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.ends.Ends.__init__.__defaults__", (0.0,))
+    first, second = account.upload("uploads/first.zip"), account.upload("uploads/second.zip")
+    places = Refusing(account.places(), first)
+    listener = Listener(account.messages(), places, Ended([first, second]), first.bucket)
+    listener.announce_ends()
+    assert places.signal(second, DONE) is not None
+    assert places.signal(first, DONE) is None
+    places.refused = None
+    listener.announce_ends()
+    assert places.signal(first, DONE) is not None
+
+
+def test_runs_of_other_buckets_and_of_other_keys_are_left_alone(account: Account) -> None:
+    """Two accounts may share a Prefect server; and anybody may tag a run and key it as they like."""
+    ours = account.upload("uploads/ours.zip")
+    theirs = Upload(bucket="another-account", key="uploads/theirs.zip", version="1")
+    nobodys = Upload(bucket=ours.bucket, key="elsewhere/file", version="1")
+    listener = account.listener(Ended([theirs, nobodys, ours]))
+    listener.announce_ends()
+    assert account.places().signal(ours, DONE) is not None
+    assert listener._ends._waiting == {}
+
+
+class Unsettled(Messages):
+    """A queue that takes nothing back: receipts have expired."""
+
+    def _set_visibility(self, message: Message, seconds: int) -> None:
+        raise REFUSED
+
+    def done(self, message: Message) -> None:
+        raise REFUSED
+
+    def put_aside(self, message: Message, reason: str) -> None:
+        raise REFUSED
+
+
+@pytest.mark.parametrize("kind", ["done", "no json", "wrong options", "given back", "announced"])
+def test_a_message_that_cannot_be_settled_ends_no_listener(account: Account, kind: str) -> None:
+    content = b'{"options": {"nonsense": 1}}' if kind in ("wrong options", "announced") else b"{}"
+    upload = account.upload("uploads/some/READY.json", content)
+    account.send("no json" if kind == "no json" else event(upload))
+    there = account.infrastructure
+    messages = Unsettled(account.sqs, there.queue_url, there.dead_letters_url)
+    runs: Runs = Broken(0, 0) if kind == "given back" else Slow(0, 0)
+    places: Places = account.places()
+    if kind == "announced":
+        places = Refusing(places, upload)
+        messages = account.messages()
+    listener = Listener(messages, places, runs, there.uploads_bucket)
+    (message,) = messages.take(1)
+    listener.handle(message)
+    assert account.waiting() == 1, "it is delivered again"
+
+
+def test_a_rejected_upload_has_failed_alone(account: Account) -> None:
+    good = account.upload("uploads/capture/READY.json")
+    account.listener(Ended([good])).announce_ends()
+    wrong = account.upload("uploads/capture/READY.json", b"{")
+    account.send(event(wrong))
+    messages = account.messages()
+    (message,) = messages.take(1)
+    account.listener(Slow(0, 0), messages).handle(message)
+    assert account.places().signal(wrong, FAILED) is not None
+    assert account.places().signal(wrong, DONE) is None
+
+
+def test_a_public_link_leads_to_a_capture_of_any_name(account: Account) -> None:
+    upload = account.upload("uploads/site #1 100% ä/READY.json")
+    places = Places(account.s3, account.infrastructure.results, "https://results.example.org/")
+    page = places.done(upload, "run").page
+    assert page == "https://results.example.org/site%20%231%20100%25%20%C3%A4/index.html"
 
 
 class Broken(Slow):

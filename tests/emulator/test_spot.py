@@ -138,12 +138,12 @@ def test_pool_ecs_gpu(emulated: Emulated, uninterrupted: str, pool: Served, tmp_
     parameters["options"]["checkpoint_seconds"] = CHECKPOINT_SECONDS
     run = pool.start(parameters, "train/train")
     account = emulated.infrastructure.model_copy(update={"prefect_api_url": pool.api_url})
-    job = job_variables("train", account, ECS_GPU)[1]["env"]
+    job = job_variables("train", account, ECS_GPU)[1]
 
     def task(folder: str) -> subprocess.Popen[bytes]:
-        environment = {**own(emulated, tmp_path / folder), **job, "PREFECT__FLOW_RUN_ID": str(run.id)}
+        environment = {**own(emulated, tmp_path / folder), **job["env"], "PREFECT__FLOW_RUN_ID": str(run.id)}
         environment |= {name: str(tmp_path / folder) for name in ("SPACEPORT_HOME", "PREFECT_HOME")}
-        command = [sys.executable, "-m", "prefect", "flow-run", "execute"]
+        command = [sys.executable, *job["command"].split()[1:]]
         return subprocess.Popen(command, env=environment, cwd=tmp_path)
 
     first = task("first")

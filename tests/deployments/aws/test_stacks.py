@@ -98,6 +98,7 @@ def test_gpu_instances_scale_from_none_and_are_hardened(templates: Templates, ot
     assert all(group["NewInstancesProtectedFromScaleIn"] for group in groups)
     for template in templates.properties("AWS::EC2::LaunchTemplate"):
         data = template["LaunchTemplateData"]
+        assert data["InstanceInitiatedShutdownBehavior"] == "terminate", "one that fails at boot ends itself"
         assert data["MetadataOptions"] == {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
         assert [disk["Ebs"]["Encrypted"] for disk in data["BlockDeviceMappings"]] == [True]
         assert "amazonlinux2023gpu" in data["ImageId"]["Ref"]
@@ -112,16 +113,23 @@ def test_gpu_instances_scale_from_none_and_are_hardened(templates: Templates, ot
 def test_the_scaler_may_ask_both_groups_and_instances_of_both_may_end_themselves(templates: Templates) -> None:
     for role, action in (
         ("WorkerRole", "autoscaling:SetDesiredCapacity"),
+        ("WorkerRole", "autoscaling:TerminateInstanceInAutoScalingGroup"),
         ("Ec2WorkerRole", "autoscaling:TerminateInstanceInAutoScalingGroup"),
     ):
-        policy = next(
-            each["Properties"]["PolicyDocument"]
-            for name, each in templates.resources("AWS::IAM::Policy").items()
-            if name.split("/")[1].startswith(role)
-        )
-        statement = next(each for each in policy["Statement"] if action in each["Action"])
+        statement = next(each for each in statements_of(templates, role) if action in each["Action"])
         ends = [json.dumps(each).rpartition("/")[2].strip('"]}') for each in statement["Resource"]]
         assert ends == ["spaceport-ec2-gpu", "spaceport-ec2-gpu-on-demand"], role
+
+
+def statements_of(templates: Templates, role: str) -> list[dict[str, Any]]:
+    """What a role may do."""
+    policy = next(
+        each["Properties"]["PolicyDocument"]
+        for name, each in templates.resources("AWS::IAM::Policy").items()
+        if name.split("/")[1].startswith(role)
+    )
+    statements: list[dict[str, Any]] = policy["Statement"]
+    return statements
 
 
 def on_demand_percent(group: dict[str, Any]) -> int:
@@ -229,10 +237,21 @@ def test_the_server_is_behind_a_password_and_its_database_behind_the_server(temp
 def test_workers_wait_for_the_set_up(templates: Templates) -> None:
     tasks = {each["Family"]: each["ContainerDefinitions"] for each in templates.properties("AWS::ECS::TaskDefinition")}
     containers = {each["Name"]: each for each in tasks["spaceport-worker"]}
-    assert set(containers) == {"setup", "worker-ecs-cpu", "worker-ecs-gpu", "scaler"}
+    assert set(containers) == {"setup", "worker-ecs-cpu", "worker-ecs-gpu", "scaler", "watch"}
     assert containers.pop("setup")["Essential"] is False
     for each in containers.values():
         assert each["DependsOn"] == [{"ContainerName": "setup", "Condition": "SUCCESS"}]
+
+
+def test_the_watch_tells_metrics_and_may_stop_tasks(templates: Templates) -> None:
+    tasks = {each["Family"]: each["ContainerDefinitions"] for each in templates.properties("AWS::ECS::TaskDefinition")}
+    watch = next(each for each in tasks["spaceport-worker"] if each["Name"] == "watch")
+    assert watch["Command"] == ["python", "-m", "deployments.watch"]
+    assert {"Name": "SPACEPORT_METRICS", "Value": "emf"} in watch["Environment"]
+    statements = statements_of(templates, "WorkerRole")
+    for action in ("ecs:ListTasks", "ecs:DescribeTasks", "ecs:StopTask"):
+        statement = next(each for each in statements if action in each["Action"])
+        assert "ecs:cluster" in statement["Condition"]["ArnEquals"], action
 
 
 @pytest.mark.parametrize(

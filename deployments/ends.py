@@ -1,0 +1,72 @@
+"""Ends of runs as they come: each one is handed out until it is settled, and remembered no longer than needed."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from prefect.client.schemas.objects import FlowRun
+
+LOOK_BACK = timedelta(days=7)  # ends while no service was looking
+OVERLAP = timedelta(minutes=10)  # ends that the server wrote down later than younger ones
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 10.0, 600.0
+
+
+@dataclass
+class _Waiting:
+    """An end that is not settled yet."""
+
+    run: FlowRun
+    tries: int = 0
+    due: float = 0.0  # on the monotonic clock
+
+
+class Ends:
+    """The ends of runs that nothing has been done about.
+
+    An end is a final state, not a run: a run that is retried ends again. Each look asks for ends since the newest one
+    that is known, so that an idle service asks for nothing, however long it runs.
+    """
+
+    def __init__(
+        self, read: Callable[[datetime], list[FlowRun]], first_retry_seconds: float = FIRST_RETRY_SECONDS
+    ) -> None:
+        """`read`: the runs that ended after a moment."""
+        self._read, self._first_retry_seconds = read, first_retry_seconds
+        self._since = datetime.now(UTC) - LOOK_BACK
+        self._settled: set[UUID] = set()  # ids of states
+        self._waiting: dict[UUID, _Waiting] = {}  # by run
+
+    def due(self) -> Iterator[FlowRun]:
+        """New ends, and those whose time has come again. Raises what reading raises."""
+        self._look()
+        now = time.monotonic()
+        yield from [waiting.run for waiting in self._waiting.values() if waiting.due <= now]
+
+    def settle(self, run: FlowRun) -> None:
+        """This end has been dealt with."""
+        self._settled.add(_state_id(run))
+        del self._waiting[run.id]
+
+    def put_off(self, run: FlowRun) -> None:
+        """Hand this end out again later, and ever later, until it is too old to be looked for."""
+        waiting = self._waiting[run.id]
+        waiting.due = time.monotonic() + min(self._first_retry_seconds * 2**waiting.tries, LAST_RETRY_SECONDS)
+        waiting.tries += 1
+
+    def _look(self) -> None:
+        found = self._read(self._since)
+        self._settled &= {_state_id(run) for run in found}  # the others are too old to be read again
+        for run in found:
+            known = self._waiting.get(run.id)
+            if _state_id(run) not in self._settled and (known is None or _state_id(known.run) != _state_id(run)):
+                self._waiting[run.id] = _Waiting(run)
+        oldest = datetime.now(UTC) - LOOK_BACK
+        self._waiting = {id_: each for id_, each in self._waiting.items() if (each.run.end_time or oldest) >= oldest}
+        self._since = max([self._since, *(run.end_time - OVERLAP for run in found if run.end_time)])
+
+
+def _state_id(run: FlowRun) -> UUID:
+    assert run.state is not None
+    return run.state.id

@@ -1,0 +1,47 @@
+"""Start a run's process, unless the run has ended already.
+
+    python -m deployments.unless_ended prefect flow-run execute
+
+runs the module with these arguments. A task that waited long for a machine may begin after its run was given up, and
+Prefect lets a crashed run go on: it would compute beside the attempt that took its place.
+"""
+
+import runpy
+import sys
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.runtime import flow_run
+
+
+def ended(client: SyncPrefectClient) -> str | None:
+    """The name of the final state that this process's run is in, None where it is in no final one.
+
+    None too while the server does not answer: the process itself knows how to wait for it.
+    """
+    run_id = flow_run.get_id()
+    if run_id is None:
+        return None
+    try:
+        state = client.read_flow_run(UUID(run_id)).state
+    except (httpx.TransportError, PrefectHTTPStatusError):
+        return None
+    return state.name if state is not None and state.is_final() else None
+
+
+def main(arguments: list[str]) -> int:
+    """Become the module that the arguments name, or say why not; gives 0 then, for nothing is wrong."""
+    with get_client(sync_client=True) as client:
+        name = ended(client)
+    if name is not None:
+        print(f"This run has ended already ({name}); its process ends without doing anything.")
+        return 0
+    sys.argv = arguments
+    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
