@@ -13,7 +13,7 @@ STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """Measures while it is entered: this process's resident memory, and that of its children with it.
+    """Measures while it is entered: this process's resident memory, with that of children begun meanwhile.
 
     The process's own peak is the kernel's, which misses nothing; that of all processes together is sampled.
     """
@@ -22,6 +22,7 @@ class PeakMemory:
         self._process = psutil.Process()
         self._ended = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
+        self._strangers: set[int] = set()  # children of before, such as a server
         self._kernel_counts = False  # since this was entered, and not since the process began
         self.peak_bytes = 0  # the most so far; complete once this is left
 
@@ -29,6 +30,7 @@ class PeakMemory:
         with contextlib.suppress(OSError):  # a kernel without it, or a container that may not
             CLEAR_REFS.write_text(RESET_PEAK)
             self._kernel_counts = True
+        self._strangers = {child.pid for child in self._process.children(recursive=True)}
         self._look()
         self._sampler.start()
         return self
@@ -48,7 +50,8 @@ class PeakMemory:
 
     def _look(self) -> None:
         total = 0
-        for process in (self._process, *self._process.children(recursive=True)):
+        children = (child for child in self._process.children(recursive=True) if child.pid not in self._strangers)
+        for process in (self._process, *children):
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it has just ended
                 total += process.memory_info().rss
         self.peak_bytes = max(self.peak_bytes, total)

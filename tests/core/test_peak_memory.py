@@ -30,13 +30,13 @@ def test_a_spike_between_two_samples_counts() -> None:
     assert spike.peak_bytes - quiet.peak_bytes > 150 * MB
 
 
-def test_children_count_with_their_parent() -> None:
+def test_children_count_with_the_work_that_began_them() -> None:
     program = "import sys; held = bytearray(b'x') * (300 * 2**20); print('held', flush=True); sys.stdin.read()"
-    with PeakMemory() as alone:
-        pass
-    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+    with PeakMemory() as together:
+        child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert child.stdout is not None
-        with PeakMemory() as together:
-            child.stdout.readline()
-        child.communicate()
+        child.stdout.readline()
+    with PeakMemory() as alone:  # the child is still there, but was before
+        pass
+    child.communicate()
     assert together.peak_bytes - alone.peak_bytes > 250 * MB

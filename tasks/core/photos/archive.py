@@ -75,7 +75,7 @@ def check_archive(archive: Path, options: PhotosOptions) -> None:
     except OSError as error:
         raise PhotosError(f"{archive.name} cannot be read ({error.strerror}).") from error
     _check_members(archive, members, options)
-    files = [member.filename for member in members if not member.is_dir()]
+    files = [member_name(archive, member) for member in members if not member.is_dir()]
     if not any(is_photo_name(name) for name in files):
         raise PhotosError(
             f"No photos among {len(files)} files in {archive.name}: give JPEG, PNG, HEIC, WebP or TIFF in it."
