@@ -26,6 +26,16 @@ hypothesis.settings.load_profile("any machine")
 
 REPOSITORY = Path(__file__).parents[1]
 FAULTS = "tests/faults/"
+# What takes longest, in this order. Begun last, it would keep one process busy while the others have nothing to do.
+LONGEST = (
+    FAULTS,
+    "tests/deployments/test_down_and_up.py",
+    "tests/test_reconstruct.py",
+    "tests/deployments/test_local_server.py",
+    "tests/test_compatible_code.py",
+    "tests/core/test_kernel_cache.py",
+    "tests/deployments/",
+)
 PHOTO_SETS = REPOSITORY.parent / "shared" / "data"
 
 
@@ -43,18 +53,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _leave_out(config, items, "data")
     if not has_cuda():
         _leave_out(config, items, "cuda")
-    items.sort(key=lambda item: not item.nodeid.startswith(FAULTS))  # they take longest
+    items.sort(key=_place_in_line)
 
 
-class TwoQueues(LoadScopeScheduling):
+def _place_in_line(item: pytest.Item) -> int:
+    places = [place for place, prefix in enumerate(LONGEST) if item.nodeid.startswith(prefix)]
+    return min(places, default=len(LONGEST))
+
+
+class WholeFiles(LoadScopeScheduling):
     """Files stay whole; the faults, which share a server and wait more than they compute, stay in one process."""
 
     def _split_scope(self, nodeid: str) -> str:
         return FAULTS if nodeid.startswith(FAULTS) else nodeid.split("::")[0]
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> TwoQueues:
-    return TwoQueues(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> WholeFiles:
+    return WholeFiles(config, log)
 
 
 def _leave_out(config: pytest.Config, items: list[pytest.Item], marker: str) -> None:
