@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from tests.engines import engines
 from tests.local_server import Served
-from tests.patience import T, eventually
+from tests.patience import T, eventually, work_of
 
 STAGES = ("photos", "sfm", "train", "compress", "publish")
 POLL_SECONDS = 0.02  # the shortest stage takes half a second
@@ -55,12 +55,14 @@ class Reconstruction:
         """The process of the stage's own run, once it fills its output's folder."""
 
         def process() -> psutil.Process | None:
-            if not self.partial_folders(stage):
-                return None
             ids = {str(run.id) for run in self.stage_runs(stage)}
             return next((process for run_id, process in engines().items() if run_id in ids), None)
 
-        return self.eventually(process, f"{stage} at work")
+        # The process is known seconds before it has imported what it works with. From then on the server is not asked
+        # any more: on a busy machine a short stage would end while it answers.
+        caught = self.eventually(process, f"process of {stage}")
+        eventually(lambda: self.partial_folders(stage), f"{stage} at work", lambda: work_of(caught.pid), POLL_SECONDS)
+        return caught
 
     def eventually(self, look: Callable[[], T | None], what: str) -> T:
         """The first true answer of `look`, for as long as the server's runs move."""
