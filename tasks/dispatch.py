@@ -7,7 +7,6 @@ Nothing but the end of the run comes back: the output lies in the workspace.
 """
 
 import hashlib
-import itertools
 import json
 import re
 import time
@@ -40,6 +39,7 @@ from tasks.core.refs import Ref, RunContext
 from tasks.core.settings import Settings
 from tasks.reporting import run_logger
 
+DEPLOY = "create it with `spaceport up` or `prefect deploy --all`, or take the stage out of SPACEPORT_DISPATCH"
 POLL_SECONDS = 1.0
 UNCLAIMED_SECONDS = 60.0  # after which somebody should look for a worker
 SERVER_PATIENCE_SECONDS = 600.0  # how long a Prefect server may be gone, as in a restart or an upgrade
@@ -82,10 +82,11 @@ def run_elsewhere(stage: str, context: RunContext, changed: dict[str, BaseModel]
         raise RuntimeError("a stage can only be dispatched from within its task")
     elsewhere = context.model_copy(update={"dispatched": True})
     given = {**task_run.parameters, **(changed or {}), "context": elsewhere}
-    is_first_wish = all(task_run.parameters[name] == value for name, value in (changed or {}).items())
-    killed = 0
-    for attempt in itertools.count(1):
-        child = _child(stage, context, given, attempt, is_again=attempt > 1 or not is_first_wish)
+    is_as_asked = all(task_run.parameters[name] == value for name, value in (changed or {}).items())
+    attempt = killed = 0
+    while True:
+        attempt += 1
+        child = _child(stage, context, given, attempt, is_again=attempt > 1 or not is_as_asked)
         has_ended_before = child.state is not None and child.state.is_final()
         if not has_ended_before:
             run_logger().info("%s runs as %r", stage, child.name)
@@ -95,8 +96,8 @@ def run_elsewhere(stage: str, context: RunContext, changed: dict[str, BaseModel]
         if changed and killed >= KILLS:
             raise OutOfMemoryError(f"The {stage} run was killed {killed} times, most likely for want of memory.")
         if not has_ended_before:
-            return _raise_for(stage, child)
-    raise AssertionError("unreachable: attempts are counted without end")
+            _raise_for(stage, child)
+            return
 
 
 def _was_killed(child: FlowRun) -> bool:
@@ -121,12 +122,14 @@ def _child(stage: str, context: RunContext, given: dict[str, object], attempt: i
             )
         )
     except ObjectNotFound as error:
-        raise MissingPartError(
-            f"There is no deployment {stage}/{stage} on this Prefect server: create it with `spaceport up` or "
-            "`prefect deploy --all`, or take the stage out of SPACEPORT_DISPATCH."
-        ) from error
+        raise no_deployment(stage) from error
     assert isinstance(child, FlowRun)
     return child
+
+
+def no_deployment(stage: str) -> MissingPartError:
+    """The error for a stage that is to run elsewhere and has no deployment."""
+    return MissingPartError(f"There is no deployment {stage}/{stage} on this Prefect server: {DEPLOY}.")
 
 
 def _plain(value: object) -> object:
@@ -134,16 +137,16 @@ def _plain(value: object) -> object:
 
 
 def _digest(given: dict[str, object]) -> str:
-    """The same for the same wish: refs count by their content, and times and estimates, new in every life, do not."""
-    wish: dict[str, object] = {}
+    """The same for the same request: refs count by content; times and estimates, which differ in each life, do not."""
+    asked: dict[str, object] = {}
     for name, value in given.items():
         if isinstance(value, Ref):
-            wish[name] = value.digest
+            asked[name] = value.digest
         elif isinstance(value, OptionModel):
-            wish[name] = value.model_dump(mode="json")
+            asked[name] = value.model_dump(mode="json")
         elif isinstance(value, str | int):
-            wish[name] = value
-    return hashlib.sha256(json.dumps(wish, sort_keys=True).encode()).hexdigest()[:16]
+            asked[name] = value
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _patiently(ask: Callable[[], T]) -> T:
@@ -224,6 +227,7 @@ def _await_own_end() -> None:
 
 
 def _raise_for(stage: str, child: FlowRun) -> None:
+    """Nothing for a run that has completed, else the error that `run_elsewhere` promises."""
     state = child.state
     assert state is not None
     if state.is_completed():

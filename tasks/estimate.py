@@ -5,11 +5,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO
 
-from pydantic import TypeAdapter, ValidationError
-
-from tasks.core.errors import InputError, OptionsError
+from tasks.core.errors import InputError
 from tasks.core.estimate.capture import Capture
-from tasks.core.estimate.machine import Machine, this_machine
+from tasks.core.estimate.machine import Machine, machines_by_stage, this_machine
 from tasks.core.estimate.run import STAGES, estimate_stages, in_words, section_of
 from tasks.core.measurements import EstimateSection
 from tasks.core.options import ReconstructOptions
@@ -24,7 +22,6 @@ from tasks.sfm import is_given_model
 from tasks.workspace import open_workspace
 
 HEADER_BYTES = 128 * 1024  # of a photo on S3: EXIF is at most 64 kB, and the size stands behind it
-MACHINES = TypeAdapter(dict[str, Machine])
 
 
 def capture_at(source: str, workspace: str) -> Capture:
@@ -54,10 +51,7 @@ def machines_of_run() -> dict[str, Machine]:
     """
     settings = Settings.from_environment()
     here = this_machine().model_copy(update={"hourly_usd": settings.hourly_cost_usd})
-    try:
-        elsewhere = MACHINES.validate_json(settings.machines)
-    except ValidationError as error:
-        raise OptionsError(f"SPACEPORT_MACHINES is not what it has to be: {error.errors()[0]['msg']}.") from error
+    elsewhere = machines_by_stage(settings.machines)
     return {stage: elsewhere.get(stage, here) if stage in settings.dispatch else here for stage in STAGES}
 
 

@@ -119,14 +119,16 @@ def code_version(code: StageCode) -> str:
 
 
 def _made_elsewhere(store: Workspace, context: RunContext, stage: str, key: str, other: str | None) -> StageOutput:
-    """The output of the stage's own run. `other` is its key if it was computed by the backend that was not expected.
+    """The output of the stage's own run, which made it or found it in the workspace.
 
-    That run may also have found its output in the workspace.
+    `other` is its key if the backend that was not expected has computed it.
     """
     noted = noted_keys(store, context, stage)
     for made in (key, other):
-        manifest = store.find(stage, made) if made is not None and made in noted else None
-        if made is not None and manifest is not None:
+        if made not in noted:
+            continue
+        manifest = store.find(stage, made)
+        if manifest is not None:
             return _output(store, stage, made, manifest, cached=noted[made].cached)
     raise StorageError(
         f"The {stage} run ended well but {store.output_uri(stage, key)} is not there: "

@@ -181,7 +181,10 @@ def test_a_second_run_computes_nothing(result: Result, tmp_path: Path, monkeypat
 
 
 def test_a_run_without_an_estimate_ends_well(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPACEPORT_MACHINES", '{"train": "nonsense"}')
+    def fail(*given: object) -> None:
+        raise ZeroDivisionError("a bug in the estimate")
+
+    monkeypatch.setattr("tasks.estimate.estimate_stages", fail)
     result.run(tmp_path / "out")
     report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
     assert report.estimate is None

@@ -63,8 +63,7 @@ def check_archive(archive: Path, options: PhotosOptions) -> None:
     """Check what the archive's directory says, without unpacking anything.
 
     Raises:
-        PhotosError: the archive is corrupt, encrypted, unsafe, or larger than the options allow; or no member is offered
-            as a photo.
+        PhotosError: the archive is corrupt, encrypted, unsafe, or larger than the options allow; or it holds no photo.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
