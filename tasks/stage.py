@@ -5,7 +5,6 @@ deployment, which finds the same key and leaves its output in the same place.
 """
 
 import importlib.metadata
-import resource
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -146,11 +145,6 @@ def _output(store: Workspace, stage: str, key: str, manifest: Manifest, *, cache
         peak_memory_bytes=None if cached else manifest.peak_memory_bytes,
         code_version=manifest.code_version,
     )
-
-
-def peak_memory_bytes() -> int:
-    """The greatest resident set so far of this process or of any child that has ended (Linux counts in KiB)."""
-    return 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def open_output(uri: str, context: RunContext) -> Path:
