@@ -38,9 +38,8 @@ from tasks.core.errors import SpaceportError
 
 LOOK_SECONDS = 15.0
 SPOT_PATIENCE_SECONDS = 120.0  # a spot instance that is to be had is launched within seconds
-BOOT_SECONDS = (
-    1200.0  # in which an instance has a worker; it gives up by itself before that (deployments/aws/compute.py)
-)
+# In which an instance has a worker. It gives up by itself before that (deployments/aws/compute.py).
+BOOT_SECONDS = 1200.0
 PAUSE_SECONDS = 600.0  # of a group whose instance did not get to work
 WAITING_OR_AT_WORK = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 MOST_RUNS = MOST_WORKERS = 200  # the most that the server gives at once
@@ -199,13 +198,8 @@ def serve() -> None:
     while not stopping.wait(LOOK_SECONDS):
         try:
             asked = scaler.look(runs_due(), known_workers())
-        except (
-            HTTPError,
-            ObjectNotFound,
-            BotoCoreError,
-            ClientError,
-        ) as error:  # Prefect or AWS is away; the next look is soon
-            log.warning("cannot look (%s)", error)
+        except (HTTPError, ObjectNotFound, BotoCoreError, ClientError) as error:
+            log.warning("cannot look (%s)", error)  # Prefect or AWS is away; the next look is soon
             continue
         for group, desired in asked.items():
             log.info("%s: asked for %d instances", group, desired)

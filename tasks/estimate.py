@@ -8,13 +8,13 @@ from typing import IO
 from tasks.core.errors import InputError
 from tasks.core.estimate.capture import Capture
 from tasks.core.estimate.machine import Machine, machines_by_stage, this_machine
-from tasks.core.estimate.run import STAGES, estimate_stages, in_words, section_of
+from tasks.core.estimate.run import estimate_stages, in_words, section_of
 from tasks.core.measurements import EstimateSection
 from tasks.core.options import ReconstructOptions
 from tasks.core.photos.headers import HeaderSource, headers_of, read_headers
 from tasks.core.photoset import PHOTOS_FILE, PhotoSet
 from tasks.core.refs import PhotosRef, RunContext
-from tasks.core.settings import Settings
+from tasks.core.settings import STAGES, Settings
 from tasks.photos import is_remote_source, local_source
 from tasks.remote_photos import find_photos, is_archive
 from tasks.reporting import run_logger

@@ -135,14 +135,16 @@ def digest_of(source: Path, files: Iterable[Path]) -> str:
 def capture_name(source: str | Path) -> str:
     """What people call the capture: the folder's or archive's name; `images` and the like go by their parent's.
 
-    It names the default output folder, so it is never `..` (the stem of `...zip`) nor empty.
+    It names the default output folder, so it is never `..` (the stem of `...zip`) nor empty. An archive that is gone
+    keeps its name, by which the run's folder is found.
     """
     if isinstance(source, str) and is_remote_source(source):
         path = PurePosixPath(source.partition("://")[2])
-        is_file = path.suffix.lower() == ".zip"
+        is_archive = path.suffix.lower() == ".zip"
     else:
         local = Path(source).expanduser().absolute()
-        path, is_file = PurePosixPath(local), local.is_file()
-    name = path.stem if is_file else path.name
+        path = PurePosixPath(local)
+        is_archive = path.suffix.lower() == ".zip" and not local.is_dir()
+    name = path.stem if is_archive else path.name
     name = path.parent.name if name.lower() in {"images", "photos", "input"} and path.parent.name else name
     return printable(name) if name.strip(".") else UNNAMED_CAPTURE
