@@ -1,9 +1,9 @@
 """A stage as a run of its own deployment, in whatever work pool that deployment names.
 
-The child run is made for a key of (parent run, stage, what is asked for, attempt). A parent that is started again, or a
+The child run is made for a key of (parent run, stage, parameters, attempt). A parent that is started again, or a
 task that is retried, therefore meets the child it made before: one that still works is waited for, one that died is
 followed by the next attempt. A child that was asked for something else, such as fewer Gaussians, is another one.
-Nothing but the end of the run comes back: the output lies in the workspace.
+Nothing but the end of the run comes back: the output is in the workspace.
 """
 
 import hashlib
@@ -150,7 +150,7 @@ def _digest(given: dict[str, object]) -> str:
 
 
 def _patiently(ask: Callable[[], T]) -> T:
-    """What the server answers; one that is away for a while is asked again."""
+    """The server's answer; while it is away it is asked again, for SERVER_PATIENCE_SECONDS."""
     deadline = time.monotonic() + SERVER_PATIENCE_SECONDS
     while True:
         try:
@@ -201,7 +201,7 @@ def _cancelled_with_parent(child_id: UUID) -> Iterator[None]:
             with get_client(sync_client=True) as client:
                 if _own_state(client) in (StateType.CANCELLING, StateType.CANCELLED):
                     client.set_flow_run_state(child_id, Cancelling(message=WITH_PARENT))
-        except Exception as error:  # noqa: BLE001 - what ends this run must not be hidden, and so be tried again
+        except Exception as error:  # noqa: BLE001 - must not hide the error that ends this run
             run_logger().warning("whether the stage's own run is to be cancelled could not be asked (%s)", error)
         raise
 

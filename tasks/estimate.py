@@ -61,11 +61,11 @@ def estimate_run(
     """What the run is expected to take, from the photos as the photos stage found them; the run's log says it.
 
     `photos` is None for a folder with a COLMAP model. The result is None, and a warning in the log, where the estimate
-    cannot be made: a run does without.
+    cannot be made: the run continues without it.
     """
     try:
         section = _estimate(source, photos, options, context)
-    except Exception as error:  # noqa: BLE001 - an estimate is for people, and must not end what they wait for
+    except Exception as error:  # noqa: BLE001 - a failed estimate must not end the run
         run_logger().warning("no estimate of this run (%s: %s)", type(error).__name__, error)
         return None
     run_logger().info("expected: %s", in_words(section))

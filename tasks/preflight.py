@@ -93,19 +93,19 @@ def _check_apart(photos: str, destination: str, workspace: str) -> None:
     for what, place in (("destination", destination), ("workspace", workspace)):
         if _is_inside(place, photos):
             raise DestinationError(
-                f"The {what} {place} lies inside the photo folder {photos}: name one outside of it "
+                f"The {what} {place} is inside the photo folder {photos}: name one outside of it "
                 f"({'--out' if what == 'destination' else '--workspace'} in a terminal)."
             )
     for name in RESULT_FOLDERS:
         if _is_inside(photos, f"{destination.rstrip('/')}/{name}"):
             raise DestinationError(
-                f"The photos {photos} lie where the result's folder {name} would go: name another destination than "
+                f"The photos {photos} are where the result's folder {name} would go: name another destination than "
                 f"{destination} (--out in a terminal)."
             )
 
 
 def _is_inside(place: str, folder: str) -> bool:
-    """Whether the place is the folder, or below it."""
+    """Whether a place is a folder, or below it."""
     if is_remote_source(place) or is_remote_source(folder):
         return f"{place.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
     outer = Path(folder).expanduser().resolve()

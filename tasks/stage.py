@@ -54,7 +54,7 @@ def run_stage(
     backend: Computing | None = None,
     changed: dict[str, BaseModel] | None = None,
 ) -> StageOutput:
-    """Give the stage's output for these inputs and options, from the workspace when it is there.
+    """The stage's output for these inputs and options, from the workspace when it is there.
 
     Args:
         stage: the stage's word.
@@ -64,7 +64,7 @@ def run_stage(
         options: what the stage was asked to do; with `inputs`, `code` and `backend` it names the output.
         compute: fills the folder it is given and returns what it measured.
         backend: what computes the stage, or is expected to where it runs elsewhere; None where that changes nothing.
-        changed: parameters of the task that this call does otherwise, for a run elsewhere.
+        changed: parameters that take the place of the task's in a run elsewhere.
     """
     store = open_workspace(context.workspace)
     key = output_key(code, inputs, options, backend)
@@ -113,7 +113,7 @@ def output_key(
 
 
 def code_version(code: StageCode) -> str:
-    """What manifests and reports say of the code that made an output: the release, and the digest of its sources."""
+    """The code that made an output, for manifests and reports: the release, and the digest of its sources."""
     return f"{importlib.metadata.version('spaceport')}/{code.sources[:16]}"
 
 

@@ -1,4 +1,4 @@
-"""How much memory this process can still take, and whether the system has killed for want of it."""
+"""Memory that this process can still take, and the system's count of processes killed for want of it."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def available_memory_bytes() -> int:
 
 
 def oom_kills() -> int | None:
-    """How many processes the kernel has killed for want of memory since it started, those of other containers as well.
+    """Count the processes that the kernel has killed for want of memory since it started, in any container.
 
     None where the system does not say.
     """

@@ -1,4 +1,4 @@
-"""How much memory a piece of work took at most, whatever the process did before it."""
+"""The most memory that a piece of work takes, apart from what its process did before."""
 
 import contextlib
 import threading

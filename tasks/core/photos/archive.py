@@ -79,7 +79,7 @@ def check_archive(archive: Path, options: PhotosOptions) -> None:
 
 
 def unreadable(archive: Path, error: Exception) -> PhotosError:
-    """What to say of one of DAMAGED_ZIP."""
+    """The error for one of DAMAGED_ZIP."""
     if isinstance(error, UnicodeDecodeError):
         return PhotosError(f"{archive.name} holds a file name that is not valid {error.encoding}: pack it again.")
     return PhotosError(f"{archive.name} is not a complete .zip archive ({error}): pack or upload it again.")

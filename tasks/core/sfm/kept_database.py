@@ -55,7 +55,7 @@ def drop(place: CheckpointPlace, reason: str) -> None:
 
 
 def damage(database: Path) -> str | None:
-    """What is wrong with a database that no process has open; None if its pages and tables are whole."""
+    """The fault of a database that no process has open; None if its pages and tables are whole."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(database))}?immutable=1", uri=True)) as connection:
             [(first,)] = connection.execute("pragma quick_check(1)").fetchall()

@@ -46,7 +46,7 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
 
     Args:
         scene: cameras, photos and points.
-        options: what was asked for.
+        options: see TrainOptions.
         folder: an existing one, on whose disk photos are kept if memory does not suffice for them.
 
     Raises:
@@ -80,7 +80,7 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
 def room_for_photos(
     cameras: Sequence[Camera], options: TrainOptions, folder: Path
 ) -> tuple[Callable[[Photo], Photo], tuple[str, ...]]:
-    """Where the photos are kept, as `load_view` takes it, and a sentence about it where that is not in memory.
+    """Decide where the photos are kept, as `load_view` takes it; with a sentence about it unless that is memory.
 
     Raises DiskFullError if the disk of the folder has no room for those that memory does not suffice for.
     """
