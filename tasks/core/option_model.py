@@ -29,7 +29,7 @@ class FilledInByPreset:
         self._presets = {name: preset.model_dump(mode="json") for name, preset in presets.items()}
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """The model's schema without null. What is left empty is not sent; its description lists the presets' values."""
+        """The schema without null: what is left empty is not sent. Its description names each preset's value."""
         reference = handler(core_schema)
         model = handler.resolve_ref_schema(reference)
         for name, field in model["properties"].items():
