@@ -15,7 +15,6 @@ from tests.deployments.listening import prefect_process
 
 PAYLOADS = Path(__file__).with_name("form_payloads.json")
 PATHS = {"v1": "deployments/deployment", "v2": "v2/deployments/deployment"}
-PATIENCE_SECONDS = 120.0
 # Keeps what the page posts, by whichever of the browser's two ways.
 LISTEN = """
 window.posted = [];
@@ -63,7 +62,7 @@ def test_an_untouched_form_sends_what_was_recorded(ui: str, forms: dict[str, str
     with chromium(tmp_path, 1200, 3000) as page:
         page.before_load(LISTEN)
         page.open(forms[ui])
-        page.wait_for("document.querySelectorAll('input[type=number]').length > 20", PATIENCE_SECONDS)
-        page.wait_for(POSTED, PATIENCE_SECONDS)
+        page.wait_for("document.querySelectorAll('input[type=number]').length > 20")
+        page.wait_for(POSTED)
         sent: dict[str, Any] = json.loads(page.evaluate("window.posted[0]"))
     assert sent["parameters"] == json.loads(PAYLOADS.read_text(encoding="utf-8"))[ui]

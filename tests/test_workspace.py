@@ -94,5 +94,5 @@ def test_the_bound_of_local_copies_is_a_setting() -> None:
     assert Settings.from_environment({}).cache_bytes == 20 * 10**9
     assert Settings.from_environment({"SPACEPORT_CACHE_GB": "0.5"}).cache_bytes == 5 * 10**8
     for wrong in ("much", "-1", "nan"):
-        with pytest.raises(OptionsError, match="give a number of gigabytes"):
+        with pytest.raises(OptionsError, match="set it to a number of gigabytes"):
             Settings.from_environment({"SPACEPORT_CACHE_GB": wrong})

@@ -119,7 +119,7 @@ def test_a_second_up_changes_nothing(server: Served) -> None:
 def test_a_run_of_the_form_ends_with_a_page_and_a_message(server: Served, receiver: Receiver, flight: Path) -> None:
     run = server.wait(server.start({"photos": str(flight), "options": SMALL}).id, "Completed")
     message = receiver.wait_for("meadow", "Completed", str(run.id))
-    assert message["subject"] == "Spaceport: meadow done"
+    assert message["subject"] == f"Spaceport: {run.name} done"
     assert f"{server.ui_url}/runs/flow-run/{run.id}" in message["text"]
 
     listed = server.spaceport("runs", "--state", "completed")

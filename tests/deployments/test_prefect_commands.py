@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from deployments.apply import apply_all
 from deployments.plan import Plan
 from tests.conftest import REPOSITORY
-from tests.server_process import PATIENCE_SECONDS, free_port, is_up, server_process, until_answers
+from tests.patience import finished
+from tests.server_process import free_port, is_up, server_process, until_answers
 
 
 def documented() -> str:
@@ -41,18 +41,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         yield kept
 
 
-@pytest.mark.timeout(3 * PATIENCE_SECONDS)
 def test_they_make_what_apply_makes(environment: dict[str, str], tmp_path: Path) -> None:
     commands = documented().replace("automations.json", str(tmp_path / "automations.json"))
-    ran = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", commands],
-        cwd=REPOSITORY,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=2 * PATIENCE_SECONDS,
-        check=False,
-    )
+    ran = finished(["bash", "-euo", "pipefail", "-c", commands], cwd=REPOSITORY, env=environment)
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
     api = environment["PREFECT_API_URL"]
     named = {entry["name"] for entry in httpx.post(f"{api}/deployments/filter", json={}).json()}
