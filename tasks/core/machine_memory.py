@@ -5,6 +5,7 @@ from pathlib import Path
 import psutil
 
 CONTAINER = Path("/sys/fs/cgroup")  # version 2: what containers see
+KERNEL_COUNTS = Path("/proc/vmstat")
 
 
 def available_memory_bytes() -> int:
@@ -29,7 +30,7 @@ def oom_kills() -> int | None:
     None where the system does not say.
     """
     try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
+        lines = KERNEL_COUNTS.read_text().splitlines()
     except OSError:
         return None
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
