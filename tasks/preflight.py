@@ -48,14 +48,13 @@ def check_run(photos: str, destination: str, options: ReconstructOptions, worksp
         OptionsError: SPACEPORT_MACHINES is not what it has to be.
         MissingPartError: training is to run here on a GPU that is not usable, or a stage has no deployment or pool.
     """
+    machines_by_stage(Settings.from_environment().machines)
     _check_apart(photos, destination, workspace)
     _check_photos(photos, options, workspace)
     store = open_workspace(workspace)
     _check_workspace(store, workspace)
     open_destination(destination, store).check()
-    settings = Settings.from_environment()
-    machines_by_stage(settings.machines)
-    dispatched = settings.dispatch
+    dispatched = Settings.from_environment().dispatch
     if options.train.backend == "cuda" and "train" not in dispatched:
         from tasks.core.render.backends import resolve_backend  # may load torch, which takes seconds
 
@@ -89,7 +88,7 @@ def _check_photos(photos: str, options: ReconstructOptions, workspace: str) -> N
 
 
 def _check_apart(photos: str, destination: str, workspace: str) -> None:
-    """Refuse places inside the photo folder, where the next run would take results for photos, and over the photos."""
+    """What a run writes into the photo folder would be taken for photos by the next one; nor may it replace photos."""
     for what, place in (("destination", destination), ("workspace", workspace)):
         if _is_inside(place, photos):
             raise DestinationError(

@@ -86,7 +86,7 @@ class _Track:
         )
 
     def places(self, taken: Float64, offset_minutes: int) -> list[Gps | None]:
-        """Places at moments [N] of a clock that is `offset_minutes` ahead; None where the log has a gap."""
+        """Where the drone was at moments [N] of a clock that is so many minutes ahead; None where the log has a gap."""
         return [self._place_at(moment) for moment in (taken - 60 * offset_minutes).tolist()]
 
     def spanned(self, taken: Float64, offset_minutes: int) -> float:
