@@ -93,8 +93,8 @@ def half_a_model(folder: Path) -> dict[str, Any]:
     [
         (below_a_file, DestinationError, "cannot be written"),
         (workspace_below_a_file, DestinationError, r"The workspace .* cannot be written \(Not a directory\)"),
-        (inside_the_photos, DestinationError, "destination .* is inside the photo folder"),
-        (workspace_inside_the_photos, DestinationError, "workspace .* is inside the photo folder"),
+        (inside_the_photos, DestinationError, "destination .* lies inside the photo folder"),
+        (workspace_inside_the_photos, DestinationError, "workspace .* lies inside the photo folder"),
         (over_the_photos, DestinationError, "where the result's folder colmap would go"),
         (no_photos, PhotosError, "does not exist"),
         (no_photos_in_the_archive, PhotosError, "No photos among 1 files"),
@@ -142,7 +142,7 @@ def test_a_bucket_that_is_not_there(given: dict[str, Any], s3_environment: S3Ser
     with pytest.raises(DestinationError, match="There is no bucket for s3://no-such-bucket/workspace"):
         check_run(**{**given, "workspace": "s3://no-such-bucket/workspace"})
     bucket = s3_environment.new_bucket()
-    with pytest.raises(DestinationError, match="is inside the photo folder"):
+    with pytest.raises(DestinationError, match="lies inside the photo folder"):
         check_run(**{**given, "photos": f"s3://{bucket}/flight/", "destination": f"s3://{bucket}/flight/out"})
 
 
