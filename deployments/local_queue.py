@@ -13,12 +13,13 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Scheduled
 from prefect.types._datetime import now
 
-PAGE = 200  # the most that the server returns at once
+from deployments.every_run import every_run
+
 TAKEN = (StateType.PENDING,)  # by a worker, which has not started it yet
 BEGUN = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a run's process
@@ -47,7 +48,10 @@ def put_back(client: SyncPrefectClient, pools: Sequence[str], *, begun: bool) ->
         return []
     alive = _runs_with_a_process()
     changes = []
-    for run in _runs(client, pools, BEGUN if begun else TAKEN):
+    states = BEGUN if begun else TAKEN
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))))
+    of_pools = WorkPoolFilter(name=WorkPoolFilterName(any_=list(pools)))
+    for run in every_run(client, FlowRunSort.ID_DESC, flow_run_filter=wanted, work_pool_filter=of_pools):
         if str(run.id) in alive:
             continue
         if run.state_type == StateType.CANCELLING:
@@ -60,17 +64,6 @@ def put_back(client: SyncPrefectClient, pools: Sequence[str], *, begun: bool) ->
         client.set_flow_run_state(run.id, waits, force=True)
         changes.append(f"put {run.name} ({str(run.id)[:8]}) back into its queue")
     return changes
-
-
-def _runs(client: SyncPrefectClient, pools: Sequence[str], states: Sequence[StateType]) -> list[FlowRun]:
-    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))))
-    of_pools = WorkPoolFilter(name=WorkPoolFilterName(any_=list(pools)))
-    found: list[FlowRun] = []
-    while page := client.read_flow_runs(
-        flow_run_filter=wanted, work_pool_filter=of_pools, limit=PAGE, offset=len(found), sort=FlowRunSort.ID_DESC
-    ):
-        found += page
-    return found
 
 
 def _runs_with_a_process() -> set[str]:

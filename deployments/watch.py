@@ -28,6 +28,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from deployments.ends import Ends
+from deployments.every_run import every_run
 from deployments.orphans import stop_orphans
 from deployments.service import exit_status_of, on_end_signal, served_account
 from tasks.metrics import tell_run
@@ -37,7 +38,6 @@ CRASH_SECONDS = 300.0  # in which a crashed run may go back into its queue, as w
 RUN = FlowFilter(name=FlowFilterName(any_=["reconstruct"]))
 TOLD_STATES = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED)
 TOLD = "spaceport.told"  # label of a run: the id of the final state that was reported
-PAGE = 200  # the most that the server returns at once
 
 log = logging.getLogger("spaceport.watch")
 
@@ -79,12 +79,7 @@ class Watch:
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TOLD_STATES))),
             end_time=FlowRunFilterEndTime(after_=since),
         )
-        found: list[FlowRun] = []
-        while page := self._client.read_flow_runs(
-            flow_filter=RUN, flow_run_filter=wanted, sort=FlowRunSort.END_TIME_DESC, limit=PAGE, offset=len(found)
-        ):
-            found += page
-        return found
+        return every_run(self._client, FlowRunSort.END_TIME_DESC, flow_filter=RUN, flow_run_filter=wanted)
 
 
 def look(watch: Watch, ecs: Any, cluster: str, client: SyncPrefectClient) -> None:
