@@ -223,9 +223,15 @@ class WithoutSpot:
         self._autoscaling.set_desired_capacity(**asked)
 
 
-def test_what_spot_does_not_have_is_asked_for_on_demand(aws: AwsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("deployments.scaler.time", SimpleNamespace(monotonic=lambda: now[0]))
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time as the scaler sees it, which only the test moves."""
+    seconds = [1000.0]
+    monkeypatch.setattr("deployments.scaler.time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    return seconds
+
+
+def test_what_spot_does_not_have_is_asked_for_on_demand(aws: AwsServer, now: list[float]) -> None:
     spot = WithoutSpot(aws.client("autoscaling"))
     scaler = Scaler(spot, SPOT, ON_DEMAND, patience_seconds=120)
 
@@ -253,9 +259,9 @@ def test_what_spot_does_not_have_is_asked_for_on_demand(aws: AwsServer, monkeypa
     assert instances(aws, ON_DEMAND) == []
 
 
-def test_an_instance_that_ends_before_it_works_is_followed_by_one_on_demand(aws: AwsServer) -> None:
+def test_an_instance_that_ends_before_it_works_is_followed_by_one_on_demand(aws: AwsServer, now: list[float]) -> None:
     autoscaling = aws.client("autoscaling")
-    scaler = Scaler(autoscaling, SPOT, ON_DEMAND, pause_seconds=2.0)
+    scaler = Scaler(autoscaling, SPOT, ON_DEMAND, pause_seconds=600)
     assert scaler.look(1, []) == {SPOT: 1}
     assert scaler.look(1, []) == {}, "it boots"
     (broken,) = instances(aws)
@@ -264,18 +270,18 @@ def test_an_instance_that_ends_before_it_works_is_followed_by_one_on_demand(aws:
     (works,) = instances(aws, ON_DEMAND)
     assert scaler.look(1, [works]) == {}
     end_in_group(autoscaling, works)  # it has done its work
-    time.sleep(2.0)
+    now[0] += 601
     assert scaler.look(1, [works]) == {SPOT: 1}, "spot may be well again"
 
 
-def test_an_instance_that_never_works_is_ended(aws: AwsServer) -> None:
+def test_an_instance_that_never_works_is_ended(aws: AwsServer, now: list[float]) -> None:
     """Its start hangs. One that has or had a worker may be training while the Prefect server is away: it stays."""
     autoscaling = aws.client("autoscaling")
-    scaler = Scaler(autoscaling, SPOT, ON_DEMAND, boot_seconds=0.2)
+    scaler = Scaler(autoscaling, SPOT, ON_DEMAND, boot_seconds=1200)
     assert scaler.look(2, []) == {SPOT: 2}
     hangs, works = instances(aws)
     assert scaler.look(2, [works]) == {}
-    time.sleep(0.3)
+    now[0] += 1201
     assert scaler.look(2, []) == {ON_DEMAND: 1}
     assert instances(aws) == [works]
     assert hangs not in instances(aws)
