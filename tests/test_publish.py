@@ -1,4 +1,4 @@
-"""What publishing reads and draws."""
+"""Publishing reads no more than it needs."""
 
 from pathlib import Path
 

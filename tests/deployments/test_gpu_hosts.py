@@ -199,7 +199,7 @@ def test_a_group_grows_with_its_runs_and_shrinks_by_itself(aws: AwsServer) -> No
     assert scaler.look(1, []) == {SPOT: 1}
     assert scaler.look(1, []) == {}, "it is on its way"
     assert scaler.look(5, []) == {SPOT: 2}, "its limit"
-    assert scaler.look(0, []) == {}, "nobody ends what may be at work"
+    assert scaler.look(0, []) == {}, "what may be at work is not ended"
     first, second = instances(aws)
     end_in_group(autoscaling, first)
     assert instances(aws) == [second], "and none takes its place"
@@ -255,7 +255,7 @@ def test_what_spot_does_not_have_is_asked_for_on_demand(aws: AwsServer, now: lis
     now[0] += 121
     assert look(1) == {}, "it is missing since now"
     now[0] += 121
-    assert look(0) == {SPOT: 0}, "nobody needs it any more"
+    assert look(0) == {SPOT: 0}, "it is not needed any more"
     assert instances(aws, ON_DEMAND) == []
 
 
@@ -313,4 +313,4 @@ def test_without_spot_there_is_one_group(aws: AwsServer) -> None:
     on_demand = WithoutSpot(aws.client("autoscaling"))
     scaler = Scaler(on_demand, SPOT, None, patience_seconds=0.0)
     assert scaler.look(1, []) == {SPOT: 1}
-    assert scaler.look(1, []) == {}, "there is nobody else to ask"
+    assert scaler.look(1, []) == {}, "there is no other group"
