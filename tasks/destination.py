@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.core.errors import DestinationError, StorageError, UnsafeNameError
-from tasks.core.safe_names import safe_name
+from tasks.core.safe_names import MAX_KEY_BYTES, safe_name
 from tasks.core.settings import Settings
 from tasks.core.sog.layout import LOD_FOLDER
 from tasks.core.storage import LocalWorkspace, OutputCache, S3Folder, Workspace
@@ -100,7 +100,7 @@ class Destination(ABC):
 def is_name_within(name: str) -> bool:
     """Whether a name stays inside the folder. The list is not trusted: others may have written it."""
     try:
-        return safe_name(name) == name
+        return safe_name(name, MAX_KEY_BYTES) == name
     except UnsafeNameError:
         return False
 
