@@ -1,4 +1,4 @@
-"""What the server does by itself: runs whose process is gone are marked as crashed, and people are told of ends.
+"""Automations of the server: they mark runs whose process is gone as crashed, and notify people of ends.
 
 `python -m deployments.automations` prints those that need no block, for `prefect automation create --from-file`.
 """
@@ -84,7 +84,7 @@ def _crash_of_silence(name: str, after: set[str], expect: set[str], seconds: int
 
 
 def _trigger(flows: tuple[str, ...], expect: set[str]) -> EventTrigger:
-    """For every run of these flows by itself; without our tag, a run of a flow with such a name is not ours."""
+    """A trigger for each run of these flows. A run of a flow with such a name is not ours without our tag."""
     return EventTrigger(
         expect=expect,
         match=ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*"}),

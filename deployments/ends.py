@@ -1,4 +1,4 @@
-"""Ends of runs as they come: each one is handed out until it is settled, and remembered no longer than needed."""
+"""Ends of runs, as they happen: each is returned until it is settled, and then remembered no longer than needed."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ class _Waiting:
 
 
 class Ends:
-    """The ends of runs that nothing has been done about.
+    """The ends of runs that have not been dealt with yet.
 
     An end is a final state, not a run: a run that is retried ends again. Each look asks for ends since the newest one
     that is known, so that an idle service asks for nothing, however long it runs.
@@ -39,18 +39,18 @@ class Ends:
         self._waiting: dict[UUID, _Waiting] = {}  # by run
 
     def due(self) -> Iterator[FlowRun]:
-        """New ends, and those whose time has come again. Raises what reading raises."""
+        """New ends, and those that were put off and are due again. Raises what `read` raises."""
         self._look()
         now = time.monotonic()
         yield from [waiting.run for waiting in self._waiting.values() if waiting.due <= now]
 
     def settle(self, run: FlowRun) -> None:
-        """This end has been dealt with."""
+        """Mark this end as dealt with."""
         self._settled.add(_state_id(run))
         del self._waiting[run.id]
 
     def put_off(self, run: FlowRun) -> None:
-        """Hand this end out again later, and ever later, until it is too old to be looked for."""
+        """Return this end again later, after ever longer waits, until it is too old to be read."""
         waiting = self._waiting[run.id]
         waiting.due = time.monotonic() + min(self._first_retry_seconds * 2**waiting.tries, LAST_RETRY_SECONDS)
         waiting.tries += 1

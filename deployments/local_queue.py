@@ -1,4 +1,4 @@
-"""Runs of this machine's server while it goes down and comes up: none gets lost, none holds a slot for nothing."""
+"""The queue of this machine's server while it goes down and comes up: no run is lost, none blocks a slot."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,12 +13,13 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Scheduled
 from prefect.types._datetime import now
 
-PAGE = 200  # the most that the server gives at once
+from deployments.every_run import every_run
+
 TAKEN = (StateType.PENDING,)  # by a worker, which has not started it yet
 BEGUN = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a run's process
@@ -38,16 +39,19 @@ def held(client: SyncPrefectClient, pools: Sequence[str]) -> Iterator[None]:
 
 
 def put_back(client: SyncPrefectClient, pools: Sequence[str], *, begun: bool) -> list[str]:
-    """Let runs wait again that a worker of these pools has taken and that have no process; says of each.
+    """Put runs that a worker of these pools has taken, and that have no process, back into their queue.
 
-    `begun` means those too that had begun: they are taken up anew, except for one that was being cancelled, which is
-    Cancelled now. To be called while the pools' workers do not run.
+    Call it while the pools' workers do not run. With `begun`, runs that had begun start anew as well; one that was
+    being cancelled becomes Cancelled. Returns a line for each run that was put back.
     """
     if not pools:
         return []
     alive = _runs_with_a_process()
     changes = []
-    for run in _runs(client, pools, BEGUN if begun else TAKEN):
+    states = BEGUN if begun else TAKEN
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))))
+    of_pools = WorkPoolFilter(name=WorkPoolFilterName(any_=list(pools)))
+    for run in every_run(client, FlowRunSort.ID_DESC, flow_run_filter=wanted, work_pool_filter=of_pools):
         if str(run.id) in alive:
             continue
         if run.state_type == StateType.CANCELLING:
@@ -62,19 +66,8 @@ def put_back(client: SyncPrefectClient, pools: Sequence[str], *, begun: bool) ->
     return changes
 
 
-def _runs(client: SyncPrefectClient, pools: Sequence[str], states: Sequence[StateType]) -> list[FlowRun]:
-    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))))
-    of_pools = WorkPoolFilter(name=WorkPoolFilterName(any_=list(pools)))
-    found: list[FlowRun] = []
-    while page := client.read_flow_runs(
-        flow_run_filter=wanted, work_pool_filter=of_pools, limit=PAGE, offset=len(found), sort=FlowRunSort.ID_DESC
-    ):
-        found += page
-    return found
-
-
 def _runs_with_a_process() -> set[str]:
-    """Ids of the flow runs that a process of this machine works on, whatever became of its worker."""
+    """Ids of the flow runs that a process on this machine works on, with or without its worker."""
     ids = set()
     for process in psutil.process_iter():
         try:

@@ -44,7 +44,7 @@ EndRuns = Callable[["SyncPrefectClient"], None]
 
 
 class Choices(BaseModel):
-    """What the person who types `spaceport up` asks for; None keeps what was last chosen, or takes the default."""
+    """Options of `spaceport up`; None keeps the last choice, or takes the default."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,9 +59,9 @@ class Choices(BaseModel):
 
 
 def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> tuple[LocalServer, list[str]]:
-    """Start what does not run and correct what differs; gives the server and what changed.
+    """Start what does not run and correct what differs. Returns the server and the changes.
 
-    `reset` forgets what was chosen before. Sets PREFECT_API_URL of this process, so Prefect must not have been imported
+    `reset` forgets earlier choices. Sets PREFECT_API_URL of this process, so Prefect must not have been imported
     yet. Raises InputError for a port that is taken or a reset while the server runs; ServerError, with the log's name,
     when something does not start.
     """
@@ -72,7 +72,7 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
         before = None if reset else read_state(home)
         runs = before is not None and find(SERVER, folder) is not None
         server = chosen(choices, before, folder)
-        if before is None or before.port != server.port:  # whoever still runs waits for a server at another port
+        if before is None or before.port != server.port:  # processes that still run use a server at another port
             for name in (*WORKERS, SERVER):
                 stop(name, folder, STOP_SECONDS)
         if before is None or (before.plan.workspace, before.plan.pages_url) != (
@@ -103,7 +103,7 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
 
 
 def chosen(choices: Choices, before: LocalServer | None, folder: Path) -> LocalServer:
-    """The server to be: what was there before, or else the defaults, changed by the choices."""
+    """The server to start: the earlier one, or else the defaults, changed by the choices."""
     given = choices.model_dump(exclude={"port", "pages_port"}, exclude_none=True)
     if "notify" in given:
         given["notify"] = given["notify"] or None
@@ -120,7 +120,7 @@ def chosen(choices: Choices, before: LocalServer | None, folder: Path) -> LocalS
 
 
 def _port(choices: Choices, before: LocalServer | None, folder: Path) -> int:
-    """Of the UI. Raises InputError."""
+    """The UI's port. Raises InputError."""
     if before is not None and find(SERVER, folder) is not None:
         if choices.port not in (None, 0, before.port):
             raise InputError(
@@ -133,7 +133,7 @@ def _port(choices: Choices, before: LocalServer | None, folder: Path) -> int:
 
 
 def _pages_port(choices: Choices, before: LocalServer | None, port: int, folder: Path) -> int:
-    """Of the pages: links in earlier runs' artifacts name it. Raises InputError."""
+    """The pages' port; links in earlier runs' artifacts name it, so it stays. Raises InputError."""
     usual = None if before is None else before.pages_port
     if usual is not None and choices.pages_port in (None, usual):
         runs = find(PAGES, folder) is not None
@@ -171,7 +171,7 @@ def _start_companions(server: LocalServer, folder: Path, environment: dict[str, 
 
 
 def _put_back(server: LocalServer, folder: Path) -> list[str]:
-    """Free the slots of runs that a worker had taken when it was killed with the machine or by hand."""
+    """Free the slots of runs whose worker was killed after it had taken them."""
     from deployments.local_queue import put_back
 
     pools = [pool for name, pool in WORKERS.items() if find(name, folder) is None]
@@ -223,11 +223,11 @@ def _await(ready: Callable[[], bool], names: list[str], folder: Path) -> None:
 
 
 def take_down(home: Path, say: Say, end_runs: EndRuns, *, now: bool) -> list[str]:
-    """Stop everything that `bring_up` started, the workers first; gives the names of what ran.
+    """Stop everything that `bring_up` started, the workers first. Returns the names of what ran.
 
     `end_runs` ends what is in progress, or raises to leave everything as it is; meanwhile no worker takes a new run.
-    Runs that wait go on after the next `bring_up`, which also has the same ports and choices. Raises ServerError when
-    the server cannot be asked for runs in progress, unless it is to be stopped `now`.
+    Runs that wait continue after the next `bring_up`, which keeps ports and choices. Raises ServerError when the server
+    cannot be asked for runs in progress, unless `now`.
     """
     with alone(home):
         folder = folder_of(home)
@@ -236,8 +236,8 @@ def take_down(home: Path, say: Say, end_runs: EndRuns, *, now: bool) -> list[str
         answers = server is not None and _answers(server, DOWN_SECONDS)
         if server is not None and not answers and not now:
             raise ServerError(
-                f"The server has not answered within {DOWN_SECONDS:.0f} s, so that nothing is known of runs in "
-                "progress; `spaceport down --now` stops it all the same."
+                f"The server has not answered within {DOWN_SECONDS:.0f} s, so it is not known whether runs are in "
+                "progress; `spaceport down --now` stops it regardless."
             )
         if server is not None and answers:
             from deployments.local_queue import held, put_back

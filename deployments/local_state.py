@@ -52,7 +52,7 @@ class LocalServer(BaseModel):
 
     @property
     def choices(self) -> str:
-        """All that was chosen, as options of `spaceport up`; of a URL to notify only the host, as it may be secret."""
+        """All choices, as options of `spaceport up`; of a URL to notify only the host, as the rest may be secret."""
         plan = self.plan
         options = [f"--workspace {shlex.quote(plan.workspace)}", f"--port {self.port}"]
         if self.pages_port is not None:
@@ -73,7 +73,7 @@ def folder_of(home: Path) -> Path:
 
 
 def read_state(home: Path) -> LocalServer | None:
-    """What was last brought up here, whether or not it is up now. Raises ServerError when the record is damaged."""
+    """The server that was last brought up here, up or not. Raises ServerError when the record is damaged."""
     record = folder_of(home) / "up.json"
     try:
         return LocalServer.model_validate_json(record.read_bytes())

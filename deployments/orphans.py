@@ -1,7 +1,7 @@
-"""ECS tasks whose run has ended without them: they are stopped.
+"""Stop ECS tasks whose run has ended without them.
 
 A run that was given up while its task waited for a machine has crashed, and another attempt works in its place. Its
-task would wait on, keep asking for a machine, and be paid for when it gets one.
+task would keep asking for a machine, and cost money once it has one.
 """
 
 import logging
@@ -31,7 +31,7 @@ log = logging.getLogger("spaceport.watch")
 
 @dataclass(frozen=True)
 class Task:
-    """A task that nobody has stopped yet."""
+    """A task of a run that has not been stopped yet."""
 
     arn: str
     run: UUID
@@ -39,7 +39,7 @@ class Task:
 
 
 def stop_orphans(ecs: Any, cluster: str, client: SyncPrefectClient, grace: timedelta = GRACE) -> list[Task]:
-    """Stop every task of a run that has been in a final state for a while; gives them."""
+    """Stop every task of a run that has been in a final state for `grace`. Returns them."""
     tasks = list(_tasks(ecs, cluster))
     latest = datetime.now(UTC) - grace
     ended = {
@@ -57,7 +57,7 @@ def stop_orphans(ecs: Any, cluster: str, client: SyncPrefectClient, grace: timed
             if task.has_started:
                 _end_for_good(client, run)
             ecs.stop_task(cluster=cluster, task=task.arn, reason=STOPPED)
-        except (HTTPError, ObjectNotFound, BotoCoreError, ClientError) as error:  # the others are stopped all the same
+        except (HTTPError, ObjectNotFound, BotoCoreError, ClientError) as error:  # the others are still stopped
             log.warning("%s of run %s could not be stopped (%s)", task.arn, task.run, error)
             continue
         log.info("stopped %s: run %s is %s", task.arn, task.run, run.state_name)
@@ -66,7 +66,7 @@ def stop_orphans(ecs: Any, cluster: str, client: SyncPrefectClient, grace: timed
 
 
 def _tasks(ecs: Any, cluster: str) -> Iterator[Task]:
-    """Those of runs, waiting for a machine or on one."""
+    """The tasks of runs, those that wait for a machine included."""
     listed = ecs.get_paginator("list_tasks").paginate(cluster=cluster, desiredStatus="RUNNING")
     arns = [arn for page in listed for arn in page["taskArns"]]
     for some in _batches(arns):
@@ -82,7 +82,7 @@ def _batches(items: list[T]) -> Iterator[list[T]]:
 
 
 def _may_live(run: FlowRun) -> bool:
-    """Whether a process at work may still bring its crashed run to a good end.
+    """Whether a process at work may still complete its crashed run.
 
     Its heartbeats were missed, as when the server was away. A stage's run has been followed by another attempt; the
     run of a capture has not.

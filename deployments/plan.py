@@ -1,4 +1,4 @@
-"""What a Prefect server is to hold for Spaceport: the choices of whoever sets it up."""
+"""Contents of a Prefect server for Spaceport, as chosen by the person who sets it up."""
 
 from pathlib import Path
 

@@ -40,7 +40,7 @@ class Pool(BaseModel):
 async def apply_pools(client: PrefectClient, plan: Plan) -> list[str]:
     """Create or correct all pools and their queues; says what changed.
 
-    Raises InputError, before anything is changed, when a pool of one of these names is somebody else's.
+    Raises InputError, before anything is changed, when a pool of one of these names is not ours.
     """
     wanted = planned_pools(plan)
     present = {pool.name: await _present(client, pool) for pool in wanted}
@@ -133,7 +133,7 @@ def _template(name: str, **defaults: object) -> dict[str, Any]:
 
 
 async def _present(client: PrefectClient, wanted: Pool) -> WorkPool | None:
-    """The pool of that name as it is; None where there is none. Raises InputError when it is somebody else's."""
+    """The pool of that name as it is; None where there is none. Raises InputError when it is not ours."""
     try:
         pool = await client.read_work_pool(wanted.name)
     except ObjectNotFound:

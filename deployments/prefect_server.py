@@ -4,8 +4,8 @@ Prefect begins most of its SQLite transactions as DEFERRED ones. One that reads 
 waiting, when another has written in between (https://sqlite.org/lang_transaction.html, SQLITE_BUSY_SNAPSHOT). The
 server gives up events after four attempts, and with them what an automation should have done. IMMEDIATE transactions
 queue for the right to write, for up to a minute. Prefect sometimes opens a second session before it has ended a
-transaction, as to read a pool's name for an event. That one begins as Prefect has it: it would wait for its own outer
-one, and everybody else with it.
+transaction, as to read a pool's name for an event. That one begins as Prefect has it: it would otherwise wait for its
+own outer one, and every other transaction with it.
 
 A client whose connection was lost sends again what the server has not confirmed. Prefect on SQLite cannot store a batch
 of events that are all known already, nor one that holds an event twice. After five attempts it drops it, with
@@ -32,7 +32,7 @@ MOST_VARIABLES = 500  # of one statement; SQLite takes 32766, older ones 999
 
 
 class QueueingSqlite(AioSqliteConfiguration):
-    """Every transaction takes the right to write when it begins, unless its task has it already."""
+    """Every transaction takes the right to write when it begins, unless its asyncio task has it already."""
 
     _writers: ClassVar[set[asyncio.Task[Any] | None]] = set()
 

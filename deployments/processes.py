@@ -91,7 +91,7 @@ def stop(name: str, folder: Path, patience_seconds: float) -> bool:
 
 
 def kill(name: str, folder: Path) -> bool:
-    """End a process and all that it started at once: none of them reports its end. Says whether there was one."""
+    """Kill a process and all that it started: none of them reports its end. Returns whether there was one."""
     detached = find(name, folder)
     process = detached.process() if detached else None
     if process is None:

@@ -1,10 +1,10 @@
 """As many instances for pool ec2-gpu as it has runs: `python -m deployments.scaler`, a service of the account.
 
 It never ends an instance that has had a worker. One that has had nothing to do for a while ends itself
-(deployments/gpu_host.py), and all are protected from being ended by anybody else, so that nobody's training is.
+(deployments/gpu_host.py), and all are protected from being ended otherwise, so that no training is.
 
 Spot instances come first. A group of them waits for as long as there are none, so what it has not got after two minutes
-is asked for on demand, in a group of its own. The same goes for a group whose instances do not get to work.
+is asked for on demand, in a group of its own. So is what a group has not got whose instances fail to start work.
 """
 
 import logging
@@ -38,12 +38,11 @@ from tasks.core.errors import SpaceportError
 
 LOOK_SECONDS = 15.0
 SPOT_PATIENCE_SECONDS = 120.0  # a spot instance that is to be had is launched within seconds
-BOOT_SECONDS = (
-    1200.0  # in which an instance has a worker; it gives up by itself before that (deployments/aws/compute.py)
-)
+# In which an instance has a worker. It gives up by itself before that (deployments/aws/compute.py).
+BOOT_SECONDS = 1200.0
 PAUSE_SECONDS = 600.0  # of a group whose instance did not get to work
 WAITING_OR_AT_WORK = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
-MOST_RUNS = MOST_WORKERS = 200  # the most that the server gives at once
+MOST_RUNS = MOST_WORKERS = 200  # the most that the server returns at once
 
 log = logging.getLogger("spaceport.scaler")
 
@@ -60,7 +59,7 @@ def runs_due() -> int:
 
 
 def known_workers() -> set[str]:
-    """Names of the workers that the pool has or had lately, online or not: ids of instances."""
+    """Names of the pool's present and recent workers, which are ids of instances."""
     with get_client(sync_client=True) as client:
         return {worker.name for worker in client.read_workers_for_work_pool(EC2_GPU, limit=MOST_WORKERS)}
 
@@ -71,7 +70,7 @@ class Group:
 
     name: str
     desired: int
-    instances: tuple[str, ...]  # that there are, working or on their way
+    instances: tuple[str, ...]  # ids, working or starting
     most: int
 
     @property
@@ -91,7 +90,7 @@ class Group:
 
 
 class Boots:
-    """Whether the instances of one group get to work, each of which is a worker of its own name then."""
+    """Whether the instances of one group get to work: each then has a worker of its name."""
 
     def __init__(self, group: str, boot_seconds: float, pause_seconds: float) -> None:
         self._group, self._boot_seconds, self._pause_seconds = group, boot_seconds, pause_seconds
@@ -101,11 +100,11 @@ class Boots:
 
     @property
     def fail(self) -> bool:
-        """Whether one has failed lately: the next would most likely fail as well."""
+        """Whether one has failed lately, as the next one most likely would."""
         return time.monotonic() < self._paused_until
 
     def look(self, instances: Sequence[str], workers: Collection[str]) -> list[str]:
-        """Take notice of the group as it is; gives the instances that do not get to work any more."""
+        """Note the group's instances. Returns those that have failed to get to work and are still there."""
         now = time.monotonic()
         ended = [each for each in self._booting if each not in instances and each not in workers]
         self._at_work = {each for each in instances if each in workers or each in self._at_work}
@@ -144,11 +143,11 @@ class Scaler:
         self._boots = {name: Boots(name, boot_seconds, pause_seconds) for name in names}
 
     def look(self, runs: int, workers: Collection[str]) -> dict[str, int]:
-        """Ask for an instance a run, up to the first group's limit; gives what was asked for, by group.
+        """Ask for an instance a run, up to the first group's limit. Returns what was asked for, by group.
 
         Args:
-            runs: that are due.
-            workers: names of those that have or had an instance.
+            runs: how many are due.
+            workers: names of present and recent workers.
         """
         first = self._read(self._group, workers)
         second = None if self._on_demand is None else self._read(self._on_demand, workers)
@@ -156,7 +155,7 @@ class Scaler:
         fails = self._boots[first.name].fail
         changes = [(first, max(first.desired, wanted))]
         if fails or (second is not None and self._is_short(first)):
-            # Given back, so that what the group has later does not come on top, nor in place of what failed.
+            # Withdraw the rest, so that it comes neither on top later nor in place of what failed.
             changes = [(first, first.launched)]
             if second is not None:
                 changes += [(second, second.desired + max(0, wanted - first.launched))]
@@ -170,13 +169,13 @@ class Scaler:
         return asked
 
     def _read(self, name: str, workers: Collection[str]) -> Group:
-        """A group, without instances that do not get to work: those are ended here."""
+        """The group, after ending its instances that fail to get to work."""
         group = Group.read(self._autoscaling, name)
         late = self._boots[name].look(group.instances, workers)
         for instance in late:
             try:
                 end_in_group(self._autoscaling, instance)
-            except (BotoCoreError, ClientError) as error:  # the other instances are asked for all the same
+            except (BotoCoreError, ClientError) as error:  # instances are still asked for
                 log.warning("%s: %s could not be ended (%s)", name, instance, error)
         return Group.read(self._autoscaling, name) if late else group
 
@@ -199,13 +198,8 @@ def serve() -> None:
     while not stopping.wait(LOOK_SECONDS):
         try:
             asked = scaler.look(runs_due(), known_workers())
-        except (
-            HTTPError,
-            ObjectNotFound,
-            BotoCoreError,
-            ClientError,
-        ) as error:  # Prefect or AWS is away; the next look is soon
-            log.warning("cannot look (%s)", error)
+        except (HTTPError, ObjectNotFound, BotoCoreError, ClientError) as error:
+            log.warning("cannot look (%s)", error)  # Prefect or AWS is away; the next look is soon
             continue
         for group, desired in asked.items():
             log.info("%s: asked for %d instances", group, desired)

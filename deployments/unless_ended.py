@@ -3,7 +3,7 @@
     python -m deployments.unless_ended prefect flow-run execute
 
 runs the module with these arguments. A task that waited long for a machine may begin after its run was given up, and
-Prefect lets a crashed run go on: it would compute beside the attempt that took its place.
+Prefect lets a crashed run continue: it would compute beside the attempt that took its place.
 """
 
 import runpy
@@ -19,7 +19,7 @@ from prefect.runtime import flow_run
 def ended(client: SyncPrefectClient) -> str | None:
     """The name of the final state that this process's run is in, None where it is in no final one.
 
-    None too while the server does not answer: the process itself knows how to wait for it.
+    Also None while the server does not answer: the process itself waits for it.
     """
     run_id = flow_run.get_id()
     if run_id is None:
@@ -32,7 +32,7 @@ def ended(client: SyncPrefectClient) -> str | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Become the module that the arguments name, or say why not; gives 0 then, for nothing is wrong."""
+    """Run the module that the arguments name, or print why not. Returns 0 either way, since nothing is wrong."""
     with get_client(sync_client=True) as client:
         name = ended(client)
     if name is not None:

@@ -1,7 +1,7 @@
-"""Look after the runs of an AWS account: `python -m deployments.watch`, a service of the account.
+"""Watch the runs of an AWS account: `python -m deployments.watch`, a service of the account.
 
-It tells CloudWatch how every run has ended, also when the run's process could not tell anything any more, and stops
-tasks whose run has ended without them.
+It reports to CloudWatch how every run has ended, since a process that has died cannot, and stops tasks whose run has
+ended without them.
 """
 
 import logging
@@ -28,6 +28,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from deployments.ends import Ends
+from deployments.every_run import every_run
 from deployments.orphans import stop_orphans
 from deployments.service import exit_status_of, on_end_signal, served_account
 from tasks.metrics import tell_run
@@ -36,21 +37,20 @@ LOOK_SECONDS = 30.0
 CRASH_SECONDS = 300.0  # in which a crashed run may go back into its queue, as when its machine is taken away
 RUN = FlowFilter(name=FlowFilterName(any_=["reconstruct"]))
 TOLD_STATES = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED)
-TOLD = "spaceport.told"  # label of a run: the id of the final state that CloudWatch has heard of
-PAGE = 200  # the most that the server gives at once
+TOLD = "spaceport.told"  # label of a run: the id of the final state that was reported
 
 log = logging.getLogger("spaceport.watch")
 
 
 class Watch:
-    """Tells of ends, each of them once, whoever watched before."""
+    """Reports each end once, also across restarts."""
 
     def __init__(self, client: SyncPrefectClient, crash_seconds: float = CRASH_SECONDS) -> None:
         self._client, self._crash_after = client, timedelta(seconds=crash_seconds)
         self._ends = Ends(self._ended)
 
     def tell_ends(self) -> None:
-        """Tell of every run that has completed, failed or crashed. One that is cancelled has not failed."""
+        """Report every run that has completed, failed or crashed. One that is cancelled has not failed."""
         for run in self._ends.due():
             assert run.state is not None
             if run.state.is_crashed() and datetime.now(UTC) - run.state.timestamp < self._crash_after:
@@ -58,7 +58,7 @@ class Watch:
                 continue
             try:
                 self._tell(run.state.id, self._client.read_flow_run(run.id))
-            except ObjectNotFound:  # somebody has deleted it
+            except ObjectNotFound:  # it was deleted
                 self._ends.settle(run)
             except HTTPError as error:
                 log.warning("the end of run %s has to wait (%s)", run.id, error)
@@ -67,10 +67,10 @@ class Watch:
                 self._ends.settle(run)
 
     def _tell(self, end: UUID, run: FlowRun) -> None:
-        """Unless it has been told of already, or goes on meanwhile."""
+        """Report an end, unless that was done already or the run has continued meanwhile."""
         if run.state is None or run.state.id != end or run.labels.get(TOLD) == str(end):
             return
-        # First, so that a watch that ends in between tells of it never and not twice.
+        # The label first: a watch that ends in between reports the end never instead of twice.
         self._client.update_flow_run_labels(run.id, {TOLD: str(end)})
         tell_run(completed=run.state.is_completed())
 
@@ -79,19 +79,14 @@ class Watch:
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TOLD_STATES))),
             end_time=FlowRunFilterEndTime(after_=since),
         )
-        found: list[FlowRun] = []
-        while page := self._client.read_flow_runs(
-            flow_filter=RUN, flow_run_filter=wanted, sort=FlowRunSort.END_TIME_DESC, limit=PAGE, offset=len(found)
-        ):
-            found += page
-        return found
+        return every_run(self._client, FlowRunSort.END_TIME_DESC, flow_filter=RUN, flow_run_filter=wanted)
 
 
 def look(watch: Watch, ecs: Any, cluster: str, client: SyncPrefectClient) -> None:
-    """Once. What is away comes back: the next look is soon, and neither half keeps the other from its work."""
-    for half in (watch.tell_ends, lambda: stop_orphans(ecs, cluster, client)):
+    """Do both jobs once. A failure of one does not keep the other from its work, and the next look is soon."""
+    for job in (watch.tell_ends, lambda: stop_orphans(ecs, cluster, client)):
         try:
-            half()
+            job()
         except (HTTPError, BotoCoreError, ClientError) as error:
             log.warning("cannot look (%s)", error)
 

@@ -57,12 +57,12 @@ def register(app: typer.Typer, console: Console) -> None:
             ),
         ] = None,
         reset: Annotated[
-            bool, typer.Option("--reset", help="Forget what was chosen before: start with the defaults again.")
+            bool, typer.Option("--reset", help="Forget earlier choices and start with the defaults again.")
         ] = False,
     ) -> None:
         """Start this machine's Prefect server with UI, workers and deployments; a second time changes nothing.
 
-        What was chosen once stays, also after `spaceport down`; an option changes that one thing.
+        Choices are kept, also after `spaceport down`; an option changes that one choice.
         """
         from deployments.local_server import Choices, bring_up
 
@@ -105,7 +105,7 @@ def register(app: typer.Typer, console: Console) -> None:
     ) -> None:
         """Stop this machine's Prefect server, its workers and the pages.
 
-        Runs that wait go on after the next `spaceport up`, which has the same ports and choices as now.
+        Runs that wait continue after the next `spaceport up`, which keeps ports and choices.
         """
         from deployments.local_server import take_down
 
@@ -119,7 +119,7 @@ def register(app: typer.Typer, console: Console) -> None:
     def status() -> None:
         """Say how the Prefect server of this machine is; exit status 1 when something does not run.
 
-        A paused pool is no fault: somebody has paused it, and its line says how to resume it.
+        A paused pool is no fault: a person has paused it, and its line says how to resume it.
         """
         settings = Settings.from_environment()
         server = read_state(settings.home)
@@ -164,7 +164,7 @@ def _end_runs(client: "SyncPrefectClient", now: bool, say: Callable[[str], None]
             f"{len(at_work)} in progress: {names}. Wait for the end, or cancel with `spaceport down --now`."
         )
     for run in at_work:
-        if has_begun(run) and run.deployment_id is not None:  # a run in somebody's terminal has to end there
+        if has_begun(run) and run.deployment_id is not None:  # a run in a terminal has to end there
             say(f"cancelling {run.name}")
             cancel_for_good(client, run)
 
@@ -191,7 +191,7 @@ def _print_runs_at_work(console: Console) -> None:
 
 
 def _workspace(named: str | None, settings: Settings, *, reset: bool) -> str | None:
-    """An absolute one, since workers have other working directories; None leaves what was last chosen as it was."""
+    """An absolute one, since workers have other working directories; None keeps the last choice."""
     if named is None and not reset and read_state(settings.home) is not None:
         return None
     return (settings if named is None else settings.model_copy(update={"workspace": named})).absolute_workspace

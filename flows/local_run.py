@@ -97,7 +97,7 @@ def _say_estimate(source: str, options: ReconstructOptions, settings: Settings, 
         words = in_words(section_of(estimate_stages(capture, options, machines_of_run())))
     except PhotosError:
         return  # the photos stage knows better what is wrong with them
-    except Exception as error:  # noqa: BLE001 - an estimate is for people, and must not end what they wait for
+    except Exception as error:  # noqa: BLE001 - a failed estimate must not end the run
         console.print(f"no estimate: {plain(error)}", style="dim", highlight=False, soft_wrap=True)
         return
     note = busy_note(usable_cores())

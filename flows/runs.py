@@ -26,7 +26,7 @@ from tasks.core.errors import InputError, ServerError
 from tasks.core.settings import STAGES
 
 FLOW = FlowFilter(name=FlowFilterName(any_=["reconstruct"]))
-STATES = (  # names that Prefect has for what a run can be
+STATES = (  # Prefect's names for the states of a run
     "Scheduled",
     "Late",
     "AwaitingRetry",

@@ -1,10 +1,8 @@
-"""What will compute a stage that a GPU may compute, which is a part of its output's name: their results differ."""
+"""Whether a CPU or CUDA will compute a stage. It is part of the output's name, since their results differ."""
 
 from typing import Literal
 
-from pydantic import TypeAdapter
-
-from tasks.core.estimate.machine import NVIDIA_DRIVER, Machine
+from tasks.core.estimate.machine import NVIDIA_DRIVER, machines_by_stage
 from tasks.core.refs import RunContext
 from tasks.core.render.backends import resolve_backend
 from tasks.core.settings import Settings
@@ -12,19 +10,18 @@ from tasks.dispatch import runs_elsewhere
 
 Computing = Literal["cpu", "cuda"]
 OTHER: dict[Computing, Computing] = {"cpu": "cuda", "cuda": "cpu"}
-MACHINES = TypeAdapter(dict[str, Machine])
 
 
 def computing_backend(stage: str, asked: Literal["auto", "cpu", "cuda"], context: RunContext) -> Computing:
     """The backend that `asked` means where the stage runs.
 
-    For a stage that runs elsewhere it is what SPACEPORT_MACHINES says of its machine, else what it would be here. The
-    stage's own run knows better; see `run_stage`.
+    For a stage that runs elsewhere it is what SPACEPORT_MACHINES says of its machine, else what it would be here. That
+    may be wrong: `run_stage` also finds what the other backend has made there. Raises OptionsError.
     """
     if asked != "auto":
         return asked
     if runs_elsewhere(stage, context):
-        machine = MACHINES.validate_json(Settings.from_environment().machines).get(stage)
+        machine = machines_by_stage(Settings.from_environment().machines).get(stage)
         if machine is not None:
             return "cuda" if machine.gpu else "cpu"
     if not NVIDIA_DRIVER.exists():

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.core.errors import DestinationError, StorageError, UnsafeNameError
-from tasks.core.safe_names import safe_name
+from tasks.core.safe_names import MAX_KEY_BYTES, safe_name
 from tasks.core.settings import Settings
 from tasks.core.sog.layout import LOD_FOLDER
 from tasks.core.storage import LocalWorkspace, OutputCache, S3Folder, Workspace
@@ -22,7 +22,7 @@ REPORT_FILE = "report.html"
 COLMAP_FOLDER = "colmap"
 RESULT_FOLDERS = (COLMAP_FOLDER, LOD_FOLDER)
 CONTENTS = TypeAdapter(list[str])  # paths below the destination, posix
-CONTENTS_FILE = "spaceport-files.json"  # what we have put there: the next result removes of it what it has not
+CONTENTS_FILE = "spaceport-files.json"  # lists the files that we have put there; the next result removes those it lacks
 
 
 class Destination(ABC):
@@ -46,7 +46,7 @@ class Destination(ABC):
         """
         names = sorted(path.relative_to(result).as_posix() for path in result.rglob("*") if path.is_file())
         older = self._listed()
-        self._list({*older, *names})  # first: what is put there and then interrupted is known as ours
+        self._list({*older, *names})  # first, so that files of an interrupted delivery are known as ours
         for together in (
             [name for name in names if "/" in name],
             [name for name in names if "/" not in name and name != PAGE_FILE],
@@ -98,9 +98,9 @@ class Destination(ABC):
 
 
 def is_name_within(name: str) -> bool:
-    """Whether a name leads to a file of the folder and to nowhere else: the list may have been written by anybody."""
+    """Whether a name stays inside the folder. The list is not trusted: others may have written it."""
     try:
-        return safe_name(name) == name
+        return safe_name(name, MAX_KEY_BYTES) == name
     except UnsafeNameError:
         return False
 

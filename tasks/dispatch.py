@@ -1,13 +1,12 @@
 """A stage as a run of its own deployment, in whatever work pool that deployment names.
 
-The child run is made for a key of (parent run, stage, what is asked for, attempt). A parent that is started again, or a
+The child run is made for a key of (parent run, stage, parameters, attempt). A parent that is started again, or a
 task that is retried, therefore meets the child it made before: one that still works is waited for, one that died is
 followed by the next attempt. A child that was asked for something else, such as fewer Gaussians, is another one.
-Nothing but the end of the run comes back: the output lies in the workspace.
+Nothing but the end of the run comes back: the output is in the workspace.
 """
 
 import hashlib
-import itertools
 import json
 import re
 import time
@@ -40,6 +39,7 @@ from tasks.core.refs import Ref, RunContext
 from tasks.core.settings import Settings
 from tasks.reporting import run_logger
 
+DEPLOY = "create it with `spaceport up` or `prefect deploy --all`, or take the stage out of SPACEPORT_DISPATCH"
 POLL_SECONDS = 1.0
 UNCLAIMED_SECONDS = 60.0  # after which somebody should look for a worker
 SERVER_PATIENCE_SECONDS = 600.0  # how long a Prefect server may be gone, as in a restart or an upgrade
@@ -82,10 +82,11 @@ def run_elsewhere(stage: str, context: RunContext, changed: dict[str, BaseModel]
         raise RuntimeError("a stage can only be dispatched from within its task")
     elsewhere = context.model_copy(update={"dispatched": True})
     given = {**task_run.parameters, **(changed or {}), "context": elsewhere}
-    is_first_wish = all(task_run.parameters[name] == value for name, value in (changed or {}).items())
-    killed = 0
-    for attempt in itertools.count(1):
-        child = _child(stage, context, given, attempt, is_again=attempt > 1 or not is_first_wish)
+    is_as_asked = all(task_run.parameters[name] == value for name, value in (changed or {}).items())
+    attempt = killed = 0
+    while True:
+        attempt += 1
+        child = _child(stage, context, given, attempt, is_again=attempt > 1 or not is_as_asked)
         has_ended_before = child.state is not None and child.state.is_final()
         if not has_ended_before:
             run_logger().info("%s runs as %r", stage, child.name)
@@ -95,8 +96,8 @@ def run_elsewhere(stage: str, context: RunContext, changed: dict[str, BaseModel]
         if changed and killed >= KILLS:
             raise OutOfMemoryError(f"The {stage} run was killed {killed} times, most likely for want of memory.")
         if not has_ended_before:
-            return _raise_for(stage, child)
-    raise AssertionError("unreachable: attempts are counted without end")
+            _raise_for(stage, child)
+            return
 
 
 def _was_killed(child: FlowRun) -> bool:
@@ -121,12 +122,14 @@ def _child(stage: str, context: RunContext, given: dict[str, object], attempt: i
             )
         )
     except ObjectNotFound as error:
-        raise MissingPartError(
-            f"There is no deployment {stage}/{stage} on this Prefect server: create it with `spaceport up` or "
-            "`prefect deploy --all`, or take the stage out of SPACEPORT_DISPATCH."
-        ) from error
+        raise no_deployment(stage) from error
     assert isinstance(child, FlowRun)
     return child
+
+
+def no_deployment(stage: str) -> MissingPartError:
+    """The error for a stage that is to run elsewhere and has no deployment."""
+    return MissingPartError(f"There is no deployment {stage}/{stage} on this Prefect server: {DEPLOY}.")
 
 
 def _plain(value: object) -> object:
@@ -134,20 +137,20 @@ def _plain(value: object) -> object:
 
 
 def _digest(given: dict[str, object]) -> str:
-    """The same for the same wish: refs count by their content, and times and estimates, new in every life, do not."""
-    wish: dict[str, object] = {}
+    """The same for the same request: refs count by content; times and estimates, which differ in each life, do not."""
+    asked: dict[str, object] = {}
     for name, value in given.items():
         if isinstance(value, Ref):
-            wish[name] = value.digest
+            asked[name] = value.digest
         elif isinstance(value, OptionModel):
-            wish[name] = value.model_dump(mode="json")
+            asked[name] = value.model_dump(mode="json")
         elif isinstance(value, str | int):
-            wish[name] = value
-    return hashlib.sha256(json.dumps(wish, sort_keys=True).encode()).hexdigest()[:16]
+            asked[name] = value
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _patiently(ask: Callable[[], T]) -> T:
-    """What the server answers; one that is away for a while is asked again."""
+    """The server's answer; while it is away it is asked again, for SERVER_PATIENCE_SECONDS."""
     deadline = time.monotonic() + SERVER_PATIENCE_SECONDS
     while True:
         try:
@@ -198,7 +201,7 @@ def _cancelled_with_parent(child_id: UUID) -> Iterator[None]:
             with get_client(sync_client=True) as client:
                 if _own_state(client) in (StateType.CANCELLING, StateType.CANCELLED):
                     client.set_flow_run_state(child_id, Cancelling(message=WITH_PARENT))
-        except Exception as error:  # noqa: BLE001 - what ends this run must not be hidden, and so be tried again
+        except Exception as error:  # noqa: BLE001 - must not hide the error that ends this run
             run_logger().warning("whether the stage's own run is to be cancelled could not be asked (%s)", error)
         raise
 
@@ -224,6 +227,7 @@ def _await_own_end() -> None:
 
 
 def _raise_for(stage: str, child: FlowRun) -> None:
+    """Nothing for a run that has completed, else the error that `run_elsewhere` promises."""
     state = child.state
     assert state is not None
     if state.is_completed():

@@ -5,18 +5,16 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO
 
-from pydantic import TypeAdapter, ValidationError
-
-from tasks.core.errors import InputError, OptionsError
+from tasks.core.errors import InputError
 from tasks.core.estimate.capture import Capture
-from tasks.core.estimate.machine import Machine, this_machine
-from tasks.core.estimate.run import STAGES, estimate_stages, in_words, section_of
+from tasks.core.estimate.machine import Machine, machines_by_stage, this_machine
+from tasks.core.estimate.run import estimate_stages, in_words, section_of
 from tasks.core.measurements import EstimateSection
 from tasks.core.options import ReconstructOptions
 from tasks.core.photos.headers import HeaderSource, headers_of, read_headers
 from tasks.core.photoset import PHOTOS_FILE, PhotoSet
 from tasks.core.refs import PhotosRef, RunContext
-from tasks.core.settings import Settings
+from tasks.core.settings import STAGES, Settings
 from tasks.photos import is_remote_source, local_source
 from tasks.remote_photos import find_photos, is_archive
 from tasks.reporting import run_logger
@@ -24,7 +22,6 @@ from tasks.sfm import is_given_model
 from tasks.workspace import open_workspace
 
 HEADER_BYTES = 128 * 1024  # of a photo on S3: EXIF is at most 64 kB, and the size stands behind it
-MACHINES = TypeAdapter(dict[str, Machine])
 
 
 def capture_at(source: str, workspace: str) -> Capture:
@@ -54,10 +51,7 @@ def machines_of_run() -> dict[str, Machine]:
     """
     settings = Settings.from_environment()
     here = this_machine().model_copy(update={"hourly_usd": settings.hourly_cost_usd})
-    try:
-        elsewhere = MACHINES.validate_json(settings.machines)
-    except ValidationError as error:
-        raise OptionsError(f"SPACEPORT_MACHINES is not what it has to be: {error.errors()[0]['msg']}.") from error
+    elsewhere = machines_by_stage(settings.machines)
     return {stage: elsewhere.get(stage, here) if stage in settings.dispatch else here for stage in STAGES}
 
 
@@ -67,11 +61,11 @@ def estimate_run(
     """What the run is expected to take, from the photos as the photos stage found them; the run's log says it.
 
     `photos` is None for a folder with a COLMAP model. The result is None, and a warning in the log, where the estimate
-    cannot be made: a run does without.
+    cannot be made: the run continues without it.
     """
     try:
         section = _estimate(source, photos, options, context)
-    except Exception as error:  # noqa: BLE001 - an estimate is for people, and must not end what they wait for
+    except Exception as error:  # noqa: BLE001 - a failed estimate must not end the run
         run_logger().warning("no estimate of this run (%s: %s)", type(error).__name__, error)
         return None
     run_logger().info("expected: %s", in_words(section))

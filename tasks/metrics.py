@@ -86,7 +86,7 @@ def tell_stage(
 
 
 def tell_run(*, completed: bool) -> None:
-    """Tell that a run has ended: deployments/watch.py does, since a process that died cannot."""
+    """Report that a run has ended. Only deployments/watch.py does, since a process that died cannot."""
     _tell({"RunsCompleted": int(completed), "RunsFailed": int(not completed)}, None)
 
 
@@ -107,7 +107,7 @@ class GpuTeller:
 
 
 def _tell(metrics: Mapping[str, float | None], stage: str | None) -> None:
-    # JSON has no infinity, which the PSNR of two equal pictures is: such a value is left out, and the others are told.
+    # JSON has no infinity, as the PSNR of two equal pictures is: such a value is left out.
     known = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
     if known and Settings.from_environment().metrics:
         # Not through logging, whose format would keep CloudWatch from knowing the line.

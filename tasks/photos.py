@@ -78,7 +78,7 @@ def _ingest_local(source: Path, folder: Path, options: PhotosOptions, report: Pr
 
 
 def _local_inputs(source: Path, flight_log: str) -> list[str]:
-    """What names the output of local photos: the bytes of every file that is read, and the names of raw files.
+    """Inputs that name the output of local photos: the bytes of every file that is read, and the names of raw files.
 
     Other files beside the photos, such as videos, are not read. `flight_log`: photos.flight_log, where it is one of the
     photos' folder.
@@ -133,16 +133,18 @@ def digest_of(source: Path, files: Iterable[Path]) -> str:
 
 
 def capture_name(source: str | Path) -> str:
-    """What people call the capture: the folder's or archive's name; `images` and the like go by their parent's.
+    """The capture's name for people: the folder's or archive's, or the parent's where that is `images` or the like.
 
-    It names the default output folder, so it is never `..` (the stem of `...zip`) nor empty.
+    It names the default output folder, so it is never `..` (the stem of `...zip`) nor empty. An archive that is gone
+    keeps its name, by which the run's folder is found.
     """
     if isinstance(source, str) and is_remote_source(source):
         path = PurePosixPath(source.partition("://")[2])
-        is_file = path.suffix.lower() == ".zip"
+        is_archive = path.suffix.lower() == ".zip"
     else:
         local = Path(source).expanduser().absolute()
-        path, is_file = PurePosixPath(local), local.is_file()
-    name = path.stem if is_file else path.name
+        path = PurePosixPath(local)
+        is_archive = path.suffix.lower() == ".zip" and not local.is_dir()
+    name = path.stem if is_archive else path.name
     name = path.parent.name if name.lower() in {"images", "photos", "input"} and path.parent.name else name
     return printable(name) if name.strip(".") else UNNAMED_CAPTURE

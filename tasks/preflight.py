@@ -9,6 +9,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
 from tasks.core.errors import DestinationError, MissingPartError
+from tasks.core.estimate.machine import machines_by_stage
 from tasks.core.options import ReconstructOptions
 from tasks.core.photos.archive import check_archive
 from tasks.core.refs import RunContext
@@ -16,18 +17,18 @@ from tasks.core.settings import Settings
 from tasks.core.sfm.import_model import find_model
 from tasks.core.storage import S3Workspace, Workspace
 from tasks.destination import RESULT_FOLDERS, open_destination
+from tasks.dispatch import DEPLOY, no_deployment
 from tasks.photos import is_remote_source, open_source
 from tasks.retries import stage_task
 from tasks.sfm import is_given_model
 from tasks.workspace import open_workspace
 
 CHECK = "check"
-DEPLOY = "create it with `spaceport up` or `prefect deploy --all`, or take the stage out of SPACEPORT_DISPATCH"
 
 
 @stage_task(CHECK)
 def check_before_spending(photos: str, destination: str, options: ReconstructOptions, context: RunContext) -> None:
-    """Do `check_run` as a task: it shows in the run's graph, and a store that is away for a moment is asked again."""
+    """Do `check_run` as a task: it appears in the run's graph, and is tried again where a store is away."""
     check_run(photos, destination, options, context.workspace)
 
 
@@ -44,8 +45,10 @@ def check_run(photos: str, destination: str, options: ReconstructOptions, worksp
         DestinationError: the workspace or the destination cannot be written, or one of them and the photos overlap.
         PhotosError: the photos do not exist, cannot be read, or are none.
         FormatError: the given COLMAP model is incomplete.
+        OptionsError: SPACEPORT_MACHINES is not what it has to be.
         MissingPartError: training is to run here on a GPU that is not usable, or a stage has no deployment or pool.
     """
+    machines_by_stage(Settings.from_environment().machines)
     _check_apart(photos, destination, workspace)
     _check_photos(photos, options, workspace)
     store = open_workspace(workspace)
@@ -69,8 +72,9 @@ def _check_workspace(store: Workspace, name: str) -> None:
     try:
         open_destination(name, store).check()
     except DestinationError as error:
+        reason = f" ({error.__cause__.strerror})" if isinstance(error.__cause__, OSError) else ""
         raise DestinationError(
-            f"The workspace {name} cannot be written: name another one (--workspace or SPACEPORT_WORKSPACE)."
+            f"The workspace {name} cannot be written{reason}: name another one (--workspace or SPACEPORT_WORKSPACE)."
         ) from error
 
 
@@ -94,13 +98,13 @@ def _check_apart(photos: str, destination: str, workspace: str) -> None:
     for name in RESULT_FOLDERS:
         if _is_inside(photos, f"{destination.rstrip('/')}/{name}"):
             raise DestinationError(
-                f"The photos {photos} lie where the result's folder {name} would go: name another destination than "
+                f"The photos {photos} are where the result's folder {name} would go: name another destination than "
                 f"{destination} (--out in a terminal)."
             )
 
 
 def _is_inside(place: str, folder: str) -> bool:
-    """Whether the place is the folder, or below it."""
+    """Whether a place is a folder, or below it."""
     if is_remote_source(place) or is_remote_source(folder):
         return f"{place.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
     outer = Path(folder).expanduser().resolve()
@@ -108,11 +112,11 @@ def _is_inside(place: str, folder: str) -> bool:
 
 
 def _check_pool(client: SyncPrefectClient, stage: str) -> None:
-    """A run of a deployment without a pool would wait for ever."""
+    """Require the stage's deployment and its pool, without which its run would wait for ever."""
     try:
         deployment = client.read_deployment_by_name(f"{stage}/{stage}")
     except ObjectNotFound as error:
-        raise MissingPartError(f"There is no deployment {stage}/{stage} on this Prefect server: {DEPLOY}.") from error
+        raise no_deployment(stage) from error
     if deployment.work_pool_name is None:
         raise MissingPartError(
             f"The deployment {stage}/{stage} names no work pool that is on this Prefect server: {DEPLOY}."

@@ -21,6 +21,7 @@ from tasks.core.measurements import (
     TrainSection,
 )
 from tasks.core.options import ReconstructOptions
+from tasks.core.peak_memory import PeakMemory
 from tasks.core.photoset import PHOTOS_FILE, PhotoSet
 from tasks.core.ply import read_ply
 from tasks.core.progress import Progress
@@ -38,7 +39,7 @@ from tasks.dispatch import run_elsewhere, runs_elsewhere
 from tasks.pictures import PREVIEW_PICTURE
 from tasks.reporting import stage_progress
 from tasks.retries import stage_task
-from tasks.stage import open_output, peak_memory_bytes, read_measurements, run_stage
+from tasks.stage import open_output, read_measurements, run_stage
 from tasks.workspace import open_workspace
 
 STAGE = "publish"
@@ -81,7 +82,7 @@ def publish_splat(
     ply = open_output(gaussians.uri, context) / "scene.ply"
     loaded = Scene.load(scene_folder)
 
-    with target.scratch() as partial:
+    with PeakMemory() as memory, target.scratch() as partial:
         report_progress(Progress(0, 5, "copying"))
         shutil.copy2(sog_folder / "scene.sog", partial)
         if (sog_folder / LOD_FOLDER).is_dir():
@@ -101,7 +102,7 @@ def publish_splat(
         report_progress(Progress(2, 5, "viewer page"))
         _write_pages(partial, view)
         report_progress(Progress(3, 5, "report"))
-        report = _compose_report(photos, scene, gaussians, sog, options, start, started_at, context, estimate)
+        report = _compose_report(photos, scene, gaussians, sog, options, start, started_at, context, estimate, memory)
         from tasks.core.report.html import write_report  # matplotlib takes a second, which other stages do without
 
         write_report(report, loaded, sog_folder / "held_out", partial / REPORT_FILE, partial / FLY_AROUND_FILE)
@@ -119,7 +120,7 @@ def publish_splat(
         sog_bytes=report.sog.bytes,
         seconds=report.seconds.publish,
         cost_usd=report.cost_usd.publish,
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=memory.peak_bytes,
         cache_hits=report.cache_hits,
         degradations=report.degradations,
     )
@@ -190,6 +191,7 @@ def _compose_report(
     started_at: float,
     context: RunContext,
     estimate: EstimateSection | None,
+    publish_memory: PeakMemory,
 ) -> Report:
     stages: dict[str, Ref] = {"sfm": scene, "train": gaussians, "compress": sog}
     if photos is not None:
@@ -214,7 +216,7 @@ def _compose_report(
         ),
         cost_usd=CostSection(**costs, total=sum(known_costs) if known_costs else None),
         estimate=estimate,
-        peak_memory_bytes=max([peak_memory_bytes(), *(ref.peak_memory_bytes or 0 for ref in stages.values())]),
+        peak_memory_bytes=max([publish_memory.peak_bytes, *(ref.peak_memory_bytes or 0 for ref in stages.values())]),
         cache_hits=tuple(name for name, ref in stages.items() if ref.cached),
         degradations=(*gaussians.degradations, *sog_section.degradations),
         options=options.spelled_out(),

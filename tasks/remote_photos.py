@@ -24,7 +24,7 @@ class RemotePhotos:
 
     @property
     def needed(self) -> tuple[StoredObject, ...]:
-        """What the stage reads."""
+        """All objects that the stage reads."""
         return (*self.objects, self.flight_log) if self.flight_log else self.objects
 
     @property
@@ -52,7 +52,9 @@ class RemotePhotos:
         )
         flight_log = self.flight_log.name if self.flight_log else ""
         if list_photos(self.uri, self.place, flight_log).digest != self.digest:
-            raise StorageError(f"The photos at {self.uri} changed while they were downloaded; is an upload going on?")
+            raise StorageError(
+                f"The photos at {self.uri} changed while they were downloaded; is an upload still running?"
+            )
         return below(target, paths[0]) if is_archive(self.uri) else target
 
 

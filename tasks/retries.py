@@ -14,7 +14,7 @@ from tasks.core.errors import SpaceportError
 from tasks.dispatch import StageRunFailed
 from tasks.recording import recorded
 
-# What network and disk raise that is the same a minute later: a wrong path, no permission, a file that is no picture.
+# Errors of network and disk that a minute does not change: a wrong path, no permission, a file that is no picture.
 LASTING = (
     FileNotFoundError,
     FileExistsError,

@@ -1,4 +1,4 @@
-"""A run's name: what a person typed, else its folder's name, made of its capture and the start of its id."""
+"""A run's name: the one that a person typed, else its folder's, made of its capture and the start of its id."""
 
 import re
 from functools import cache
@@ -10,7 +10,7 @@ from prefect.runtime import flow_run
 from tasks.photos import capture_name
 from tasks.run_folder import folder_of_run
 
-# What fills the field *Run Name* of the two *Run* forms before anybody types: "Sleek-Lynx", "nu6-kuchiki-void".
+# Names with which the two *Run* forms fill *Run Name*: "Sleek-Lynx", "nu6-kuchiki", "alpha-canis-majoris-void".
 _FORMS = re.compile(
     r"(?:Awesome|Rustic|Small|Gorgeous|Fantastic|Sleek|Intelligent|Unbranded|Refined|Licensed|Generic|Practical"
     r"|Ergonomic|Handcrafted|Tasty|Handmade|Incredible)-[A-Z][^-]{0,5}"

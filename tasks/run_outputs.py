@@ -29,7 +29,7 @@ def note_output(store: Workspace, context: RunContext, stage: str, key: str, *, 
 
 
 def noted_keys(store: Workspace, context: RunContext, stage: str) -> dict[str, NotedOutput]:
-    """What was noted of a stage's outputs in this run, by their keys."""
+    """Notes on a stage's outputs in this run, by their keys."""
     found: dict[str, NotedOutput] = {}
     prefix = f"{OUTPUTS_FOLDER}/{stage}-"
     for name in store.run_files(context.run):
@@ -40,7 +40,7 @@ def noted_keys(store: Workspace, context: RunContext, stage: str) -> dict[str, N
 
 
 def remove_run(store: Workspace, run: str) -> int:
-    """Remove a run's folder, and the outputs and checkpoints that it made; gives how many outputs.
+    """Remove a run's folder, and the outputs and checkpoints that it made; returns how many outputs.
 
     Only for a run that has ended, and whose outputs no other run has taken up meanwhile.
     """

@@ -5,7 +5,6 @@ deployment, which finds the same key and leaves its output in the same place.
 """
 
 import importlib.metadata
-import resource
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,7 +54,7 @@ def run_stage(
     backend: Computing | None = None,
     changed: dict[str, BaseModel] | None = None,
 ) -> StageOutput:
-    """Give the stage's output for these inputs and options, from the workspace when it is there.
+    """The stage's output for these inputs and options, from the workspace when it is there.
 
     Args:
         stage: the stage's word.
@@ -65,7 +64,7 @@ def run_stage(
         options: what the stage was asked to do; with `inputs`, `code` and `backend` it names the output.
         compute: fills the folder it is given and returns what it measured.
         backend: what computes the stage, or is expected to where it runs elsewhere; None where that changes nothing.
-        changed: parameters of the task that this call does otherwise, for a run elsewhere.
+        changed: parameters that take the place of the task's in a run elsewhere.
     """
     store = open_workspace(context.workspace)
     key = output_key(code, inputs, options, backend)
@@ -114,19 +113,21 @@ def output_key(
 
 
 def code_version(code: StageCode) -> str:
-    """What manifests and reports say of the code that made an output: the release, and the digest of its sources."""
+    """The code that made an output, for manifests and reports: the release, and the digest of its sources."""
     return f"{importlib.metadata.version('spaceport')}/{code.sources[:16]}"
 
 
 def _made_elsewhere(store: Workspace, context: RunContext, stage: str, key: str, other: str | None) -> StageOutput:
-    """The output of the stage's own run. `other` is its key if it was computed by the backend that was not expected.
+    """The output of the stage's own run, which made it or found it in the workspace.
 
-    That run may also have found its output in the workspace.
+    `other` is its key if the backend that was not expected has computed it.
     """
     noted = noted_keys(store, context, stage)
     for made in (key, other):
-        manifest = store.find(stage, made) if made is not None and made in noted else None
-        if made is not None and manifest is not None:
+        if made not in noted:
+            continue
+        manifest = store.find(stage, made)
+        if manifest is not None:
             return _output(store, stage, made, manifest, cached=noted[made].cached)
     raise StorageError(
         f"The {stage} run ended well but {store.output_uri(stage, key)} is not there: "
@@ -144,11 +145,6 @@ def _output(store: Workspace, stage: str, key: str, manifest: Manifest, *, cache
         peak_memory_bytes=None if cached else manifest.peak_memory_bytes,
         code_version=manifest.code_version,
     )
-
-
-def peak_memory_bytes() -> int:
-    """The greatest resident set so far of this process or of any child that has ended (Linux counts in KiB)."""
-    return 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def open_output(uri: str, context: RunContext) -> Path:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # torch takes a second and 200 MB, which a run that trains el
 
 STAGE = "train"
 CODE = StageCode(("tasks.core.training.trainer",), ("torch", "numba", "numpy", "scipy", "PIL", "gsplat"))
-# Options that are no part of the output's name: one does not change it, of the other its meaning is one.
+# Options that are no part of the output's name: the first does not change it; the second is named by what it means.
 NOT_NAMING = ("checkpoint_seconds", "backend")
 REPORT_INTERVAL_SECONDS = 0.5
 

@@ -1,4 +1,4 @@
-"""Waiting that follows progress, not the clock: a wait goes on for as long as anything moves, however slow the machine.
+"""Waiting that follows progress, not the clock: a wait lasts as long as anything moves, however slow the machine.
 
 A wait fails when nothing has moved for STALL_SECONDS. What counts as a move is the wait's own choice: a state, a size,
 or the processor time that a process has used.

@@ -1,4 +1,4 @@
-"""Which backend a stage is expected to be computed by, before it runs."""
+"""The backend that a stage is expected to be computed by, before it runs."""
 
 import json
 from pathlib import Path

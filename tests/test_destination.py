@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tasks.core.errors import DestinationError, DiskFullError, StorageError
+from tasks.core.safe_names import safe_name
 from tasks.core.sog.writer import write_sog
 from tasks.core.storage import S3Folder
 from tasks.core.viewer.page import write_page
@@ -108,6 +109,15 @@ def test_what_was_put_before_an_interruption_is_known(tmp_path: Path, monkeypatc
             publish(str(out), tmp_path, {"index.html": b"1", "lod/a.webp": b"1"})
     publish(str(out), tmp_path, {"index.html": b"2"})
     assert {entry.name for entry in out.iterdir()} == {"index.html", CONTENTS_FILE}
+
+
+def test_the_longest_name_of_an_image_is_known_as_ours(tmp_path: Path) -> None:
+    """The list has the folders of a result before names that are as long as names of images may be."""
+    image = "/".join(["x" * 179] * 5)
+    assert safe_name(image) == image
+    publish(str(tmp_path / "out"), tmp_path, {"index.html": b"1", f"colmap/images/{image}": b"1"})
+    publish(str(tmp_path / "out"), tmp_path, {"index.html": b"2"})
+    assert not (tmp_path / "out" / "colmap").exists()
 
 
 def test_nothing_outside_of_the_destination_is_written_or_removed(tmp_path: Path) -> None:

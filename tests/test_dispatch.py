@@ -29,7 +29,7 @@ KILL = "Process for flow run exited with status code: -9"
 
 
 class Server:
-    """Stands in for the Prefect server: runs by idempotency key, each of which ends as it is told."""
+    """In place of the Prefect server: runs by idempotency key, which end as `ends` says."""
 
     def __init__(self, patch: pytest.MonkeyPatch, ends: Callable[[dict[str, Any]], State[Any]]) -> None:
         self.made: dict[str, FlowRun] = {}
@@ -115,7 +115,7 @@ def test_two_kills_are_want_of_memory_and_fewer_gaussians_are_another_run(monkey
     assert server.job_variables == [None, {"spot": False}, {"spot": False}]
 
 
-def test_a_wish_is_known_by_what_it_asks_for() -> None:
+def test_a_request_is_known_by_its_parameters() -> None:
     def digest(**changed: Any) -> str:
         return dispatch._digest({"scene": SCENE, "options": OPTIONS, "context": CONTEXT, "started_at": 1.5, **changed})
 
@@ -127,7 +127,7 @@ def test_a_wish_is_known_by_what_it_asks_for() -> None:
 
 def test_an_end_signal_comes_through_while_the_server_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(client: object) -> None:
-        raise httpx.ConnectError("nobody there")
+        raise httpx.ConnectError("no server")
 
     monkeypatch.setattr(dispatch, "_own_state", gone)
     with pytest.raises(TerminationSignal), dispatch._cancelled_with_parent(uuid4()):
@@ -187,7 +187,7 @@ def test_a_run_whose_child_was_cancelled_first_waits_for_its_own_end() -> None:
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_run_that_nobody_ends_is_marked_as_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_without_an_end_signal_is_marked_as_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "CANCEL_PATIENCE_SECONDS", 0.0)
     ids: list[UUID] = []
     with pytest.raises(Abort):

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from tasks.core.errors import InputError, OptionsError
-from tasks.core.estimate import run
+from tasks.core.settings import STAGES
 from tasks.core.storage import S3Folder
 from tasks.estimate import capture_at, machines_of_run
 from tests.pictures import save_textured
@@ -45,7 +45,7 @@ def test_json_has_every_stage_here_and_in_an_account(photos: Path) -> None:
     found = json.loads(ended.output)
     assert found["photos"] == len(SIZES)
     here, aws = found["this_machine"], found["aws"]
-    assert [stage["stage"] for stage in here["stages"]] == list(run.STAGES)
+    assert [stage["stage"] for stage in here["stages"]] == list(STAGES)
     assert here["seconds"] > sum(stage["seconds"] for stage in here["stages"])
     assert aws["on_demand_usd"] > aws["spot_usd"] > 0
     assert found["options"]["train"]["steps"] == 1200

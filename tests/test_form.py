@@ -80,7 +80,7 @@ def test_the_form_shows_what_every_preset_says_and_is_empty_where_they_differ(sc
         else:
             assert field.get("default") == values[0], name
         if field["type"] == "boolean":
-            assert "default" in field, f"{name}: a form sends a switch that nobody touched as off"
+            assert "default" in field, f"{name}: a form sends an untouched switch as off"
     for name in ("photos", "sfm", "compress"):
         assert set(default[name]) == set(group(schema, name)["properties"])
 

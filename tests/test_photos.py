@@ -1,4 +1,4 @@
-"""What names the output of the photos stage, and what names that of the stages after it."""
+"""Names of the photos stage's output and of those after it: what changes them, and what does not."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What others chose is printed as it is: no markup, no control characters, no emoji."""
+"""Text that others chose is printed as it is: no markup, no control characters, no emoji."""
 
 import ast
 import io

@@ -14,7 +14,14 @@ from prefect.client.schemas.objects import FlowRun
 from flows.reconstruct import reconstruct
 from flows.stages import compress_flow
 from tasks import preflight
-from tasks.core.errors import DestinationError, FormatError, MissingPartError, PhotosError, SpaceportError
+from tasks.core.errors import (
+    DestinationError,
+    FormatError,
+    MissingPartError,
+    OptionsError,
+    PhotosError,
+    SpaceportError,
+)
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.preflight import CHECK, check_run
 from tests.pictures import save_textured
@@ -85,7 +92,7 @@ def half_a_model(folder: Path) -> dict[str, Any]:
     ("change", "error", "says"),
     [
         (below_a_file, DestinationError, "cannot be written"),
-        (workspace_below_a_file, DestinationError, "The workspace .* cannot be written"),
+        (workspace_below_a_file, DestinationError, r"The workspace .* cannot be written \(Not a directory\)"),
         (inside_the_photos, DestinationError, "destination .* lies inside the photo folder"),
         (workspace_inside_the_photos, DestinationError, "workspace .* lies inside the photo folder"),
         (over_the_photos, DestinationError, "where the result's folder colmap would go"),
@@ -121,6 +128,12 @@ def test_a_gpu_is_asked_for_only_where_training_runs_in_this_process(
     monkeypatch.setattr(preflight, "_check_pool", lambda client, stage: asked.append(stage))
     check_run(**{**given, "options": options})
     assert asked == ["train"]
+
+
+def test_what_is_said_of_machines_is_checked(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACEPORT_MACHINES", '{"train": {"name": "elsewhere", "cores": "many"}}')
+    with pytest.raises(OptionsError, match=r"SPACEPORT_MACHINES is not what it has to be: train\.cores: "):
+        check_run(**given)
 
 
 def test_a_bucket_that_is_not_there(given: dict[str, Any], s3_environment: S3Server) -> None:

@@ -1,4 +1,4 @@
-"""What set-up prepares, and where that is kept."""
+"""The parts that set-up prepares, and where they are kept."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What publishing reads and draws."""
+"""Publishing reads no more than it needs."""
 
 from pathlib import Path
 
@@ -17,8 +17,7 @@ def test_the_days_are_known_without_fetching_a_photo(tmp_path: Path, monkeypatch
         photos=tuple(
             Photo(name=f"{day}.jpg", width=64, height=64, sha256="0", taken_at=f"2026-05-{day}T10:00:00")
             for day in (30, 31)
-        ),
-        rejected=(),
+        )
     )
 
     def compute(folder: Path) -> Measured:

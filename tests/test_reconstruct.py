@@ -175,15 +175,21 @@ def test_a_second_run_computes_nothing(result: Result, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(publish, "write_preview", refuse)
     monkeypatch.setattr(publish, "write_fly_around", refuse)
+    np.ones(2 * 2**30, np.uint8)  # gone at once: memory from before is not publishing's
     again = result.run(tmp_path / "again")
     assert again.cache_hits == ("photos", "sfm", "train", "compress")
+    assert again.peak_memory_bytes is not None
+    assert again.peak_memory_bytes < 2 * 2**30
     for picture in ("preview.jpg", "fly-around.webp"):
         assert (tmp_path / "again" / picture).read_bytes() == (result.out / picture).read_bytes()
     assert (tmp_path / "again" / "scene.sog").read_bytes() == (result.out / "scene.sog").read_bytes()
 
 
 def test_a_run_without_an_estimate_ends_well(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPACEPORT_MACHINES", '{"train": {"cores": "many"}}')
+    def fail(*given: object) -> None:
+        raise ZeroDivisionError("a bug in the estimate")
+
+    monkeypatch.setattr("tasks.estimate.estimate_stages", fail)
     result.run(tmp_path / "out")
     report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
     assert report.estimate is None

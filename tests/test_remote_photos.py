@@ -161,6 +161,7 @@ def test_what_captures_are_called(tmp_path: Path) -> None:
         "s3://b/a\x1b[2J": "a\\x1b[2J",
         str(tmp_path / "...zip"): "capture",
         str(tmp_path / "flight.zip"): "flight",
+        str(tmp_path / "gone.zip"): "gone",
         str(tmp_path / "west" / "photos"): "west",
     }
     assert {source: capture_name(source) for source in names} == names

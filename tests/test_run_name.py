@@ -1,4 +1,4 @@
-"""Names tell runs apart, and what a person typed stays."""
+"""Names tell runs apart, and a name that a person typed stays."""
 
 from pathlib import Path
 from uuid import UUID

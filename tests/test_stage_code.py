@@ -1,4 +1,4 @@
-"""What names the outputs of the real stages: nothing that changes them is left out, and nothing else is in it."""
+"""Names of the real stages' outputs: all code that changes an output counts, and no other."""
 
 import sys
 from collections.abc import Iterator

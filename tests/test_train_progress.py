@@ -1,4 +1,4 @@
-"""Training that ends early: its bar ends at 100 % all the same, and says why."""
+"""Training that ends early: its bar still ends at 100 %, and says why."""
 
 import re
 from io import StringIO

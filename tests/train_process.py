@@ -2,7 +2,7 @@
 
 The first three are JSON. It prints a line for every step. With `flow` it runs in a Prefect flow, as everywhere but in
 tests. What it does depends on no clock: time moves with its steps (tests/step_clock.py), an upload is waited for, and
-it cannot be far ahead of whoever reads its lines.
+it cannot be far ahead of the reader of its lines.
 """
 
 import json

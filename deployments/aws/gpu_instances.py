@@ -12,8 +12,8 @@ from deployments.aws.network import Network
 from deployments.aws.options import AwsOptions
 
 ROOT_GB = 100  # the GPU image takes about 20 when it is unpacked
-# An instance that does not get through its start ends itself: nobody else would, and it is paid for. Its console output
-# can be read for an hour after that.
+# An instance that fails to start ends itself: nothing else would, and it costs money. Its console output can be read
+# for an hour after that.
 END_UNLESS_STARTED = "trap '[ $? = 0 ] || shutdown -h now' EXIT"
 # The instance store of g4dn and g5 is encrypted by the hardware with a key that ends with the instance:
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/data-protection.html#encryption-rest

@@ -15,9 +15,9 @@ from deployments.aws.data import Data
 from deployments.aws.options import AwsOptions
 from deployments.aws.server import Server
 from deployments.aws.services import Services
+from tasks.core.settings import STAGES
 
 NAMESPACE = "Spaceport"  # of what tasks/metrics.py writes
-STAGES = ("photos", "sfm", "train", "compress", "publish")
 FIVE_MINUTES, HOUR = Duration.minutes(5), Duration.hours(1)
 SERVICES = ("cloudwatch.amazonaws.com", "budgets.amazonaws.com")
 IDLE_HOURS = 3

@@ -15,12 +15,12 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 
+from deployments.every_run import every_run
 from deployments.listener.uploads import Ready, Upload
 
 DEPLOYMENT = "reconstruct/reconstruct"
 TAG = "upload"
 ENDS = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
-PAGE = 200  # the most that the server gives at once
 
 
 class Runs:
@@ -55,9 +55,4 @@ class Runs:
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(ENDS))),
             end_time=FlowRunFilterEndTime(after_=since),
         )
-        found: list[FlowRun] = []
-        while page := self._client.read_flow_runs(
-            flow_run_filter=wanted, sort=FlowRunSort.END_TIME_DESC, limit=PAGE, offset=len(found)
-        ):
-            found += page
-        return found
+        return every_run(self._client, FlowRunSort.END_TIME_DESC, flow_run_filter=wanted)

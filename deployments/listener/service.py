@@ -44,8 +44,7 @@ class Listener:
     def listen(self, poll_seconds: int = POLL_SECONDS, signals_seconds: float = SIGNALS_SECONDS) -> None:
         """Work until `stop`.
 
-        Raises what went wrong with the queue itself, when it goes on for long, and what was not foreseen of the Prefect
-        server's answers.
+        Raises errors of the queue itself that last too long, and unforeseen ones from asking the Prefect server.
         """
         with ThreadPoolExecutor(1, "signals") as announcer:
             announcing = announcer.submit(self._announce_until_stopped, signals_seconds)
@@ -74,13 +73,13 @@ class Listener:
         """
         try:
             self._settle(message)
-        except Exception:  # noqa: BLE001 - the other messages go on
+        except Exception:  # noqa: BLE001 - must not keep other messages from being handled
             log.exception("message %s could not be settled; the queue delivers it again", message.id)
 
     def _settle(self, message: Message) -> None:
         try:
             reason = self._rejected(message)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the message must go somewhere
+        except Exception as error:  # noqa: BLE001 - whatever it is, the message must be settled
             log.exception("message %s failed, delivery %d", message.id, message.deliveries)
             if message.is_last_delivery:
                 self._messages.put_aside(message, f"{type(error).__name__}: {error}")
@@ -93,7 +92,7 @@ class Listener:
             self._messages.put_aside(message, reason)
 
     def _rejected(self, message: Message) -> str | None:
-        """Start the run that a message asks for; the reason when it asks for none that can be."""
+        """Start the run that a message asks for. Returns the reason if no run can come of it."""
         try:
             upload = read_event(message.body, self._bucket)
         except MessageError as error:
@@ -135,14 +134,14 @@ class Listener:
     def announce_ends(self) -> None:
         """Put a signal for every run that has ended and has none. One that cannot be put holds up no other.
 
-        Raises what the Prefect server answers when it is asked for the runs.
+        Raises the Prefect server's errors when it is asked for the runs.
         """
         for run in self._ends.due():
             if self._stopping.is_set():
                 return
             try:
                 self._announce(run)
-            except Exception as error:  # noqa: BLE001 - the other signals go on
+            except Exception as error:  # noqa: BLE001 - must not hold up other signals
                 unforeseen = not isinstance(error, PASSING)
                 log.warning("the signal of run %s has to wait (%s)", run.id, error, exc_info=unforeseen)
                 self._ends.put_off(run)

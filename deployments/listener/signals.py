@@ -1,4 +1,4 @@
-"""DONE.json and FAILED.json beside an upload: how whoever uploaded hears of the end without knowing Prefect."""
+"""DONE.json and FAILED.json beside an upload: they tell the uploader how it ended, without Prefect."""
 
 from typing import Any
 from urllib.parse import quote

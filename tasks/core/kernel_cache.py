@@ -1,11 +1,11 @@
 """numba's `njit` with a cache on disk that knows all the code a kernel is made of.
 
 numba looks at the file of the kernel alone. A constant that changed in another file left the old machine code in use.
-Here a kernel's compiled code lies in a folder named by the digest of its module and of all that this imports.
+Here a kernel's compiled code is in a folder named by the digest of its module and of all that this imports.
 
-Compiled code that was just made is not the same as the code that a later process loads: in the process that compiles,
-the body of a parallel loop runs as it was first optimised; what is stored was linked and optimised once more, and
-rounds otherwise. So kernels with parallel loops are compiled by a process of their own, and every other one loads them.
+The code that a process has just compiled differs from the code that a later process loads: stored code was linked and
+optimised once more, so the body of a parallel loop rounds differently. Kernels with parallel loops are therefore
+compiled by a process of their own, and all others load them.
 """
 
 import hashlib
@@ -30,13 +30,13 @@ from tasks.core.source_digest import PACKAGE, ROOT, source_digest
 __all__ = ["ensure_compiled", "njit", "prange"]
 
 DIGEST_LENGTH = 16  # hexadecimal digits in the folder's name
-PROGRESS = "progress "  # begins the lines by which the compiling process tells how far it is
+PROGRESS = "progress "  # begins the lines with which the compiling process reports its progress
 _is_compiler = False  # this process compiles for others
 _compiled: set[str] = set()  # warm-ups that this process need not look at again
 
 
 class _BySource:
-    """Where a kernel of this project is cached: numba's own choice of folder, and in it one for the sources."""
+    """Locate a kernel's cache: in the folder that numba chooses, a folder named by the sources."""
 
     _cache_path: str
 
@@ -90,7 +90,7 @@ def ensure_compiled(warm_up: str, on_progress: ProgressCallback = ignore_progres
 
     Args:
         warm_up: a module whose `compile_kernels(on_progress)` runs every kernel of the room once.
-        on_progress: told what is being compiled.
+        on_progress: called with what is being compiled.
 
     Raises:
         MissingPartError: the kernels cannot be compiled here; it holds the last line of the reason.
@@ -135,12 +135,12 @@ def _compile_elsewhere(warm_up: str, on_progress: ProgressCallback) -> None:
 
 
 def compile_for_others(warm_up: str) -> None:
-    """What the compiling process runs: the kernels, once, with its progress on standard output."""
+    """Run every kernel once, in the compiling process, with progress on standard output."""
     global _is_compiler
     _is_compiler = True
-    importlib.import_module(warm_up).compile_kernels(
-        lambda progress: (
-            sys.stdout.write(f"{PROGRESS}{json.dumps([progress.done, progress.total, progress.note])}\n")
-            and sys.stdout.flush()
-        )
-    )
+
+    def report(progress: Progress) -> None:
+        sys.stdout.write(f"{PROGRESS}{json.dumps([progress.done, progress.total, progress.note])}\n")
+        sys.stdout.flush()
+
+    importlib.import_module(warm_up).compile_kernels(report)

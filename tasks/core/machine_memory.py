@@ -1,10 +1,11 @@
-"""How much memory this process can still take, and whether the system has killed for want of it."""
+"""Memory that this process can still take, and the system's count of processes killed for want of it."""
 
 from pathlib import Path
 
 import psutil
 
 CONTAINER = Path("/sys/fs/cgroup")  # version 2: what containers see
+KERNEL_COUNTS = Path("/proc/vmstat")
 
 
 def available_memory_bytes() -> int:
@@ -24,12 +25,12 @@ def available_memory_bytes() -> int:
 
 
 def oom_kills() -> int | None:
-    """How many processes the kernel has killed for want of memory since it started, those of other containers as well.
+    """Count the processes that the kernel has killed for want of memory since it started, in any container.
 
     None where the system does not say.
     """
     try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
+        lines = KERNEL_COUNTS.read_text().splitlines()
     except OSError:
         return None
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)

@@ -178,6 +178,5 @@ class Report(Section):
     degradations: tuple[str, ...] = ()  # what was done worse than asked for, and why
     options: dict[str, object] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
-    code_versions: dict[str, str] = Field(
-        default_factory=dict
-    )  # by stage: release / digest of the sources that made it
+    # By stage: release of Spaceport / digest of the sources that made its output.
+    code_versions: dict[str, str] = Field(default_factory=dict)

@@ -26,7 +26,7 @@ def latitude_longitude(vector: Float64) -> tuple[float, float]:
 
 
 def moved(latitude_deg: float, longitude_deg: float, east_m: float, north_m: float) -> tuple[float, float]:
-    """Degrees of the place so many metres away."""
+    """Latitude and longitude of the place that is `east_m` and `north_m` away."""
     [normal] = nvectors(np.array([latitude_deg]), np.array([longitude_deg]))
     longitude = np.radians(longitude_deg)
     east = np.array([-np.sin(longitude), np.cos(longitude), 0.0])

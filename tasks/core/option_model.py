@@ -21,7 +21,7 @@ class FilledInByPreset:
     """Annotates a model whose fields a preset fills in: its JSON schema has the defaults that all presets share.
 
     A form sends every default back, and one that was sent back would count as chosen, against a preset that has another
-    value. A form also sends a switch that nobody touched, as off unless the schema says on: a boolean must be the same
+    value. A form also sends an untouched switch, as off unless the schema says on: a boolean must be the same
     in all presets.
     """
 
@@ -29,7 +29,7 @@ class FilledInByPreset:
         self._presets = {name: preset.model_dump(mode="json") for name, preset in presets.items()}
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """The model's schema without null: what is left empty is not sent, and its description says what it is then."""
+        """The schema without null: what is left empty is not sent. Its description names each preset's value."""
         reference = handler(core_schema)
         model = handler.resolve_ref_schema(reference)
         for name, field in model["properties"].items():

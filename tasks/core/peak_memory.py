@@ -1,4 +1,4 @@
-"""How much memory a piece of work took at most, whatever the process did before it."""
+"""The most memory that a piece of work takes, apart from what its process did before."""
 
 import contextlib
 import threading
@@ -13,24 +13,26 @@ STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """Measures while it is entered: this process's resident memory, with that of children begun meanwhile.
+    """Measures while it is entered: this process's resident memory, with that of the processes it starts meanwhile.
 
-    The process's own peak is the kernel's, which misses nothing; that of all processes together is sampled.
+    Processes that it started before do not count: Prefect's server may be one. The process's own peak is the kernel's,
+    which misses nothing; that of all processes together is sampled. Of work with a PeakMemory inside, what came before
+    the inner one is sampled only.
     """
 
     def __init__(self) -> None:
         self._process = psutil.Process()
         self._ended = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
-        self._strangers: set[int] = set()  # children of before, such as a server
         self._kernel_counts = False  # since this was entered, and not since the process began
-        self.peak_bytes = 0  # the most so far; complete once this is left
+        self._started_before: frozenset[psutil.Process] = frozenset()
+        self.peak_bytes = 0  # the most up to the last sample; complete once this is left
 
     def __enter__(self) -> "PeakMemory":
+        self._started_before = frozenset(self._process.children(recursive=True))
         with contextlib.suppress(OSError):  # a kernel without it, or a container that may not
             CLEAR_REFS.write_text(RESET_PEAK)
             self._kernel_counts = True
-        self._strangers = {child.pid for child in self._process.children(recursive=True)}
         self._look()
         self._sampler.start()
         return self
@@ -41,20 +43,19 @@ class PeakMemory:
         self._ended.set()
         self._sampler.join()
         self._look()
-        if self._kernel_counts:
-            self.peak_bytes = max(self.peak_bytes, _own_peak_bytes())
 
     def _sample(self) -> None:
         while not self._ended.wait(SAMPLED_SECONDS):
             self._look()
 
     def _look(self) -> None:
+        started = frozenset(self._process.children(recursive=True)) - self._started_before
         total = 0
-        children = (child for child in self._process.children(recursive=True) if child.pid not in self._strangers)
-        for process in (self._process, *children):
+        for process in (self._process, *started):
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it has just ended
                 total += process.memory_info().rss
-        self.peak_bytes = max(self.peak_bytes, total)
+        own = _own_peak_bytes() if self._kernel_counts else 0
+        self.peak_bytes = max(self.peak_bytes, total, own)
 
 
 def _own_peak_bytes() -> int:

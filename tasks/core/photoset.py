@@ -77,9 +77,9 @@ class PhotoSet(BaseModel):
 
 
 class CheckedPhotos(BaseModel):
-    """Everything that was offered as photos: the set, and what was rejected.
+    """All that was offered as photos: the set, and the rejected files.
 
-    What was rejected is no part of the stored set: one more file that cannot be used makes no other set of it.
+    Rejected files are no part of the stored set, so one more file that cannot be used does not change it.
     """
 
     model_config = ConfigDict(frozen=True)

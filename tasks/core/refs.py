@@ -22,7 +22,7 @@ class Ref(BaseModel):
     uri: str  # of the output's folder, which holds `manifest.json`
     digest: str  # sha256 over the manifest's file list: equal digests are equal outputs
     seconds: float | None = None  # wall time of the computation; null when it came from the cache
-    peak_memory_bytes: int | None = None  # of the process that computed it, and of its children
+    peak_memory_bytes: int | None = None  # of the process that computed it, with those that it started
     cost_usd: float | None = None  # of the machine's time; null where no price is known, or from the cache
     cached: bool = False
     code_version: str = ""  # release of Spaceport / digest of the sources that made it

@@ -74,7 +74,7 @@ def _fault(name: str) -> str | None:
 
 
 class TakenNames:
-    """Names of files that can lie side by side below one folder, also where letter case does not count."""
+    """Names of files that fit side by side below one folder, also where letter case does not count."""
 
     def __init__(self) -> None:
         self._files: set[str] = set()

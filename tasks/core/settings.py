@@ -1,4 +1,4 @@
-"""Where this machine keeps things, and what else the variables `SPACEPORT_…` decide."""
+"""Settings of this machine and this process: the variables `SPACEPORT_…`."""
 
 import json
 import math
@@ -53,7 +53,7 @@ class Settings(BaseModel):
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> "Settings":
         """Read the settings; a variable that is missing or empty leaves the default.
 
-        Raises OptionsError for a value that does not mean anything.
+        Raises OptionsError for a value without a meaning.
         """
         state = Path(environment.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
         return cls(

@@ -1,4 +1,4 @@
-"""A digest of the code that computes something, so that nobody has to bump a version number.
+"""A digest of the code that computes something, instead of a version number to bump by hand.
 
 It covers a module and everything of this project that it imports, directly or not. Comments, docstrings, layout, and
 the titles and descriptions of options change nothing: sources are compared as syntax trees without them.
@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = "tasks"
 # Modules, and packages with all that is in them, that decide no byte of an output though many others import them.
 WITHOUT_INFLUENCE = (
-    "tasks.core.errors",  # names of errors; their texts stand where they are raised
+    "tasks.core.errors",  # names of errors; their texts are where they are raised
     "tasks.core.kernel_cache",  # where compiled code is kept
-    "tasks.core.progress",  # what people are told meanwhile
+    "tasks.core.progress",  # for people
     "tasks.core.settings",  # where this machine keeps things
     "tasks.core.source_digest",
     "tasks.core.storage",  # where outputs are kept, and how they get there
@@ -89,7 +89,7 @@ def _normalised(module: str) -> str:
 
 @cache
 def _imported(module: str) -> frozenset[str]:
-    """Which modules of this project a module imports, at any depth of its code."""
+    """The modules of this project that a module imports, at any depth of its code."""
     names = {name for name in _names_imported(_tree(module)) if name.partition(".")[0] == PACKAGE}
     return frozenset(name for name in names if _file_of(name) is not None)
 

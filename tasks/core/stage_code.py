@@ -1,4 +1,4 @@
-"""Which code computes a stage's output. It names the output, so that changed code never finds what the old one made."""
+"""The code that computes a stage's output. It is part of the output's name, so changed code never finds old outputs."""
 
 import hashlib
 import importlib.metadata
@@ -25,7 +25,7 @@ WITHOUT_INFLUENCE = frozenset({"jinja2", "markupsafe", "plyfile", "psutil", "pyd
 class StageCode:
     """The modules of this project and the libraries that compute a stage's output."""
 
-    modules: tuple[str, ...]  # the first of a run; what they import is found by itself
+    modules: tuple[str, ...]  # where the computation starts; what they import is followed
     libraries: tuple[str, ...]  # names of packages as they are imported
 
     @cached_property

@@ -1,7 +1,9 @@
-"""The peak is that of the work alone, and counts child processes."""
+"""The peak is that of the work alone, with the processes that it starts."""
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -30,13 +32,36 @@ def test_a_spike_between_two_samples_counts() -> None:
     assert spike.peak_bytes - quiet.peak_bytes > 150 * MB
 
 
-def test_children_count_with_the_work_that_began_them() -> None:
+@contextmanager
+def child_with_300_mb() -> Iterator[None]:
     program = "import sys; held = bytearray(b'x') * (300 * 2**20); print('held', flush=True); sys.stdin.read()"
-    with PeakMemory() as together:
-        child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
-    with PeakMemory() as alone:  # the child is still there, but was before
+        yield
+        child.communicate()
+
+
+def test_a_child_counts_that_the_work_starts() -> None:
+    with PeakMemory() as alone:
         pass
-    child.communicate()
+    with PeakMemory() as together, child_with_300_mb():
+        together._look()  # as the sampler does now and then
     assert together.peak_bytes - alone.peak_bytes > 250 * MB
+
+
+def test_a_child_from_before_does_not_count() -> None:
+    with PeakMemory() as alone:
+        pass
+    with child_with_300_mb(), PeakMemory() as beside:
+        pass
+    assert beside.peak_bytes - alone.peak_bytes < 100 * MB
+
+
+def test_work_within_work_counts_for_both() -> None:
+    with PeakMemory() as quiet:
+        pass
+    with PeakMemory() as outer, PeakMemory() as inner:
+        touch(200)
+    for peak in (outer, inner):
+        assert peak.peak_bytes - quiet.peak_bytes > 150 * MB

@@ -1,4 +1,4 @@
-"""What outlives `spaceport down`: the queue, the choices, an operator's pause; and a schedule, which makes runs.
+"""The queue, the choices and an operator's pause outlive `spaceport down`; a schedule makes runs.
 
 One server for the whole file, in this order. The runs have no photos: each fails as soon as it can run.
 """
@@ -18,7 +18,7 @@ from tests.local_server import Served, serving
 from tests.patience import eventually
 
 QUEUED = 7  # three may run at once
-NOTIFIED = "http://127.0.0.1:9/nobody"
+NOTIFIED = "http://127.0.0.1:9/hook"
 
 
 @pytest.fixture(scope="module")

@@ -199,7 +199,7 @@ def test_a_group_grows_with_its_runs_and_shrinks_by_itself(aws: AwsServer) -> No
     assert scaler.look(1, []) == {SPOT: 1}
     assert scaler.look(1, []) == {}, "it is on its way"
     assert scaler.look(5, []) == {SPOT: 2}, "its limit"
-    assert scaler.look(0, []) == {}, "nobody ends what may be at work"
+    assert scaler.look(0, []) == {}, "what may be at work is not ended"
     first, second = instances(aws)
     end_in_group(autoscaling, first)
     assert instances(aws) == [second], "and none takes its place"
@@ -223,9 +223,15 @@ class WithoutSpot:
         self._autoscaling.set_desired_capacity(**asked)
 
 
-def test_what_spot_does_not_have_is_asked_for_on_demand(aws: AwsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("deployments.scaler.time", SimpleNamespace(monotonic=lambda: now[0]))
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time as the scaler sees it, which only the test moves."""
+    seconds = [1000.0]
+    monkeypatch.setattr("deployments.scaler.time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    return seconds
+
+
+def test_what_spot_does_not_have_is_asked_for_on_demand(aws: AwsServer, now: list[float]) -> None:
     spot = WithoutSpot(aws.client("autoscaling"))
     scaler = Scaler(spot, SPOT, ON_DEMAND, patience_seconds=120)
 
@@ -249,13 +255,13 @@ def test_what_spot_does_not_have_is_asked_for_on_demand(aws: AwsServer, monkeypa
     now[0] += 121
     assert look(1) == {}, "it is missing since now"
     now[0] += 121
-    assert look(0) == {SPOT: 0}, "nobody needs it any more"
+    assert look(0) == {SPOT: 0}, "it is not needed any more"
     assert instances(aws, ON_DEMAND) == []
 
 
-def test_an_instance_that_ends_before_it_works_is_followed_by_one_on_demand(aws: AwsServer) -> None:
+def test_an_instance_that_ends_before_it_works_is_followed_by_one_on_demand(aws: AwsServer, now: list[float]) -> None:
     autoscaling = aws.client("autoscaling")
-    scaler = Scaler(autoscaling, SPOT, ON_DEMAND, pause_seconds=2.0)
+    scaler = Scaler(autoscaling, SPOT, ON_DEMAND, pause_seconds=600)
     assert scaler.look(1, []) == {SPOT: 1}
     assert scaler.look(1, []) == {}, "it boots"
     (broken,) = instances(aws)
@@ -264,18 +270,18 @@ def test_an_instance_that_ends_before_it_works_is_followed_by_one_on_demand(aws:
     (works,) = instances(aws, ON_DEMAND)
     assert scaler.look(1, [works]) == {}
     end_in_group(autoscaling, works)  # it has done its work
-    time.sleep(2.0)
+    now[0] += 601
     assert scaler.look(1, [works]) == {SPOT: 1}, "spot may be well again"
 
 
-def test_an_instance_that_never_works_is_ended(aws: AwsServer) -> None:
+def test_an_instance_that_never_works_is_ended(aws: AwsServer, now: list[float]) -> None:
     """Its start hangs. One that has or had a worker may be training while the Prefect server is away: it stays."""
     autoscaling = aws.client("autoscaling")
-    scaler = Scaler(autoscaling, SPOT, ON_DEMAND, boot_seconds=0.2)
+    scaler = Scaler(autoscaling, SPOT, ON_DEMAND, boot_seconds=1200)
     assert scaler.look(2, []) == {SPOT: 2}
     hangs, works = instances(aws)
     assert scaler.look(2, [works]) == {}
-    time.sleep(0.3)
+    now[0] += 1201
     assert scaler.look(2, []) == {ON_DEMAND: 1}
     assert instances(aws) == [works]
     assert hangs not in instances(aws)
@@ -307,4 +313,4 @@ def test_without_spot_there_is_one_group(aws: AwsServer) -> None:
     on_demand = WithoutSpot(aws.client("autoscaling"))
     scaler = Scaler(on_demand, SPOT, None, patience_seconds=0.0)
     assert scaler.look(1, []) == {SPOT: 1}
-    assert scaler.look(1, []) == {}, "there is nobody else to ask"
+    assert scaler.look(1, []) == {}, "there is no other group"

@@ -24,7 +24,7 @@ def test_down_asks_before_it_stops_what_it_does_not_know(tmp_path: Path, monkeyp
     def end_runs(client: object) -> None:
         raise AssertionError("it was reached")
 
-    with pytest.raises(ServerError, match="nothing is known of runs in progress; `spaceport down --now`"):
+    with pytest.raises(ServerError, match="not known whether runs are in progress; `spaceport down --now`"):
         take_down(tmp_path, print, end_runs, now=False)
     assert find(SERVER, folder_of(tmp_path)) is not None
     assert take_down(tmp_path, print, end_runs, now=True) == [SERVER]

@@ -194,7 +194,7 @@ def test_ends_of_runs_are_told_beside_the_uploads(deployed: Runs, account: Accou
     assert (done.page or "").startswith("http")
     assert "results/good/index.html" in (done.page or "")
     assert failed.error == "PhotosError: 2 photos; 3 are needed."
-    # Somebody retries the failed one in Prefect's UI.
+    # A person retries the failed one in Prefect's UI.
     with listening(account.listener(deployed)):
         eventually(lambda: places.signal(bad, FAILED) is not None, FAILED)
         for state in (AwaitingRetry(), Running(), Completed()):
@@ -345,7 +345,7 @@ def test_a_signal_that_cannot_be_put_waits_and_holds_up_no_other(
 
 
 def test_runs_of_other_buckets_and_of_other_keys_are_left_alone(account: Account) -> None:
-    """Two accounts may share a Prefect server; and anybody may tag a run and key it as they like."""
+    """Two accounts may share a Prefect server; and a run may have any tags and any key."""
     ours = account.upload("uploads/ours.zip")
     theirs = Upload(bucket="another-account", key="uploads/theirs.zip", version="1")
     nobodys = Upload(bucket=ours.bucket, key="elsewhere/file", version="1")

@@ -1,4 +1,4 @@
-"""What `spaceport up` takes from before and what from its options."""
+"""`spaceport up` keeps earlier choices, and its options change one each."""
 
 import socket
 from pathlib import Path

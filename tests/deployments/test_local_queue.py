@@ -1,4 +1,4 @@
-"""Runs whose worker has gone: which wait again, and which are left as they are."""
+"""Runs whose worker has gone: some wait again, others are left as they are."""
 
 import os
 import subprocess

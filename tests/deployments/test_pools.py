@@ -43,7 +43,7 @@ def no_pools(prefect_server: None) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_pools")
-def test_a_pool_of_somebody_else_is_left_alone() -> None:
+def test_a_pool_of_other_people_is_left_alone() -> None:
     theirs: WorkPool = on_the_server(
         "create_work_pool", WorkPoolCreate(name="gpu", type="process", description="Our A100s", concurrency_limit=8)
     )
@@ -74,7 +74,7 @@ def test_our_own_are_known_again() -> None:
         ("train", ("spaceport", "stage"), True),
         ("reconstruct", ("spaceport",), True),
         ("train", (), False),
-        ("train", ("somebody",), False),
+        ("train", ("another-team",), False),
         ("fit", ("spaceport",), False),
     ],
 )

@@ -1,4 +1,4 @@
-"""The commands of docs/deploy.md, as they stand there, on a fresh server: they make what `deployments.apply` makes."""
+"""The commands of docs/deploy.md, word for word, on a fresh server: they make what `deployments.apply` makes."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What Prefect's server loses on SQLite by itself, and not with ours.
+"""Prefect's own server loses writes and events on SQLite; ours does not.
 
 Of two transactions that read and then write, one fails with Prefect's own beginnings and waits with ours; one that is
 begun inside another does not wait for that. Events that a
@@ -29,7 +29,7 @@ HEAD_START_SECONDS = 0.3  # for a second transaction that waits in earnest: it d
 
 
 async def meet(database: AioSqliteConfiguration, head_start_seconds: float) -> int:
-    """How much two increments have added up to, the second of which reads between reading and writing of the first.
+    """The sum of two increments, of which the second reads between reading and writing of the first.
 
     One that does not read is waited for no longer than `head_start_seconds`.
     """
@@ -149,7 +149,7 @@ def test_an_event_that_comes_again_is_stored_once(
 
 @pytest.mark.parametrize(("first", "again"), [([A, B], [A, B]), ([A], [B, B, C])])
 def test_prefects_own_cannot_store_it(tmp_path: Path, first: list[ReceivedEvent], again: list[ReceivedEvent]) -> None:
-    """When this fails, Prefect leaves out what it knows by itself, and `write_new_events` can go."""
+    """When this fails, Prefect itself leaves out known events, and `write_new_events` can go."""
     theirs = AioSqliteConfiguration(connection_url=f"sqlite+aiosqlite:///{tmp_path}/theirs.db")
     with pytest.raises(sa.exc.IntegrityError):
         stored(theirs, write_events, first, again)

@@ -1,4 +1,4 @@
-"""The watch over the runs of an AWS account: every end is told once, and no task outlives its run."""
+"""The watch over the runs of an AWS account: each end is reported once, and no task outlives its run."""
 
 import asyncio
 import json
@@ -34,17 +34,17 @@ CRASHED = Crashed(message="A worker took this run but did not start it within 15
 
 @flow(name="reconstruct")
 def reconstruct() -> None:
-    """Stands for the product's."""
+    """In place of the product's."""
 
 
 @flow(name="train")
 def train() -> None:
-    """Stands for a stage's."""
+    """In place of a stage's."""
 
 
 @task
 def waiting() -> None:
-    """Stands for the task that waits for a stage's run."""
+    """In place of the task that waits for a stage's run."""
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def client(prefect_server: None) -> Iterator[SyncPrefectClient]:
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """What CloudWatch hears of the runs of one test: whether they completed."""
+    """Reports to CloudWatch in one test: whether each run completed."""
     heard: list[bool] = []
     monkeypatch.setattr(service, "tell_run", lambda *, completed: heard.append(completed))
     return heard
@@ -63,7 +63,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 @pytest.fixture
 def watch(client: SyncPrefectClient, told: list[bool]) -> Watch:
-    """One that has told of all that ended before."""
+    """A watch that has reported all earlier ends."""
     made = Watch(client, crash_seconds=0)
     made.tell_ends()
     told.clear()
@@ -212,7 +212,7 @@ def test_a_process_that_is_stopped_does_not_put_its_run_back(client: SyncPrefect
 
 
 def test_a_process_whose_heartbeats_were_missed_may_finish_its_run(client: SyncPrefectClient, aws: AwsServer) -> None:
-    """The server was away for a while. Nobody makes another attempt at the run of a capture."""
+    """The server was away for a while. The run of a capture has no other attempt."""
     arn = task_for(aws, run_in(client, Running(), CRASHED).id)
     assert stop_orphans(aws.client("ecs"), "spaceport", client, AT_ONCE) == []
     assert statuses(aws, arn) == ["RUNNING"]
@@ -254,7 +254,7 @@ def test_ends_are_told_although_ecs_does_not_answer(
 
 
 class Away:
-    """ECS while it throttles everybody."""
+    """ECS while it throttles all calls."""
 
     def get_paginator(self, name: str) -> Any:
         raise ClientError({"Error": {"Code": "ThrottlingException"}}, name)

@@ -14,7 +14,6 @@ from tests.engines import engines
 from tests.local_server import Served
 from tests.patience import T, eventually, work_of
 
-STAGES = ("photos", "sfm", "train", "compress", "publish")
 POLL_SECONDS = 0.02  # the shortest stage takes half a second
 OPTIONS: dict[str, Any] = {"steps": 250, "max_gaussians": 8000, "max_image_size": 240}
 

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from tests.faults.harness import STAGES, Reconstruction
+from tasks.core.settings import STAGES
+from tests.faults.harness import Reconstruction
 from tests.local_server import Served
 
 

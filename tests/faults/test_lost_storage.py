@@ -33,7 +33,7 @@ def test_what_was_computed_waits_for_its_storage(flight: Path, tmp_path: Path, m
         reached = progress.done
 
     def sleep(seconds: float) -> None:
-        """Between two attempts to store: here, and nowhere else, the workspace has noticed that nobody is there."""
+        """Between two attempts to store: here, and nowhere else, the workspace has noticed that its server is gone."""
         nonlocal missed
         missed += 1
         if missed == MISSED:

@@ -7,9 +7,10 @@ import psutil
 import pytest
 from prefect.states import Cancelling
 
+from tasks.core.settings import STAGES
 from tasks.core.storage.folder_locks import remove_unused
 from tests.engines import engines
-from tests.faults.harness import STAGES, Reconstruction
+from tests.faults.harness import Reconstruction
 from tests.local_server import Served
 
 NEEDS: dict[str, dict[str, Any]] = {  # what makes a stage compute

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from tests.faults.harness import STAGES, Reconstruction
+from tasks.core.settings import STAGES
+from tests.faults.harness import Reconstruction
 from tests.local_server import Served
 
 

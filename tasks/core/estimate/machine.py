@@ -5,8 +5,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import psutil
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from tasks.core.errors import OptionsError
 from tasks.core.estimate.calibration import core_speed
 
 GROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # version 2: what containers see
@@ -27,6 +28,19 @@ class Machine(BaseModel):
     speed: float = 1.0
     gpu: bool = False  # taken for a T4, the only card that there are figures for
     hourly_usd: float | None = None  # null where no price is known
+
+
+_MACHINES = TypeAdapter(dict[str, Machine])
+
+
+def machines_by_stage(text: str) -> dict[str, Machine]:
+    """SPACEPORT_MACHINES, which says what stages that run elsewhere run on. Raises OptionsError."""
+    try:
+        return _MACHINES.validate_json(text)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        raise OptionsError(f"SPACEPORT_MACHINES is not what it has to be: {place}: {fault['msg']}.") from error
 
 
 @lru_cache

@@ -21,8 +21,8 @@ from tasks.core.estimate.train import expected_training, train_bytes, train_seco
 from tasks.core.estimate.words import gigabytes, rough_duration
 from tasks.core.measurements import CostSection, EstimateSection, SecondsSection
 from tasks.core.options import ReconstructOptions
+from tasks.core.settings import STAGES
 
-STAGES = ("photos", "sfm", "train", "compress", "publish")
 BUSY_SHARE = 0.5  # of the cores, by the load average of the last minute
 
 

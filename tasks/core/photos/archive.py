@@ -32,13 +32,11 @@ def unpack(archive: Path, out: Path, options: PhotosOptions) -> None:
     """
     try:
         with zipfile.ZipFile(archive) as opened:
-            members = [member for member in opened.infolist() if not member.is_dir()]
-            _check_members(archive, members, options)
-            names = [member_name(archive, member) for member in members]
-            log = log_among(options.flight_log, names)
+            members = _checked_members(archive, opened, options)
+            log = log_among(options.flight_log, [name for _, name in members])
             left_bytes = int(options.max_archive_gib * GIB)
             taken = TakenNames()
-            for member, name in zip(members, names, strict=True):
+            for member, name in members:
                 target = below(out, taken.take(name))
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if is_photo_name(name) or name == log:
@@ -54,7 +52,7 @@ def unpack(archive: Path, out: Path, options: PhotosOptions) -> None:
 
 
 def member_name(archive: Path, member: zipfile.ZipInfo) -> str:
-    """Where a member lies below the folder that the archive is unpacked to. Raises PhotosError."""
+    """A member's path below the folder that the archive is unpacked to. Raises PhotosError."""
     try:
         return safe_name(member.filename)
     except UnsafeNameError as error:
@@ -65,32 +63,33 @@ def check_archive(archive: Path, options: PhotosOptions) -> None:
     """Check what the archive's directory says, without unpacking anything.
 
     Raises:
-        PhotosError: as `unpack` raises for its members; or none of them is offered as a photo.
+        PhotosError: the archive is corrupt, encrypted, unsafe, or larger than the options allow; or it holds no photo.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
-            members = opened.infolist()
+            members = _checked_members(archive, opened, options)
     except DAMAGED_ZIP as error:
         raise unreadable(archive, error) from error
     except OSError as error:
-        raise PhotosError(f"{archive.name} cannot be read ({error.strerror}).") from error
-    _check_members(archive, members, options)
-    files = [member_name(archive, member) for member in members if not member.is_dir()]
-    if not any(is_photo_name(name) for name in files):
+        raise PhotosError(f"{archive.name} cannot be read ({error.strerror}): give permission to read it.") from error
+    if not any(is_photo_name(name) for _, name in members):
         raise PhotosError(
-            f"No photos among {len(files)} files in {archive.name}: give JPEG, PNG, HEIC, WebP or TIFF in it."
+            f"No photos among {len(members)} files in {archive.name}: give JPEG, PNG, HEIC, WebP or TIFF in it."
         )
 
 
 def unreadable(archive: Path, error: Exception) -> PhotosError:
-    """What to say of one of DAMAGED_ZIP."""
+    """The error for one of DAMAGED_ZIP."""
     if isinstance(error, UnicodeDecodeError):
         return PhotosError(f"{archive.name} holds a file name that is not valid {error.encoding}: pack it again.")
     return PhotosError(f"{archive.name} is not a complete .zip archive ({error}): pack or upload it again.")
 
 
-def _check_members(archive: Path, members: list[zipfile.ZipInfo], options: PhotosOptions) -> None:
-    """Refuse what the directory of the archive already shows to be unsafe."""
+def _checked_members(
+    archive: Path, opened: zipfile.ZipFile, options: PhotosOptions
+) -> list[tuple[zipfile.ZipInfo, str]]:
+    """The archive's files with their safe names; refuses what its directory already shows to be unsafe."""
+    members = [member for member in opened.infolist() if not member.is_dir()]
     if len(members) > options.max_archive_members:
         raise PhotosError(
             f"{archive.name} holds {len(members)} files, the limit is {options.max_archive_members}: "
@@ -110,6 +109,7 @@ def _check_members(archive: Path, members: list[zipfile.ZipInfo], options: Photo
             f"{archive.name} unpacks to {declared / GIB:.1f} GiB, the limit is {options.max_archive_gib:g} GiB: "
             "split it, or raise photos.max_archive_gib."
         )
+    return [(member, member_name(archive, member)) for member in members]
 
 
 def _unpack_member(

@@ -147,7 +147,7 @@ def _taken_at(exif: Image.Exif, details: Mapping[int, Any]) -> str | None:
 
 
 def _utc_offset_minutes(details: Mapping[int, Any], position: Mapping[int, Any], taken_at: str) -> int | None:
-    """How far the camera's clock is ahead of UTC: as it says itself, else by the GPS clock, to a quarter of an hour."""
+    """Offset of the camera's clock from UTC: by EXIF's own word, else by the GPS clock, to a quarter of an hour."""
     for tag in (Base.OffsetTimeOriginal, Base.OffsetTime):
         said = UTC_OFFSET.fullmatch(_text(details.get(tag)))
         if said:
@@ -163,7 +163,7 @@ def _utc_offset_minutes(details: Mapping[int, Any], position: Mapping[int, Any],
         return None
     ahead = (datetime.fromisoformat(taken_at) - fix) / timedelta(minutes=1)
     offset = 15 * round(ahead / 15)
-    # a clock that is minutes off, or a fix from minutes before, says nothing sure of its zone
+    # a clock that is minutes off, or an older fix, leaves the zone in doubt
     return offset if abs(ahead - offset) <= GPS_CLOCK_MINUTES and abs(offset) <= MOST_OFFSET_MINUTES else None
 
 

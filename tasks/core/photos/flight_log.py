@@ -107,7 +107,7 @@ def log_on_machine(wanted: str) -> Path | None:
 
 
 def log_among(wanted: str, names: Sequence[str]) -> str | None:
-    """Which file of a capture is the flight log that the option names; None where none is.
+    """Find the file of a capture that photos.flight_log names; None where there is none.
 
     That is the file of this path, else the only one whose path ends with it: archives often hold a single folder.
 

@@ -90,7 +90,7 @@ class _Track:
         return [self._place_at(moment) for moment in (taken - 60 * offset_minutes).tolist()]
 
     def spanned(self, taken: Float64, offset_minutes: int) -> float:
-        """The share of the moments [N] that lie between the log's first and last line."""
+        """The share of the moments [N] between the log's first and last line."""
         moments = taken - 60 * offset_minutes
         inside = (moments >= self.times[0] - NEAREST_SECONDS) & (moments <= self.times[-1] + NEAREST_SECONDS)
         return float(np.mean(inside))
@@ -163,7 +163,7 @@ def _fitting_offsets(taken: Float64, track: _Track) -> list[int]:
 
 
 def _said_offsets(photos: Sequence[Photo], track: _Track) -> list[int]:
-    """What the clocks say of themselves: the log's may be UTC or, where it does not say, the camera's."""
+    """Offsets that follow from EXIF's zone, if it is one: the log's clock is UTC, or may be the camera's."""
     zones = {photo.utc_offset_minutes for photo in photos}
     zone = zones.pop() if len(zones) == 1 else None
     if zone is None:

@@ -99,7 +99,7 @@ class CpuRasterizer:
     name = "cpu"
 
     def __init__(self, on_progress: ProgressCallback = ignore_progress) -> None:
-        """`on_progress` is told of kernels that have to be compiled first."""
+        """`on_progress` is called while kernels are compiled, where they are not yet."""
         ensure_compiled("tasks.core.render.warmup", on_progress)
         self._buffers = Buffers()
         self._last: Pass | None = None

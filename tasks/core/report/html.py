@@ -15,12 +15,12 @@ from tasks.core.errors import StorageError
 from tasks.core.measurements import Report, held_out_picture
 from tasks.core.report.charts import camera_map, quality_curve
 from tasks.core.scene import Scene
+from tasks.core.settings import STAGES
 
 MAX_VIEWS = 12  # pairs of pictures; more would make the page heavy and teach nothing new
 _PICTURE_WIDTH_PX = 640
 _JPEG_QUALITY = 82
 NOT_MEASURED = "not measured"
-STAGES = ("photos", "sfm", "train", "compress", "publish")
 
 
 @dataclass(frozen=True)

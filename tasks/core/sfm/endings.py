@@ -1,4 +1,4 @@
-"""The meaning of how a process that runs pycolmap ended: whether the same again may succeed, and what to change."""
+"""Errors for the ways in which a process that runs pycolmap ends: worth a retry or not, and what to change."""
 
 import signal
 

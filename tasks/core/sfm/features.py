@@ -49,7 +49,7 @@ class FeatureDatabase:
     def snapshot(self, file: Path) -> None:
         """Copy the database to a file, which appears whole. No handle is open: all that was written is in the file.
 
-        A disk that has no room for the copy is a warning: this run can do without.
+        A disk without room for the copy is a warning: this run does not need it.
         """
         partial = file.with_suffix(".partial")
         try:

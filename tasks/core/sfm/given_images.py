@@ -24,16 +24,16 @@ def name_images(model: pycolmap.Reconstruction, images: Path) -> dict[str, Path]
         FormatError: a name is no text, two are the same file, or one leads out of `images`, be it by a link.
     """
     home = Path(os.path.realpath(images))
-    files: dict[str, Path] = {}  # by path below `images`
+    paths: set[str] = set()  # below `images`
     taken = TakenNames()
     sources: dict[str, Path] = {}
     for number in sorted(model.reg_image_ids(), key=lambda i: image_name(model.image(i))):
         image = model.image(number)
         written = image_name(image)
         path, file = _file_below(home, written)
-        if path in files:
+        if path in paths:
             raise FormatError(f"The model names {shown(path)} twice: each image needs one camera. Export it again.")
-        files[path] = file
+        paths.add(path)
         image.name = taken.take(path)
         sources[image.name] = file
     return sources

@@ -10,7 +10,7 @@ import numpy as np
 import pycolmap
 
 from tasks.core.machine_memory import oom_kills
-from tasks.core.sfm.endings import ending
+from tasks.core.sfm.endings import ending, how_it_ended
 from tasks.core.sfm.features import FeatureDatabase
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.transforms import Float64, rotation_angle_deg
@@ -91,11 +91,11 @@ def map_globally(database: FeatureDatabase, folder: Path, options: SfmOptions) -
     oom_kills_before = oom_kills()
     ended = subprocess.run([sys.executable, "-m", __name__, *arguments], check=False)
     if ended.returncode != 0:
-        logger.warning("the global mapper ended with status %d", ended.returncode)
+        logger.warning("the global mapper %s", how_it_ended(ended.returncode))
         if options.mapper == "global":
             more = "Some sets of photos end it so: use sfm.mapper=auto or incremental."
             raise ending("The global mapper", ended.returncode, oom_kills_before, more)
-        return Mapped("global", None, 0, f"global: ended with status {ended.returncode}")
+        return Mapped("global", None, 0, f"global: {how_it_ended(ended.returncode)}")
     models = [pycolmap.Reconstruction(path.parent) for path in sorted(folder.glob("*/cameras.bin"))]
     return _largest("global", models)
 

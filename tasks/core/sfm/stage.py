@@ -21,8 +21,8 @@ from tasks.core.storage.checkpoint_place import CheckpointPlace
 def run_job(job: Job, on_progress: ProgressCallback, kept: CheckpointPlace | None = None) -> SfmSection:
     """Write the scene that the job asks for; raises what `run_worker` raises.
 
-    Nothing but the scene is left in its folder. Features and matches are put into `kept`, and taken from there. Those
-    that a worker failed with are dropped, and its error is one that a retry may cure: it begins anew.
+    Nothing but the scene is left in its folder. Features and matches are put into `kept`, and taken from there. If the
+    worker fails with kept ones, they are dropped, and the error is raised as one that a retry may cure.
     """
     job.work.mkdir(parents=True, exist_ok=True)
     try:

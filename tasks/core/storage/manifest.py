@@ -45,7 +45,7 @@ class Manifest(BaseModel):
     library_versions: dict[str, str] = Field(default_factory=dict)  # of the libraries that made it
     backend: str | None = None  # "cpu" or "cuda" where that changes the output
     seconds: float  # wall time of the computation
-    peak_memory_bytes: int | None = None  # of the computing process and its children
+    peak_memory_bytes: int | None = None  # of the computing process, with those that it starts
     cost_usd: float | None = None  # of the computing machine's time; null where no price is known
     part: str = Field(
         default="", pattern=r"^[0-9a-f]*$"

@@ -1,4 +1,4 @@
-"""A folder on S3: the one place that calls boto3.
+"""A folder on S3: the one place of tasks/ that calls boto3.
 
 Transfers are parallel. The classic client is asked for by name: boto3 would pick the CRT client on some machines, which
 does not speak to every S3-compatible server.

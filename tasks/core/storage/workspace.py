@@ -1,10 +1,10 @@
-"""What every workspace can do, wherever it lies.
+"""The interface of a workspace, on a local disk or on S3.
 
     <root>/stages/<stage>/<cache key>/…  a stage's output and its manifest.json, which is written last
     <root>/runs/<run>/…                  what people look at
-    <root>/checkpoints/<cache key>/…     what a computation that was ended early goes on from
+    <root>/checkpoints/<cache key>/…     from what a computation that was ended early continues
 
-This module knows the key names; nothing else does.
+This module makes the key names. `runs` is also known to the page server of `spaceport up` and to AWS's lifecycle rules.
 """
 
 from abc import ABC, abstractmethod

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tasks.core.errors import FormatError
 
 FORMAT = "spaceport checkpoint 1"  # the number changes with what the arrays mean
+WRONG_BYTES = (None, errno.EINVAL)  # of errors that come from the bytes: EINVAL from a seek that they asked for
 
 Arrays = dict[str, NDArray[np.generic]]  # a state by the names of its parts
 
@@ -53,10 +54,7 @@ def read_checkpoint(path: Path, belongs_to: str) -> Arrays:
             arrays = {name: file[name] for name in file.files}
         found, owner = str(arrays.pop("format")), str(arrays.pop("belongs_to"))
     except Exception as error:  # zip and npy raise a dozen kinds for bytes that are not theirs
-        if isinstance(error, OSError) and error.errno not in (
-            None,
-            errno.EINVAL,
-        ):  # EINVAL: a seek that bytes asked for
+        if isinstance(error, OSError) and error.errno not in WRONG_BYTES:
             raise
         raise FormatError(f"{path.name} is damaged or no checkpoint ({type(error).__name__}: {error}).") from error
     if found != FORMAT:

@@ -18,5 +18,5 @@ def affordable_gaussians(available_bytes: float, sh_degree: int) -> int:
 
 
 def bytes_each(sh_degree: int) -> float:
-    """What a Gaussian of a degree takes in training, at the moment of greatest need."""
+    """Bytes that a Gaussian of a degree takes in training at most."""
     return floats_per_gaussian(sh_degree) * BYTES_PER_FLOAT + BYTES_PER_GAUSSIAN

@@ -1,4 +1,4 @@
-"""Photos that memory does not suffice for: in a mapped file on the disk, of which the kernel keeps what fits."""
+"""Photos that do not fit into memory: in a mapped file on the disk, of which the kernel keeps as much as fits."""
 
 import tempfile
 from collections.abc import Iterable
@@ -16,12 +16,12 @@ CHANNELS = 3
 
 
 def photo_bytes(cameras: Iterable[Camera], max_image_size: int) -> int:
-    """What the cameras' photos take as they are trained on, smaller copies included."""
+    """Bytes of the cameras' photos at training size, smaller copies included."""
     return sum(CHANNELS * prod(size) for camera in cameras for size in level_sizes(camera, max_image_size))
 
 
 class PhotoFile:
-    """A file without a name, which takes a number of bytes of the folder's disk and is gone with its arrays."""
+    """A file without a name, of fixed size on the folder's disk, which is gone once its arrays are."""
 
     def __init__(self, folder: Path, size_bytes: int) -> None:
         """`size_bytes`: of all photos that will be stored, at least 1. Raises DiskFullError."""
@@ -43,7 +43,7 @@ class PhotoFile:
     def stored(self, pixels: Photo) -> Photo:
         """Append a photo [H, W, 3] and return it as an array that the file backs. Raises DiskFullError.
 
-        It is written and not copied through the mapping: a disk that runs full would end the process that does that.
+        It is written, not copied through the mapping: if the disk ran full, that would kill the process.
         """
         begin, self._filled = self._filled, self._filled + pixels.nbytes
         with watching_disk(self._folder):

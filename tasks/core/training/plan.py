@@ -46,7 +46,7 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
 
     Args:
         scene: cameras, photos and points.
-        options: what was asked for.
+        options: see TrainOptions.
         folder: an existing one, on whose disk photos are kept if memory does not suffice for them.
 
     Raises:
@@ -56,11 +56,11 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
     """
     training_cameras, held_out_cameras = split_cameras(scene, options.hold_out_every)
     wanted = schedule.most_gaussians(len(scene.points.xyz), options.max_gaussians, options.max_gaussians_per_point)
-    affordable = options.model_copy(update={"max_gaussians": wanted})
-    stored, of_photos = room_for_photos(scene.cameras, affordable, folder)
+    capped = options.model_copy(update={"max_gaussians": wanted})
+    stored, of_photos = room_for_photos(scene.cameras, capped, folder)
     views = [load_view(scene, camera, options.max_image_size, stored) for camera in training_cameras]
     held_out = [load_view(scene, camera, options.max_image_size, stored) for camera in held_out_cameras]
-    engine = engine_for(affordable, views)
+    engine = engine_for(capped, views)
     limit = wanted if engine.max_gaussians is None else min(wanted, engine.max_gaussians)
     seen_by = views_per_point(scene.points, views)
     dropout = schedule.dropout_for(seen_by, options.max_dropout)
@@ -80,7 +80,7 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
 def room_for_photos(
     cameras: Sequence[Camera], options: TrainOptions, folder: Path
 ) -> tuple[Callable[[Photo], Photo], tuple[str, ...]]:
-    """Where the photos are kept, as `load_view` takes it, and a sentence about it where that is not in memory.
+    """Decide where the photos are kept, as `load_view` takes it; with a sentence about it unless that is memory.
 
     Raises DiskFullError if the disk of the folder has no room for those that memory does not suffice for.
     """

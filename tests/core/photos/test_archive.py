@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.core.errors import PhotosError
-from tasks.core.photos.archive import unpack
+from tasks.core.photos.archive import check_archive, unpack
 from tasks.core.photos.files import natural_order
 from tasks.core.photos.headers import read_headers
 from tasks.core.photos.options import PhotosOptions
@@ -109,6 +109,27 @@ def test_members_of_the_same_name_are_all_kept(tmp_path: Path) -> None:
     assert found == {
         name: encoded(number) for number, name in enumerate(("a.jpg", "a-2.jpg", "A-3.jpg", "a.jpg-2/b.jpg"))
     }
+
+
+def test_a_check_beforehand_refuses_what_unpacking_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "photos.zip"
+    zip_of_members(path, ["a.jpg", "b/../../c.jpg"])
+    said = {refusal_or_none(lambda: checked(path)), refusal_or_none(lambda: unpacked(path, tmp_path))}
+    assert said == {
+        "photos.zip is unsafe: The file name 'b/../../c.jpg' leads out of its folder. Pack it again without that file."
+    }
+
+
+def test_folders_in_an_archive_do_not_count_as_its_files(tmp_path: Path) -> None:
+    path = tmp_path / "photos.zip"
+    zip_of_members(path, ["strip/", *(f"strip/{number}.jpg" for number in range(3))])
+    at_the_limit = PhotosOptions(max_archive_members=3)
+    check_archive(path, at_the_limit)
+    unpack(path, tmp_path / "out", at_the_limit)
+
+
+def checked(path: Path) -> None:
+    check_archive(path, PhotosOptions())
 
 
 edits_of_bytes = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6)

@@ -103,4 +103,4 @@ def test_abort_of_the_global_mapper(flight: Flight, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(mapping, "map_incrementally", lambda *_: poor)
     database = FeatureDatabase(tmp_path / "database", flight.photos, flight.photo_set.photos, SfmOptions())
     found = mapping.map_photos(database, tmp_path / "models", SfmOptions())
-    assert found == replace(poor, note="global: ended with status -6")
+    assert found == replace(poor, note="global: was killed by SIGABRT")

@@ -12,8 +12,8 @@ import pytest
 
 from tasks.core.errors import SfmCrashError, StageError
 from tasks.core.sfm import stage
-from tasks.core.sfm.job import Job
-from tasks.core.sfm.kept_database import damage, keep, kept_name, take
+from tasks.core.sfm.job import DATABASE_FILE, Job
+from tasks.core.sfm.kept_database import damage, keep, take
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.storage.checkpoint_folders import LocalCheckpoints
 
@@ -36,10 +36,10 @@ def place(tmp_path: Path) -> LocalCheckpoints:
     return LocalCheckpoints(tmp_path / "kept")
 
 
-def put(place: LocalCheckpoints, content: bytes, name: str | None = None) -> None:
+def put(place: LocalCheckpoints, content: bytes) -> None:
     with place.scratch() as scratch:
-        (scratch / (name or kept_name())).write_bytes(content)
-        place.put(scratch / (name or kept_name()))
+        (scratch / DATABASE_FILE).write_bytes(content)
+        place.put(scratch / DATABASE_FILE)
 
 
 def middle_zeroed(content: bytes) -> bytes:
@@ -51,7 +51,7 @@ def test_a_whole_one_is_taken(whole: Path, place: LocalCheckpoints, tmp_path: Pa
     put(place, whole.read_bytes())
     assert take(place, tmp_path / "taken.db")
     assert (tmp_path / "taken.db").read_bytes() == whole.read_bytes()
-    assert place.names() == [kept_name()]
+    assert place.names() == [DATABASE_FILE]
 
 
 @pytest.mark.parametrize(
@@ -76,16 +76,7 @@ def test_a_damaged_one_is_dropped_with_a_line(
     assert not take(place, tmp_path / "taken.db")
     assert not (tmp_path / "taken.db").exists()
     assert place.names() == []
-    assert f"{kept_name()}, kept from an earlier run, is not used: " in caplog.text
-
-
-def test_one_of_other_libraries_is_dropped(
-    whole: Path, place: LocalCheckpoints, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    put(place, whole.read_bytes(), "database-pycolmap-0.1-pillow-1.0.db")
-    assert not take(place, tmp_path / "taken.db")
-    assert place.names() == []
-    assert "another version of the libraries" in caplog.text
+    assert "features kept from an earlier run are not used: " in caplog.text
 
 
 def test_a_place_that_takes_nothing_is_a_warning(

@@ -9,7 +9,7 @@ import pytest
 
 from tasks.core.progress import Progress
 from tasks.core.scene import Scene
-from tasks.core.sfm.kept_database import kept_name
+from tasks.core.sfm.job import DATABASE_FILE
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.reconstruct import reconstruct
 from tasks.core.storage.checkpoint_folders import LocalCheckpoints
@@ -41,8 +41,8 @@ def test_features_and_matches_outlive_a_run(
     with pytest.raises(EndedError):
         reconstruct(flight.photos, tmp_path / "first", SfmOptions(), IMAGE_SIZE, end, kept)
     monkeypatch.undo()
-    assert kept.names() == [kept_name()]
-    assert pairs_in(tmp_path / "kept" / kept_name()) == (0 if ended_while == "matching" else COUNT * (COUNT - 1) // 2)
+    assert kept.names() == [DATABASE_FILE]
+    assert pairs_in(tmp_path / "kept" / DATABASE_FILE) == (0 if ended_while == "matching" else COUNT * (COUNT - 1) // 2)
 
     seen: list[Progress] = []
     reconstruct(flight.photos, tmp_path / "second", SfmOptions(), IMAGE_SIZE, seen.append, kept)

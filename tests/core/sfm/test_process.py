@@ -85,7 +85,7 @@ pycolmap.extract_features = extract_features
 @pytest.mark.parametrize(
     ("kills", "error"),
     [((3, 4), OutOfMemoryError), ((3, 3), SfmCrashError), ((None, None), OutOfMemoryError)],
-    ids=["by the kernel", "by another program", "where nobody counts"],
+    ids=["by the kernel", "by another program", "without a count"],
 )
 def test_a_worker_that_is_killed(
     kills: tuple[int | None, int | None],
@@ -94,7 +94,7 @@ def test_a_worker_that_is_killed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Want of memory is told apart by the kernel's count of such kills, before and after."""
+    """The kernel's count of kills, before and after, shows want of memory."""
     before, after = kills
     monkeypatch.setattr(process, "oom_kills", lambda: before)
     monkeypatch.setattr(endings, "oom_kills", lambda: after)

@@ -71,7 +71,7 @@ def test_the_time_that_was_spent_counts(scene: Scene, tmp_path: Path, monkeypatc
 
     with pytest.raises(StoppedError):
         train(scene, tmp_path, options, on_step, None, KeptInFolder(tmp_path / "kept", (60).__eq__, stop=True))
-    clock.seconds += 3600  # in which nobody trains
+    clock.seconds += 3600  # between the two trainings
     train(scene, tmp_path, options, on_step, None, KeptInFolder(tmp_path / "kept", lambda _: False))
     assert [stats.step for stats in seen] == list(range(1, 102))
     assert [stats.seconds for stats in seen] == [step * TICK_SECONDS for step in range(101)]

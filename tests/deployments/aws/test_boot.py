@@ -1,4 +1,4 @@
-"""What GPU instances do when they start: the scripts of the templates, with stand-ins for everything they call."""
+"""The start of GPU instances: scripts of the templates, with stand-ins for everything they call."""
 
 import shutil
 import subprocess

@@ -122,7 +122,7 @@ def test_the_scaler_may_ask_both_groups_and_instances_of_both_may_end_themselves
 
 
 def statements_of(templates: Templates, role: str) -> list[dict[str, Any]]:
-    """What a role may do."""
+    """The statements of a role's policy."""
     policy = next(
         each["Properties"]["PolicyDocument"]
         for name, each in templates.resources("AWS::IAM::Policy").items()
