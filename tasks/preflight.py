@@ -41,7 +41,8 @@ def check_run(photos: str, destination: str, options: ReconstructOptions, worksp
         workspace: the name of the workspace.
 
     Raises:
-        DestinationError: the workspace or the destination cannot be written, or one of them and the photos overlap.
+        DestinationError: the workspace or the destination cannot be written, one of them and the photos overlap, or the
+            result would replace files that are none of ours.
         PhotosError: the photos do not exist, cannot be read, or are none.
         FormatError: the given COLMAP model is incomplete.
         MissingPartError: training is to run here on a GPU that is not usable, or a stage has no deployment or pool.
@@ -50,7 +51,9 @@ def check_run(photos: str, destination: str, options: ReconstructOptions, worksp
     _check_photos(photos, options, workspace)
     store = open_workspace(workspace)
     _check_workspace(store, workspace)
-    open_destination(destination, store).check()
+    target = open_destination(destination, store)
+    target.check()
+    target.require_ours()
     dispatched = Settings.from_environment().dispatch
     if options.train.backend == "cuda" and "train" not in dispatched:
         from tasks.core.render.backends import resolve_backend  # may load torch, which takes seconds
