@@ -12,6 +12,7 @@ from tasks.core.errors import DestinationError, MissingPartError
 from tasks.core.options import ReconstructOptions
 from tasks.core.photos.archive import check_archive
 from tasks.core.refs import RunContext
+from tasks.core.scene import IMAGES_FOLDER
 from tasks.core.settings import Settings
 from tasks.core.sfm.import_model import find_model
 from tasks.core.storage import S3Workspace, Workspace
@@ -88,14 +89,15 @@ def _check_photos(photos: str, options: ReconstructOptions, workspace: str) -> N
 
 def _check_apart(photos: str, destination: str, workspace: str) -> None:
     """What a run writes into the photo folder would be taken for photos by the next one; nor may it replace photos."""
+    read = [photos, f"{photos.rstrip('/')}/{IMAGES_FOLDER}"] if is_given_model(photos) else [photos]  # may be a link
     for what, place in (("destination", destination), ("workspace", workspace)):
-        if _is_inside(place, photos):
+        if any(_is_inside(place, folder) for folder in read):
             raise DestinationError(
                 f"The {what} {place} lies inside the photo folder {photos}: name one outside of it "
                 f"({'--out' if what == 'destination' else '--workspace'} in a terminal)."
             )
     for name in RESULT_FOLDERS:
-        if _is_inside(photos, f"{destination.rstrip('/')}/{name}"):
+        if any(_is_inside(folder, f"{destination.rstrip('/')}/{name}") for folder in read):
             raise DestinationError(
                 f"The photos {photos} lie where the result's folder {name} would go: name another destination than "
                 f"{destination} (--out in a terminal)."
