@@ -25,6 +25,7 @@ COPIED_SUFFIXES = {
     "PNG": (".png",),
 }
 DRAFTED_FORMATS = ("JPEG", "MPO")
+MOST_JPEG_PX = 65_500  # libjpeg's limit
 UPRIGHT_BY = {  # EXIF's orientation; Pillow's exif_transpose also rewrites EXIF, which values of a wrong type make fail
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -131,6 +132,8 @@ def _store_converted(upright: Image.Image, exif: Image.Exif, path: Path, quality
     if "A" in upright.getbands() or "transparency" in upright.info:
         upright.convert("RGBA").save(path, format="PNG", exif=exif, compress_level=3)
         return ".png"
+    if max(upright.size) > MOST_JPEG_PX:
+        raise RejectedError(f"{upright.width}x{upright.height} px; a JPEG has at most {MOST_JPEG_PX} px a side")
     colours = upright if upright.mode in ("L", "RGB") else upright.convert("RGB")
     colours.save(path, format="JPEG", exif=exif, quality=quality, subsampling=0)
     return ".jpg"

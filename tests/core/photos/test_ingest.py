@@ -97,6 +97,7 @@ REJECTED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "narrow JPEG": ("a.jpg", lambda: jpeg_of(7, 200), "7x200 px is too small"),
     "control character": ("a\nb.jpg", lambda: encoded(9), "control characters"),
     "Lab": ("a.tif", lambda: encoded(9, "TIFF", "LAB"), "colours that cannot be converted"),
+    "too long for a JPEG": ("a.tif", lambda: tiff_of(65_501, 64), "65501x64 px; a JPEG has at most 65500 px a side"),
     "raw": ("a.dng", lambda: b"II*\0" + bytes(100), "raw file"),
     "bomb": ("a.png", lambda: _png_header_of(40_000, 40_000), "megapixels"),
 }
@@ -105,6 +106,12 @@ REJECTED: dict[str, tuple[str, Callable[[], bytes], str]] = {
 def jpeg_of(width: int, height: int) -> bytes:
     buffer = io.BytesIO()
     picture(9, (width, height)).save(buffer, format="JPEG")
+    return buffer.getvalue()
+
+
+def tiff_of(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    picture(9, (width, height)).save(buffer, format="TIFF")
     return buffer.getvalue()
 
 
