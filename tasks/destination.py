@@ -1,15 +1,18 @@
 """Where a result is published: a local folder, or `s3://bucket/prefix`."""
 
+import os
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tasks.core.errors import DestinationError, StorageError, UnsafeNameError
+from tasks.core.georeference import GEOREFERENCE_FILE
 from tasks.core.safe_names import MAX_KEY_BYTES, safe_name
+from tasks.core.scene import MODEL_FOLDER
 from tasks.core.settings import Settings
 from tasks.core.sog.layout import LOD_FOLDER
 from tasks.core.storage import LocalWorkspace, OutputCache, S3Folder, Workspace
@@ -19,10 +22,23 @@ from tasks.workspace import open_folder
 
 PAGE_FILE = "index.html"
 REPORT_FILE = "report.html"
+REPORT_DATA_FILE = "report.json"
+SPLAT_FILE, PLY_FILE = "scene.sog", "scene.ply"
+PREVIEW_FILE, FLY_AROUND_FILE = "preview.jpg", "fly-around.webp"
 COLMAP_FOLDER = "colmap"
 RESULT_FOLDERS = (COLMAP_FOLDER, LOD_FOLDER)
+ALWAYS_WRITTEN = (
+    *(PAGE_FILE, REPORT_FILE, REPORT_DATA_FILE, SPLAT_FILE, PLY_FILE, PREVIEW_FILE, FLY_AROUND_FILE, GEOREFERENCE_FILE),
+    *(f"{COLMAP_FOLDER}/{MODEL_FOLDER}/{part}.bin" for part in ("cameras", "images", "points3D")),
+)
 CONTENTS = TypeAdapter(list[str])  # paths below the destination, posix
 CONTENTS_FILE = "spaceport-files.json"  # lists the files that we have put there; the next result removes those it lacks
+
+
+class _ReportVersions(BaseModel):
+    """What every report of ours says: it tells a result from before there were lists of files."""
+
+    versions: dict[str, str]
 
 
 class Destination(ABC):
@@ -45,6 +61,7 @@ class Destination(ABC):
         goes last: it holds its splat in itself, so the two always match. Raises DestinationError or StorageError.
         """
         names = sorted(path.relative_to(result).as_posix() for path in result.rglob("*") if path.is_file())
+        self.require_ours(names)
         older = self._listed()
         self._list({*older, *names})  # first, so that files of an interrupted delivery are known as ours
         for together in (
@@ -55,6 +72,29 @@ class Destination(ABC):
             self._put(result, together)
         self._remove(sorted(older - set(names)))
         self._list(set(names))
+
+    def require_ours(self, names: Iterable[str] = ALWAYS_WRITTEN) -> None:
+        """Raises DestinationError where one of these files would replace what no earlier result has put there."""
+        foreign = sorted(self._in_the_way(set(names), set(names) - self._listed()))
+        if foreign and not self._is_result_without_list():
+            more = f" and {len(foreign) - 1} more files" if len(foreign) > 1 else ""
+            raise DestinationError(
+                f"The result would replace {foreign[0]}{more} in {self.uri}, which no earlier result has put there: "
+                "move away what is in its place, or name another destination (--out in a terminal)."
+            )
+
+    def _is_result_without_list(self) -> bool:
+        """Whether a result lies there that is older than our lists of files."""
+        if self._read(CONTENTS_FILE) is not None:
+            return False
+        try:
+            return "spaceport" in _ReportVersions.model_validate_json(self._read(REPORT_DATA_FILE) or b"").versions
+        except ValidationError:
+            return False
+
+    @abstractmethod
+    def _in_the_way(self, names: set[str], unlisted: set[str]) -> set[str]:
+        """Which of the unlisted files are there; and what is in place of folders of any of the names."""
 
     @abstractmethod
     def _put(self, result: Path, names: list[str]) -> None:
@@ -155,13 +195,16 @@ class LocalDestination(Destination):
         except OSError as error:
             raise StorageError(f"{name} of {self.uri} cannot be read ({error.strerror}).") from error
 
+    def _in_the_way(self, names: set[str], unlisted: set[str]) -> set[str]:
+        """As in Destination. We make no links, so what lies behind one is another place."""
+        others = {other.relative_to(self._folder).as_posix() for name in names for other in self._not_folders(name)}
+        return others | {name for name in unlisted if os.path.lexists(self._folder / name)}
+
     def _put(self, result: Path, names: list[str]) -> None:
         """As in Destination, by a rename each."""
         for name in names:
             place = self._folder / name
             try:
-                for link in self._links_on_the_way(name):
-                    link.unlink()
                 place.parent.mkdir(parents=True, exist_ok=True)
                 (result / name).replace(place)
             except OSError as error:
@@ -175,7 +218,7 @@ class LocalDestination(Destination):
     def _remove(self, names: list[str]) -> None:
         """As in Destination; folders that are empty then are removed too."""
         for name in names:
-            if self._links_on_the_way(name):
+            if self._not_folders(name):
                 continue
             place = self._folder / name
             with suppress(OSError):
@@ -189,10 +232,10 @@ class LocalDestination(Destination):
             (partial / name).write_bytes(content)
             self._put(partial, [name])
 
-    def _links_on_the_way(self, name: str) -> list[Path]:
-        """Links in place of folders of the result: to write or remove through one would change another place."""
+    def _not_folders(self, name: str) -> list[Path]:
+        """What is in place of folders of the result: files, and links, through which another place would change."""
         folders = [self._folder / parent for parent in PurePosixPath(name).parents[:-1]]
-        return [folder for folder in folders if folder.is_symlink()]
+        return [folder for folder in folders if folder.is_symlink() or folder.is_file()]
 
     def _make(self) -> None:
         try:
@@ -226,6 +269,12 @@ class S3Destination(Destination):
         settings = Settings.from_environment()
         with OutputCache(settings.home / "outputs", settings.cache_bytes).scratch() as folder:
             yield folder
+
+    def _in_the_way(self, names: set[str], unlisted: set[str]) -> set[str]:
+        """As in Destination. The folders of a result are listed, not the whole place, which may be a large bucket."""
+        folders = {name.partition("/")[0] for name in unlisted if "/" in name}
+        below = {f"{folder}/{found.name}" for folder in folders for found in self._folder.below(folder).objects()}
+        return unlisted & (below | {name for name in unlisted if "/" not in name and self._folder.head(name)})
 
     def _put(self, result: Path, names: list[str]) -> None:
         """As in Destination."""

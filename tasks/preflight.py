@@ -13,6 +13,7 @@ from tasks.core.estimate.machine import machines_by_stage
 from tasks.core.options import ReconstructOptions
 from tasks.core.photos.archive import check_archive
 from tasks.core.refs import RunContext
+from tasks.core.scene import IMAGES_FOLDER
 from tasks.core.settings import Settings
 from tasks.core.sfm.import_model import find_model
 from tasks.core.storage import S3Workspace, Workspace
@@ -42,7 +43,8 @@ def check_run(photos: str, destination: str, options: ReconstructOptions, worksp
         workspace: the name of the workspace.
 
     Raises:
-        DestinationError: the workspace or the destination cannot be written, or one of them and the photos overlap.
+        DestinationError: the workspace or the destination cannot be written, one of them and the photos overlap, or the
+            result would replace files that are none of ours.
         PhotosError: the photos do not exist, cannot be read, or are none.
         FormatError: the given COLMAP model is incomplete.
         OptionsError: SPACEPORT_MACHINES is not what it has to be.
@@ -53,7 +55,9 @@ def check_run(photos: str, destination: str, options: ReconstructOptions, worksp
     _check_photos(photos, options, workspace)
     store = open_workspace(workspace)
     _check_workspace(store, workspace)
-    open_destination(destination, store).check()
+    target = open_destination(destination, store)
+    target.check()
+    target.require_ours()
     dispatched = Settings.from_environment().dispatch
     if options.train.backend == "cuda" and "train" not in dispatched:
         from tasks.core.render.backends import resolve_backend  # may load torch, which takes seconds
@@ -89,14 +93,15 @@ def _check_photos(photos: str, options: ReconstructOptions, workspace: str) -> N
 
 def _check_apart(photos: str, destination: str, workspace: str) -> None:
     """What a run writes into the photo folder would be taken for photos by the next one; nor may it replace photos."""
+    read = [photos, f"{photos.rstrip('/')}/{IMAGES_FOLDER}"] if is_given_model(photos) else [photos]  # may be a link
     for what, place in (("destination", destination), ("workspace", workspace)):
-        if _is_inside(place, photos):
+        if any(_is_inside(place, folder) for folder in read):
             raise DestinationError(
                 f"The {what} {place} lies inside the photo folder {photos}: name one outside of it "
                 f"({'--out' if what == 'destination' else '--workspace'} in a terminal)."
             )
     for name in RESULT_FOLDERS:
-        if _is_inside(photos, f"{destination.rstrip('/')}/{name}"):
+        if any(_is_inside(folder, f"{destination.rstrip('/')}/{name}") for folder in read):
             raise DestinationError(
                 f"The photos {photos} are where the result's folder {name} would go: name another destination than "
                 f"{destination} (--out in a terminal)."

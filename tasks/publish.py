@@ -34,7 +34,17 @@ from tasks.core.sog.layout import LOD_FOLDER, LOD_META_FILE
 from tasks.core.stage_code import StageCode, installed_version
 from tasks.core.storage import Workspace
 from tasks.core.viewer.page import ViewerSettings, start_view, write_page
-from tasks.destination import COLMAP_FOLDER, PAGE_FILE, REPORT_FILE, open_destination
+from tasks.destination import (
+    COLMAP_FOLDER,
+    FLY_AROUND_FILE,
+    PAGE_FILE,
+    PLY_FILE,
+    PREVIEW_FILE,
+    REPORT_DATA_FILE,
+    REPORT_FILE,
+    SPLAT_FILE,
+    open_destination,
+)
 from tasks.dispatch import run_elsewhere, runs_elsewhere
 from tasks.pictures import PREVIEW_PICTURE
 from tasks.reporting import stage_progress
@@ -44,7 +54,6 @@ from tasks.workspace import open_workspace
 
 STAGE = "publish"
 PUBLICATION_FILE = "publication.json"
-PREVIEW_FILE, FLY_AROUND_FILE = "preview.jpg", "fly-around.webp"
 PICTURES = "pictures"  # an output of its own, since drawing takes most of publishing
 PICTURES_CODE = StageCode(
     ("tasks.core.report.preview", "tasks.core.viewer.page", "tasks.core.measurements", "tasks.core.render.backends"),
@@ -79,12 +88,12 @@ def publish_splat(
     report_progress = stage_progress(STAGE)
     target = open_destination(destination, store)
     scene_folder, sog_folder = open_output(scene.uri, context), open_output(sog.uri, context)
-    ply = open_output(gaussians.uri, context) / "scene.ply"
+    ply = open_output(gaussians.uri, context) / PLY_FILE
     loaded = Scene.load(scene_folder)
 
     with PeakMemory() as memory, target.scratch() as partial:
         report_progress(Progress(0, 5, "copying"))
-        shutil.copy2(sog_folder / "scene.sog", partial)
+        shutil.copy2(sog_folder / SPLAT_FILE, partial)
         if (sog_folder / LOD_FOLDER).is_dir():
             shutil.copytree(sog_folder / LOD_FOLDER, partial / LOD_FOLDER)
         shutil.copy2(ply, partial)
@@ -106,7 +115,7 @@ def publish_splat(
         from tasks.core.report.html import write_report  # matplotlib takes a second, which other stages do without
 
         write_report(report, loaded, sog_folder / "held_out", partial / REPORT_FILE, partial / FLY_AROUND_FILE)
-        (partial / "report.json").write_text(report.model_dump_json(indent=1), encoding="utf-8")
+        (partial / REPORT_DATA_FILE).write_text(report.model_dump_json(indent=1), encoding="utf-8")
         report_progress(Progress(4, 5, "putting into place"))
         target.deliver(partial)
     report_progress(Progress(5, 5, target.uri))
@@ -132,7 +141,7 @@ def _pictures(scene: SceneRef, gaussians: GaussiansRef, view: ViewerSettings, co
     """The stored pictures of a splat, drawn unless they are in the workspace; the view follows from the scene."""
 
     def draw(folder: Path) -> PicturesSection:
-        splat, rasterizer = read_ply(open_output(gaussians.uri, context) / "scene.ply"), rasterizer_for("auto")
+        splat, rasterizer = read_ply(open_output(gaussians.uri, context) / PLY_FILE), rasterizer_for("auto")
         write_preview(splat, view.camera, rasterizer, folder / PREVIEW_FILE)
         write_fly_around(splat, view.camera, view.target, view.up, view.around, rasterizer, folder / FLY_AROUND_FILE)
         return PicturesSection(
@@ -165,7 +174,7 @@ def _write_pages(folder: Path, view: ViewerSettings) -> None:
     pictures = folder / PREVIEW_FILE, FLY_AROUND_FILE
     streamed = f"{LOD_FOLDER}/{LOD_META_FILE}"
     stream_page = STREAM_PAGE_FILE if (folder / streamed).is_file() else None
-    write_page(folder / "scene.sog", folder / PAGE_FILE, view, *pictures, stream_page)
+    write_page(folder / SPLAT_FILE, folder / PAGE_FILE, view, *pictures, stream_page)
     if stream_page is not None:
         write_page(streamed, folder / STREAM_PAGE_FILE, view, *pictures)
 

@@ -131,12 +131,51 @@ def test_nothing_outside_of_the_destination_is_written_or_removed(tmp_path: Path
     (out / CONTENTS_FILE).write_text(json.dumps(listed[:-1]))
     (out / "colmap").symlink_to(other)
     (out / "lod").symlink_to(other)
-    publish(str(out), tmp_path, {"index.html": b"new", "colmap/images/b.jpg": b"new"})
-    assert sorted(path.name for path in other.rglob("*")) == ["a.jpg", "a.jpg", "images"]
-    assert (out / "colmap" / "images" / "b.jpg").read_bytes() == b"new"
-    (out / CONTENTS_FILE).write_text(json.dumps(listed))
+    with pytest.raises(DestinationError, match=r"replace colmap in .*/out, which no earlier result has put there"):
+        publish(str(out), tmp_path, {"index.html": b"new", "colmap/images/a.jpg": b"new"})
     publish(str(out), tmp_path, {"index.html": b"new"})
-    assert (out / "colmap" / "images" / "b.jpg").exists(), "a list that is not ours says nothing"
+    assert sorted(path.name for path in other.rglob("*")) == ["a.jpg", "a.jpg", "images"]
+    assert sorted(path.name for path in out.iterdir() if path.is_symlink()) == ["colmap", "lod"]
+    (out / CONTENTS_FILE).write_text(json.dumps(listed))
+    with pytest.raises(DestinationError, match=r"replace index\.html"):  # a list that is not ours says nothing
+        publish(str(out), tmp_path, {"index.html": b"newer"})
+
+
+USERS = {
+    "index.html": b"mine",
+    "colmap/sparse/0/cameras.bin": b"mine",
+    "colmap/images/a.jpg": b"mine",
+    "a.txt": b"mine",
+}
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+@pytest.mark.parametrize("name", [name for name in USERS if name != "a.txt"])
+def test_the_users_own_files_are_never_replaced(folder: S3Folder, tmp_path: Path, kind: str, name: str) -> None:
+    uri = folder.uri if kind == "s3" else str(tmp_path / "out")
+    destination = open_destination(uri, open_workspace(str(tmp_path)))
+    for own in (name, "a.txt", "colmap/notes.txt"):
+        destination._write(own, b"mine") if kind == "s3" else save(Path(uri) / own)
+    result = {"index.html": b"new", "colmap/sparse/0/cameras.bin": b"new", "colmap/images/a.jpg": b"new"}
+    with pytest.raises(DestinationError, match=f"would replace {name} in .* which no earlier result has put there"):
+        publish(uri, tmp_path, result)
+    assert [destination.read(own) for own in (name, "a.txt", "colmap/notes.txt")] == [b"mine"] * 3
+    with pytest.raises(StorageError):
+        destination.read(CONTENTS_FILE)
+
+
+def save(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"mine")
+
+
+def test_a_result_from_before_there_were_lists_is_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    save(out / "index.html")
+    (out / "report.json").write_text('{"capture": "field", "versions": {"spaceport": "0.9", "python": "3.11"}}')
+    publish(str(out), tmp_path, {"index.html": b"new", "report.json": b"{}"})
+    assert (out / "index.html").read_bytes() == b"new"
+    publish(str(out), tmp_path, {"index.html": b"newer", "report.json": b"{}"})
 
 
 def test_what_is_in_the_way_has_a_sentence(tmp_path: Path) -> None:

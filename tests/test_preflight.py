@@ -66,6 +66,38 @@ def over_the_photos(folder: Path) -> dict[str, Any]:
     return {"photos": str(folder / "colmap"), "destination": str(folder)}
 
 
+def model_whose_images_are_a_link(folder: Path, images: Path) -> Path:
+    (folder / "model/sparse/0").mkdir(parents=True)
+    for part in ("cameras", "images", "points3D"):
+        (folder / f"model/sparse/0/{part}.txt").touch()
+    (folder / "model/images").symlink_to(images)
+    return folder / "model"
+
+
+def inside_the_images_of_a_model(folder: Path) -> dict[str, Any]:
+    model = model_whose_images_are_a_link(folder, folder / "photos")
+    return {"photos": str(model), "destination": str(folder / "photos")}
+
+
+def over_the_images_of_a_model(folder: Path) -> dict[str, Any]:
+    (folder / "project").mkdir()
+    (folder / "photos").rename(folder / "project/colmap")
+    model = model_whose_images_are_a_link(folder, folder / "project/colmap")
+    return {"photos": str(model), "destination": str(folder / "project")}
+
+
+def over_a_page(folder: Path) -> dict[str, Any]:
+    (folder / "site").mkdir()
+    (folder / "site" / "index.html").write_text("mine")
+    return {"destination": str(folder / "site")}
+
+
+def over_a_model(folder: Path) -> dict[str, Any]:
+    (folder / "project/colmap/sparse/0").mkdir(parents=True)
+    (folder / "project/colmap/sparse/0/cameras.bin").write_text("mine")
+    return {"destination": str(folder / "project")}
+
+
 def no_photos(folder: Path) -> dict[str, Any]:
     return {"photos": str(folder / "nothing")}
 
@@ -96,6 +128,10 @@ def half_a_model(folder: Path) -> dict[str, Any]:
         (inside_the_photos, DestinationError, "destination .* lies inside the photo folder"),
         (workspace_inside_the_photos, DestinationError, "workspace .* lies inside the photo folder"),
         (over_the_photos, DestinationError, "where the result's folder colmap would go"),
+        (inside_the_images_of_a_model, DestinationError, "lies inside the photo folder"),
+        (over_the_images_of_a_model, DestinationError, "where the result's folder colmap would go"),
+        (over_a_page, DestinationError, "would replace index.html in .*/site, which no earlier result has put there"),
+        (over_a_model, DestinationError, "would replace colmap/sparse/0/cameras.bin in"),
         (no_photos, PhotosError, "does not exist"),
         (no_photos_in_the_archive, PhotosError, "No photos among 1 files"),
         (broken_archive, PhotosError, "not a complete .zip"),

@@ -19,6 +19,12 @@ UTC_OFFSET = re.compile(r"Z|(?P<sign>[+-])(?P<hours>[01]\d):(?P<minutes>[0-5]\d)
 GPS_CLOCK_MINUTES = 3.0  # between the photo and the GPS fix
 MOST_OFFSET_MINUTES = 14 * 60  # Kiritimati
 
+# As Pillow raises when it reads or writes EXIF whose values are not of the types that they should be of.
+MALFORMED = (
+    *(ValueError, TypeError, AttributeError, KeyError, IndexError, SyntaxError, OSError),
+    *(ArithmeticError, struct.error),
+)
+
 KEPT_TAGS = (Base.Make, Base.Model, Base.DateTime)
 KEPT_EXIF_TAGS = (
     Base.FocalLength,
@@ -59,8 +65,7 @@ def read_exif(image: Image.Image) -> ExifFacts:
     """Read the facts of an opened image; nothing is rotated yet."""
     try:
         return _facts(image)
-    except (ValueError, TypeError, KeyError, IndexError, SyntaxError, OSError, OverflowError, struct.error):
-        # an EXIF block that Pillow cannot walk through says nothing, but the pixels are good
+    except MALFORMED:  # an EXIF block that Pillow cannot walk through says nothing, but the pixels are good
         return ExifFacts(orientation=1, focal_px=None, camera=None, taken_at=None, utc_offset_minutes=None, gps=None)
 
 
@@ -80,27 +85,38 @@ def _facts(image: Image.Image) -> ExifFacts:
     )
 
 
-def upright_exif(source: Image.Exif) -> Image.Exif:
+def upright_exif(image: Image.Image) -> Image.Exif:
     """A small EXIF block for re-encoded pixels: camera, focal length, time and place, without orientation.
 
     Only known tags are carried over: maker notes hold offsets that a rewrite breaks, and some cameras write values
     (NaN rationals) that cannot be written back.
     """
     kept = Image.Exif()
-    kept.update({tag: source[tag] for tag in KEPT_TAGS if isinstance(source.get(tag), str)})
-    folders: tuple[tuple[int, tuple[int, ...]], ...] = ((IFD.Exif, KEPT_EXIF_TAGS), (IFD.GPSInfo, KEPT_GPS_TAGS))
-    for folder, tags in folders:
-        found = source.get_ifd(folder)
-        target = kept.get_ifd(folder)
-        for tag in tags:
-            if tag in found and _writable(found[tag]):
-                target[tag] = found[tag]
+    try:
+        source = image.getexif()
+        kept.update({tag: source[tag] for tag in KEPT_TAGS if isinstance(source.get(tag), str)})
+        folders: tuple[tuple[int, tuple[int, ...]], ...] = ((IFD.Exif, KEPT_EXIF_TAGS), (IFD.GPSInfo, KEPT_GPS_TAGS))
+        for folder, tags in folders:
+            found = source.get_ifd(folder)
+            target = kept.get_ifd(folder)
+            target.update({tag: found[tag] for tag in tags if tag in found and _writable(folder, tag, found[tag])})
+    except MALFORMED:
+        return Image.Exif()
     return kept
 
 
-def _writable(value: Any) -> bool:
+def _writable(folder: int, tag: int, value: Any) -> bool:
+    """Whether a value can be written back, which depends on the type that the tag should be of."""
     values = value if isinstance(value, tuple) else (value,)
-    return all(isinstance(item, str | bytes) or _number(item) is not None for item in values)
+    if not all(isinstance(item, str | bytes) or _number(item) is not None for item in values):
+        return False
+    alone = Image.Exif()
+    alone.get_ifd(folder)[tag] = value
+    try:
+        alone.tobytes()
+    except MALFORMED:
+        return False
+    return True
 
 
 def _number(value: Any) -> float | None:
@@ -127,7 +143,8 @@ def _focal_px(details: Mapping[int, Any], width: int, height: int) -> float | No
 
 
 def _text(value: Any) -> str:
-    return value.strip("\0 \t\r\n") if isinstance(value, str) else ""
+    text = value.decode("latin-1") if isinstance(value, bytes) else value  # of a tag that was written as bytes
+    return text.strip("\0 \t\r\n") if isinstance(text, str) else ""
 
 
 def _camera(exif: Image.Exif) -> str | None:

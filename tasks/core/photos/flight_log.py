@@ -222,11 +222,15 @@ def _seconds(path: Path, line: int, column: _Column, row: Sequence[str]) -> tupl
                 break
             except ValueError:
                 continue
+    utc = moment is not None and moment.tzinfo is not None
+    if moment is not None and utc:
+        try:
+            moment = moment.astimezone(UTC)
+        except OverflowError:  # before the calendar's first day or after its last
+            moment = None
     if moment is None:
         raise PhotosError(
             f"{path.name}, line {line}: {cell!r} in column {column.header!r} is no date and time; give 2026-05-01 "
             "10:20:30, or name a column that counts from take-off 'time(s)' or 'time(ms)'."
         )
-    if moment.tzinfo:
-        return moment.timestamp(), True
-    return moment.replace(tzinfo=UTC).timestamp(), column.unit in ("utc", "gmt")
+    return moment.replace(tzinfo=UTC).timestamp(), utc or column.unit in ("utc", "gmt")

@@ -30,6 +30,7 @@ OFFSETS_MINUTES = tuple(sorted({sign * minutes for minutes in ZONES_MINUTES for 
 SAME_PLACE_M = 200.0  # EXIF's places and the right lines of the log are nearer than this; a drone flies it in 15 s
 LEAST_FARTHER_M = 20.0  # consumer GPS errs by 2 to 5 m
 NAMED_ZONES = 6
+LEAST_CLOCK_ERROR_SECONDS = 60.0  # below that EXIF's place may be the older one: some cameras repeat their last fix
 FARTHER = 3.0  # times as far from EXIF's places are all other zones, where those decide
 
 
@@ -39,10 +40,12 @@ def place_photos(photos: Sequence[Photo], rows: Sequence[LogRow]) -> tuple[tuple
     A photo that the log does not cover is left without a place: EXIF's altitude may count from another zero.
 
     Raises:
-        PhotosError: neither times nor the number of lines match.
+        PhotosError: neither times nor the number of lines match; or the log's clock was set back, or the camera's is
+            minutes wrong.
     """
     by_time = all(row.time is not None for row in rows) and all(photo.taken_at for photo in photos)
     if by_time:
+        _require_one_place_at_a_time(rows)
         return _by_time(photos, sorted(rows, key=lambda row: row.time or 0.0))
     if len(rows) != len(photos):
         why = "the photos have no EXIF time" if rows[0].time is not None else "the log has no dates"
@@ -57,6 +60,7 @@ def place_photos(photos: Sequence[Photo], rows: Sequence[LogRow]) -> tuple[tuple
 def _by_time(photos: Sequence[Photo], rows: Sequence[LogRow]) -> tuple[tuple[Photo, ...], str]:
     track = _Track.of(rows)
     offset = _clock_offset(photos, track)
+    _require_right_clock(photos, track, offset)
     placed = tuple(
         photo.model_copy(update={"gps": gps})
         for photo, gps in zip(photos, track.places(_moments(photos), offset), strict=True)
@@ -85,7 +89,7 @@ class _Track:
             utc=all(row.utc for row in rows),
         )
 
-    def places(self, taken: Float64, offset_minutes: int) -> list[Gps | None]:
+    def places(self, taken: Float64, offset_minutes: float) -> list[Gps | None]:
         """Where the drone was at moments [N] of a clock that is so many minutes ahead; None where the log has a gap."""
         return [self._place_at(moment) for moment in (taken - 60 * offset_minutes).tolist()]
 
@@ -120,6 +124,41 @@ class _Track:
         latitude, longitude = latitude_longitude(direction)
         altitude = (1 - share) * self.altitudes_m[before] + share * self.altitudes_m[after]
         return Gps(latitude_deg=latitude, longitude_deg=longitude, altitude_m=float(altitude))
+
+
+def _require_one_place_at_a_time(rows: Sequence[LogRow]) -> None:
+    """Raise PhotosError for a log whose clock was set back while it was written, as in autumn, or of two drones."""
+    track = _Track.of(rows)  # in the file's order
+    runs = np.concatenate([[0], np.cumsum(np.diff(track.times) < -LONGEST_GAP_SECONDS)])
+    order = np.argsort(track.times, kind="stable")
+    times, directions, runs = track.times[order], track.directions[order], runs[order]
+    apart_m = np.linalg.norm(np.diff(directions, axis=0), axis=1) * EARTH_RADIUS_M
+    twice = (np.diff(runs) != 0) & (np.diff(times) <= LONGEST_GAP_SECONDS) & (apart_m > SAME_PLACE_M)
+    if twice.any():
+        at = int(np.argmax(twice))
+        raise PhotosError(
+            f"The flight log has two places for {_clock(times[at])}, {apart_m[at]:,.0f} m apart: its clock was set "
+            "back, or it holds two flights. Give its times in UTC, or the lines of one flight."
+        )
+
+
+def _require_right_clock(photos: Sequence[Photo], track: _Track, offset: int) -> None:
+    """Raise PhotosError where EXIF's places lie along the log, but minutes from where the times put them."""
+    taken, ahead = _moments(photos), []
+    for photo, moment in zip(photos, taken.tolist(), strict=True):
+        if photo.gps is not None:
+            [direction] = nvectors(np.array([photo.gps.latitude_deg]), np.array([photo.gps.longitude_deg]))
+            ahead.append(moment - track.times[np.argmax(track.directions @ direction)])
+    if not ahead or abs(np.median(ahead) - 60 * offset) < LEAST_CLOCK_ERROR_SECONDS:
+        return
+    minutes = float(np.median(ahead)) / 60
+    found_m, best_m = (_distance_m(photos, track.places(taken, by)) for by in (offset, minutes))
+    if best_m <= SAME_PLACE_M and _is_clearly_farther(found_m, best_m):
+        raise PhotosError(
+            f"The flight log's times put the photos {found_m:,.0f} m from their places in EXIF, and {best_m:,.0f} m if "
+            f"the camera's clock is {_zone(round(minutes))} from the log's: correct the times, or take the GPS out of "
+            "the photos if it is wrong."
+        )
 
 
 def _clock_offset(photos: Sequence[Photo], track: _Track) -> int:
@@ -177,8 +216,11 @@ def _nearest_to_exif(photos: Sequence[Photo], track: _Track, taken: Float64, off
         return None
     ranked = sorted((_distance_m(photos, track.places(taken, offset)), offset) for offset in offsets)
     (best_m, best), (second_m, _) = ranked[:2]
-    clear = best_m <= SAME_PLACE_M and second_m > max(FARTHER * best_m, best_m + LEAST_FARTHER_M)
-    return best if clear else None
+    return best if best_m <= SAME_PLACE_M and _is_clearly_farther(second_m, best_m) else None
+
+
+def _is_clearly_farther(distance_m: float, best_m: float) -> bool:
+    return distance_m > max(FARTHER * best_m, best_m + LEAST_FARTHER_M)
 
 
 def _distance_m(photos: Sequence[Photo], places: Sequence[Gps | None]) -> float:

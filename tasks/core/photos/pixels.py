@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pillow_heif
-from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
+from PIL import Image, ImageStat, UnidentifiedImageError
 
 from tasks.core.photos.exif import ExifFacts, read_exif, upright_exif
 from tasks.core.photos.files import Offered, is_raw_name
@@ -25,6 +25,16 @@ COPIED_SUFFIXES = {
     "PNG": (".png",),
 }
 DRAFTED_FORMATS = ("JPEG", "MPO")
+MOST_JPEG_PX = 65_500  # libjpeg's limit
+UPRIGHT_BY = {  # EXIF's orientation; Pillow's exif_transpose also rewrites EXIF, which values of a wrong type make fail
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -63,8 +73,12 @@ def stage_photo(offered: Offered, path: Path, options: PhotosOptions) -> StagedP
     if min(width, height) < options.min_side_px:
         raise RejectedError(f"{width}x{height} px is too small; need {options.min_side_px} px")
     deep = image.mode in DEEP_MODES
-    upright = ImageOps.exif_transpose(_eight_bit(image) if deep else image)
-    deviation = ImageStat.Stat(upright.convert("L")).stddev[0]
+    upright = _eight_bit(image) if deep else image
+    upright = upright.transpose(UPRIGHT_BY[exif.orientation]) if exif.orientation in UPRIGHT_BY else upright
+    try:
+        deviation = ImageStat.Stat(upright.convert("L")).stddev[0]
+    except ValueError as error:
+        raise RejectedError(f"colours that cannot be converted ({error}); export it as JPEG") from None
     if deviation < BLANK_DEVIATION:
         raise RejectedError(f"blank: its brightness varies by {deviation:.1f} of 255 levels")
 
@@ -75,7 +89,7 @@ def stage_photo(offered: Offered, path: Path, options: PhotosOptions) -> StagedP
         suffix = suffix if suffix.lower() in suffixes else suffixes[0]
     else:
         width, height = upright.size
-        suffix = _store_converted(upright, upright_exif(image.getexif()), path, options.conversion_quality)
+        suffix = _store_converted(upright, upright_exif(image), path, options.conversion_quality)
     digest = hashlib.sha256(data).hexdigest()
     return StagedPhoto(offered, path, suffix, width, height, digest, exif)
 
@@ -110,9 +124,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image, dtype=np.float64)
     top = float(values.max(initial=0.0))
     full = 65535.0 if 1.0 < top <= 65535.0 else max(top, 1e-12)
-    grey = Image.fromarray((np.clip(values / full, 0, 1) * 255).round().astype(np.uint8))
-    grey.getexif()[0x0112] = image.getexif().get(0x0112, 1)
-    return grey
+    return Image.fromarray((np.clip(values / full, 0, 1) * 255).round().astype(np.uint8))
 
 
 def _store_converted(upright: Image.Image, exif: Image.Exif, path: Path, quality: int) -> str:
@@ -120,6 +132,8 @@ def _store_converted(upright: Image.Image, exif: Image.Exif, path: Path, quality
     if "A" in upright.getbands() or "transparency" in upright.info:
         upright.convert("RGBA").save(path, format="PNG", exif=exif, compress_level=3)
         return ".png"
+    if max(upright.size) > MOST_JPEG_PX:
+        raise RejectedError(f"{upright.width}x{upright.height} px; a JPEG has at most {MOST_JPEG_PX} px a side")
     colours = upright if upright.mode in ("L", "RGB") else upright.convert("RGB")
     colours.save(path, format="JPEG", exif=exif, quality=quality, subsampling=0)
     return ".jpg"

@@ -13,11 +13,19 @@ from tasks.core.sfm.stage import run_job
 MODEL_FOLDERS = ("sparse/0", "sparse", ".")
 MODEL_PARTS = ("cameras", "images", "points3D")
 OPTIONAL_PARTS = ("rigs", "frames")
+SUFFIXES = (".bin", ".txt")
 
 
 def is_colmap_model(folder: Path) -> bool:
-    """Whether a folder holds a COLMAP model (.bin or .txt, in sparse/0, sparse or the folder itself)."""
-    return any(_holds_model(folder / place, MODEL_PARTS[:2]) for place in MODEL_FOLDERS)
+    """Whether a folder holds a COLMAP model (.bin or .txt, in sparse/0, sparse or the folder itself).
+
+    One that is not complete, or half of it binary and half text, is one too: as mere photos it would be left out of the
+    run without a word.
+    """
+    return any(
+        all(any((folder / place / f"{part}{suffix}").is_file() for suffix in SUFFIXES) for part in MODEL_PARTS[:2])
+        for place in MODEL_FOLDERS
+    )
 
 
 def find_model(folder: Path) -> Path:
@@ -27,8 +35,8 @@ def find_model(folder: Path) -> Path:
         FormatError: there is none, or one of its three files is missing.
     """
     for place in MODEL_FOLDERS:
-        if _holds_model(folder / place, MODEL_PARTS):
-            return (folder / place).resolve()
+        if _is_complete(folder / place):
+            return folder / place
     raise FormatError(
         f"{folder} holds no complete COLMAP model: sparse/0 needs cameras, images and points3D, all .bin or all .txt."
     )
@@ -37,7 +45,7 @@ def find_model(folder: Path) -> Path:
 def model_files(folder: Path) -> list[Path]:
     """The files of a model and everything in `images`: what an import may read. Raises FormatError as `find_model`."""
     home = find_model(folder)
-    parts = (home / f"{part}{suffix}" for part in (*MODEL_PARTS, *OPTIONAL_PARTS) for suffix in (".bin", ".txt"))
+    parts = (home / f"{part}{suffix}" for part in (*MODEL_PARTS, *OPTIONAL_PARTS) for suffix in SUFFIXES)
     return [path for path in (*parts, *(folder / IMAGES_FOLDER).rglob("*")) if path.is_file()]
 
 
@@ -65,5 +73,5 @@ def import_model(folder: Path, out: Path, image_size: int, on_progress: Progress
     return run_job(job, on_progress)
 
 
-def _holds_model(folder: Path, parts: tuple[str, ...]) -> bool:
-    return any(all((folder / f"{part}{suffix}").is_file() for part in parts) for suffix in (".bin", ".txt"))
+def _is_complete(folder: Path) -> bool:
+    return any(all((folder / f"{part}{suffix}").is_file() for part in MODEL_PARTS) for suffix in SUFFIXES)

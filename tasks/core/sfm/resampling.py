@@ -17,6 +17,7 @@ from PIL import Image
 
 SUPERSAMPLING = 2  # the warp runs at twice the resolution, then 2x2 pixels are averaged: no aliasing
 JPEG_QUALITY = 96
+AS_NAMED = ("PNG", "WEBP", "TIFF", "BMP")  # a photo of any other name becomes a JPEG: a GIF has 256 colours
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def read_plan(path: Path) -> dict[str, Step]:
 
 
 def undistort_photo(source: Path, target: Path, warp: Warp) -> None:
-    """Read a photo, undistort it, and store it in the format that the target's name says.
+    """Read a photo, undistort it, and store it in the format that the target's name says, else as JPEG.
 
     source: as large as `warp` says. The photo is scaled to twice the target's resolution first, where it is larger.
     """
@@ -89,10 +90,11 @@ def undistort_photo(source: Path, target: Path, warp: Warp) -> None:
     undistorted = photo.transform(large, Image.Transform.MESH, _mesh(warp, sources), Image.Resampling.BICUBIC)
     target.parent.mkdir(parents=True, exist_ok=True)
     undistorted = undistorted.reduce(SUPERSAMPLING)
-    if target.suffix.lower() == ".png":
-        undistorted.save(target, compress_level=3)
+    named = Image.registered_extensions().get(target.suffix.lower())
+    if named == "PNG":
+        undistorted.save(target, named, compress_level=3)
     else:
-        undistorted.save(target, quality=JPEG_QUALITY, subsampling=0)
+        undistorted.save(target, named if named in AS_NAMED else "JPEG", quality=JPEG_QUALITY, subsampling=0)
 
 
 def undistort_photos(jobs: list[tuple[Path, Path, Warp]], on_done: Callable[[int], None]) -> None:

@@ -60,6 +60,14 @@ def test_units_are_read_where_they_are_said(header: str, cell: str, tmp_path: Pa
         ("latitude,longitude,altitude(m)\n47,east,30\n", "line 2: 'east' in column 'longitude' is no number"),
         ("latitude,longitude,altitude(ft)\n47,8,30 m\n", "two units"),
         ("latitude,longitude,altitude(m),time\n47,8,30,12.5\n", "'12.5' in column 'time' is no date"),
+        (
+            "lat,lon,alt(m),time\n47,8,30,9999-12-31T23:00-12:00\n",
+            "'9999-12-31T23:00-12:00' in column 'time' is no date",
+        ),
+        (
+            "lat,lon,alt(m),time\n47,8,30,0001-01-01T01:00+14:00\n",
+            "'0001-01-01T01:00.14:00' in column 'time' is no date",
+        ),
         ("latitude,longitude,altitude(m)\n0,0,30\n,,\n", "no line with latitude"),
         ("latitude,longitude,altitude(m)\n", "has 1 lines"),
     ],
@@ -191,6 +199,56 @@ def test_a_log_by_the_cameras_own_clock_needs_no_zone(tmp_path: Path) -> None:
     error, how = error_m(taken(minutes, ahead_minutes=600, says=600), minutes, tmp_path, text)
     assert error < 1
     assert "clock" not in how
+
+
+@pytest.mark.parametrize("wrong", [7, -7, 53])
+@pytest.mark.parametrize("zone", [0, 60])
+@pytest.mark.parametrize("log_minutes", [TRACK_MINUTES, 100])
+def test_a_cameras_clock_that_is_minutes_wrong_is_refused_where_exif_tells(
+    wrong: int, zone: int, log_minutes: int, tmp_path: Path
+) -> None:
+    """Photos were placed kilometres away, without a word."""
+    rows = read_flight_log(log(tmp_path, flown(log_minutes)))
+    minutes = range(2, 39)
+    said = (
+        rf"if the camera's clock is {'[-+]'}{abs(zone + wrong) // 60} h( {abs(zone + wrong) % 60} min)? from the log's"
+    )
+    with pytest.raises(PhotosError, match=rf"times put the photos [\d,]+ m from their places in EXIF, .*{said}"):
+        place_photos(taken(minutes, ahead_minutes=zone + wrong, exif=True), rows)
+
+
+def test_places_of_exif_that_are_nowhere_near_the_log_do_not_count(tmp_path: Path) -> None:
+    """Its places are used instead of theirs, which may be wrong altogether."""
+    minutes = range(2, 39)
+    photos = [
+        each.model_copy(update={"gps": Gps(latitude_deg=50, longitude_deg=9, altitude_m=0)})
+        for each in taken(minutes, ahead_minutes=0)
+    ]
+    error, _ = error_m(photos, minutes, tmp_path, flown())
+    assert error < 1
+
+
+@pytest.mark.parametrize("exif", [False, True])
+def test_a_log_whose_clock_was_set_back_is_refused(exif: bool, tmp_path: Path) -> None:
+    """In autumn an hour comes twice."""
+    header, *lines = flown(90).splitlines()
+    _, *later = flown(90, ahead_minutes=-60).splitlines()
+    text = "\n".join([header, *lines[:240], *later[240:]])
+    with pytest.raises(PhotosError, match="two places for 2026-05-01 09:59:55, 35,950 m apart: its clock was set"):
+        place_photos(taken(range(2, 88), ahead_minutes=0, exif=exif), read_flight_log(log(tmp_path, text)))
+
+
+@pytest.mark.parametrize("order", ["newest first", "second half first", "twice"])
+def test_the_order_of_the_lines_is_free(order: str, tmp_path: Path) -> None:
+    header, *lines = flown().splitlines()
+    ordered = {
+        "newest first": lines[::-1],
+        "second half first": [*lines[240:], *lines[:240]],
+        "twice": [*lines, *lines],
+    }[order]
+    minutes = range(2, 39)
+    error, _ = error_m(taken(minutes, ahead_minutes=0), minutes, tmp_path, "\n".join([header, *ordered]))
+    assert error < 1
 
 
 def test_places_between_lines_on_both_sides_of_the_date_line(tmp_path: Path) -> None:

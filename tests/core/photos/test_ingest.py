@@ -1,6 +1,7 @@
 """What goes in and what comes out, case by case. Pictures are generated, small, and different from one another."""
 
 import io
+import math
 import os
 import struct
 import zipfile
@@ -13,6 +14,7 @@ from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 
 from tasks.core.errors import PhotosError
+from tasks.core.photos.exif import read_exif
 from tasks.core.photos.ingest import ingest
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.photoset import CheckedPhotos, PhotoSet
@@ -94,6 +96,8 @@ REJECTED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "tiny JPEG": ("a.jpg", lambda: jpeg_of(5, 5), "5x5 px is too small"),
     "narrow JPEG": ("a.jpg", lambda: jpeg_of(7, 200), "7x200 px is too small"),
     "control character": ("a\nb.jpg", lambda: encoded(9), "control characters"),
+    "Lab": ("a.tif", lambda: encoded(9, "TIFF", "LAB"), "colours that cannot be converted"),
+    "too long for a JPEG": ("a.tif", lambda: tiff_of(65_501, 64), "65501x64 px; a JPEG has at most 65500 px a side"),
     "raw": ("a.dng", lambda: b"II*\0" + bytes(100), "raw file"),
     "bomb": ("a.png", lambda: _png_header_of(40_000, 40_000), "megapixels"),
 }
@@ -102,6 +106,12 @@ REJECTED: dict[str, tuple[str, Callable[[], bytes], str]] = {
 def jpeg_of(width: int, height: int) -> bytes:
     buffer = io.BytesIO()
     picture(9, (width, height)).save(buffer, format="JPEG")
+    return buffer.getvalue()
+
+
+def tiff_of(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    picture(9, (width, height)).save(buffer, format="TIFF")
     return buffer.getvalue()
 
 
@@ -179,6 +189,52 @@ def test_orientation_is_baked_in_and_exif_survives(tmp_path: Path) -> None:
         assert image.getexif().get_ifd(IFD.GPSInfo)[GPS.GPSLatitude] == (46, 30, 0)
         expected = np.asarray(picture(9).transpose(Image.Transpose.ROTATE_270), dtype=float)
         assert np.abs(np.asarray(image, dtype=float) - expected).mean() < 3  # levels, two JPEG generations
+
+
+def ifd(at: int, entries: list[tuple[int, int, int, bytes]]) -> bytes:
+    """A folder of EXIF that begins at a byte: tag, type, count and value of each entry."""
+    head, values = struct.pack("<H", len(entries)), b""
+    for tag, kind, count, value in sorted(entries):
+        behind = at + 2 + 12 * len(entries) + 4 + len(values)
+        place = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack("<I", behind)
+        values += value if len(value) > 4 else b""
+        head += struct.pack("<HHI", tag, kind, count) + place
+    return head + bytes(4) + values
+
+
+ASCII, LONG, RATIONAL, BYTE, DOUBLE = 2, 4, 5, 1, 12
+EAST = [(3, ASCII, 2, b"E\0"), (4, RATIONAL, 3, struct.pack("<6I", 20, 1, 0, 1, 0, 1))]
+TEN = (2, RATIONAL, 3, struct.pack("<6I", 10, 1, 0, 1, 0, 1))
+ODD_EXIF: dict[str, tuple[list[tuple[int, int, int, bytes]], list[tuple[int, int, int, bytes]], float | None]] = {
+    "no number": ([], [(2, DOUBLE, 3, struct.pack("<3d", math.nan, 0, 0)), *EAST], None),
+    "infinite": ([], [(2, DOUBLE, 3, struct.pack("<3d", math.inf, 0, 0)), *EAST], None),
+    "negative": ([], [(2, DOUBLE, 3, struct.pack("<3d", -10, 0, 0)), *EAST], None),
+    "zero denominators": ([], [(2, RATIONAL, 3, struct.pack("<6I", 10, 0, 0, 0, 0, 0)), *EAST], None),
+    "text for degrees": ([], [(2, ASCII, 4, b"ten\0"), *EAST], None),
+    "bytes for a letter": ([], [(1, BYTE, 1, b"S"), TEN, *EAST], -10),
+    "altitude no number": ([], [TEN, *EAST, (6, DOUBLE, 1, struct.pack("<d", math.nan))], 10),
+    "resolution no number": ([(0x011A, DOUBLE, 1, struct.pack("<d", math.nan))], [TEN, *EAST], 10),
+    "resolution a text": ([(0x011A, ASCII, 4, b"abc\0")], [TEN, *EAST], 10),
+    "model a number": ([(0x0110, RATIONAL, 1, struct.pack("<2I", 1, 0))], [TEN, *EAST], 10),
+}
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("case", ODD_EXIF)
+def test_values_of_a_wrong_type_cost_no_photo(case: str, orientation: int, tmp_path: Path) -> None:
+    """Turning a photo upright wrote its EXIF anew, which ended the whole run."""
+    main, position, latitude_deg = ODD_EXIF[case]
+    main = [*main, (Base.Orientation, 3, 1, struct.pack("<H", orientation))]
+    pointer = (IFD.GPSInfo, LONG, 1, struct.pack("<I", 8 + len(ifd(8, [*main, (IFD.GPSInfo, LONG, 1, bytes(4))]))))
+    front = struct.pack("<2sHI", b"II", 42, 8) + ifd(8, [*main, pointer])
+    data = encoded(9, exif=b"Exif\0\0" + front + ifd(len(front), position))
+    photos = run(folder_of(tmp_path / "in", {**three(), "a.jpg": data}), tmp_path / "out")
+    photo = next(photo for photo in photos.photos if photo.name == "a.jpg")
+    assert (photo.width, photo.height) == ((WIDTH, HEIGHT) if orientation == 1 else (HEIGHT, WIDTH))
+    assert (photo.gps and photo.gps.latitude_deg) == latitude_deg
+    with Image.open(tmp_path / "out/images/a.jpg") as image:
+        assert image.size == (photo.width, photo.height)
+        assert read_exif(image).gps == photo.gps
 
 
 def test_exif_facts(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from PIL import Image
 from tasks.core.errors import FormatError, InputError
 from tasks.core.progress import ignore_progress
 from tasks.core.scene import Scene
-from tasks.core.sfm.import_model import import_model, is_colmap_model
+from tasks.core.sfm.import_model import import_model, is_colmap_model, model_files
+from tasks.core.storage import hash_files
 from tasks.core.transforms import similarity_from_points
 from tests.core.sfm.conftest import COUNT, Flight
 
@@ -71,6 +72,27 @@ def test_what_is_a_colmap_model(given: Path, tmp_path: Path) -> None:
     assert is_colmap_model(given)
     assert not is_colmap_model(given / "images")
     assert not is_colmap_model(tmp_path / "missing")
+
+
+def test_a_model_half_binary_half_text_is_refused_and_not_left_out(given: Path, tmp_path: Path) -> None:
+    model = given / "sparse/0"
+    pycolmap.Reconstruction(model).write_text(model)
+    for name in ("cameras.bin", "images.txt", "points3D.txt"):
+        (model / name).unlink()
+    assert is_colmap_model(given)
+    with pytest.raises(FormatError, match=r"needs cameras, images and points3D, all \.bin or all \.txt"):
+        import_model(given, tmp_path / "out", 320, ignore_progress)
+
+
+@pytest.mark.parametrize("place", ["sparse", "sparse/0"])
+def test_the_models_folder_may_be_a_link(place: str, given: Path, tmp_path: Path) -> None:
+    (given / place).rename(tmp_path / "model")
+    (given / place).symlink_to(tmp_path / "model")
+    before = hash_files(given, model_files(given))
+    import_model(given, tmp_path / "out", 320, ignore_progress)
+    points = tmp_path / "model" / ("0/points3D.bin" if place == "sparse" else "points3D.bin")
+    points.write_bytes(points.read_bytes() + b"more")
+    assert hash_files(given, model_files(given)) != before
 
 
 def test_missing_parts_are_named(given: Path, tmp_path: Path) -> None:

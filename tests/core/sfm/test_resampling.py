@@ -81,6 +81,18 @@ def test_undistorted_pixels_are_those_of_the_reference(size: int, kind: str, tmp
     assert np.abs(found - expected)[2:-2, 2:-2].max() < 12
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a", "JPEG"), ("a.foo", "JPEG"), ("a.json", "JPEG"), ("a.gif", "JPEG"), ("a.TIF", "TIFF")]
+)
+def test_a_photo_is_stored_under_whatever_name(name: str, kind: str, tmp_path: Path) -> None:
+    """Names in a given model are what another program wrote."""
+    picture, _ = smooth_picture()
+    picture.save(tmp_path / "source.png")
+    undistort_photo(tmp_path / "source.png", tmp_path / name, warp_of(*cameras(150)))
+    with Image.open(tmp_path / name) as stored:
+        assert (stored.format, stored.mode) == (kind, "RGB")
+
+
 def test_positions_are_right_between_the_nodes(tmp_path: Path) -> None:
     """The bilinear grid against COLMAP's own camera, at every pixel."""
     lens, pinhole = cameras(480, k=-0.2)
