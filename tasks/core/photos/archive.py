@@ -32,7 +32,7 @@ def unpack(archive: Path, out: Path, options: PhotosOptions) -> None:
     """
     try:
         with zipfile.ZipFile(archive) as opened:
-            members = [member for member in opened.infolist() if not member.is_dir()]
+            members = [member for member in opened.infolist() if not member.filename.endswith("/")]
             _check_members(archive, members, options)
             names = [member_name(archive, member) for member in members]
             log = log_among(options.flight_log, names)
@@ -75,7 +75,7 @@ def check_archive(archive: Path, options: PhotosOptions) -> None:
     except OSError as error:
         raise PhotosError(f"{archive.name} cannot be read ({error.strerror}).") from error
     _check_members(archive, members, options)
-    files = [member.filename for member in members if not member.is_dir()]
+    files = [member_name(archive, member) for member in members if not member.filename.endswith("/")]
     if not any(is_photo_name(name) for name in files):
         raise PhotosError(
             f"No photos among {len(files)} files in {archive.name}: give JPEG, PNG, HEIC, WebP or TIFF in it."
