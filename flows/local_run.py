@@ -11,6 +11,7 @@ from rich.console import Console
 from flows.connection import use_prefect
 from flows.plain_text import plain
 from tasks.core.errors import PhotosError
+from tasks.core.local_path import local_path
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.settings import Settings
 
@@ -47,7 +48,7 @@ def run_demo(
     from tasks.workspace import is_remote
 
     # Photos are made on this machine, wherever stage outputs go.
-    root = settings.home if is_remote(settings.workspace) else Path(settings.workspace).expanduser().resolve()
+    root = settings.home if is_remote(settings.workspace) else local_path(settings.workspace).resolve()
     photos = root / DEMO_PHOTOS / "drone-demo"
     if fresh or not photos.is_dir():
         _photograph_demo(photos, console)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tasks.core.errors import DestinationError, StorageError, UnsafeNameError
 from tasks.core.georeference import GEOREFERENCE_FILE
+from tasks.core.local_path import local_path
 from tasks.core.safe_names import MAX_KEY_BYTES, safe_name
 from tasks.core.scene import MODEL_FOLDER
 from tasks.core.settings import Settings
@@ -151,7 +152,7 @@ def open_destination(name: str, workspace: Workspace) -> Destination:
         return S3Destination(open_folder(name, workspace))
     if "://" in name:
         raise DestinationError(f"{name} cannot be written to: name a local folder or s3://bucket/prefix.")
-    return LocalDestination(Path(name).expanduser().absolute(), workspace)
+    return LocalDestination(local_path(name).absolute(), workspace)
 
 
 class LocalDestination(Destination):

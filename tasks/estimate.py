@@ -2,13 +2,13 @@
 
 from functools import partial
 from io import BytesIO
-from pathlib import Path
 from typing import IO
 
 from tasks.core.errors import InputError
 from tasks.core.estimate.capture import Capture
 from tasks.core.estimate.machine import Machine, machines_by_stage, this_machine
 from tasks.core.estimate.run import estimate_stages, in_words, section_of
+from tasks.core.local_path import local_path
 from tasks.core.measurements import EstimateSection
 from tasks.core.options import ReconstructOptions
 from tasks.core.photos.headers import HeaderSource, headers_of, read_headers
@@ -30,7 +30,7 @@ def capture_at(source: str, workspace: str) -> Capture:
     Raises PhotosError for a place without photos, InputError for an archive on S3.
     """
     if is_given_model(source):
-        return Capture.of_given_model(Path(source).expanduser().resolve())
+        return Capture.of_given_model(local_path(source).resolve())
     if not is_remote_source(source):
         return Capture.of_headers(read_headers(local_source(source)))
     if is_archive(source):
@@ -76,7 +76,7 @@ def _estimate(
     source: str, photos: PhotosRef | None, options: ReconstructOptions, context: RunContext
 ) -> EstimateSection:
     if photos is None:
-        capture = Capture.of_given_model(Path(source).expanduser().resolve())
+        capture = Capture.of_given_model(local_path(source).resolve())
     else:
         stored = open_workspace(context.workspace).read(photos.uri, PHOTOS_FILE)
         capture = Capture(PhotoSet.model_validate_json(stored).photos)

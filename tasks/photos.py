@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from tasks.core.errors import PhotosError
+from tasks.core.local_path import local_path
 from tasks.core.measurements import PhotosSection
 from tasks.core.photos.files import file_names, is_raw_name, offered_photos
 from tasks.core.photos.flight_log import log_among, log_on_machine
@@ -113,7 +114,7 @@ def open_source(source: str, workspace: str, flight_log: str = "") -> Path | Rem
 
 def local_source(source: str) -> Path:
     """The absolute path of a local source. Raises PhotosError when it cannot be read."""
-    path = Path(source).expanduser()
+    path = local_path(source)
     if not path.exists():
         raise PhotosError(f"{source} does not exist; give a folder or a .zip of photos.")
     if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
@@ -142,7 +143,7 @@ def capture_name(source: str | Path) -> str:
         path = PurePosixPath(source.partition("://")[2])
         is_archive = path.suffix.lower() == ".zip"
     else:
-        local = Path(source).expanduser().absolute()
+        local = local_path(str(source)).absolute()
         path = PurePosixPath(local)
         is_archive = path.suffix.lower() == ".zip" and not local.is_dir()
     name = path.stem if is_archive else path.name

@@ -10,6 +10,7 @@ from prefect.exceptions import ObjectNotFound
 
 from tasks.core.errors import DestinationError, MissingPartError
 from tasks.core.estimate.machine import machines_by_stage
+from tasks.core.local_path import local_path
 from tasks.core.options import ReconstructOptions
 from tasks.core.photos.archive import check_archive
 from tasks.core.refs import RunContext
@@ -84,7 +85,7 @@ def _check_workspace(store: Workspace, name: str) -> None:
 
 def _check_photos(photos: str, options: ReconstructOptions, workspace: str) -> None:
     if is_given_model(photos):
-        find_model(Path(photos).expanduser())
+        find_model(local_path(photos))
         return
     source = open_source(photos, workspace)
     if isinstance(source, Path) and source.suffix.lower() == ".zip" and source.is_file():
@@ -112,8 +113,8 @@ def _is_inside(place: str, folder: str) -> bool:
     """Whether a place is a folder, or below it."""
     if is_remote_source(place) or is_remote_source(folder):
         return f"{place.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
-    outer = Path(folder).expanduser().resolve()
-    return outer.is_dir() and Path(place).expanduser().resolve().is_relative_to(outer)
+    outer = local_path(folder).resolve()
+    return outer.is_dir() and local_path(place).resolve().is_relative_to(outer)
 
 
 def _check_pool(client: SyncPrefectClient, stage: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from tasks.artifacts import Shown
+from tasks.core.local_path import local_path
 from tasks.core.measurements import SfmSection
 from tasks.core.refs import PhotosRef, RunContext, SceneRef
 from tasks.core.scene import Scene
@@ -53,7 +54,7 @@ def find_cameras(photos: PhotosRef, options: SfmOptions, image_size: int, contex
 @stage_task("sfm-import")
 def import_cameras(source: str, image_size: int, context: RunContext) -> SceneRef:
     """Take a user's own COLMAP model (sparse/0 and images) as the Scene. Raises FormatError."""
-    path = Path(source).expanduser().resolve()
+    path = local_path(source).resolve()
     return _scene_stage(
         capture_name(path),
         context.model_copy(update={"dispatched": True}),  # the model lies on this machine: always here
@@ -65,7 +66,7 @@ def import_cameras(source: str, image_size: int, context: RunContext) -> SceneRe
 
 def is_given_model(source: str) -> bool:
     """Whether the source is a local folder with a COLMAP model, so that it enters here and not as photos."""
-    return not is_remote_source(source) and is_colmap_model(Path(source).expanduser())
+    return not is_remote_source(source) and is_colmap_model(local_path(source))
 
 
 def _scene_stage(

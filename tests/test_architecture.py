@@ -17,7 +17,16 @@ CORE_LAYERS = (
     {"render"},
     {"scene", "gaussians", "ply", "storage", "refs", "photoset", "measurements", "settings"},
     {"stage_code", "kernel_cache", "peak_memory"},
-    {"georeference", "machine_memory", "nvectors", "option_model", "progress", "safe_names", "source_digest"},
+    {
+        "georeference",
+        "local_path",
+        "machine_memory",
+        "nvectors",
+        "option_model",
+        "progress",
+        "safe_names",
+        "source_digest",
+    },
     {"transforms", "zip_errors", "errors"},
 )
 # Rooms of one row that may see each other, each with a reason.

@@ -17,6 +17,7 @@ from tasks import preflight
 from tasks.core.errors import (
     DestinationError,
     FormatError,
+    InputError,
     MissingPartError,
     OptionsError,
     PhotosError,
@@ -98,6 +99,22 @@ def over_a_model(folder: Path) -> dict[str, Any]:
     return {"destination": str(folder / "project")}
 
 
+def without_a_name(_: Path) -> dict[str, Any]:
+    return {"photos": ""}
+
+
+def photos_of_nobody(_: Path) -> dict[str, Any]:
+    return {"photos": "~no-such-user/photos"}
+
+
+def out_of_nobody(_: Path) -> dict[str, Any]:
+    return {"destination": "~no-such-user/out"}
+
+
+def workspace_of_nobody(_: Path) -> dict[str, Any]:
+    return {"workspace": "~no-such-user/out"}
+
+
 def no_photos(folder: Path) -> dict[str, Any]:
     return {"photos": str(folder / "nothing")}
 
@@ -132,6 +149,10 @@ def half_a_model(folder: Path) -> dict[str, Any]:
         (over_the_images_of_a_model, DestinationError, "where the result's folder colmap would go"),
         (over_a_page, DestinationError, "would replace index.html in .*/site, which no earlier result has put there"),
         (over_a_model, DestinationError, "would replace colmap/sparse/0/cameras.bin in"),
+        (without_a_name, InputError, "is empty: write its path"),
+        (photos_of_nobody, InputError, "a user whom this machine does not know"),
+        (out_of_nobody, InputError, "a user whom this machine does not know"),
+        (workspace_of_nobody, InputError, "a user whom this machine does not know"),
         (no_photos, PhotosError, "does not exist"),
         (no_photos_in_the_archive, PhotosError, "No photos among 1 files"),
         (broken_archive, PhotosError, "not a complete .zip"),

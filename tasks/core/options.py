@@ -49,7 +49,8 @@ class ReconstructOptions(OptionModel):
     def _fill_in_preset(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        preset = TRAIN_PRESETS.get(given.get("preset", "standard"))
+        name = given.get("preset", "standard")
+        preset = TRAIN_PRESETS.get(name) if isinstance(name, str) else None
         train = given.get("train", {})
         if isinstance(train, BaseModel):
             train = train.model_dump(exclude_unset=True)
@@ -82,6 +83,8 @@ def parse_options(preset: str | None, assignments: Iterable[str]) -> Reconstruct
         stage, dot, option = name.strip().partition(".")
         if not (equals and dot and option):
             raise OptionsError(f"--set {assignment!r} is not of the form stage.option=value, as in train.steps=3000.")
+        if stage == "preset":
+            raise OptionsError(f"--set {assignment!r}: a preset has no options of its own; choose one with --preset.")
         given.setdefault(stage, {})[option] = _parse_value(text.strip())
     try:
         return ReconstructOptions.model_validate(given)

@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from tasks.core.errors import DestinationError, OptionsError
+from tasks.core.local_path import local_path
 
 DEFAULT_WORKSPACE = "spaceport-data"
 DEFAULT_CACHE_GB = 20
@@ -47,7 +48,7 @@ class Settings(BaseModel):
         """The workspace's name for processes with another working directory."""
         if "://" in self.workspace or self.workspace.startswith("s3-bucket/"):
             return self.workspace
-        return str(Path(self.workspace).expanduser().resolve())
+        return str(local_path(self.workspace).resolve())
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> "Settings":

@@ -1,6 +1,7 @@
 import re
 
 import pytest
+from pydantic import ValidationError
 
 from tasks.core.errors import OptionsError
 from tasks.core.options import ReconstructOptions, describe_options, parse_options
@@ -53,3 +54,11 @@ def test_every_option_explains_itself() -> None:
     for model in schema["$defs"].values():
         for name, field in model["properties"].items():
             assert field.get("title"), name
+
+
+def test_a_preset_is_a_word() -> None:
+    for preset in (None, "draft"):
+        with pytest.raises(OptionsError, match="a preset has no options of its own"):
+            parse_options(preset, ["preset.size=1"])
+    with pytest.raises(ValidationError, match="Input should be 'draft'"):
+        ReconstructOptions.model_validate({"preset": ["draft"]})

@@ -89,7 +89,7 @@ def _checked_members(
     archive: Path, opened: zipfile.ZipFile, options: PhotosOptions
 ) -> list[tuple[zipfile.ZipInfo, str]]:
     """The archive's files with their safe names; refuses what its directory already shows to be unsafe."""
-    members = [member for member in opened.infolist() if not member.is_dir()]
+    members = [member for member in opened.infolist() if not member.filename.endswith("/")]
     if len(members) > options.max_archive_members:
         raise PhotosError(
             f"{archive.name} holds {len(members)} files, the limit is {options.max_archive_members}: "

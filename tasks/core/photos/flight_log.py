@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from tasks.core.errors import PhotosError
+from tasks.core.local_path import local_path
 from tasks.core.photos.files import is_hidden
 from tasks.core.photoset import Gps
 from tasks.core.safe_names import shown
@@ -102,8 +103,10 @@ def read_flight_log(path: Path) -> tuple[LogRow, ...]:
 
 def log_on_machine(wanted: str) -> Path | None:
     """The flight log that photos.flight_log names by its path on this machine; None where it names no such path."""
-    path = Path(wanted).expanduser()
-    return path if wanted and (path.is_absolute() or path.is_file()) else None
+    if not wanted:
+        return None
+    path = local_path(wanted)
+    return path if path.is_absolute() or path.is_file() else None
 
 
 def log_among(wanted: str, names: Sequence[str]) -> str | None:

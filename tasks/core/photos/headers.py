@@ -53,7 +53,9 @@ def read_headers(source: Path) -> PhotoHeaders:
     try:
         with zipfile.ZipFile(source) as archive:
             members = [
-                member for member in archive.infolist() if not member.is_dir() and is_photo_name(member.filename)
+                member
+                for member in archive.infolist()
+                if not member.filename.endswith("/") and is_photo_name(member.filename)
             ]
             if not members:
                 raise PhotosError(f"No photos among {len(archive.infolist())} files in {source.name}.")

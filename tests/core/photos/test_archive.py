@@ -161,3 +161,17 @@ def test_whatever_the_members_are_called_nothing_leaves_the_folder(wanted: list[
         except PhotosError:
             return
         assert len(found) == len(wanted)
+
+
+@pytest.mark.parametrize(("name", "says"), [("", "is empty"), ("../escaped.jpg", "leads out of its folder")])
+@pytest.mark.parametrize(
+    "check", [check_archive, lambda path, options: unpack(path, path.parent / "out", options)], ids=["check", "unpack"]
+)
+def test_a_name_that_no_folder_can_hold_is_one_sentence(
+    check: Callable[[Path, PhotosOptions], None], name: str, says: str, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("xxxxxxxxxxxxxx", b"x")
+        archive.filelist[0].filename = name  # zipfile itself writes no empty name
+    with pytest.raises(PhotosError, match=says):
+        check(tmp_path / "photos.zip", PhotosOptions())
