@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -10,6 +11,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
 
 from flows.reconstruct import reconstruct
 from flows.stages import compress_flow
@@ -213,12 +215,19 @@ def failed_run(parameters: dict[str, Any]) -> tuple[FlowRun, list[str]]:
         return run, [task_run.name for task_run in client.read_task_runs(flow_run_filter=in_run)]
 
 
+def without_deployment(stage: str) -> None:
+    """Take a stage's deployment off the server, where a test before this one may have put it."""
+    with get_client(sync_client=True) as client, suppress(ObjectNotFound):
+        client.delete_deployment(client.read_deployment_by_name(f"{stage}/{stage}").id)
+
+
 @pytest.mark.usefixtures("prefect_server")
 def test_the_flow_fails_with_the_sentence_and_no_stage_runs(
     given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPACEPORT_WORKSPACE", given.pop("workspace"))
     monkeypatch.setenv("SPACEPORT_DISPATCH", "sfm")
+    without_deployment("sfm")
     parameters = {**given, **below_a_file(tmp_path)}
     with pytest.raises(DestinationError) as refused:
         check_run(**parameters, workspace=str(tmp_path / "workspace"))
