@@ -119,7 +119,9 @@ def test_pool_ec2_gpu(emulated: Emulated, uninterrupted: str, pool: Served, tmp_
     assert [each.state_name for each in training_runs(pool)[before:]] == ["Crashed", "Completed"]
     report = report_of(emulated, run.id)
     assert report["train"]["resumed_from_step"] == reached, "the last step that the first one did"
-    assert report["cache_hits"] == ["photos", "sfm"]
+    assert report["cache_hits"] == ["photos", "sfm", "compress"], (
+        "the splat has the same bytes as that of the undisturbed run"
+    )
     assert stored_splat(emulated) == uninterrupted
     assert saved_steps(emulated) == [], "nobody needs them any more"
 
