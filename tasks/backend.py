@@ -1,4 +1,4 @@
-"""Whether a CPU or CUDA will compute a stage. It is part of the output's name, since their results differ."""
+"""The backend, CPU or CUDA, that will compute a stage. It is part of the output's name, since their results differ."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""What the untouched *Run* forms of both of Prefect's UIs send: `form_payloads.json`, recorded by a real browser."""
+"""The untouched *Run* forms of both of Prefect's UIs send what `form_payloads.json` holds, by a real browser."""
 
 import json
 from collections.abc import Iterator

@@ -118,7 +118,7 @@ def running_out_after_a_checkpoint(count: int, patch: pytest.MonkeyPatch) -> lis
     saved: list[int] = []
     train = trainer.train
 
-    def limited(scene, folder, options, on_step, on_evaluation, checkpoints):  # type: ignore[no-untyped-def]
+    def limited(scene, folder, options, on_step, on_evaluation, checkpoints):
         if options.max_gaussians > count:
             checkpoints.save(1, "me", {"a": np.zeros(3)})
             saved.append(options.max_gaussians)

@@ -1,4 +1,4 @@
-"""What precedes the GPU's work, done and timed on the CPU: `python -m tests.gpu.rehearsal [--scene DIR]`.
+"""Do and time the CPU work that precedes the GPU's: `python -m tests.gpu.rehearsal [--scene DIR]`.
 
 It imports every program of a run, reads the scene as the trainings do and makes their starts, so that nothing of this
 fails, or takes long, for the first time on a machine that is paid by the minute.

@@ -1,4 +1,4 @@
-"""What is compiled on one machine for another, as far as no compiler is needed."""
+"""Kernels compiled on one machine for another, as far as that needs no compiler."""
 
 import json
 from pathlib import Path

@@ -161,7 +161,7 @@ def test_a_quick_run_takes_everything_from_the_kit_and_goes_by_importance(tmp_pa
     architecture, jobs, _ = contest.split("|", 2)
     assert architecture == "7.5"
     assert 1 <= int(jobs) <= (os.cpu_count() or 1)
-    # Each part is told what is left to it, and together they end within the 8 minutes
+    # Each part gets the time that is left, and together they end within the 8 minutes
     limits = [int(line.split("at most ")[1].split()[0]) for line in done.stdout.splitlines() if "at most" in line]
     assert len(limits) == 3
     assert 0 < limits[0] < limits[1] < limits[2] <= 480
