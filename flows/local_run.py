@@ -127,12 +127,13 @@ def _reconstruct(
     destination = open_destination(target, open_workspace(settings.absolute_workspace))
     report = json.loads(destination.read("report.json"))
     quality = "not measured" if publication.psnr_db is None else f"{publication.psnr_db:.2f} dB"
+    detail = "" if publication.detail is None else f", {publication.detail:.0%} of the photos' detail"
     estimate = report["estimate"]
     expected = "" if estimate is None else f", {estimate['seconds']['total']:.0f} expected"
     console.print(
         f"[bold green]done[/] in {report['seconds']['total']:.0f} s{plain(expected)}: "
         f"{report['sfm']['registered']:d} photos registered, "
-        f"{publication.num_gaussians:,} Gaussians, held-out PSNR {plain(quality)}, "
+        f"{publication.num_gaussians:,} Gaussians, held-out PSNR {plain(quality)}{plain(detail)}, "
         f"{publication.sog_bytes / 1e6:.1f} MB",
         highlight=False,
         soft_wrap=True,

@@ -27,6 +27,8 @@ _UNITS = {
     "OutputBytes": "Bytes",
     "PsnrDb": "None",
     "Ssim": "None",
+    "Gmsd": "None",
+    "Detail": "None",
     "Gaussians": "Count",
     "SogBytes": "Bytes",
     "PsnrDropDb": "None",
@@ -39,6 +41,8 @@ _UNITS = {
 _MEASURED = {
     "psnr_db": "PsnrDb",
     "ssim": "Ssim",
+    "gmsd": "Gmsd",
+    "detail": "Detail",
     "num_gaussians": "Gaussians",
     "bytes": "SogBytes",
     "psnr_drop_db": "PsnrDropDb",

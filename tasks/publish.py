@@ -125,6 +125,8 @@ def publish_splat(
         report=target.link(REPORT_FILE),
         psnr_db=report.train.psnr_db,
         ssim=report.train.ssim,
+        gmsd=report.train.gmsd,
+        detail=report.train.detail,
         num_gaussians=report.train.num_gaussians,
         sog_bytes=report.sog.bytes,
         seconds=report.seconds.publish,

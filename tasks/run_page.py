@@ -56,6 +56,8 @@ class RunPage:
             usable=None if photos is None else photos.usable,
             psnr_db=publication.psnr_db,
             ssim=publication.ssim,
+            gmsd=publication.gmsd,
+            detail=publication.detail,
             num_gaussians=publication.num_gaussians,
             sog_bytes=publication.sog_bytes,
             total_seconds=time.monotonic() - self._started,

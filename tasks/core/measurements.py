@@ -97,12 +97,21 @@ class TrainSection(Section):
     num_gaussians: int
     image_width: int  # of the first camera at the training resolution
     image_height: int
-    psnr_db: float | None = None  # mean over the held-out views
+    psnr_db: float | None = None  # mean over the held-out views, as all that follow
     ssim: float | None = None
+    gmsd: float | None = None  # gradient magnitude similarity deviation, 0 for equal images
+    detail: float | None = None  # gradient magnitude of the render over that of the photo
+    # The same over the pixels whose surface at least three photos see that were trained on
+    psnr_db_covered: float | None = None
+    ssim_covered: float | None = None
+    gmsd_covered: float | None = None
+    detail_covered: float | None = None
+    covered_share: float | None = None  # of the held-out views' pixels
     # PSNR when one affine map of colours for each view has made up for its exposure and white balance; mean over views
     color_corrected_psnr_db: float | None = None
     eval_views: tuple[str, ...] = ()  # names of the held-out cameras
     eval_psnr_db: tuple[float, ...] = ()  # one for each of eval_views
+    eval_detail: tuple[float | None, ...] = ()  # the same; null where the photo has no detail at all
     stopped_by: str  # "schedule", "time budget", "flat quality"
     curve: tuple[CurvePoint, ...] = ()
     decisions: tuple[str, ...] = ()  # what was chosen because of the machine, as where photos lie

@@ -68,6 +68,8 @@ class Publication(BaseModel):
     report: str
     psnr_db: float | None
     ssim: float | None = None
+    gmsd: float | None = None
+    detail: float | None = None
     num_gaussians: int
     sog_bytes: int
     seconds: float | None = None  # of publishing; the other stages' stand in their refs

@@ -14,9 +14,8 @@ import argparse
 import os
 import tempfile
 import time
+from operator import attrgetter
 from pathlib import Path
-
-import numpy as np
 
 from tasks.core.demo.flight import fly
 from tasks.core.demo.flight_plan import DemoOptions
@@ -29,8 +28,9 @@ from tasks.core.render.warmup import compile_kernels
 from tasks.core.scene import Scene
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.reconstruct import reconstruct
-from tasks.core.training.evaluate import evaluate
+from tasks.core.training.evaluate import evaluate_completely, mean_of
 from tasks.core.training.options import TRAIN_PRESETS, TrainOptions
+from tasks.core.training.seen import covered_pixels
 from tasks.core.training.trainer import TrainingStats, train
 from tasks.core.training.views import load_view
 
@@ -71,7 +71,8 @@ def measure(label: str, scene: Scene, options: TrainOptions, out: Path, *, curve
     section = train(scene, out, options, show)
     end = section.curve[-1]
     print(
-        f"{label:28} {end.psnr_db:6.2f} dB, SSIM {section.ssim:.3f}, {end.seconds:6.1f} s, "
+        f"{label:28} {end.psnr_db:6.2f} dB, SSIM {section.ssim:.3f}, GMSD {section.gmsd:.3f}, "
+        f"detail {section.detail:.3f} ({section.detail_covered:.3f} where covered), {end.seconds:6.1f} s, "
         f"{time.process_time() - started:6.1f} CPU-s, {section.steps:6} steps, {section.num_gaussians:7} Gaussians, "
         f"ended by {section.stopped_by}",
         flush=True,
@@ -86,9 +87,14 @@ def measure_opensplat(program: str, scene: Scene, options: TrainOptions, folder:
     training, held_out = scene.split(HOLD_OUT_EVERY)
     ply, took, steps = train_for(program, scene, [camera.name for camera in training], folder, seconds)
     views = [load_view(scene, camera, options.max_image_size) for camera in held_out]
-    found = evaluate(read_ply(ply), views, rasterizer_for("cpu"), complete=True)
+    covered = covered_pixels([view.cameras[0] for view in views], training, scene.points)
+    found = evaluate_completely(read_ply(ply), views, rasterizer_for("cpu"), covered)
+    ssim, gmsd, detail = (mean_of(found.qualities, attrgetter(name)) for name in ("ssim", "gmsd", "detail"))
     label = f"OpenSplat, {took:.0f} s"
-    print(f"{label:28} {found.mean_psnr_db:6.2f} dB, SSIM {np.mean(found.ssim):.3f}, {steps} steps", flush=True)
+    print(
+        f"{label:28} {found.mean_psnr_db:6.2f} dB, SSIM {ssim:.3f}, GMSD {gmsd:.3f}, detail {detail:.3f}, {steps} steps",
+        flush=True,
+    )
 
 
 def main() -> None:

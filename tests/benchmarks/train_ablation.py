@@ -64,7 +64,7 @@ def main() -> None:
     draft = {**TRAIN_PRESETS["draft"].model_dump(), "steps": STEPS, "sh_degree": 3, "hold_out_every": HOLD_OUT_EVERY}
     with tempfile.TemporaryDirectory() as temporary:
         scenes = {name: scene_of(name, arguments.scenes or Path(temporary), SIZE_PX) for name in arguments.sets}
-        print("| | " + " | ".join(f"{name} (dB, SSIM, Gaussians, CPU-s)" for name in scenes) + " |")
+        print("| | " + " | ".join(f"{name} (dB, SSIM, GMSD, detail, Gaussians, CPU-s)" for name in scenes) + " |")
         print("|---" * (1 + len(scenes)) + "|", flush=True)
         for part, (options, constants) in PARTS.items():
             cells = []
@@ -75,7 +75,8 @@ def main() -> None:
                     section = train(scene, Path(temporary), chosen, lambda _: None)
                 took = time.process_time() - started
                 cells.append(
-                    f"{section.psnr_db:.2f}, {section.ssim:.3f}, {section.num_gaussians / 1000:.1f}k, {took:.0f}"
+                    f"{section.psnr_db:.2f}, {section.ssim:.3f}, {section.gmsd:.3f}, {section.detail:.3f}, "
+                    f"{section.num_gaussians / 1000:.1f}k, {took:.0f}"
                 )
             print(f"| {part} | " + " | ".join(cells) + " |", flush=True)
 

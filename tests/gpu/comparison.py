@@ -22,6 +22,8 @@ class Result(BaseModel):
     round: int = 0  # contenders are compared within a round
     psnr_db: float | None = None  # mean over held-out views
     ssim: float | None = None
+    gmsd: float | None = None
+    detail: float | None = None
     seconds: float | None = None  # of training alone
     num_gaussians: int | None = None
     peak_gpu_bytes: int | None = None  # by tensors; None on the CPU
@@ -96,11 +98,15 @@ def _meets(ours: Result, other: Result, time_share: float, share: float) -> dict
 
 def table(results: Sequence[Result]) -> str:
     """For people."""
-    lines = [f"{'':18}{'steps':>8}{'PSNR dB':>9}{'SSIM':>8}{'seconds':>9}{'ms/step':>9}{'Gaussians':>12}{'GPU GB':>8}"]
+    lines = [
+        f"{'':18}{'steps':>8}{'PSNR dB':>9}{'SSIM':>8}{'detail':>8}{'GMSD':>8}{'seconds':>9}{'ms/step':>9}"
+        f"{'Gaussians':>12}{'GPU GB':>8}"
+    ]
     for r in results:
         memory = None if r.peak_gpu_bytes is None else r.peak_gpu_bytes / 1e9
         lines.append(
-            f"{r.name:18}{r.steps:>8,}{_number(r.psnr_db, 9, 2)}{_number(r.ssim, 8, 4)}{_number(r.seconds, 9, 1)}"
+            f"{r.name:18}{r.steps:>8,}{_number(r.psnr_db, 9, 2)}{_number(r.ssim, 8, 4)}{_number(r.detail, 8, 3)}"
+            f"{_number(r.gmsd, 8, 4)}{_number(r.seconds, 9, 1)}"
             f"{_number(r.ms_per_step, 9, 2)}{_number(r.num_gaussians, 12, 0)}{_number(memory, 8, 2)}"
         )
         lines += [f"  {note}" for note in r.notes]

@@ -10,10 +10,10 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 
@@ -21,9 +21,10 @@ from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.gaussians import Gaussians
 from tasks.core.render.backends import rasterizer_for
 from tasks.core.scene import SCENE_FILE, Scene
-from tasks.core.training.evaluate import evaluate
+from tasks.core.training.evaluate import evaluate, evaluate_completely, mean_of
 from tasks.core.training.options import TRAIN_PRESETS, TrainOptions
 from tasks.core.training.plan import split_cameras
+from tasks.core.training.seen import covered_pixels
 from tasks.core.training.trainer import TrainingStats, train
 from tasks.core.training.views import load_view
 from tests.gpu.comparison import OURS, Result, compared, table
@@ -138,6 +139,9 @@ class Contest:
         trained_on, held_out = split_cameras(scene, options.hold_out_every)
         self.views = [load_view(scene, camera, options.max_image_size) for camera in trained_on]
         self.held_out = [load_view(scene, camera, options.max_image_size) for camera in held_out]
+        self.covered = covered_pixels(
+            [view.cameras[0] for view in self.held_out], [view.cameras[0] for view in self.views], scene.points
+        )
         self.rasterizer = rasterizer_for(options.backend)
         self._seconds_per_step: dict[str, float] = {}  # of each contender's last training, all that it took
 
@@ -178,6 +182,8 @@ class Contest:
             steps=section.steps,
             psnr_db=section.psnr_db,
             ssim=section.ssim,
+            detail=section.detail,
+            gmsd=section.gmsd,
             seconds=section.curve[-1].seconds if section.curve else None,
             num_gaussians=section.num_gaussians,
             curve=section.curve,
@@ -190,12 +196,14 @@ class Contest:
         trained = train_stock(
             self.scene, self.views, kind, steps, self.mcmc_cap, self.seed, self._psnr_db(), rasterization
         )
-        final = evaluate(trained.gaussians, self.held_out, self.rasterizer, complete=True)
+        final = evaluate_completely(trained.gaussians, self.held_out, self.rasterizer, self.covered)
         return Result(
             name=kind,
             steps=steps,
             psnr_db=final.mean_psnr_db,
-            ssim=float(np.mean(final.ssim)),
+            ssim=mean_of(final.qualities, attrgetter("ssim")),
+            detail=mean_of(final.qualities, attrgetter("detail")),
+            gmsd=mean_of(final.qualities, attrgetter("gmsd")),
             seconds=trained.seconds,
             num_gaussians=len(trained.gaussians),
             curve=trained.curve,

@@ -1,14 +1,21 @@
-"""How close two images are: PSNR and SSIM, as the 3D Gaussian Splatting papers report them."""
+"""How close a render is to its photo: PSNR and SSIM, as the 3D Gaussian Splatting papers report them, GMSD and detail.
+
+PSNR rewards a blur wherever a sharp texture is a pixel off, and people do not: GMSD and detail compare edges. Every
+measure takes a mask, so that a part of the image can be measured without what is around it.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import correlate1d
+from scipy.ndimage import correlate1d, prewitt
 
 Image = NDArray[np.floating]
+Mask = NDArray[np.bool_]  # [H, W], the pixels that count
 
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+GMSD_C = 170 / 255**2  # of Xue et al., for images in 0..1
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, of R, G and B
 
 
 def gaussian_window() -> NDArray[np.float64]:
@@ -18,14 +25,15 @@ def gaussian_window() -> NDArray[np.float64]:
     return np.asarray(weights / weights.sum())
 
 
-def psnr(a: Image, b: Image) -> float:
+def psnr(a: Image, b: Image, mask: Mask | None = None) -> float:
     """Peak signal-to-noise ratio in dB of two images [H, W, 3] in 0..1, clipped to that range first.
 
-    10 log10(1 / mean squared error) over all pixels and channels; infinite for equal images. Raises ValueError when
-    the shapes differ.
+    10 log10(1 / mean squared error) over all pixels, or those of the mask, and all channels; infinite for equal images.
+    Raises ValueError when the shapes differ.
     """
     a, b = _clipped(a, b)
-    error = float(np.mean((a - b) ** 2))
+    errors = (a - b) ** 2
+    error = float(np.mean(errors if mask is None else errors[mask]))
     return float("inf") if error == 0 else -10 * float(np.log10(error))
 
 
@@ -42,12 +50,13 @@ def color_corrected(image: Image, target: Image) -> NDArray[np.float64]:
     return np.asarray((colors @ mapping).reshape(image.shape))
 
 
-def ssim(a: Image, b: Image) -> float:
+def ssim(a: Image, b: Image, mask: Mask | None = None) -> float:
     """Structural similarity of two images [H, W, 3] in 0..1, clipped to that range first; 1 for equal images.
 
     The variant of Wang et al. 2004 (doi:10.1109/TIP.2003.819861): 11x11 Gaussian window of sigma 1.5, population
-    moments, K1 0.01, K2 0.03, averaged over the windows that lie inside the image and over the channels. Raises
-    ValueError when the shapes differ or a side is shorter than the window.
+    moments, K1 0.01, K2 0.03, averaged over the windows that lie inside the image, and whose middle is in the mask
+    where there is one, and over the channels; NaN when there is no such window. Raises ValueError when the shapes
+    differ or a side is shorter than the window.
     """
     a, b = _clipped(a, b)
     if min(a.shape[:2]) < SSIM_WINDOW:
@@ -58,7 +67,59 @@ def ssim(a: Image, b: Image) -> float:
     covar = _windowed(a * b) - mean_a * mean_b
     luminance = (2 * mean_a * mean_b + SSIM_C1) / (mean_a**2 + mean_b**2 + SSIM_C1)
     structure = (2 * covar + SSIM_C2) / (var_a + var_b + SSIM_C2)
-    return float(np.mean(luminance * structure))
+    similarity = luminance * structure
+    if mask is not None:
+        margin = SSIM_WINDOW // 2
+        similarity = similarity[mask[margin:-margin, margin:-margin]]
+    return float(np.mean(similarity)) if similarity.size else float("nan")
+
+
+def gmsd(a: Image, b: Image, mask: Mask | None = None) -> float:
+    """Gradient magnitude similarity deviation of two images [H, W, 3] in 0..1: 0 for equal images, more for worse ones.
+
+    Xue et al. 2014 (arXiv:1308.3052): grey images halved by averaging, Prewitt gradients, and the standard deviation
+    of their similarity over all pixels, or those whose four pixels before halving are in the mask; NaN when there is
+    none. Raises ValueError when the shapes differ or a side is shorter than 2 px.
+    """
+    a, b = _clipped(a, b)
+    if min(a.shape[:2]) < 2:
+        raise ValueError(f"GMSD needs images of at least 2x2 px, got {a.shape[1]}x{a.shape[0]}")
+    of_a, of_b = (gradient_magnitudes(_halved(grey(image))) for image in (a, b))
+    similarity = (2 * of_a * of_b + GMSD_C) / (of_a**2 + of_b**2 + GMSD_C)
+    if mask is not None:
+        similarity = similarity[_halved(mask.astype(np.float64)) == 1]
+    return float(np.std(similarity)) if similarity.size else float("nan")
+
+
+def detail(image: Image, photo: Image, mask: Mask | None = None) -> float:
+    """How much of the photo's fine structure the image has: 1 for as much, 0 for a plain area.
+
+    Mean gradient magnitude of the grey image over that of the photo, both [H, W, 3] in 0..1, over all pixels or those
+    of the mask. It says nothing about where the structure is, so read it beside GMSD. NaN when the photo has no
+    gradient there. Raises ValueError when the shapes differ.
+    """
+    image, photo = _clipped(image, photo)
+    of_image, of_photo = (gradient_magnitudes(grey(pixels)) for pixels in (image, photo))
+    if mask is not None:
+        of_image, of_photo = of_image[mask], of_photo[mask]
+    total = float(of_photo.sum())
+    return float(of_image.sum()) / total if total > 0 else float("nan")
+
+
+def grey(image: Image) -> NDArray[np.float64]:
+    """Luma [H, W] of an RGB image [H, W, 3]."""
+    return np.asarray(image @ np.array(LUMA), np.float64)
+
+
+def gradient_magnitudes(plain: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Length of the Prewitt gradient [H, W] of a grey image [H, W], per pixel; the border repeats the outermost row."""
+    return np.hypot(*(prewitt(plain, axis=axis, mode="nearest") / 3 for axis in (0, 1)))
+
+
+def _halved(plain: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means of 2x2 px; an odd last row or column is left out."""
+    height, width = (side // 2 * 2 for side in plain.shape)
+    return np.asarray(plain[:height, :width].reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3)))
 
 
 def _clipped(a: Image, b: Image) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -29,6 +29,7 @@ class ViewPair:
 
     name: str
     psnr_db: float | None
+    detail: float | None
     photo: str  # data URLs
     render: str
 
@@ -45,6 +46,7 @@ def write_report(
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     environment.filters |= {
         "decimals": decimals,
+        "percent": percent,
         "count": count,
         "megabytes": megabytes,
         "duration": duration,
@@ -75,6 +77,11 @@ def _expected(report: Report, stage: str) -> float | None:
 def decimals(value: float | None, digits: int = 2, unit: str = "") -> str:
     """A number with a unit, or that it was not measured. The space before the unit does not break."""
     return NOT_MEASURED if value is None else f"{value:.{digits}f}" + (f"\u00a0{unit}" if unit else "")
+
+
+def percent(value: float | None) -> str:
+    """A share as whole percent."""
+    return NOT_MEASURED if value is None else f"{value:.0%}".replace("%", "\u00a0%")
 
 
 def count(value: int | None) -> str:
@@ -126,10 +133,11 @@ def _pair(report: Report, scene: Scene, renders: Path, index: int) -> ViewPair:
         raise StorageError(
             f"{path.name}, the picture of a held-out view, cannot be read; run compress again."
         ) from error
-    psnrs = report.train.eval_psnr_db
+    psnrs, details = report.train.eval_psnr_db, report.train.eval_detail
     return ViewPair(
         name=name,
         psnr_db=psnrs[index] if index < len(psnrs) else None,
+        detail=details[index] if index < len(details) else None,
         photo=_data_url(Image.fromarray(scene.image(camera))),
         render=_data_url(render),
     )

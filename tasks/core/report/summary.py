@@ -26,6 +26,8 @@ class RunSummary:
     usable: int | None  # None for a user's own COLMAP model
     psnr_db: float | None
     ssim: float | None
+    gmsd: float | None
+    detail: float | None
     num_gaussians: int
     sog_bytes: int
     total_seconds: float
@@ -94,6 +96,10 @@ def run_facts(run: RunSummary) -> str:
     facts = [f"{registered} registered", quality]
     if run.ssim is not None:
         facts.append(f"SSIM {run.ssim:.3f}")
+    if run.gmsd is not None:
+        facts.append(f"GMSD {run.gmsd:.3f}")
+    if run.detail is not None:
+        facts.append(f"{run.detail:.0%} of the photos' detail")
     facts += [f"{run.num_gaussians:,} Gaussians", f"{run.sog_bytes / 1e6:.1f} MB", _duration(run.total_seconds)]
     return " · ".join(facts)
 

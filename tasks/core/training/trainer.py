@@ -1,9 +1,11 @@
 """From a scene to Gaussians that look like its photos."""
 
+import dataclasses
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +21,13 @@ from tasks.core.training.checkpoint import Checkpoints
 from tasks.core.training.coverage import with_gaps_filled
 from tasks.core.training.dropout import some_left_out
 from tasks.core.training.engine import SAMPLED_EVERY, Engine
-from tasks.core.training.evaluate import Evaluation, evaluate
+from tasks.core.training.evaluate import Evaluation, Quality, evaluate, evaluate_completely, mean_of
 from tasks.core.training.finish import finished_gaussians
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.plan import Plan, plan_for
 from tasks.core.training.prune import pruned
 from tasks.core.training.refine import refine
+from tasks.core.training.seen import covered_pixels
 from tasks.core.training.state import TrainingState, identity_of
 from tasks.core.training.views import Photo, View
 
@@ -124,7 +127,8 @@ def train(
     gaussians = pruned(gaussians, views, rasterizer, options.max_prune_loss_db)
     seconds = state.watch.seconds()
     write_ply(gaussians, out / PLY_FILE)
-    final = evaluate(gaussians, held_out, rasterizer, complete=True)
+    covered = covered_pixels([view.cameras[0] for view in held_out], [view.cameras[0] for view in views], scene.points)
+    final = evaluate_completely(gaussians, held_out, rasterizer, covered)
     if held_out:
         _note(state, seconds, held_out[0], final, on_evaluation)
     first = (views + held_out)[0].cameras[0]
@@ -135,16 +139,25 @@ def train(
         num_gaussians=len(gaussians),
         image_width=first.width,
         image_height=first.height,
-        psnr_db=final.mean_psnr_db if held_out else None,
-        ssim=float(np.mean(final.ssim)) if final.ssim else None,
+        **_means("", final.qualities),
+        **_means("_covered", final.covered),
+        covered_share=final.covered_share,
         color_corrected_psnr_db=float(np.mean(final.color_corrected_psnr_db)) if held_out else None,
         eval_views=tuple(view.cameras[0].name for view in held_out),
         eval_psnr_db=final.psnr_db,
+        eval_detail=tuple(None if math.isnan(quality.detail) else quality.detail for quality in final.qualities),
         stopped_by=_stopped_by(state, options),
         curve=tuple(state.curve),
         decisions=plan.decisions + engine.decisions,
         degradations=engine.degradations,
     )
+
+
+def _means(suffix: str, qualities: Sequence[Quality]) -> dict[str, float | None]:
+    """Means over views by name of the report's field."""
+    return {
+        f"{field.name}{suffix}": mean_of(qualities, attrgetter(field.name)) for field in dataclasses.fields(Quality)
+    }
 
 
 def _stopped_by(state: TrainingState, options: TrainOptions) -> str:

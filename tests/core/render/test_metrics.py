@@ -1,11 +1,14 @@
-"""PSNR and SSIM by their properties, the kernel's loss by an independent formula and by finite differences."""
+"""PSNR, SSIM, GMSD and detail by their properties, the kernel's loss by another formula and by finite differences."""
+
+import math
 
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from tasks.core.render.kernels.loss import l1_ssim
-from tasks.core.render.metrics import color_corrected, psnr, ssim
+from tasks.core.render.metrics import GMSD_C, color_corrected, detail, gmsd, gradient_magnitudes, psnr, ssim
 from tasks.core.training import torch_loss
 
 
@@ -59,6 +62,66 @@ def test_ssim_by_its_definition_at_one_window() -> None:
         )
         values.append((2 * mx * my + 1e-4) * (2 * cov + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4)))
     assert ssim(a, b) == pytest.approx(np.mean(values), abs=1e-12)
+
+
+def blurred(image: np.ndarray, sigma_px: float) -> np.ndarray:
+    return np.asarray(gaussian_filter(image, (sigma_px, sigma_px, 0)))
+
+
+def test_detail_is_the_share_of_the_gradients() -> None:
+    photo, _ = images(40, 50)
+    assert detail(photo, photo) == 1
+    assert detail(0.5 * photo + 0.2, photo) == pytest.approx(0.5)  # half the contrast
+    assert detail(blurred(photo, 2.0), photo) < detail(blurred(photo, 1.0), photo) < 0.5
+    assert math.isnan(detail(photo, np.full_like(photo, 0.3)))
+
+
+def test_a_ramp_has_the_gradient_of_its_slope() -> None:
+    ramp = 0.01 * np.arange(20)[None, :] * np.ones((10, 1))
+    np.testing.assert_allclose(gradient_magnitudes(ramp)[:, 1:-1], 0.02)  # over two px, as Xue et al. have it
+
+
+def test_gmsd_by_its_definition() -> None:
+    a, b = images(20, 24)
+    maps = []
+    for image in (a, b):
+        grey = image @ [0.299, 0.587, 0.114]
+        halved = (grey[::2, ::2] + grey[1::2, ::2] + grey[::2, 1::2] + grey[1::2, 1::2]) / 4
+        padded = np.pad(halved, 1, mode="edge")
+        rows, columns = halved.shape
+        x, y = np.zeros_like(halved), np.zeros_like(halved)
+        for i in range(rows):
+            for j in range(columns):
+                around = padded[i : i + 3, j : j + 3]
+                x[i, j] = (around[:, 2].sum() - around[:, 0].sum()) / 3
+                y[i, j] = (around[2].sum() - around[0].sum()) / 3
+        maps.append(np.sqrt(x**2 + y**2))
+    similarity = (2 * maps[0] * maps[1] + GMSD_C) / (maps[0] ** 2 + maps[1] ** 2 + GMSD_C)
+    assert gmsd(a, b) == pytest.approx(similarity.std(), rel=1e-12)
+
+
+def test_gmsd_sees_a_blur_that_is_nothing_to_psnr() -> None:
+    photo, _ = images(60, 80)
+    photo = blurred(photo, 0.7)
+    moved, soft = np.roll(photo, 1, axis=1), blurred(photo, 3.0)
+    assert gmsd(photo, photo) == pytest.approx(0, abs=1e-12)
+    assert psnr(soft, photo) > psnr(moved, photo)  # what misleads PSNR: sharp, and a pixel off
+    assert detail(moved, photo) > 0.95
+    assert detail(soft, photo) < 0.3
+
+
+def test_a_mask_measures_a_part_as_if_it_were_alone() -> None:
+    a, b = images(60, 80)
+    mask = np.zeros((60, 80), bool)
+    mask[10:50, 20:70] = True
+    assert psnr(a, b, mask) == pytest.approx(psnr(a[10:50, 20:70], b[10:50, 20:70]))
+    other = np.where(mask[..., None], b, 1 - b)  # only what is outside differs
+    inner = np.zeros_like(mask)
+    inner[16:44, 26:64] = True  # and no window reaches there
+    for measure in (ssim, gmsd, detail):
+        assert measure(a, other, inner) == pytest.approx(measure(a, b, inner)), measure.__name__
+        assert measure(a, other) != pytest.approx(measure(a, b)), measure.__name__
+        assert math.isnan(measure(a, b, np.zeros_like(mask))), measure.__name__
 
 
 def test_wrong_shapes_are_refused() -> None:

@@ -50,7 +50,9 @@ def test_every_measured_number_is_in_the_page(
     write_report(full_report(scene, held_out), scene, renders, tmp_path / "report.html")
     text = visible_text((tmp_path / "report.html").read_text(encoding="utf-8"))
     for said in (
-        "24.32 dB", "0.812", "31 250", "0.43 MB", "7.42 MB", "17.2× smaller", "5 min 59 s", "16 of 19 found",
+        "24.32 dB", "0.812", "0.103", "74 %", "25.11 dB", "0.847", "0.088", "86 %", "62 % of the pixels",
+        "24.00 dB · 70 %", "24.25 dB · 71 %",
+        "31 250", "0.43 MB", "7.42 MB", "17.2× smaller", "5 min 59 s", "16 of 19 found",
         "0.61 px", "0.80 m rms", "in the largest of 2 models", "flight/90.jpg", "notes <1>.txt: not an image",
         "instead of 960 px", "from an earlier run", "0.21 dB", "1.48 GB", "preset draft", "train.seconds 300",
         "train 4 min 40 s 5 min 1 s", "in all 5 min 42 s 5 min 59 s", "1.39 GB expected",
@@ -68,6 +70,7 @@ def test_what_was_not_measured_is_said_so(scene: Scene, renders: Path, tmp_path:
     data["train"] |= {
         "psnr_db": None,
         "ssim": None,
+        "detail": None,
         "color_corrected_psnr_db": None,
         "curve": (),
         "eval_views": (),
@@ -80,9 +83,9 @@ def test_what_was_not_measured_is_said_so(scene: Scene, renders: Path, tmp_path:
     target = tmp_path / "report.html"
     write_report(Report.model_validate(data), scene, renders, target)
     text = visible_text(target.read_text(encoding="utf-8"))
-    # PSNR, also with corrected colours, SSIM, time in all twice, pairs, curve, reprojection error, five stages, memory,
+    # PSNR, also with corrected colours, SSIM, detail, time in all twice, pairs, curve, reprojection error, five stages, memory,
     # loss of the .sog
-    assert text.count("not measured") == 15
+    assert text.count("not measured") == 16
     assert "None" not in text.replace("train.max_gaussians None", "")
     assert "No views were held out" in text
 
