@@ -109,7 +109,8 @@ def test_a_run_ends_with_a_summary(context: RunContext, monkeypatch: pytest.Monk
     artifacts = artifacts_of(run)
     text = str(artifacts["north-field-summary"].data)
     assert str(artifacts["north-field-summary"].description).startswith("38 of 40 photos registered")
-    assert "38 of 40 photos registered · held-out PSNR 24.31 dB · SSIM 0.812 · 58,211 Gaussians · 4.2 MB" in text
+    quality = "held-out PSNR 24.31 dB · SSIM 0.812 · GMSD 0.103 · 74% of the photos' detail"
+    assert f"38 of 40 photos registered · {quality} · 58,211 Gaussians · 4.2 MB" in text
     assert f"[Open the splat]({PAGES}/flight-1/splat/index.html)" in text
     assert "| photos | about 1.5 s | – | – | – | from the workspace |" in text
     assert "| train | about 4 min 40 s | 5 min 1 s | $0.0440 | 1.80 GB | in this process |" in text

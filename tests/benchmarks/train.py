@@ -92,7 +92,8 @@ def measure_opensplat(program: str, scene: Scene, options: TrainOptions, folder:
     ssim, gmsd, detail = (mean_of(found.qualities, attrgetter(name)) for name in ("ssim", "gmsd", "detail"))
     label = f"OpenSplat, {took:.0f} s"
     print(
-        f"{label:28} {found.mean_psnr_db:6.2f} dB, SSIM {ssim:.3f}, GMSD {gmsd:.3f}, detail {detail:.3f}, {steps} steps",
+        f"{label:28} {found.mean_psnr_db:6.2f} dB, SSIM {ssim:.3f}, GMSD {gmsd:.3f}, "
+        f"detail {detail:.3f}, {steps} steps",
         flush=True,
     )
 

@@ -83,8 +83,8 @@ def test_what_was_not_measured_is_said_so(scene: Scene, renders: Path, tmp_path:
     target = tmp_path / "report.html"
     write_report(Report.model_validate(data), scene, renders, target)
     text = visible_text(target.read_text(encoding="utf-8"))
-    # PSNR, also with corrected colours, SSIM, detail, time in all twice, pairs, curve, reprojection error, five stages, memory,
-    # loss of the .sog
+    # PSNR, also with corrected colours, SSIM, detail, time in all twice, pairs, curve, reprojection error, five stages,
+    # memory, loss of the .sog
     assert text.count("not measured") == 16
     assert "None" not in text.replace("train.max_gaussians None", "")
     assert "No views were held out" in text
