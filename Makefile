@@ -8,7 +8,7 @@ MINISTACK := $(VENV)-ministack/bin/ministack
 CHECKOV := $(VENV)-checkov/bin/checkov
 VIEWER := tasks/core/viewer/npm
 
-.PHONY: help setup demo test test-processors lint format bench soak synth aws-check aws-images emulator-test image-test image-lint clean
+.PHONY: help setup demo test test-faults test-processors lint format bench soak synth aws-check aws-images emulator-test image-test image-lint clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -44,8 +44,14 @@ format: $(READY) ## Let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 # Three at a time on two cores: more than half of the time they wait, for servers and for one another's processes.
-test: lint ## Lint, types and all tests that this machine can run
-	$(BIN)/pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder
+test: lint ## Lint, types and all tests that this machine can run, but those of test-faults
+	$(BIN)/pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder $(FAULTS:%=--ignore=%)
+
+# Processes killed at random moments, servers and storage that are lost: as long as all other tests together.
+FAULTS := tests/faults tests/test_killed_training.py
+
+test-faults: $(READY) ## What is left when processes, servers, disks and storage fail in the middle
+	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(FAULTS)
 
 # numba compiles for the processor it runs on, and each kind rounds in its own way. x86-64-v2 has neither AVX nor fused
 # multiply-add, haswell has both and no AVX-512, native is this machine's own.
