@@ -1,7 +1,7 @@
-"""How close a render is to its photo: PSNR and SSIM, as the 3D Gaussian Splatting papers report them, GMSD and detail.
+"""Measures of a render beside its photo: PSNR and SSIM as the 3D Gaussian Splatting papers report them, GMSD, detail.
 
-PSNR rewards a blur wherever a sharp texture is a pixel off, and people do not: GMSD and detail compare edges. Every
-measure takes a mask, so that a part of the image can be measured without what is around it.
+PSNR rewards a blur wherever a sharp texture is a pixel off, although people prefer the texture. GMSD and detail compare
+edges. Every measure takes a mask, so that a part of the image can be measured alone.
 """
 
 import numpy as np

@@ -1,8 +1,7 @@
-"""Which pixels of a photo show a surface that several other photos see as well.
+"""Masks of the pixels whose surface several other photos show, too.
 
-Only there can training know how things look from elsewhere, so only there does a comparison say how good it is. What
-is decided here depends on cameras and sparse points alone, not on what was trained: recipes are compared on the same
-pixels.
+Training can only learn from several photos how a place looks from elsewhere, so a comparison is fair on these pixels.
+The masks depend on cameras and sparse points alone, not on what was trained: recipes are compared on the same pixels.
 
 A photo is cut into square cells. The surface in a cell is at the depth of the sparse points around it. Another photo
 sees it where it lies in that photo's frame and is no further away than the surface found there.

@@ -1,4 +1,4 @@
-"""Which pixels several photos see, on scenes whose answer is known."""
+"""Masks of pixels that several photos show, on scenes whose answer is known."""
 
 import numpy as np
 import pytest
