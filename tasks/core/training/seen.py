@@ -67,11 +67,11 @@ def covered_pixels(
     maps = [SurfaceMap(camera, points) for camera in cameras]
     surfaces = [map_.surface() for map_ in maps]
     counts = [np.zeros(len(surface), int) for surface in surfaces]
-    for other in others:
+    for other in others if maps else ():
         seen_from = SurfaceMap(other, points)
         for surface, count in zip(surfaces, counts, strict=True):
-            known = np.isfinite(surface).all(axis=1)
-            count[known] += seen_from.sees(surface[known])
+            asked = np.isfinite(surface).all(axis=1) & (count < SEEN_BY)  # more than enough is not counted
+            count[asked] += seen_from.sees(surface[asked])
     return [_at_pixels(count >= SEEN_BY, map_) for count, map_ in zip(counts, maps, strict=True)]
 
 
