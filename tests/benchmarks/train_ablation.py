@@ -32,7 +32,7 @@ PARTS: dict[str, tuple[dict[str, Any], dict[tuple[Any, str], Any]]] = {
     "no harmonics": ({"sh_degree": 0}, {}),
     "no closing anneal": ({}, {(schedule, "ANNEAL_TO"): 1.0}),
     "no SSIM": ({"ssim_weight": 0.0}, {}),
-    "no limit by points": ({"max_gaussians_per_point": 0.0}, {}),
+    "no limit by pixels": ({"pixels_per_gaussian": 0.0}, {}),
     "no exposure compensation": ({"exposure_compensation": False}, {}),
     "no filled gaps": ({"fill_gaps": False}, {}),
     "no dropout": ({"max_dropout": 0.0}, {}),

@@ -16,10 +16,8 @@ from tasks.core.training.prune import CONTRIBUTING_VIEWS, HALVINGS, JUDGED_VIEWS
 
 SLICES = 100  # of progress, in each of which a step is taken to cost the same
 POINTS_PER_PHOTO = 200  # sparse ones: brighton 179, fox 154, demo 336, sceaux 379
+USUAL_OVERLAP = 8.0  # photos that show a typical place: OVERLAPS
 USUAL_HALVINGS = 2  # how coarse training begins, where photos are large enough
-# Few photos are soon learnt: held-out quality of brighton (18) and sceaux (11) is flat as soon as `schedule.is_flat`
-# looks, that of the demo (36) and the fox (50) is not.
-FEW_PHOTOS = 25
 PRUNED_SHARE = 0.1  # of the Gaussians, by the final prune: fox and demo 8 %, brighton 18 %
 
 # CPU seconds of a core of the reference machine, fitted to runs of three photo sets: docs/estimate.md.
@@ -73,8 +71,9 @@ def expected_training(capture: Capture, options: TrainOptions) -> Training:
     photos = len(capture.photos)
     held_out = -(-photos // options.hold_out_every) if options.hold_out_every else 0
     points = capture.given_points or POINTS_PER_PHOTO * photos
-    limit = schedule.most_gaussians(points, options.max_gaussians, options.max_gaussians_per_point)
     sizes = [scaled_size(photo.width, photo.height, options.max_image_size) for photo in capture.photos]
+    pixels = sum(width * height for width, height in sizes)
+    limit = schedule.most_gaussians(pixels, USUAL_OVERLAP, options.max_gaussians, options.pixels_per_gaussian)
     [((width, height), _)] = Counter(sizes).most_common(1)
     return Training(
         views=max(photos - held_out, 1),
@@ -106,28 +105,19 @@ def train_work(training: Training, options: TrainOptions) -> Work:
 def _all_steps(training: Training, options: TrainOptions, on_gpu: bool) -> Work:
     """Every step that is expected to be taken."""
     work = Work()
-    for share, pixels, count in _course(training, _flat_at(training, options)):
+    for share, pixels, count in _course(training):
         work += _step(pixels, count, on_gpu) * (share * options.steps)
     return work
 
 
-def _flat_at(training: Training, options: TrainOptions) -> float:
-    """The share of the steps after which the closing phase is expected to begin."""
-    early = options.early_stop and training.held_out > 0 and training.views + training.held_out < FEW_PHOTOS
-    return schedule.FLAT_FROM if early else schedule.ANNEAL_FROM
-
-
-def _course(training: Training, flat_at: float) -> Iterator[tuple[float, float, float]]:
-    """Share of the steps, megapixels and Gaussians in each slice of progress, and in the closing phase."""
+def _course(training: Training) -> Iterator[tuple[float, float, float]]:
+    """Share of the steps, megapixels and Gaussians in each slice of progress."""
     smaller = min(USUAL_HALVINGS, _most_halvings(training))
-    before = round(flat_at * SLICES)
-    for slice_ in range(before):
+    for slice_ in range(SLICES):
         progress = (slice_ + 0.5) / SLICES
         halvings = min(schedule.halvings_at(progress), smaller)
         count = schedule.count_at(progress, training.start, training.limit)
         yield 1 / SLICES, training.megapixels / 4**halvings, count
-    count = schedule.count_at(flat_at, training.start, training.limit)
-    yield flat_at / schedule.ANNEAL_FROM - flat_at, training.megapixels, count
 
 
 def _most_halvings(training: Training) -> int:
@@ -155,9 +145,7 @@ def _around_the_steps(training: Training, options: TrainOptions, on_gpu: bool) -
     """What training does beside its steps: loading, evaluations on its way, the final prune, the last measurement."""
     full, count = training.megapixels, float(training.limit)
     render = _step(full, count, on_gpu) * FORWARD_SHARE
-    flat_at = _flat_at(training, options)
-    evaluations = sum(share <= flat_at or share > schedule.ANNEAL_FROM for share in schedule.EVALUATE_AT)
-    evaluated = evaluations * min(training.held_out, schedule.CURVE_VIEWS)
+    evaluated = len(schedule.EVALUATE_AT) * min(training.held_out, schedule.CURVE_VIEWS)
     work = Work(serial=T4_START_SECONDS if on_gpu else START_SECONDS)
     work += Work(serial=LOAD_SECONDS_PER_MEGAPIXEL * full) * (training.views + training.held_out)
     work += render * (evaluated + training.held_out)

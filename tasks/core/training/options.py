@@ -32,13 +32,13 @@ class TrainOptions(OptionModel):
         title="Most Gaussians",
         description="Upper limit of the number of Gaussians; memory in training is about 2 kB for each.",
     )
-    max_gaussians_per_point: float = Field(
-        6.0,
+    pixels_per_gaussian: float = Field(
+        3.0,
         ge=0,
         le=10_000,
-        title="Most Gaussians per sparse point",
-        description="Upper limit of the number of Gaussians for each point that structure from motion found, but "
-        "never below 5000. With few photos, more only learn those by heart. 0: no such limit.",
+        title="Least pixels per Gaussian",
+        description="Limits the number of Gaussians to one for so many pixels of surface, counting once what several "
+        "photos show, but never below 5000: finer ones only learn noise. 0: no such limit.",
     )
     sh_degree: int = Field(
         MAX_SH_DEGREE,
@@ -60,6 +60,12 @@ class TrainOptions(OptionModel):
         description="Every n-th photo is not trained on but measures quality. 0 trains on all and measures none.",
         json_schema_extra={"not": {"const": 1}},  # what the validator below refuses, for those who read the schema
     )
+    use_all_photos: bool = Field(
+        True,
+        title="Use all photos in the end",
+        description="When quality has been measured on the held-out photos, they join the training for its last part, "
+        "so that the splat lacks none of them.",
+    )
     ssim_weight: float = Field(
         0.2,
         ge=0,
@@ -70,8 +76,8 @@ class TrainOptions(OptionModel):
     early_stop: bool = Field(
         True,
         title="Early stop",
-        description="When quality on held-out photos has not risen by 0.05 dB in a tenth of the steps, the rest is "
-        "left out but for the closing phase, in which everything settles.",
+        description="When the photos that are trained on have been matched no better for a tenth of the steps, the "
+        "rest is left out but for the closing phase, in which everything settles.",
     )
     exposure_compensation: bool = Field(
         True,

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +21,13 @@ from tasks.core.training.options import TrainOptions
 from tasks.core.training.population import Population
 from tasks.core.training.stopwatch import Stopwatch
 from tasks.core.training.views import EndlessShuffle, View
+from tasks.core.transforms import Float64
 
 # Fields that are saved as they are, as JSON. A new one of plain numbers needs its name here and nothing else.
-NUMBERS = ("initial_count", "step", "progress", "ended_at", "refinements", "evaluations")
+NUMBERS = (
+    *("initial_count", "step", "progress", "ended_at", "refinements", "evaluations"),
+    *("loss_sum", "loss_steps", "mean_losses", "joined_at", "last_step", "measured"),
+)
 
 
 @dataclass
@@ -40,26 +45,65 @@ class TrainingState:
     ended_at: float = 0.0  # the share of steps or time at which the closing phase began early; 0: it did not
     refinements: int = 0  # done
     evaluations: int = 0  # due so far, and done where views are held out
+    loss_sum: float = 0.0  # over the steps since the last evaluation was due
+    loss_steps: int = 0  # their number
+    mean_losses: list[float] = field(default_factory=list)  # between each evaluation that was due and the one before
+    joined_at: int = 0  # the step after which the held-out photos joined; 0: they have not
+    last_step: int = 0  # of the part that they have joined
+    measured: dict[str, Any] = field(default_factory=dict)  # fields of TrainSection, once they are known
     curve: list[CurvePoint] = field(default_factory=list)
 
     @classmethod
     def at_start(
-        cls, points: SparsePoints, options: TrainOptions, device: str, num_views: int, limit: int
+        cls,
+        points: SparsePoints,
+        options: TrainOptions,
+        device: str,
+        num_views: int,
+        limit: int,
+        shown_by: Callable[[Float64], NDArray[np.integer]] | None = None,
     ) -> "TrainingState":
         """Before the first step, with room for `limit` Gaussians.
+
+        `shown_by` counts the photos that show each of some places [P, 3]; nothing knows when left out.
 
         Raises InputError when the points are too few.
         """
         generator = np.random.default_rng(options.random_seed)
         start = initial_gaussians(points, options.sh_degree, limit, generator)
         return cls(
-            population=Population.of(start, limit, device),
+            population=Population.of(
+                start, limit, device, shown_by(start.means.astype(np.float64)) if shown_by else None
+            ),
             exposures=Exposures.neutral(num_views),
             order=EndlessShuffle(num_views, generator),
             torch_generator=torch.Generator(device).manual_seed(options.random_seed),
             watch=Stopwatch(options.time_budget_seconds),
             initial_count=len(start),
         )
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.progress >= 1 and self.step >= self.last_step
+
+    @property
+    def joined_share(self) -> float:
+        """Share of the part that held-out photos have joined which is done."""
+        return (self.step - self.joined_at) / (self.last_step - self.joined_at) if self.joined_at else 0.0
+
+    def join(self, photos: int, seed: int) -> None:
+        """Let so many held-out photos join the training for its last part."""
+        self.joined_at = self.step
+        share = schedule.JOINED_SHARE / (1 - schedule.JOINED_SHARE)
+        self.last_step = self.step + max(round(share * self.step), 1)
+        self.order = EndlessShuffle(len(self.exposures.log_gains) + photos, np.random.default_rng([seed, 2]))
+        self.exposures = self.exposures.with_more(photos)
+
+    def note_mean_loss(self) -> None:
+        """Close the sum of losses, as an evaluation is due."""
+        self.mean_losses.append(self.loss_sum / max(self.loss_steps, 1))
+        self.loss_sum, self.loss_steps = 0.0, 0
 
     def end_early(self) -> None:
         """Go on with the closing phase at once."""
@@ -72,6 +116,7 @@ class TrainingState:
             "seconds": self.watch.seconds(),
             "curve": [point.model_dump() for point in self.curve],
             "order": self.order.numbers(),
+            "gauge": self.exposures.gauge,
             "capacity": self.population.capacity,
         }
         return {
@@ -93,7 +138,7 @@ class TrainingState:
         rows = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         return cls(
             population=Population.of_rows(rows, numbers["capacity"], device),
-            exposures=Exposures(np.array(arrays["exposures"])),
+            exposures=Exposures(np.array(arrays["exposures"]), numbers["gauge"]),
             order=EndlessShuffle.restored(arrays["order.round"], numbers["order"]),
             torch_generator=_restored_generator(arrays["torch_generator"], device),
             watch=Stopwatch(options.time_budget_seconds, spent_seconds=numbers["seconds"]),

@@ -11,12 +11,11 @@ from tasks.core.estimate import train
 from tasks.core.estimate.capture import Capture
 from tasks.core.estimate.machine import Machine
 from tasks.core.estimate.run import STAGES, StageEstimate, cpu_seconds, estimate_stages, in_words, section_of
-from tasks.core.estimate.train import START_SECONDS, expected_training
+from tasks.core.estimate.train import START_SECONDS, USUAL_OVERLAP, expected_training
 from tasks.core.estimate.words import rough_duration
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.photos.headers import read_headers
 from tasks.core.photoset import Photo
-from tasks.core.training import schedule
 
 REFERENCE = Machine(name="reference", cores=2)
 
@@ -93,15 +92,16 @@ def test_a_time_budget_ends_training() -> None:
 
 
 def test_training_is_limited_as_the_trainer_limits_it() -> None:
-    options = ReconstructOptions().train
+    options = ReconstructOptions().train.model_copy(update={"pixels_per_gaussian": 30.0})
     few = expected_training(capture(12), options)
-    assert few.limit == schedule.most_gaussians(few.points, options.max_gaussians, options.max_gaussians_per_point)
+    assert few.limit == round(12 * 960 * 720 / USUAL_OVERLAP / options.pixels_per_gaussian)
     assert few.points < few.start < few.limit < options.max_gaussians
     assert expected_training(capture(200), options).limit == options.max_gaussians
     assert (few.width, few.height) == (960, 720)
     assert (few.views, few.held_out) == (10, 2)
     given_model = Capture(capture(12).photos, given_points=100_000, is_given_model=True)
-    assert expected_training(given_model, options).limit == options.max_gaussians
+    assert expected_training(given_model, options).limit == few.limit
+    assert expected_training(given_model, options).start == few.limit
 
 
 def test_a_given_model_needs_no_features() -> None:
