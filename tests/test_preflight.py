@@ -247,6 +247,8 @@ def test_the_flow_fails_with_the_sentence_and_no_stage_runs(
 @pytest.mark.usefixtures("prefect_server")
 def test_a_deployment_without_a_pool_is_none(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPACEPORT_DISPATCH", "compress")
+    # A deployment that has a pool keeps it when it is applied without one.
+    without_deployment("compress")
     deployment = compress_flow.to_deployment(name="compress").apply()
     assert isinstance(deployment, UUID)
     with pytest.raises(MissingPartError, match="compress/compress names no work pool"):
