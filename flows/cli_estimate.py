@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 
 import typer
+from pydantic import JsonValue
 from rich.console import Console
 
 from deployments.aws_estimate import AwsEstimate, estimate_on_aws
@@ -13,8 +14,9 @@ from tasks.core.errors import PhotosError
 from tasks.core.estimate.capture import Capture
 from tasks.core.estimate.machine import usable_cores
 from tasks.core.estimate.run import StageEstimate, busy_note, estimate_stages, section_of
+from tasks.core.estimate.train import expected_options
 from tasks.core.estimate.words import dollars, gigabytes, rough_duration
-from tasks.core.options import ReconstructOptions, parse_options
+from tasks.core.options import parse_options
 from tasks.core.settings import Settings, configure_prefect
 
 Row = Sequence[str]
@@ -33,12 +35,13 @@ def print_estimate(
     capture = capture_at(photos, workspace or settings.workspace)
     if not capture.photos:
         raise PhotosError(f"No photo in {photos} has a header that can be read: give JPEG, PNG, HEIC, WebP or TIFF.")
-    here = estimate_stages(capture, options, machines_of_run())
+    machines = machines_of_run()
+    train = expected_options(capture, options, machines["train"])
+    here = estimate_stages(capture, options, machines)
     aws = estimate_on_aws(capture, options)
     if as_json:
-        typer.echo(json.dumps(_as_json(capture, options, here, aws), indent=1))
+        typer.echo(json.dumps(_as_json(capture, options.with_train(train).spelled_out(), here, aws), indent=1))
         return
-    train = options.train
     console.print(
         f"{len(capture.photos)} photos, {capture.megapixels:.0f} megapixels; preset {plain(options.preset)}: "
         f"{train.max_image_size:d} px, {train.steps:,} steps, at most {train.max_gaussians:,} Gaussians",
@@ -92,13 +95,13 @@ def _print_table(rows: list[Row], console: Console) -> None:
 
 
 def _as_json(
-    capture: Capture, options: ReconstructOptions, here: tuple[StageEstimate, ...], aws: AwsEstimate
+    capture: Capture, options: dict[str, JsonValue], here: tuple[StageEstimate, ...], aws: AwsEstimate
 ) -> dict[str, object]:
     section = section_of(here)
     return {
         "photos": len(capture.photos),
         "megapixels": round(capture.megapixels, 3),
-        "options": options.spelled_out(),
+        "options": options,
         "this_machine": {
             "cores": usable_cores(),
             "stages": [stage.model_dump() for stage in here],

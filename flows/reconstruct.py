@@ -4,6 +4,7 @@ import time
 
 from prefect import flow
 
+from tasks.backend import computing_backend
 from tasks.compress import compress_gaussians
 from tasks.core.options import ReconstructOptions
 from tasks.core.refs import Publication
@@ -39,10 +40,11 @@ def reconstruct(
     capture = capture_name(photos)
     context = context_of_run(capture, fresh)
     target = destination or default_destination(context)
-    image_size = options.train.max_image_size
 
     with run_page(capture, options, context) as page:
         check_before_spending(photos, target, options, context)
+        backend = computing_backend("train", options.train.backend, context)
+        image_size = options.train_on(backend, photos=0).max_image_size
         if is_given_model(photos):
             photo_set = None
             scene = import_cameras(photos, image_size, context)
@@ -51,8 +53,9 @@ def reconstruct(
             photo_set = ingest_photos(photos, options.photos, context)
             estimate = estimate_run(photos, photo_set, options, context)
             scene = find_cameras(photo_set, options.sfm, image_size, context)
-        gaussians = train_gaussians(scene, options.train, context)
+        decided = options.with_train(options.train_on(backend, scene.cameras))
+        gaussians = train_gaussians(scene, decided.train, context)
         sog = compress_gaussians(gaussians, scene, options.compress, context)
-        publication = publish_splat(photo_set, scene, gaussians, sog, options, target, started_at, context, estimate)
+        publication = publish_splat(photo_set, scene, gaussians, sog, decided, target, started_at, context, estimate)
         page.show_result(photo_set, scene, gaussians, sog, publication, estimate)
     return publication

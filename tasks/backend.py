@@ -2,9 +2,8 @@
 
 from typing import Literal
 
-from tasks.core.estimate.machine import NVIDIA_DRIVER, machines_by_stage
+from tasks.core.estimate.machine import has_usable_gpu, machines_by_stage
 from tasks.core.refs import RunContext
-from tasks.core.render.backends import resolve_backend
 from tasks.core.settings import Settings
 from tasks.dispatch import runs_elsewhere
 
@@ -24,6 +23,4 @@ def computing_backend(stage: str, asked: Literal["auto", "cpu", "cuda"], context
         machine = machines_by_stage(Settings.from_environment().machines).get(stage)
         if machine is not None:
             return "cuda" if machine.gpu else "cpu"
-    if not NVIDIA_DRIVER.exists():
-        return "cpu"  # known without torch, which takes a second and 200 MB
-    return "cuda" if resolve_backend("auto") == "cuda" else "cpu"
+    return "cuda" if has_usable_gpu() else "cpu"

@@ -107,8 +107,10 @@ def _train(scene: SceneRef, options: TrainOptions, context: RunContext) -> Stage
 def _given_up(asked: TrainOptions, used: TrainOptions) -> tuple[str, ...]:
     if used == asked:
         return ()
+    share = used.max_gaussians / asked.max_gaussians
     return (
-        f"Memory did not suffice for {asked.max_gaussians:,} Gaussians: trained with at most {used.max_gaussians:,}.",
+        f"Memory did not suffice for the Gaussians that were asked for: trained with {share:.0%} of them "
+        f"(at most {used.max_gaussians:,}, and {used.pixels_per_gaussian:g} pixels each).",
     )
 
 

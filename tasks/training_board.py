@@ -57,7 +57,7 @@ class TrainingBoard:
         if self._recording is None:
             return
         if self._shown_rows:
-            self._shown_rows[0]["PSNR (dB)"] = round(evaluated.point.psnr_db, 2)
+            self._shown_rows[0] |= quality_of(evaluated.point.psnr_db, evaluated.point.detail)
             self._show_table(self._recording)
         self._recording.show("training-curve", lambda: self._draw_curve(evaluated.curve))
         self._recording.show("training-preview", lambda: self._draw_preview(evaluated))
@@ -91,6 +91,14 @@ class TrainingBoard:
         return row_of(stats, steps_per_second, gpu)
 
 
+def quality_of(psnr_db: float | None, detail: float | None) -> Row:
+    """What the last evaluation measured; detail of the view that is shown beside its photo."""
+    return {
+        "PSNR (dB)": None if psnr_db is None else round(psnr_db, 2),
+        "detail (%)": None if detail is None else round(100 * detail),
+    }
+
+
 def row_of(stats: "TrainingStats", steps_per_second: float, gpu: "GpuUsage | None") -> Row:
     """A line of the table."""
     from tasks.core.training.usage import memory_in_use_bytes
@@ -98,7 +106,7 @@ def row_of(stats: "TrainingStats", steps_per_second: float, gpu: "GpuUsage | Non
     row: Row = {
         "step": f"{stats.step:,} of {stats.steps:,}",
         "loss": round(stats.loss, 4),
-        "PSNR (dB)": None if stats.psnr_db is None else round(stats.psnr_db, 2),
+        **quality_of(stats.psnr_db, stats.detail),
         "Gaussians": f"{stats.num_gaussians:,}",
         "steps/s": round(steps_per_second, 1),
         "elapsed (s)": round(stats.seconds),

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks import backend
 from tasks.backend import computing_backend
+from tasks.core.estimate import machine
 from tasks.core.refs import RunContext
 
 CONTEXT = RunContext(workspace="workspace", run="run")
@@ -15,7 +15,7 @@ CONTEXT = RunContext(workspace="workspace", run="run")
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine without a driver, whatever this one has."""
-    monkeypatch.setattr(backend, "NVIDIA_DRIVER", tmp_path / "none")
+    monkeypatch.setattr(machine, "NVIDIA_DRIVER", tmp_path / "none")
 
 
 def test_a_choice_is_a_choice() -> None:

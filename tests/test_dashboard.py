@@ -187,7 +187,7 @@ def test_outside_of_a_run_nothing_is_shown_or_kept(tmp_path: Path) -> None:
     @stage_task("sfm")
     def stage(context: RunContext) -> int:
         stage_progress("sfm")(Progress(1, 1))
-        TrainingBoard(context).on_step(TrainingStats(1, 1, 0.25, 1, 1.0, None, 0.0))
+        TrainingBoard(context).on_step(TrainingStats(1, 1, 0.25, 1, 1.0, None, None, 0.0))
         return 7
 
     assert stage.fn(RunContext(workspace=str(tmp_path), run="flight-1")) == 7

@@ -97,7 +97,8 @@ def test_a_run_can_be_taken_up_again_with_another_preset() -> None:
     assert parameters["options"]["train"] == {"steps": 70}
     again = ReconstructOptions.model_validate({**parameters["options"], "preset": "high"})
     assert again.train == TRAIN_PRESETS["high"].model_copy(update={"steps": 70})
-    assert again.spelled_out()["train"] == again.train.model_dump(mode="json")
+    assert again.spelled_out()["train"]["steps"] == 70
+    assert again.spelled_out()["train"].keys() == type(again.train).model_fields.keys()
 
 
 @pytest.mark.parametrize("preset", ["draft", "standard", "high"])
@@ -110,7 +111,7 @@ def test_an_untouched_form_is_the_terminals_run(ui: str, preset: str) -> None:
     given = reconstruct.validate_parameters(sent)
     options, typed = given["options"], parse_options(preset, [])
     assert options == typed
-    assert options.spelled_out() == typed.spelled_out()
+    assert options.train_on("cuda", 100) == typed.train_on("cuda", 100)
     assert options.model_dump_json() == typed.model_dump_json()
     assert (given["destination"], given["fresh"]) == ("", False)
 

@@ -47,7 +47,7 @@ def test_training_shows_a_table_a_curve_and_a_held_out_view(
                 curve.append(point)
                 image = np.full((60, 80, 3), 1.2, np.float32)
                 board.on_evaluation(EvaluatedView(tuple(curve), "007.jpg", photo, image))
-            board.on_step(TrainingStats(step, 1000, 0.25, 5000 + step, step / 10, 20.5, (1000 - step) / 10))
+            board.on_step(TrainingStats(step, 1000, 0.25, 5000 + step, step / 10, 20.5, 0.634, (1000 - step) / 10))
 
     artifacts = artifacts_of(run_in_flow(lambda: stage(context)))
     assert {key: artifact.type for key, artifact in artifacts.items()} == {
@@ -62,7 +62,7 @@ def test_training_shows_a_table_a_curve_and_a_held_out_view(
     assert rows[0]["steps/s"] == 10
     assert [row["ETA (s)"] for row in rows] == sorted(row["ETA (s)"] for row in rows)
     assert rows[0]["memory (GB)"] > 0
-    assert rows[0]["PSNR (dB)"] == 20.5
+    assert (rows[0]["PSNR (dB)"], rows[0]["detail (%)"]) == (20.5, 63)
     assert artifacts["training"].description == "Step 1,000 of 1,000, 20.5 dB, 0 s to go"
     for key, name in (("training-curve", "curve-0001000.png"), ("training-preview", "view-0001000.jpg")):
         assert artifacts[key].data == f"{PAGES}/flight-1/pictures/{name}"

@@ -23,10 +23,10 @@ from tasks.stage import run_stage
 from tests.core.training.scenes import made_scene
 from tests.test_train_memory import Nothing
 
-OPTIONS = TrainOptions(steps=100, max_gaussians=900, max_image_size=64, sh_degree=0, backend="cpu")
+OPTIONS = TrainOptions(steps=300, max_gaussians=900, max_image_size=64, sh_degree=0, backend="cpu")
 
 CASES: dict[str, tuple[dict[str, Any], str | None]] = {
-    "flat": ({}, r"ended early \(flat quality\) at step 59 of 100$"),
+    "flat": ({}, r"ended early \(flat quality\) at step 177 of 300$"),
     "time": (
         {"steps": 1_000_000, "time_budget_seconds": 0.8, "early_stop": False},
         r"ended early \(time budget\) at step \d+ of 1,000,000$",
@@ -51,7 +51,7 @@ def test_the_last_step_is_reported_however_training_ends(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed, said = CASES[case]
-    monkeypatch.setattr(schedule, "FLAT_DB", 100.0)  # quality is flat as soon as it may be
+    monkeypatch.setattr(schedule, "FLAT_SHARE", 1.0)  # quality is flat as soon as it may be
     context = RunContext(workspace=str(tmp_path), run="test")
 
     def compute(folder: Path) -> Nothing:

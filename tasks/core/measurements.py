@@ -86,6 +86,7 @@ class CurvePoint(Section):
     step: int
     seconds: float  # wall time of training, evaluation left out
     psnr_db: float
+    detail: float | None = None  # of the first held-out view, which the dashboard shows; render's over photo's
 
 
 class TrainSection(Section):
@@ -109,6 +110,8 @@ class TrainSection(Section):
     covered_share: float | None = None  # of the held-out views' pixels
     # PSNR when one affine map of colours for each view has made up for its exposure and white balance; mean over views
     color_corrected_psnr_db: float | None = None
+    # The step after which, everything above being measured, the held-out photos joined the training; null: never
+    held_out_joined_at_step: int | None = None
     eval_views: tuple[str, ...] = ()  # names of the held-out cameras
     eval_psnr_db: tuple[float, ...] = ()  # one for each of eval_views
     eval_detail: tuple[float | None, ...] = ()  # the same; null where the photo has no detail at all

@@ -25,8 +25,12 @@ class FilledInByPreset:
     in all presets.
     """
 
-    def __init__(self, presets: Mapping[str, OptionModel]) -> None:
+    def __init__(
+        self, presets: Mapping[str, OptionModel], elsewhere: Mapping[str, Mapping[str, Mapping[str, object]]]
+    ) -> None:
+        """Values by preset, and what some options have instead on other machines: by machine, preset and name."""
         self._presets = {name: preset.model_dump(mode="json") for name, preset in presets.items()}
+        self._elsewhere = elsewhere
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """The schema without null: what is left empty is not sent. Its description names each preset's value."""
@@ -42,6 +46,13 @@ class FilledInByPreset:
             if all(value == first for value in values.values()):
                 field.update({} if first is None else {"default": first})
             else:
-                listed = ", ".join(f"{preset} {value}" for preset, value in values.items())
-                field["description"] = f"{field['description']} Left empty, the preset decides: {listed}."
+                decided = [f"Left empty, the preset decides: {_listed(values)}"]
+                for machine, presets in self._elsewhere.items():
+                    others = {preset: options[name] for preset, options in presets.items() if name in options}
+                    decided += [f"on {machine} {_listed(others)}"] if others else []
+                field["description"] = f"{field['description']} {'; '.join(decided)}."
         return reference
+
+
+def _listed(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{preset} {value}" for preset, value in values.items())

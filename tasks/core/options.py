@@ -8,6 +8,7 @@ from pydantic import (
     BaseModel,
     Field,
     JsonValue,
+    ModelWrapValidatorHandler,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
@@ -19,57 +20,90 @@ from tasks.core.option_model import FilledInByPreset, OptionModel
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sog.options import CompressOptions
+from tasks.core.training.budget import BY_MACHINE, CUDA_BUDGETS, Backend, budgeted
 from tasks.core.training.options import TRAIN_PRESETS, TrainOptions
 
 Preset = Literal["draft", "standard", "high"]
+# Options of training that are not the same in all presets and on all machines.
+DECIDED_BY_PRESET = {
+    *BY_MACHINE,
+    *(name for name in TrainOptions.model_fields if len({getattr(each, name) for each in TRAIN_PRESETS.values()}) > 1),
+}
+PRESETS_IN_WORDS = (
+    "How large and long training is. With 20 photos on two CPU cores: draft at 480 px, about 1 minute; standard at "
+    "960 px, 5 minutes; high at 1600 px, 30 minutes. With 100 photos on a CUDA GPU, at 1600 px and more: 2, 8 and 25 "
+    "minutes of a T4, not measured. It decides every training option that is left empty."
+)
 
 
 class ReconstructOptions(OptionModel):
     """Everything that can be chosen for one reconstruction.
 
-    `train` is complete in memory and short when written down: it then holds only what differs from the preset, so that
-    a run's parameters can be taken up again with another preset.
+    `train` is complete in memory, with a CPU's budget where nothing was chosen, and knows what was chosen
+    (`model_fields_set`); `train_on` says what it means where it runs. When written down it only holds what was chosen
+    or differs from the preset, so that a run's parameters can be taken up again with another preset.
     """
 
     preset: Preset = Field(
         "standard",
         title="Preset",
-        description="How large and long training is: draft at 480 px, about 1 minute on two CPU cores; standard at "
-        "960 px, 1 to 4 minutes; high at 1600 px, not measured. It decides every training option that is left empty.",
+        description=PRESETS_IN_WORDS,
     )
     photos: PhotosOptions = Field(default_factory=PhotosOptions, title="Photos")
     sfm: SfmOptions = Field(default_factory=SfmOptions, title="Structure from motion")
-    train: Annotated[TrainOptions, FilledInByPreset(TRAIN_PRESETS)] = Field(
-        default_factory=lambda: TRAIN_PRESETS["standard"], title="Training"
+    train: Annotated[TrainOptions, FilledInByPreset(TRAIN_PRESETS, {"a CUDA GPU": CUDA_BUDGETS})] = Field(
+        default_factory=lambda: nothing_chosen("standard"), title="Training"
     )
     compress: CompressOptions = Field(default_factory=CompressOptions, title="Compression")
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _fill_in_preset(cls, given: Any) -> Any:
+    def _fill_in_preset(cls, given: Any, validate: ModelWrapValidatorHandler["ReconstructOptions"]) -> Any:
         if not isinstance(given, dict):
-            return given
+            return validate(given)
         name = given.get("preset", "standard")
         preset = TRAIN_PRESETS.get(name) if isinstance(name, str) else None
         train = given.get("train", {})
         if isinstance(train, BaseModel):
             train = train.model_dump(exclude_unset=True)
         if preset is None or not isinstance(train, dict):
-            return given  # field validation says what is wrong
+            return validate(given)  # which says what is wrong
         chosen = {name: value for name, value in train.items() if value is not None}
-        return {**given, "train": {**preset.model_dump(), **chosen}}
+        valid = validate({**given, "train": {**preset.model_dump(), **chosen}})
+        valid.train.model_fields_set.intersection_update(chosen)
+        return valid
 
     @model_serializer(mode="wrap")
     def _leave_out_preset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = serialize(self)
         preset = TRAIN_PRESETS[self.preset].model_dump()
-        written["train"] = {name: value for name, value in written["train"].items() if value != preset[name]}
+        train, chosen = written["train"], self.train.model_fields_set
+        written["train"] = {
+            name: train[name]
+            for name in train
+            if (name in chosen if name in DECIDED_BY_PRESET else train[name] != preset[name])
+        }
         return written
 
+    def train_on(self, backend: Backend, photos: int) -> TrainOptions:
+        """The options of training where this backend computes, for so many photos."""
+        return budgeted(self.train, self.preset, backend, photos)
+
+    def with_train(self, train: TrainOptions) -> "ReconstructOptions":
+        """The same with these options of training, every one of which counts as chosen."""
+        return self.model_copy(update={"train": TrainOptions.model_validate(train.model_dump())})
+
     def spelled_out(self) -> dict[str, JsonValue]:
-        """Every option with its value, those from the preset too."""
+        """Every option with its value."""
         written: dict[str, JsonValue] = self.model_dump(mode="json")
         return {**written, "train": self.train.model_dump(mode="json")}
+
+
+def nothing_chosen(preset: str) -> TrainOptions:
+    """The preset's options of training, none of which counts as chosen."""
+    options = TRAIN_PRESETS[preset].model_copy()
+    options.model_fields_set.clear()
+    return options
 
 
 def parse_options(preset: str | None, assignments: Iterable[str]) -> ReconstructOptions:
@@ -125,10 +159,11 @@ def _known_options(location: tuple[int | str, ...]) -> str:
 def describe_options() -> list[tuple[str, str, str, str]]:
     """All options for help texts: (name, default in the standard preset, bounds or choices, description)."""
     defaults = ReconstructOptions()
+    schemas = ReconstructOptions.model_json_schema()["$defs"]
     rows = []
     for stage in ("photos", "sfm", "train", "compress"):
         model: BaseModel = getattr(defaults, stage)
-        schema = type(model).model_json_schema()["properties"]
+        schema = schemas[type(model).__name__]["properties"]
         for option in type(model).model_fields:
             field = schema[option]
             rows.append(

@@ -37,6 +37,7 @@ from tasks.core.training.views import load_view
 DATA = Path(__file__).parents[3] / "shared" / "data"
 PHOTOS = {"fox": DATA / "fox" / "images", "brighton": DATA / "brighton_beach"}
 FOX_BARS = ((20, 28.0), (60, 30.0), (120, 31.0), (240, 31.5))  # seconds, dB
+SMALL_PX, SMALL_PIXELS_PER_GAUSSIAN = 480, 4.0  # of the fox and the demo: about as many Gaussians as at 60,000 at most
 MOST_STEPS = 1_000_000  # so that the time budget decides
 HOLD_OUT_EVERY = 8
 
@@ -107,23 +108,28 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="instead of the preset's")
     parser.add_argument("--seconds", type=float, help="a time budget instead of steps")
     parser.add_argument("--max-gaussians", type=int, help="instead of the preset's")
+    parser.add_argument("--pixels-per-gaussian", type=float, help="instead of the preset's (4 at 480 px)")
     parser.add_argument("--scenes", type=Path, help="folder that keeps the scenes for the next call")
     parser.add_argument("--peer-seconds", type=float, default=120, help="of OPENSPLAT (default 120)")
     arguments = parser.parse_args()
 
     compile_kernels(ignore_progress)
-    preset = TRAIN_PRESETS[arguments.preset].model_copy(update={"hold_out_every": HOLD_OUT_EVERY})
+    preset = TRAIN_PRESETS[arguments.preset].model_copy(
+        update={"hold_out_every": HOLD_OUT_EVERY, "use_all_photos": False}
+    )
     with tempfile.TemporaryDirectory() as temporary:
         scenes = arguments.scenes or Path(temporary)
         print(f"{os.cpu_count()} cores, preset {arguments.preset}")
         for name in arguments.sets or ("fox", "brighton", "demo"):
-            size = arguments.size or (preset.max_image_size if name == "brighton" else 480)
+            size = arguments.size or (preset.max_image_size if name == "brighton" else SMALL_PX)
+            fine = SMALL_PIXELS_PER_GAUSSIAN if size == SMALL_PX and arguments.preset == "standard" else None
             scene = scene_of(name, scenes, size)
             changes = {
                 "max_image_size": size,
                 "steps": MOST_STEPS if arguments.seconds else arguments.steps,
                 "time_budget_seconds": arguments.seconds,
                 "max_gaussians": arguments.max_gaussians,
+                "pixels_per_gaussian": arguments.pixels_per_gaussian or fine,
             }
             options = preset.model_copy(update={key: value for key, value in changes.items() if value is not None})
             if arguments.sets or name != "fox":

@@ -32,7 +32,8 @@ PARTS: dict[str, tuple[dict[str, Any], dict[tuple[Any, str], Any]]] = {
     "no harmonics": ({"sh_degree": 0}, {}),
     "no closing anneal": ({}, {(schedule, "ANNEAL_TO"): 1.0}),
     "no SSIM": ({"ssim_weight": 0.0}, {}),
-    "no limit by points": ({"max_gaussians_per_point": 0.0}, {}),
+    "half the pixels per Gaussian": ({"pixels_per_gaussian": 2.5}, {}),
+    "rows in no order": ({}, {(schedule, "SORTED_EVERY"): schedule.REFINEMENTS + 1}),
     "no exposure compensation": ({"exposure_compensation": False}, {}),
     "no filled gaps": ({"fill_gaps": False}, {}),
     "no dropout": ({"max_dropout": 0.0}, {}),
@@ -61,7 +62,13 @@ def main() -> None:
     parser.add_argument("--scenes", type=Path, help="folder that keeps the scenes for the next call")
     arguments = parser.parse_args()
     compile_kernels(ignore_progress)
-    draft = {**TRAIN_PRESETS["draft"].model_dump(), "steps": STEPS, "sh_degree": 3, "hold_out_every": HOLD_OUT_EVERY}
+    draft = {
+        **TRAIN_PRESETS["draft"].model_dump(),
+        "steps": STEPS,
+        "sh_degree": 3,
+        "hold_out_every": HOLD_OUT_EVERY,
+        "use_all_photos": False,
+    }
     with tempfile.TemporaryDirectory() as temporary:
         scenes = {name: scene_of(name, arguments.scenes or Path(temporary), SIZE_PX) for name in arguments.sets}
         print("| | " + " | ".join(f"{name} (dB, SSIM, GMSD, detail, Gaussians, CPU-s)" for name in scenes) + " |")

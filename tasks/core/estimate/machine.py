@@ -46,7 +46,16 @@ def machines_by_stage(text: str) -> dict[str, Machine]:
 @lru_cache
 def this_machine() -> Machine:
     """The machine that this process may use, timed for a quarter of a second."""
-    return Machine(name="this machine", cores=usable_cores(), speed=core_speed(), gpu=NVIDIA_DRIVER.exists())
+    return Machine(name="this machine", cores=usable_cores(), speed=core_speed(), gpu=has_usable_gpu())
+
+
+def has_usable_gpu() -> bool:
+    """Whether training uses CUDA here unless it is told otherwise. Loads torch only where there is a driver."""
+    if not NVIDIA_DRIVER.exists():
+        return False  # known without torch, which takes a second and 200 MB
+    from tasks.core.render.backends import resolve_backend
+
+    return resolve_backend("auto") == "cuda"
 
 
 def usable_cores() -> float:

@@ -17,7 +17,7 @@ from tasks.core.estimate.stages import (
     publish_bytes,
     publish_work,
 )
-from tasks.core.estimate.train import expected_training, train_bytes, train_seconds, train_work
+from tasks.core.estimate.train import expected_options, expected_training, train_bytes, train_seconds, train_work
 from tasks.core.estimate.words import gigabytes, rough_duration
 from tasks.core.measurements import CostSection, EstimateSection, SecondsSection
 from tasks.core.options import ReconstructOptions
@@ -45,16 +45,17 @@ def estimate_stages(
 
     machines: what each of STAGES runs on. Raises OptionsError when the options cannot be met with these photos.
     """
-    training = expected_training(capture, options.train)
+    train = expected_options(capture, options, machines["train"])
+    training = expected_training(capture, train)
     seconds = {
-        "sfm": sfm_work(capture, options).seconds_on(machines["sfm"]),
-        "train": train_seconds(training, options.train, machines["train"]),
+        "sfm": sfm_work(capture, options.sfm, train.max_image_size).seconds_on(machines["sfm"]),
+        "train": train_seconds(training, train, machines["train"]),
         "compress": compress_work(training, options.compress).seconds_on(machines["compress"]),
         "publish": publish_work(training).seconds_on(machines["publish"]),
     }
     memory = {
         "sfm": sfm_bytes(capture, options.sfm, machines["sfm"]),
-        "train": train_bytes(training, options.train, machines["train"]),
+        "train": train_bytes(training, train, machines["train"]),
         "compress": compress_bytes(training),
         "publish": publish_bytes(training),
     }
@@ -75,11 +76,12 @@ def estimate_stages(
 
 def cpu_seconds(capture: Capture, options: ReconstructOptions) -> dict[str, float]:
     """By stage, what it takes one core of the reference machine: for comparison with what processes have used."""
-    training = expected_training(capture, options.train)
+    train = options.train_on("cpu", len(capture.photos))
+    training = expected_training(capture, train)
     work = {
         "photos": photos_work(capture),
-        "sfm": sfm_work(capture, options),
-        "train": train_work(training, options.train),
+        "sfm": sfm_work(capture, options.sfm, train.max_image_size),
+        "train": train_work(training, train),
         "compress": compress_work(training, options.compress),
         "publish": publish_work(training),
     }

@@ -6,7 +6,6 @@ That more pairs or finer features turn out to be needed (docs/sfm.md, *The ladde
 from tasks.core.estimate.capture import Capture
 from tasks.core.estimate.machine import Machine
 from tasks.core.estimate.work import Work
-from tasks.core.options import ReconstructOptions
 from tasks.core.sfm.grey import features_image_size, scaled_size
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.pairs import choose_pairs
@@ -23,21 +22,26 @@ WORKER_BYTES = 100e6
 BYTES_PER_FEATURE_PIXEL = 120  # in each thread: tasks/core/sfm/features.py
 
 
-def sfm_work(capture: Capture, options: ReconstructOptions) -> Work:
+def sfm_work(capture: Capture, options: SfmOptions, image_size: int) -> Work:
     """Features, matching and mapping, then the undistorted images; for a given model only the images.
+
+    Args:
+        capture: what headers say of the photos.
+        options: of structure from motion.
+        image_size: longer side of the images that it writes, in pixels.
 
     Raises OptionsError when the photos lack what a matcher needs.
     """
     photos = capture.photos
-    written = sum(_megapixels(*scaled_size(p.width, p.height, options.train.max_image_size)) for p in photos)
+    written = sum(_megapixels(*scaled_size(p.width, p.height, image_size)) for p in photos)
     read_seconds, write_seconds = UNDISTORT_SECONDS_PER_MEGAPIXEL
     undistorting = Work(parallel=read_seconds * capture.megapixels + write_seconds * written)
     start = Work(serial=WORKER_SECONDS)
     if capture.is_given_model:
         return start + undistorting
-    sizes = _feature_sizes(capture, options.sfm)
+    sizes = _feature_sizes(capture, options)
     looked_at = sum(_megapixels(*size) for size in sizes)
-    pairs = len(choose_pairs(photos, options.sfm).pairs)
+    pairs = len(choose_pairs(photos, options).pairs)
     return (
         start
         + undistorting

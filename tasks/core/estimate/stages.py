@@ -15,6 +15,7 @@ COMPRESS_SECONDS = 0.5  # in the process that has trained; kernels and libraries
 ENCODE_SECONDS_PER_MILLION = 26.0  # Gaussians with harmonics of degree 3, on the first rung of the ladder of precisions
 PUBLISH_SECONDS = 0.8  # pages, report and pictures in them
 FRAME_SECONDS_PER_MEGAPIXEL = 0.2  # to encode the fly-around
+FLY_AROUND_SHARE = 0.5  # of the Gaussians, that a frame of the fly-around shows
 BETWEEN_STAGES_SECONDS = 3.0  # Prefect, hashing, and imports
 
 BASE_BYTES = 310e6  # of a process with the flow's libraries
@@ -37,7 +38,7 @@ def compress_work(training: Training, options: CompressOptions) -> Work:
     """Encoding, and two renders of every held-out view, with the precision that is tried first."""
     harmonics = SH_COEFFICIENTS[min(options.sh_degree, training.sh_degree)] / SH_COEFFICIENTS[-1]
     encoding = Work(parallel=ENCODE_SECONDS_PER_MILLION * training.kept / 1e6 * harmonics)
-    renders = render_work(training, training.megapixels, training.kept) * training.held_out
+    renders = render_work(training.megapixels, training.kept * training.shown_share) * training.held_out
     return Work(serial=COMPRESS_SECONDS) + encoding + renders * 2
 
 
@@ -49,7 +50,7 @@ def compress_bytes(training: Training) -> float:
 def publish_work(training: Training) -> Work:
     """Page and report, and the frames of the fly-around."""
     frame = FRAME_WIDTH_PX**2 * training.height / training.width / 1e6
-    frames = render_work(training, frame, training.kept) * FRAMES
+    frames = render_work(frame, training.kept * FLY_AROUND_SHARE) * FRAMES
     return Work(serial=PUBLISH_SECONDS + FRAME_SECONDS_PER_MEGAPIXEL * FRAMES * frame) + frames
 
 

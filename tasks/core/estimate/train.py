@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tasks.core.estimate.capture import Capture
 from tasks.core.estimate.machine import Machine
 from tasks.core.estimate.work import Work
+from tasks.core.options import ReconstructOptions
 from tasks.core.sfm.grey import scaled_size
 from tasks.core.training import schedule
 from tasks.core.training.coverage import MOST_SHARE
@@ -16,17 +17,15 @@ from tasks.core.training.prune import CONTRIBUTING_VIEWS, HALVINGS, JUDGED_VIEWS
 
 SLICES = 100  # of progress, in each of which a step is taken to cost the same
 POINTS_PER_PHOTO = 200  # sparse ones: brighton 179, fox 154, demo 336, sceaux 379
+# Photos that show a typical place, where three quarters of each are in the next and in the next line's; but not more
+# than half of them. Brighton's are 4 of 15, the fox's 23 of 43, the demo's 20 of 31.
+USUAL_OVERLAP = 16.0
 USUAL_HALVINGS = 2  # how coarse training begins, where photos are large enough
-# Few photos are soon learnt: held-out quality of brighton (18) and sceaux (11) is flat as soon as `schedule.is_flat`
-# looks, that of the demo (36) and the fox (50) is not.
-FEW_PHOTOS = 25
 PRUNED_SHARE = 0.1  # of the Gaussians, by the final prune: fox and demo 8 %, brighton 18 %
 
 # CPU seconds of a core of the reference machine, fitted to runs of three photo sets: docs/estimate.md.
-STEP_SECONDS_PER_MEGAPIXEL = 0.068
-STEP_SECONDS_PER_MILLION = 0.72  # Gaussians
-STEP_SECONDS_PER_MEGAPIXEL_MILLION = 2.97  # the more there are, the more lie in a pixel,
-LAYERS_GROW_UNTIL = 60_000  # until they are small enough; the most that was measured on photos
+STEP_SECONDS_PER_MEGAPIXEL = 0.18
+STEP_SECONDS_PER_MILLION = 1.25  # Gaussians that the photo shows
 FORWARD_SHARE = 0.33  # of a step, that a render takes
 LOAD_SECONDS_PER_MEGAPIXEL = 0.1  # of a photo at training size: decoded, halved, compared
 COMPLETE_SECONDS_PER_MEGAPIXEL = 0.6  # SSIM and corrected colours of a held-out view at the end
@@ -60,6 +59,7 @@ class Training:
     start: int  # Gaussians at the start, those that fill gaps included
     limit: int  # most Gaussians
     kept: int  # Gaussians after the final prune
+    shown_share: float  # of the Gaussians, in one photo
     sh_degree: int
 
     @property
@@ -68,16 +68,27 @@ class Training:
         return self.width * self.height / 1e6
 
 
+def expected_options(capture: Capture, options: ReconstructOptions, machine: Machine) -> TrainOptions:
+    """What the run's options of training will be on this machine, if every photo gets a camera."""
+    on_gpu = options.train.backend == "cuda" or (machine.gpu and options.train.backend == "auto")
+    return options.train_on("cuda" if on_gpu else "cpu", len(capture.photos))
+
+
 def expected_training(capture: Capture, options: TrainOptions) -> Training:
     """From sizes and numbers of photos: every photo is taken to register, and points to be as many as usual."""
     photos = len(capture.photos)
     held_out = -(-photos // options.hold_out_every) if options.hold_out_every else 0
     points = capture.given_points or POINTS_PER_PHOTO * photos
-    limit = schedule.most_gaussians(points, options.max_gaussians, options.max_gaussians_per_point)
     sizes = [scaled_size(photo.width, photo.height, options.max_image_size) for photo in capture.photos]
+    pixels = sum(width * height for width, height in sizes)
+    views = max(photos - held_out, 1)
+    overlap = min(USUAL_OVERLAP, max(views / 2, 1.0))
+    limit = schedule.most_gaussians(
+        pixels * views / photos, overlap, options.max_gaussians, options.pixels_per_gaussian
+    )
     [((width, height), _)] = Counter(sizes).most_common(1)
     return Training(
-        views=max(photos - held_out, 1),
+        views=views,
         held_out=held_out,
         width=width,
         height=height,
@@ -85,6 +96,7 @@ def expected_training(capture: Capture, options: TrainOptions) -> Training:
         start=min(round(points * (1 + MOST_SHARE * options.fill_gaps)), limit),
         limit=limit,
         kept=round(limit * (1 - PRUNED_SHARE * (options.max_prune_loss_db > 0))),
+        shown_share=overlap / views,
         sh_degree=options.sh_degree,
     )
 
@@ -106,28 +118,19 @@ def train_work(training: Training, options: TrainOptions) -> Work:
 def _all_steps(training: Training, options: TrainOptions, on_gpu: bool) -> Work:
     """Every step that is expected to be taken."""
     work = Work()
-    for share, pixels, count in _course(training, _flat_at(training, options)):
+    for share, pixels, count in _course(training):
         work += _step(pixels, count, on_gpu) * (share * options.steps)
     return work
 
 
-def _flat_at(training: Training, options: TrainOptions) -> float:
-    """The share of the steps after which the closing phase is expected to begin."""
-    early = options.early_stop and training.held_out > 0 and training.views + training.held_out < FEW_PHOTOS
-    return schedule.FLAT_FROM if early else schedule.ANNEAL_FROM
-
-
-def _course(training: Training, flat_at: float) -> Iterator[tuple[float, float, float]]:
-    """Share of the steps, megapixels and Gaussians in each slice of progress, and in the closing phase."""
+def _course(training: Training) -> Iterator[tuple[float, float, float]]:
+    """Share of the steps, and a photo's megapixels and Gaussians in each slice of progress."""
     smaller = min(USUAL_HALVINGS, _most_halvings(training))
-    before = round(flat_at * SLICES)
-    for slice_ in range(before):
+    for slice_ in range(SLICES):
         progress = (slice_ + 0.5) / SLICES
         halvings = min(schedule.halvings_at(progress), smaller)
         count = schedule.count_at(progress, training.start, training.limit)
-        yield 1 / SLICES, training.megapixels / 4**halvings, count
-    count = schedule.count_at(flat_at, training.start, training.limit)
-    yield flat_at / schedule.ANNEAL_FROM - flat_at, training.megapixels, count
+        yield 1 / SLICES, training.megapixels / 4**halvings, count * training.shown_share
 
 
 def _most_halvings(training: Training) -> int:
@@ -135,29 +138,26 @@ def _most_halvings(training: Training) -> int:
 
 
 def _step(megapixels: float, count: float, on_gpu: bool) -> Work:
-    """One optimiser update. On a GPU nothing is left for a machine's cores to share."""
+    """One update, where a photo shows so many Gaussians. On a GPU nothing is left for a machine's cores to share."""
     if on_gpu:
         return Work(
             serial=T4_STEP_SECONDS
             + T4_STEP_SECONDS_PER_MEGAPIXEL * megapixels
             + T4_STEP_SECONDS_PER_MILLION * count / 1e6
         )
-    layers = STEP_SECONDS_PER_MEGAPIXEL_MILLION * min(count, LAYERS_GROW_UNTIL) / 1e6
-    return _shared((STEP_SECONDS_PER_MEGAPIXEL + layers) * megapixels + STEP_SECONDS_PER_MILLION * count / 1e6)
+    return _shared(STEP_SECONDS_PER_MEGAPIXEL * megapixels + STEP_SECONDS_PER_MILLION * count / 1e6)
 
 
-def render_work(training: Training, megapixels: float, count: float) -> Work:
-    """One picture on the CPU."""
+def render_work(megapixels: float, count: float) -> Work:
+    """One picture on the CPU, which shows so many Gaussians."""
     return _step(megapixels, count, on_gpu=False) * FORWARD_SHARE
 
 
 def _around_the_steps(training: Training, options: TrainOptions, on_gpu: bool) -> Work:
     """What training does beside its steps: loading, evaluations on its way, the final prune, the last measurement."""
-    full, count = training.megapixels, float(training.limit)
+    full, count = training.megapixels, training.limit * training.shown_share
     render = _step(full, count, on_gpu) * FORWARD_SHARE
-    flat_at = _flat_at(training, options)
-    evaluations = sum(share <= flat_at or share > schedule.ANNEAL_FROM for share in schedule.EVALUATE_AT)
-    evaluated = evaluations * min(training.held_out, schedule.CURVE_VIEWS)
+    evaluated = len(schedule.EVALUATE_AT) * min(training.held_out, schedule.CURVE_VIEWS)
     work = Work(serial=T4_START_SECONDS if on_gpu else START_SECONDS)
     work += Work(serial=LOAD_SECONDS_PER_MEGAPIXEL * full) * (training.views + training.held_out)
     work += render * (evaluated + training.held_out)

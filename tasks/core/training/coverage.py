@@ -1,11 +1,9 @@
-"""How well sparse points cover what the photos show, and points for what they leave out.
+"""Points for what the photos show and structure from motion left out.
 
 Where structure from motion found nothing (leaves that the wind moves, plain walls, water, sky), training would begin
 with a hole, which Gaussians at its edge swell into. So every part of a photo that is an eighth of it wide and has no
 point gets one, at the depth of those around it. Above the horizon and away from all points it is the sky's, and goes
 far behind the scene, where it cannot become something that floats before the cameras.
-
-The number of photos that see a point says something else as well: where few do, training can learn them by heart.
 """
 
 from collections.abc import Sequence
@@ -46,14 +44,6 @@ def project(xyz: Float64, camera: Camera) -> Projection:
     pixels = in_camera[:, :2] / safe * [camera.fx, camera.fy] + [camera.cx, camera.cy]
     inside = in_front & (pixels >= 0).all(axis=1) & (pixels < [camera.width, camera.height]).all(axis=1)
     return Projection(pixels, depths, inside)
-
-
-def views_per_point(points: SparsePoints, views: Sequence[View]) -> float:
-    """In how many photos' frames a point lies, the median over points."""
-    seen = np.zeros(len(points.xyz), np.int64)
-    for view in views:
-        seen += project(points.xyz, view.cameras[0]).inside
-    return float(np.median(seen)) if len(seen) else 0.0
 
 
 def with_gaps_filled(

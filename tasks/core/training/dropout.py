@@ -9,26 +9,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from tasks.core.training.population import Population
+from tasks.core.training.schedule import FULL_DROPOUT_UNTIL, NO_DROPOUT_FROM
 
 HIDDEN_RAW_OPACITY = -20.0  # an opacity of 2e-9, which no rasterizer draws
 
 
 @contextmanager
-def some_left_out(population: Population, share: float, generator: torch.Generator) -> Iterator[None]:
-    """Hide a random `share` (0..1) of the Gaussians while inside; their opacities are as before afterwards.
+def some_left_out(population: Population, most: float, generator: torch.Generator) -> Iterator[None]:
+    """Hide Gaussians at random while inside; their opacities are as before afterwards.
 
-    Nothing is drawn from the generator when the share is 0.
+    `most` (0..1) is the share of those that one photo shows; of others it is less, see `share_for`. Nothing
+    is drawn from the generator when it is 0.
     """
-    if share <= 0:
+    if most <= 0:
         yield
         return
     raw = population.parameters["raw_opacities"][: population.count]
-    hidden = torch.rand(len(raw), generator=generator, device=raw.device) < share
+    share = share_for(population.shown_by[: population.count])
+    hidden = torch.rand(len(raw), generator=generator, device=raw.device) < most * share
     before = raw.clone()
     raw.masked_fill_(hidden, HIDDEN_RAW_OPACITY)
     try:
         yield
     finally:
         torch.where(hidden, before, raw, out=raw)
+
+
+def share_for(shown_by: Tensor) -> Tensor:
+    """The part of the greatest dropout [N] that Gaussians get whose places so many photos [N] show."""
+    return ((NO_DROPOUT_FROM - shown_by) / (NO_DROPOUT_FROM - FULL_DROPOUT_UNTIL)).clamp(0, 1)

@@ -26,25 +26,33 @@ class Exposures:
     """Log gains of the photos that are trained on."""
 
     log_gains: NDArray[np.float32]  # [V, 3] by photo and channel
+    gauge: int  # so many of them, the first ones, have a geometric mean of 1: those that are trained on from the start
 
     @classmethod
     def neutral(cls, photos: int) -> "Exposures":
         """All gains 1."""
-        return cls(np.zeros((photos, 3), np.float32))
+        return cls(np.zeros((photos, 3), np.float32), photos)
 
     def gain(self, index: int) -> NDArray[np.float32]:
         """What the render of this photo's view is multiplied by [3]."""
         gain: NDArray[np.float32] = np.exp(self.log_gains[index])
         return gain
 
-    def update(self, index: int, photo: NDArray[np.uint8], render: NDArray[np.float32]) -> None:
-        """Let a photo's gain follow what its pixels [h, w, 3] (255 is 1) say beside the same pixels of the render."""
+    def with_more(self, photos: int) -> "Exposures":
+        """These, and so many after them whose gains are 1 and change nothing about the others'."""
+        return Exposures(np.concatenate([self.log_gains, np.zeros((photos, 3), np.float32)]), self.gauge)
+
+    def update(self, index: int, photo: NDArray[np.uint8], render: NDArray[np.float32], share: float = SHARE) -> None:
+        """Let a photo's gain follow what its pixels [h, w, 3] (255 is 1) say beside the same pixels of the render.
+
+        It moves `share` (0..1) of the way.
+        """
         seen = photo / np.float32(255)
         usable = ((seen > DARKEST) & (render > DARKEST) & (seen < 1)).all(axis=2)
         if usable.sum() < FEWEST_PIXELS:
             return
         ratio = np.median(np.log(seen[usable] / render[usable]), axis=0)
         wanted = np.sign(ratio) * np.maximum(np.abs(ratio) - IGNORED, 0)
-        self.log_gains[index] += SHARE * (wanted - self.log_gains[index])
+        self.log_gains[index] += share * (wanted - self.log_gains[index])
         np.clip(self.log_gains, -MAX_LOG_GAIN, MAX_LOG_GAIN, out=self.log_gains)
-        self.log_gains -= self.log_gains.mean(axis=0)
+        self.log_gains -= self.log_gains[: self.gauge].mean(axis=0)

@@ -7,6 +7,8 @@ from pydantic import Field, field_validator
 from tasks.core.gaussians import MAX_SH_DEGREE
 from tasks.core.option_model import OptionModel
 
+MOST_PIXELS_PER_GAUSSIAN = 10_000
+
 
 class TrainOptions(OptionModel):
     """Options of the train stage."""
@@ -23,22 +25,23 @@ class TrainOptions(OptionModel):
         ge=10,
         le=1_000_000,
         title="Steps",
-        description="Number of optimiser updates, one photo each. Every milestone of training is a fraction of it.",
+        description="Number of optimiser updates, one photo each. Every milestone of training is a fraction of it. "
+        "What a preset says is for up to 25 photos; it grows with the square root of their number.",
     )
     max_gaussians: int = Field(
-        60_000,
+        1_500_000,
         ge=100,
         le=16_000_000,
         title="Most Gaussians",
         description="Upper limit of the number of Gaussians; memory in training is about 2 kB for each.",
     )
-    max_gaussians_per_point: float = Field(
-        6.0,
+    pixels_per_gaussian: float = Field(
+        7.0,
         ge=0,
-        le=10_000,
-        title="Most Gaussians per sparse point",
-        description="Upper limit of the number of Gaussians for each point that structure from motion found, but "
-        "never below 5000. With few photos, more only learn those by heart. 0: no such limit.",
+        le=MOST_PIXELS_PER_GAUSSIAN,
+        title="Least pixels per Gaussian",
+        description="Limits the number of Gaussians to one for so many pixels of surface, counting once what several "
+        "photos show, but never below 5000. Fewer pixels make a finer and slower splat. 0: no such limit.",
     )
     sh_degree: int = Field(
         MAX_SH_DEGREE,
@@ -60,6 +63,12 @@ class TrainOptions(OptionModel):
         description="Every n-th photo is not trained on but measures quality. 0 trains on all and measures none.",
         json_schema_extra={"not": {"const": 1}},  # what the validator below refuses, for those who read the schema
     )
+    use_all_photos: bool = Field(
+        True,
+        title="Use all photos in the end",
+        description="When quality has been measured on the held-out photos, they join the training for its last part, "
+        "so that the splat lacks none of them.",
+    )
     ssim_weight: float = Field(
         0.2,
         ge=0,
@@ -70,8 +79,8 @@ class TrainOptions(OptionModel):
     early_stop: bool = Field(
         True,
         title="Early stop",
-        description="When quality on held-out photos has not risen by 0.05 dB in a tenth of the steps, the rest is "
-        "left out but for the closing phase, in which everything settles.",
+        description="When the photos that are trained on have been matched no better for a tenth of the steps, the "
+        "rest is left out but for the closing phase, in which everything settles.",
     )
     exposure_compensation: bool = Field(
         True,
@@ -98,8 +107,8 @@ class TrainOptions(OptionModel):
         ge=0,
         le=0.9,
         title="Most dropout",
-        description="Share of the Gaussians that every step leaves out where a place is in 5 photos or fewer; it "
-        "falls to none at 15 photos. Keeps training from learning few photos by heart. 0: none.",
+        description="Share of the Gaussians that every step leaves out where one or two photos show a place; it falls "
+        "to none where five do. Keeps training from learning these photos by heart. 0: none.",
     )
     time_budget_seconds: float | None = Field(
         None,
@@ -135,9 +144,13 @@ class TrainOptions(OptionModel):
         return value
 
 
-# Measured by tests/benchmarks/train.py; see docs/training.md.
+# Of a CPU, for up to 25 photos: budget.py has what a GPU and more photos mean. Measured: docs/training.md.
 TRAIN_PRESETS: dict[str, TrainOptions] = {
-    "draft": TrainOptions(max_image_size=480, steps=1200, max_gaussians=30_000, sh_degree=2),
-    "standard": TrainOptions(max_image_size=960, steps=2500, max_gaussians=60_000, sh_degree=3),
-    "high": TrainOptions(max_image_size=1600, steps=3000, max_gaussians=200_000, sh_degree=3),
+    "draft": TrainOptions(max_image_size=480, steps=1500, max_gaussians=500_000, pixels_per_gaussian=5.0, sh_degree=2),
+    "standard": TrainOptions(
+        max_image_size=960, steps=2500, max_gaussians=1_500_000, pixels_per_gaussian=7.0, sh_degree=3
+    ),
+    "high": TrainOptions(
+        max_image_size=1600, steps=4000, max_gaussians=4_000_000, pixels_per_gaussian=5.0, sh_degree=3
+    ),
 }

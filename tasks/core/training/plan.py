@@ -9,14 +9,14 @@ import numpy as np
 from tasks.core.errors import InputError
 from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.render.backends import resolve_backend
-from tasks.core.scene import Camera, Scene
+from tasks.core.scene import Camera, Scene, SparsePoints
 from tasks.core.training import schedule
-from tasks.core.training.coverage import views_per_point
 from tasks.core.training.cpu_budget import SPARE_SHARE, affordable_gaussians, bytes_each
 from tasks.core.training.engine import Engine
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.photo_file import PhotoFile, photo_bytes
-from tasks.core.training.views import Photo, View, evenly_chosen, in_memory, load_view
+from tasks.core.training.seen import photos_showing
+from tasks.core.training.views import Photo, View, evenly_chosen, in_memory, level_sizes, load_view
 
 MIN_CAMERAS = 3
 DETAIL_VIEWS = 24  # photos, at most, that say how coarse training may begin
@@ -31,9 +31,20 @@ class Plan:
     held_out: list[View]
     scene_radius: float  # unit of the means' learning rate
     max_gaussians: int
-    dropout: float  # share of the Gaussians that a step leaves out
     halvings: int  # how often the photos' sides are halved at the start, at most
     decisions: tuple[str, ...]  # for people
+    steps: int  # before the held-out photos join
+    joins: bool  # whether they do
+
+    @property
+    def all_views(self) -> list[View]:
+        """Those to train on, and behind them those that join in the end."""
+        return self.views + self.held_out
+
+    @property
+    def share_before_joining(self) -> float:
+        """Of the whole training."""
+        return 1 - schedule.JOINED_SHARE if self.joins else 1.0
 
     @property
     def curve_views(self) -> list[View]:
@@ -55,15 +66,17 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
         DiskFullError: neither memory nor disk has room for the photos.
     """
     training_cameras, held_out_cameras = split_cameras(scene, options.hold_out_every)
-    wanted = schedule.most_gaussians(len(scene.points.xyz), options.max_gaussians, options.max_gaussians_per_point)
+    shown_by = photos_showing_a_point(training_cameras, scene.points)
+    sizes = [level_sizes(camera, options.max_image_size)[0] for camera in training_cameras]
+    pixels = sum(width * height for width, height in sizes)
+    wanted = schedule.most_gaussians(pixels, shown_by, options.max_gaussians, options.pixels_per_gaussian)
     capped = options.model_copy(update={"max_gaussians": wanted})
     stored, of_photos = room_for_photos(scene.cameras, capped, folder)
     views = [load_view(scene, camera, options.max_image_size, stored) for camera in training_cameras]
     held_out = [load_view(scene, camera, options.max_image_size, stored) for camera in held_out_cameras]
-    engine = engine_for(capped, views)
+    joins = options.use_all_photos and bool(held_out)
+    engine = engine_for(capped, views + held_out if joins else views)
     limit = wanted if engine.max_gaussians is None else min(wanted, engine.max_gaussians)
-    seen_by = views_per_point(scene.points, views)
-    dropout = schedule.dropout_for(seen_by, options.max_dropout)
     halvings = min(coarsest_level(evenly_chosen(views, DETAIL_VIEWS)), max(view.most_halvings for view in views))
     return Plan(
         engine=engine,
@@ -71,9 +84,10 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
         held_out=held_out,
         scene_radius=scene.extent / 2,
         max_gaussians=limit,
-        dropout=dropout,
         halvings=halvings,
-        decisions=of_photos + _decisions(wanted, options, seen_by, dropout, halvings),
+        decisions=of_photos + _decisions(wanted, options, len(views), engine.name, shown_by, halvings),
+        steps=max(round(options.steps * (1 - schedule.JOINED_SHARE)), 1) if joins else options.steps,
+        joins=joins,
     )
 
 
@@ -103,17 +117,26 @@ def coarsest_level(views: Sequence[View]) -> int:
     return int(np.flatnonzero(shares >= schedule.KEPT_DETAIL).max(initial=0))
 
 
-def _decisions(wanted: int, options: TrainOptions, seen_by: float, dropout: float, halvings: int) -> tuple[str, ...]:
-    sentences = [f"Training begins with photos at 1/{2**halvings} of their size."]
+def photos_showing_a_point(cameras: Sequence[Camera], points: SparsePoints) -> float:
+    """How many of the photos show a sparse point, the harmonic mean over points; 1 where there are none.
+
+    All photos' pixels divided by it are those of the surface: a place that n photos show is a nth in each.
+    """
+    counts = photos_showing(points.xyz[np.isfinite(points.xyz).all(axis=1)], cameras, points)
+    return float(1 / np.mean(1 / np.maximum(counts, 1))) if len(counts) else 1.0
+
+
+def _decisions(
+    wanted: int, options: TrainOptions, photos: int, engine: str, shown_by: float, halvings: int
+) -> tuple[str, ...]:
+    sentences = [
+        f"{options.steps:,} steps for {photos:,} photos of at most {options.max_image_size:,} px on {engine}. They "
+        f"begin at 1/{2**halvings} of their size."
+    ]
     if wanted < options.max_gaussians:
         sentences.append(
-            f"At most {wanted:,} Gaussians: {options.max_gaussians_per_point:g} for each sparse point "
-            "(train.max_gaussians_per_point)."
-        )
-    if dropout > 0:
-        sentences.append(
-            f"{dropout:.0%} of the Gaussians are left out of every step (train.max_dropout): a typical point lies in "
-            f"the frame of {seen_by:.0f} photos only, which training could learn by heart."
+            f"At most {wanted:,} Gaussians: a typical place is in {shown_by:.1f} photos, and there is one for each "
+            f"{options.pixels_per_gaussian:g} pixels of surface (train.pixels_per_gaussian)."
         )
     return tuple(sentences)
 

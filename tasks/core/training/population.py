@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks.core.gaussians import Gaussians
+from tasks.core.training.ordering import morton_order
 
+MANY_PHOTOS = 1e6  # that show a place of which nobody has said otherwise
 PARAMETERS = tuple(field.name for field in fields(Gaussians))
 
 
@@ -27,10 +29,13 @@ class Population:
     updates: Tensor  # [capacity] int64, optimiser updates of each Gaussian since it came to be
     scores: Tensor  # [capacity] sum over images of |dL/dmean2d|, since the last refinement
     seen: Tensor  # [capacity] number of images in that sum
+    shown_by: Tensor  # [capacity] number of training photos that show the place where it, or its ancestor, began
 
     @classmethod
-    def of(cls, gaussians: Gaussians, capacity: int, device: str) -> "Population":
-        """Room for `capacity` Gaussians, holding the given ones."""
+    def of(
+        cls, gaussians: Gaussians, capacity: int, device: str, shown_by: NDArray[np.integer] | None = None
+    ) -> "Population":
+        """Room for `capacity` Gaussians, holding the given ones, whose places `shown_by` [N] training photos show."""
 
         def empty_like_rows(name: str) -> Tensor:
             return torch.zeros((capacity, *getattr(gaussians, name).shape[1:]), device=device)
@@ -43,7 +48,10 @@ class Population:
             updates=torch.zeros(capacity, dtype=torch.int64, device=device),
             scores=torch.zeros(capacity, device=device),
             seen=torch.zeros(capacity, device=device),
+            shown_by=torch.full((capacity,), MANY_PHOTOS, device=device),
         )
+        if shown_by is not None:
+            population.shown_by[: len(gaussians)] = torch.as_tensor(shown_by, device=device)
         for name in PARAMETERS:
             population.parameters[name][: len(gaussians)] = torch.as_tensor(getattr(gaussians, name), device=device)
         return population
@@ -73,6 +81,7 @@ class Population:
             "updates": self.updates,
             "scores": self.scores,
             "seen": self.seen,
+            "shown_by": self.shown_by,
         }
 
     @property
@@ -92,6 +101,19 @@ class Population:
         """A copy of the Gaussians as they are now."""
         return Gaussians(**{name: array.cpu().numpy().copy() for name, array in self.active(self.parameters).items()})
 
+    def keep(self, rows: NDArray[np.integer]) -> None:
+        """Go on with these rows [M], ascending, and no others."""
+        index = torch.as_tensor(rows, device=self.updates.device)
+        for array in self._arrays().values():
+            array[: len(rows)] = array[index]
+        self.count = len(rows)
+
+    def sort(self) -> None:
+        """Put the rows in use into an order in which neighbours in space are neighbours in memory."""
+        order = morton_order(self.parameters["means"][: self.count])
+        for array in self._arrays().values():
+            array[: self.count] = array[order]
+
     def forget_history(self, rows: Tensor) -> None:
         """Let the optimiser start afresh for rows [M] whose parameters were replaced."""
         for name in PARAMETERS:
@@ -105,6 +127,6 @@ class Population:
         for arrays in (self.parameters, self.first_moments, self.second_moments):
             for name in PARAMETERS:
                 arrays[name] = arrays[name][: self.count].clone()
-        for name in ("updates", "scores", "seen"):
+        for name in ("updates", "scores", "seen", "shown_by"):
             setattr(self, name, getattr(self, name)[: self.count].clone())
         return spare

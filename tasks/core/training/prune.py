@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.core.gaussians import SH_C0, Gaussians
 from tasks.core.render.interface import Float, Rasterizer
@@ -16,21 +17,24 @@ HALVINGS = 7  # of the interval in which the number to leave out is sought: to 1
 MOST_PRUNED = 0.9  # share of the Gaussians
 
 
-def pruned(gaussians: Gaussians, views: Sequence[View], rasterizer: Rasterizer, max_loss_db: float) -> Gaussians:
-    """The Gaussians without those that contribute least, as many as `max_loss_db` of PSNR on training photos allow.
+def rows_worth_keeping(
+    gaussians: Gaussians, views: Sequence[View], rasterizer: Rasterizer, max_loss_db: float
+) -> NDArray[np.int64]:
+    """Ascending rows of all but those that contribute least, as many as `max_loss_db` of PSNR on training photos allow.
 
     Held-out photos have no say in it, so that they go on measuring.
     """
+    kept = np.arange(len(gaussians))
     if max_loss_db <= 0 or not views or len(gaussians) == 0:
-        return gaussians
+        return kept
     order = np.argsort(contributions(gaussians, evenly_chosen(views, CONTRIBUTING_VIEWS), rasterizer), kind="stable")
     judged = evenly_chosen(views, JUDGED_VIEWS)
     enough = evaluate(gaussians, judged, rasterizer).mean_psnr_db - max_loss_db
-    kept, low, high = gaussians, 0.0, MOST_PRUNED
+    low, high = 0.0, MOST_PRUNED
     for _ in range(HALVINGS):
         share = (low + high) / 2
-        candidate = gaussians.take(np.sort(order[int(share * len(order)) :]))
-        if evaluate(candidate, judged, rasterizer).mean_psnr_db >= enough:
+        candidate = np.sort(order[int(share * len(order)) :])
+        if evaluate(gaussians.take(candidate), judged, rasterizer).mean_psnr_db >= enough:
             kept, low = candidate, share
         else:
             high = share

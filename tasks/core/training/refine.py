@@ -7,10 +7,13 @@ that of 3DGS-MCMC (Kheradmand et al. 2024, arXiv:2404.09591); splitting by rank 
 number on its schedule whatever the resolution.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from tasks.core.training.population import PARAMETERS, Population
+from tasks.core.training.schedule import GROWTH_BY_PHOTOS, MOST_ELONGATED
 
 DEAD_OPACITY = 0.01
 MAX_GROWTH = 0.5  # share of the living that one refinement may split
@@ -26,7 +29,7 @@ def refine(population: Population, wanted_count: int, generator: torch.Generator
     opacities = torch.sigmoid(population.parameters["raw_opacities"][:n])
     dead = opacities < DEAD_OPACITY
     scores = population.scores[:n] / population.seen[:n].clamp_min(1)
-    scores = torch.where(dead, 0.0, scores)
+    scores = torch.where(dead, 0.0, scores * growth_for(population.shown_by[:n]))
     growth = max(min(wanted_count, population.capacity) - n, 0)
     candidates = int((scores > 0).sum())
     splits = min(growth + int(dead.sum()), candidates, int(MAX_GROWTH * (n - int(dead.sum()))) + 1)
@@ -36,9 +39,25 @@ def refine(population: Population, wanted_count: int, generator: torch.Generator
         free_rows = torch.cat([dead.nonzero()[:, 0], new_rows])[:splits]
         split(population, parents, free_rows)
         population.count = max(n, int(free_rows.max()) + 1)
+    round_off(population)
     population.scores.zero_()
     population.seen.zero_()
     return splits
+
+
+def round_off(population: Population) -> None:
+    """Shorten Gaussians whose place few photos show to MOST_ELONGATED times their second axis."""
+    n = population.count
+    few = population.shown_by[:n] < len(GROWTH_BY_PHOTOS)
+    log_scales = population.parameters["log_scales"][:n]
+    longest = log_scales.sort(dim=1).values[:, 1:2] + math.log(MOST_ELONGATED)
+    log_scales.copy_(torch.where(few[:, None], log_scales.minimum(longest), log_scales))
+
+
+def growth_for(shown_by: Tensor) -> Tensor:
+    """What the chance of being split is multiplied by [N] where so many photos [N] show a place."""
+    shares = torch.tensor([*GROWTH_BY_PHOTOS, 1.0], device=shown_by.device)
+    return shares[shown_by.long().clamp(0, len(GROWTH_BY_PHOTOS))]
 
 
 def split(population: Population, parents: Tensor, free_rows: Tensor) -> None:
@@ -57,6 +76,7 @@ def split(population: Population, parents: Tensor, free_rows: Tensor) -> None:
     parameters["raw_opacities"][parents] = torch.logit(opacities)
     for name in PARAMETERS:
         parameters[name][free_rows] = parameters[name][parents]
+    population.shown_by[free_rows] = population.shown_by[parents]
     parameters["means"][parents] -= offsets
     parameters["means"][free_rows] += offsets
     population.forget_history(torch.cat([parents, free_rows]))

@@ -1,29 +1,43 @@
 """The recipe as functions of progress, from 0 at the first step to 1 at the last: every number of it stands here."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 REFINEMENTS = 40  # density control, evenly spaced between these two
 REFINE_FROM, REFINE_UNTIL = 0.03, 0.75
+SORTED_EVERY = 4  # refinements: rows are put into an order in which neighbours are neighbours in memory
 GROWN_AT = 0.6  # the number of Gaussians reaches its limit
 ANNEAL_FROM = 0.85  # from here on everything settles: rates fall to ANNEAL_TO of what they were
 ANNEAL_TO = 0.1
 
-# Held-out quality is measured at these shares of progress, and at the end; `is_flat` counts on those from 0.3 on.
+# When quality has been measured, the held-out photos join the training for so much of it all, with the rates that
+# training has at JOINED_FROM, falling to those of its end.
+JOINED_SHARE = 0.08
+JOINED_FROM = 0.9
+
+# Held-out quality is measured at these shares of progress, and at the end. Nothing is chosen by it: whether training
+# ends early is decided by the losses of its steps between these moments. `is_flat` counts on those from 0.3 on.
 EVALUATE_AT = (0.05, 0.1, 0.2, *(thousandths / 1000 for thousandths in range(300, 1000, 25)))
 CURVE_VIEWS = 12  # at most, evenly chosen; the end is measured on all held-out views
 
-# Training ends early when the mean of so many evaluations, which are a tenth of training, is not this much above the
-# mean of as many before them: a single one swings by a tenth of a dB until rates fall.
-FLAT_DB = 0.05
+# Training ends early when the mean loss between so many evaluations, which are a tenth of training, is not by this
+# share below that of as many before them. The share is about 0.05 dB of PSNR.
+FLAT_SHARE = 0.006
 FLAT_EVALUATIONS = 4
 FLAT_FROM = 0.5  # photos have been at full size for two such tenths
 
-FEWEST_GAUSSIANS = 5000  # that the number of sparse points may limit a scene to
+FEWEST_GAUSSIANS = 5000  # that the pixels of its photos may limit a scene to
 
-# Dropout: all of it where a typical point lies in the frames of so few photos, none where it is so many.
-FULL_DROPOUT_UNTIL_VIEWS, NO_DROPOUT_FROM_VIEWS = 5, 15
+# Dropout: all of it for a Gaussian whose place so few photos show, none where it is so many.
+FULL_DROPOUT_UNTIL, NO_DROPOUT_FROM = 2, 5
+# What few photos show is not made sharper than they can tell: Gaussians there are split so much more seldom.
+GROWTH_BY_PHOTOS = (0.2, 0.3, 0.6)  # shown by none, one and two photos; 1 for more
+# And they stay round there: their longest axis is at most so many times their second. From other places, what one photo
+# has drawn out along its line of sight would be needles.
+MOST_ELONGATED = 2.0
 
 # Photos have 1/8, 1/4 and 1/2 of their sides until these moments, as far as they keep KEPT_DETAIL of their variance and
 # are not smaller than SMALLEST_SIDE_PX.
@@ -94,12 +108,6 @@ def _steps_by(progress: float) -> float:
     return done
 
 
-def dropout_for(views_per_point: float, most: float) -> float:
-    """The share of Gaussians that a step leaves out when a typical point lies in the frames of so many photos."""
-    share = (NO_DROPOUT_FROM_VIEWS - views_per_point) / (NO_DROPOUT_FROM_VIEWS - FULL_DROPOUT_UNTIL_VIEWS)
-    return most * min(max(share, 0.0), 1.0)
-
-
 def halvings_at(progress: float) -> int:
     """How often photos are halved at this moment, where their size and detail allow it."""
     return sum(progress < until for until in SMALLER_UNTIL)
@@ -117,21 +125,39 @@ def count_at(progress: float, initial: int, limit: int) -> int:
     return min(limit, round(initial + max(limit - initial, 0) * (1 - (1 - share) ** 2)))
 
 
-def most_gaussians(points: int, asked: int, per_point: float) -> int:
-    """The limit for a scene with so many sparse points: what was asked for, or `per_point` for each point if fewer.
+def most_gaussians(pixels: float, shown_by: float, asked: int, pixels_per_gaussian: float) -> int:
+    """The limit for a scene: what was asked for, or one for so many pixels of its surface if that is fewer.
 
-    Where photos are few, points are too, and more Gaussians only learn the training photos by heart. 0 means no limit
-    by points.
+    Args:
+        pixels: of all photos that are trained on, at training size.
+        shown_by: the number of those photos that show a typical place.
+        asked: the option.
+        pixels_per_gaussian: 0 means no limit by pixels.
     """
-    return min(asked, max(round(points * per_point), FEWEST_GAUSSIANS)) if per_point else asked
+    if not pixels_per_gaussian:
+        return asked
+    return min(asked, max(round(pixels / max(shown_by, 1) / pixels_per_gaussian), FEWEST_GAUSSIANS))
 
 
-def is_flat(progress: float, psnr_db: Sequence[float]) -> bool:
-    """Whether held-out quality has stopped rising, given that of all evaluations so far."""
-    if len(psnr_db) < 2 * FLAT_EVALUATIONS or not FLAT_FROM <= progress < ANNEAL_FROM:
+def is_flat(progress: float, losses: NDArray[np.float64]) -> bool:
+    """Whether training has nothing more to learn.
+
+    Each photo's mean loss is compared with that of the tenth of training before. Means over whatever photos were drawn
+    would differ by more than what is looked for. So nothing can be said where a photo is missing in one of the two.
+
+    Args:
+        progress: of the training.
+        losses: [evaluations that were due so far, photos, 2], the sum and the number of each photo's losses since the
+            evaluation before.
+    """
+    if len(losses) < 2 * FLAT_EVALUATIONS or not FLAT_FROM <= progress < ANNEAL_FROM:
         return False
-    before, now = psnr_db[-2 * FLAT_EVALUATIONS : -FLAT_EVALUATIONS], psnr_db[-FLAT_EVALUATIONS:]
-    return sum(now) < sum(before) + FLAT_EVALUATIONS * FLAT_DB
+    before, now = (
+        rows.sum(axis=0) for rows in (losses[-2 * FLAT_EVALUATIONS : -FLAT_EVALUATIONS], losses[-FLAT_EVALUATIONS:])
+    )
+    if not (before[:, 1] * now[:, 1]).all():
+        return False
+    return bool((now[:, 0] / now[:, 1]).sum() > (before[:, 0] / before[:, 1]).sum() * (1 - FLAT_SHARE))
 
 
 def progress_at(share: float, ended_at: float) -> float:

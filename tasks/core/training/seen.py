@@ -75,6 +75,15 @@ def covered_pixels(
     return [_at_pixels(count >= SEEN_BY, map_) for count, map_ in zip(counts, maps, strict=True)]
 
 
+def photos_showing(xyz: Float64, cameras: Sequence[Camera], points: SparsePoints) -> NDArray[np.int64]:
+    """How many of the photos show each place [P, 3]; sparse points say what hides it."""
+    points = _usable(points)
+    counts = np.zeros(len(xyz), np.int64)
+    for camera in cameras:
+        counts += SurfaceMap(camera, points).sees(xyz)
+    return counts
+
+
 def _usable(points: SparsePoints) -> SparsePoints:
     finite = np.isfinite(points.xyz).all(axis=1)
     return SparsePoints(*(array[finite] for array in vars(points).values()))

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +21,13 @@ from tasks.core.training.options import TrainOptions
 from tasks.core.training.population import Population
 from tasks.core.training.stopwatch import Stopwatch
 from tasks.core.training.views import EndlessShuffle, View
+from tasks.core.transforms import Float64
 
 # Fields that are saved as they are, as JSON. A new one of plain numbers needs its name here and nothing else.
-NUMBERS = ("initial_count", "step", "progress", "ended_at", "refinements", "evaluations")
+NUMBERS = (
+    *("initial_count", "step", "progress", "ended_at", "refinements", "evaluations"),
+    *("joined_at", "last_step", "measured"),
+)
 
 
 @dataclass
@@ -35,31 +40,65 @@ class TrainingState:
     torch_generator: torch.Generator  # of density control, on the engine's device
     watch: Stopwatch
     initial_count: int  # Gaussians at the start
+    losses: NDArray[np.float64]  # [evaluations + 1, photos, 2] sum and number of losses, by evaluations due before
     step: int = 0  # steps done
     progress: float = 0.0  # 0 at the start, 1 at the end
     ended_at: float = 0.0  # the share of steps or time at which the closing phase began early; 0: it did not
     refinements: int = 0  # done
     evaluations: int = 0  # due so far, and done where views are held out
+    joined_at: int = 0  # the step after which the held-out photos joined; 0: they have not
+    last_step: int = 0  # of the part that they have joined
+    measured: dict[str, Any] = field(default_factory=dict)  # fields of TrainSection, once they are known
     curve: list[CurvePoint] = field(default_factory=list)
 
     @classmethod
     def at_start(
-        cls, points: SparsePoints, options: TrainOptions, device: str, num_views: int, limit: int
+        cls,
+        points: SparsePoints,
+        options: TrainOptions,
+        device: str,
+        num_views: int,
+        limit: int,
+        shown_by: Callable[[Float64], NDArray[np.integer]] | None = None,
     ) -> "TrainingState":
         """Before the first step, with room for `limit` Gaussians.
+
+        `shown_by` counts the photos that show each of some places [P, 3]; nothing knows when left out.
 
         Raises InputError when the points are too few.
         """
         generator = np.random.default_rng(options.random_seed)
         start = initial_gaussians(points, options.sh_degree, limit, generator)
+        counts = shown_by(start.means.astype(np.float64)) if shown_by else None
+        population = Population.of(start, limit, device, counts)
+        population.sort()
         return cls(
-            population=Population.of(start, limit, device),
+            population=population,
             exposures=Exposures.neutral(num_views),
             order=EndlessShuffle(num_views, generator),
             torch_generator=torch.Generator(device).manual_seed(options.random_seed),
             watch=Stopwatch(options.time_budget_seconds),
             initial_count=len(start),
+            losses=np.zeros((len(schedule.EVALUATE_AT) + 1, num_views, 2)),
         )
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.progress >= 1 and self.step >= self.last_step
+
+    @property
+    def joined_share(self) -> float:
+        """Share of the part that held-out photos have joined which is done."""
+        return (self.step - self.joined_at) / (self.last_step - self.joined_at) if self.joined_at else 0.0
+
+    def join(self, photos: int, seed: int) -> None:
+        """Let so many held-out photos join the training for its last part."""
+        self.joined_at = self.step
+        share = schedule.JOINED_SHARE / (1 - schedule.JOINED_SHARE)
+        self.last_step = self.step + max(round(share * self.step), 1)
+        self.order = EndlessShuffle(len(self.exposures.log_gains) + photos, np.random.default_rng([seed, 2]))
+        self.exposures = self.exposures.with_more(photos)
 
     def end_early(self) -> None:
         """Go on with the closing phase at once."""
@@ -72,12 +111,14 @@ class TrainingState:
             "seconds": self.watch.seconds(),
             "curve": [point.model_dump() for point in self.curve],
             "order": self.order.numbers(),
+            "gauge": self.exposures.gauge,
             "capacity": self.population.capacity,
         }
         return {
             **{f"population.{name}": rows for name, rows in self.population.rows_in_use().items()},
             "order.round": self.order.round,
             "exposures": self.exposures.log_gains,
+            "losses": self.losses,
             "torch_generator": self.torch_generator.get_state().numpy(),
             "numbers": np.frombuffer(json.dumps(numbers).encode(), np.uint8),
         }
@@ -93,10 +134,11 @@ class TrainingState:
         rows = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         return cls(
             population=Population.of_rows(rows, numbers["capacity"], device),
-            exposures=Exposures(np.array(arrays["exposures"])),
+            exposures=Exposures(np.array(arrays["exposures"]), numbers["gauge"]),
             order=EndlessShuffle.restored(arrays["order.round"], numbers["order"]),
             torch_generator=_restored_generator(arrays["torch_generator"], device),
             watch=Stopwatch(options.time_budget_seconds, spent_seconds=numbers["seconds"]),
+            losses=np.array(arrays["losses"]),
             curve=[CurvePoint.model_validate(point) for point in numbers["curve"]],
             **{name: numbers[name] for name in NUMBERS},
         )

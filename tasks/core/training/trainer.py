@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from tasks.core.errors import TrainingDivergedError
 from tasks.core.measurements import CurvePoint, TrainSection
 from tasks.core.ply import write_ply
 from tasks.core.render.backends import rasterizer_for, resolve_backend
-from tasks.core.render.interface import Image
-from tasks.core.scene import Scene
+from tasks.core.render.interface import Image, Rasterizer
+from tasks.core.render.metrics import detail
+from tasks.core.scene import Scene, SparsePoints
 from tasks.core.training import schedule
 from tasks.core.training.checkpoint import Checkpoints
 from tasks.core.training.coverage import with_gaps_filled
@@ -25,9 +27,9 @@ from tasks.core.training.evaluate import Evaluation, Quality, evaluate, evaluate
 from tasks.core.training.finish import finished_gaussians
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.plan import Plan, plan_for
-from tasks.core.training.prune import pruned
-from tasks.core.training.refine import refine
-from tasks.core.training.seen import covered_pixels
+from tasks.core.training.prune import rows_worth_keeping
+from tasks.core.training.refine import refine, round_off
+from tasks.core.training.seen import covered_pixels, photos_showing
 from tasks.core.training.state import TrainingState, identity_of
 from tasks.core.training.views import Photo, View
 
@@ -46,6 +48,7 @@ class TrainingStats:
     num_gaussians: int
     seconds: float  # wall time of training, evaluation left out
     psnr_db: float | None  # mean over held-out views at the last evaluation
+    detail: float | None  # of the first of them
     eta_seconds: float  # until the last step, at the present pace; 0 at the last step
     stopped_by: str | None = None  # why this step was the last one, as in TrainSection; None before
 
@@ -108,29 +111,31 @@ def train(
         points = scene.points
         if options.fill_gaps:
             points = with_gaps_filled(points, views, scene.up, np.random.default_rng([options.random_seed, 1]))
-        state = TrainingState.at_start(points, options, engine.device, len(views), plan.max_gaussians)
+        shown_by = partial(photos_showing, cameras=[view.cameras[0] for view in views], points=scene.points)
+        state = TrainingState.at_start(points, options, engine.device, len(views), plan.max_gaussians, shown_by)
 
-    while state.progress < 1:
+    while not state.complete:
         loss = _step(state, plan, options)
-        if curve_views and _evaluation_is_due(state):
-            with state.watch.paused():
-                measured = evaluate(state.population.snapshot(), curve_views, rasterizer)
-                _note(state, state.watch.seconds(), curve_views[0], measured, on_evaluation)
-            if options.early_stop and schedule.is_flat(state.progress, [point.psnr_db for point in state.curve]):
+        if _evaluation_is_due(state):
+            if curve_views:
+                with state.watch.paused():
+                    measured = evaluate(state.population.snapshot(), curve_views, rasterizer)
+                    _note(state, state.watch.seconds(), curve_views[0], measured, on_evaluation)
+            if options.early_stop and schedule.is_flat(state.progress, state.losses[: state.evaluations]):
                 state.end_early()
-        on_step(_stats(state, options, loss))
-        if checkpoints is not None and state.progress < 1 and checkpoints.due():
+        if state.progress >= 1 and not state.measured:
+            with state.watch.paused():
+                _measure(state, plan, options, scene.points, rasterizer, on_evaluation)
+                if plan.joins:
+                    _join(state, plan, options, rasterizer)
+        on_step(_stats(state, plan, options, loss))
+        if checkpoints is not None and not state.complete and checkpoints.due():
             with state.watch.paused():
                 checkpoints.save(state.step, belongs_to, state.arrays())
 
+    round_off(state.population)
     gaussians = finished_gaussians(state.population.snapshot())
-    gaussians = pruned(gaussians, views, rasterizer, options.max_prune_loss_db)
-    seconds = state.watch.seconds()
     write_ply(gaussians, out / PLY_FILE)
-    covered = covered_pixels([view.cameras[0] for view in held_out], [view.cameras[0] for view in views], scene.points)
-    final = evaluate_completely(gaussians, held_out, rasterizer, covered)
-    if held_out:
-        _note(state, seconds, held_out[0], final, on_evaluation)
     first = (views + held_out)[0].cameras[0]
     return TrainSection(
         backend=engine.name,
@@ -139,18 +144,55 @@ def train(
         num_gaussians=len(gaussians),
         image_width=first.width,
         image_height=first.height,
-        **_means("", final.qualities),
-        **_means("_covered", final.covered),
-        covered_share=final.covered_share,
-        color_corrected_psnr_db=float(np.mean(final.color_corrected_psnr_db)) if held_out else None,
-        eval_views=tuple(view.cameras[0].name for view in held_out),
-        eval_psnr_db=final.psnr_db,
-        eval_detail=tuple(None if math.isnan(quality.detail) else quality.detail for quality in final.qualities),
+        **state.measured,
+        held_out_joined_at_step=state.joined_at or None,
         stopped_by=_stopped_by(state, options),
         curve=tuple(state.curve),
         decisions=plan.decisions + engine.decisions,
         degradations=engine.degradations,
     )
+
+
+def _measure(
+    state: TrainingState,
+    plan: Plan,
+    options: TrainOptions,
+    points: SparsePoints,
+    rasterizer: Rasterizer,
+    on_evaluation: Callable[[EvaluatedView], None] | None,
+) -> None:
+    """Leave out what the photos would not miss, and measure the splat on the held-out photos."""
+    round_off(state.population)
+    rows = rows_worth_keeping(state.population.snapshot(), plan.views, rasterizer, options.max_prune_loss_db)
+    state.population.keep(rows)
+    held_out = plan.held_out
+    covered = covered_pixels([view.cameras[0] for view in held_out], [view.cameras[0] for view in plan.views], points)
+    found = evaluate_completely(finished_gaussians(state.population.snapshot()), held_out, rasterizer, covered)
+    if held_out:
+        _note(state, state.watch.seconds(), held_out[0], found, on_evaluation)
+    state.measured = {
+        **_means("", found.qualities),
+        **_means("_covered", found.covered),
+        "covered_share": found.covered_share,
+        "color_corrected_psnr_db": float(np.mean(found.color_corrected_psnr_db)) if held_out else None,
+        "eval_views": [view.cameras[0].name for view in held_out],
+        "eval_psnr_db": found.psnr_db,
+        "eval_detail": [None if math.isnan(quality.detail) else quality.detail for quality in found.qualities],
+    }
+
+
+def _join(state: TrainingState, plan: Plan, options: TrainOptions, rasterizer: Rasterizer) -> None:
+    """Let the held-out photos join, with the exposures that they are found to have."""
+    state.join(len(plan.held_out), options.random_seed)
+    if state.joined_at == plan.steps:  # what was asked for, whatever was rounded
+        state.last_step = options.steps
+    if not options.exposure_compensation:
+        return
+    gaussians = state.population.snapshot()
+    for index, view in enumerate(plan.held_out, start=len(plan.views)):
+        image = rasterizer.render(gaussians, view.cameras[0])
+        every = slice(None, None, SAMPLED_EVERY)
+        state.exposures.update(index, view.photos[0][every, every], image[every, every], share=1.0)
 
 
 def _means(suffix: str, qualities: Sequence[Quality]) -> dict[str, float | None]:
@@ -182,41 +224,52 @@ def _resumed(
 
 def _step(state: TrainingState, plan: Plan, options: TrainOptions) -> float:
     """One optimiser update, and density control when it is due; the loss before the update."""
-    share = schedule.rate_share_for(_expected_steps(state, options))
-    settings = schedule.settings_at(state.progress, options.sh_degree, plan.scene_radius, options.ssim_weight, share)
+    progress = state.progress
+    if state.joined_at:
+        progress = schedule.JOINED_FROM + (1 - schedule.JOINED_FROM) * state.joined_share
+    share = schedule.rate_share_for(_expected_steps(state, plan, options))
+    settings = schedule.settings_at(progress, options.sh_degree, plan.scene_radius, options.ssim_weight, share)
     index = state.order.next()
-    view = plan.views[index]
-    level = min(schedule.halvings_at(state.progress), plan.halvings, view.most_halvings)
+    view = plan.all_views[index]
+    level = min(schedule.halvings_at(progress), plan.halvings, view.most_halvings)
     gain = state.exposures.gain(index)
-    with some_left_out(state.population, plan.dropout, state.torch_generator):
+    with some_left_out(state.population, options.max_dropout, state.torch_generator):
         loss, sample = plan.engine.step(state.population, view.cameras[level], view.photos[level], gain, settings)
-    if options.exposure_compensation and state.progress >= schedule.EXPOSURE_FROM:
+    if options.exposure_compensation and progress >= schedule.EXPOSURE_FROM:
         state.exposures.update(index, view.photos[level][::SAMPLED_EVERY, ::SAMPLED_EVERY], sample)
     state.step += 1
     if not math.isfinite(loss):
         raise TrainingDivergedError(f"The loss is {loss} at step {state.step} of {options.steps}; {WAY_OUT}")
+    if not state.joined_at:
+        state.losses[state.evaluations, index] += loss, 1
+    else:
+        if state.watch.budget_share() >= 1:
+            state.last_step = state.step
+        return loss
     due = schedule.refinement_at(state.progress)
     if due > state.refinements:
         state.refinements = due
         wanted = schedule.count_at(state.progress, state.initial_count, state.population.capacity)
         refine(state.population, wanted, state.torch_generator)
-    share = max(state.step / options.steps, state.watch.budget_share())
+        if due % schedule.SORTED_EVERY == 0:
+            state.population.sort()
+    share = max(state.step / plan.steps, state.watch.budget_share() / plan.share_before_joining)
     state.progress = schedule.progress_at(share, state.ended_at)
     return loss
 
 
-def _expected_steps(state: TrainingState, options: TrainOptions) -> float:
+def _expected_steps(state: TrainingState, plan: Plan, options: TrainOptions) -> float:
     """How long training will be: as many steps as were asked for, or as fit into the time budget at this pace."""
     if options.time_budget_seconds is None:
         return options.steps
-    share = state.watch.budget_share()
+    share = state.watch.budget_share() / plan.share_before_joining
     if share < schedule.PACE_KNOWN_FROM:
         return min(options.steps, schedule.RATES_MADE_FOR_STEPS)
     return min(options.steps, state.step / schedule.share_of_steps_at(min(share, 1.0)))
 
 
 def _evaluation_is_due(state: TrainingState) -> bool:
-    """Whether progress has passed another one of EVALUATE_AT; true once for each. The end has its own evaluation."""
+    """Whether progress has passed another one of EVALUATE_AT; true once for each. The end has its own measurement."""
     reached = sum(state.progress >= share for share in schedule.EVALUATE_AT)
     if state.progress >= 1 or reached <= state.evaluations:
         return False
@@ -224,8 +277,10 @@ def _evaluation_is_due(state: TrainingState) -> bool:
     return True
 
 
-def _stats(state: TrainingState, options: TrainOptions, loss: float) -> TrainingStats:
+def _stats(state: TrainingState, plan: Plan, options: TrainOptions, loss: float) -> TrainingStats:
     seconds = state.watch.seconds()
+    before = plan.share_before_joining
+    share = before + (1 - before) * state.joined_share if state.joined_at else before * state.progress
     return TrainingStats(
         step=state.step,
         steps=options.steps,
@@ -233,8 +288,9 @@ def _stats(state: TrainingState, options: TrainOptions, loss: float) -> Training
         num_gaussians=state.population.count,
         seconds=seconds,
         psnr_db=state.curve[-1].psnr_db if state.curve else None,
-        eta_seconds=seconds * max(0.0, 1 - state.progress) / state.progress,
-        stopped_by=_stopped_by(state, options) if state.progress >= 1 else None,
+        detail=state.curve[-1].detail if state.curve else None,
+        eta_seconds=0.0 if state.complete else seconds * (1 - share) / share,
+        stopped_by=_stopped_by(state, options) if state.complete else None,
     )
 
 
@@ -246,9 +302,18 @@ def _note(
     on_evaluation: Callable[[EvaluatedView], None] | None,
 ) -> None:
     """Add an evaluation to the curve, and show what its first view looks like."""
-    state.curve.append(CurvePoint(step=state.step, seconds=seconds, psnr_db=measured.mean_psnr_db))
-    if on_evaluation is not None and measured.first_image is not None:
-        on_evaluation(EvaluatedView(tuple(state.curve), view.cameras[0].name, view.photos[0], measured.first_image))
+    photo, image = view.photos[0], measured.first_image
+    sharpness = math.nan if image is None else detail(image, photo / np.float32(255))
+    state.curve.append(
+        CurvePoint(
+            step=state.step,
+            seconds=seconds,
+            psnr_db=measured.mean_psnr_db,
+            detail=None if math.isnan(sharpness) else sharpness,
+        )
+    )
+    if on_evaluation is not None and image is not None:
+        on_evaluation(EvaluatedView(tuple(state.curve), view.cameras[0].name, photo, image))
 
 
 WAY_OUT = "the input may hold cameras or points that are far off. Try again with another train.random_seed."

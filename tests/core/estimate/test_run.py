@@ -11,14 +11,14 @@ from tasks.core.estimate import train
 from tasks.core.estimate.capture import Capture
 from tasks.core.estimate.machine import Machine
 from tasks.core.estimate.run import STAGES, StageEstimate, cpu_seconds, estimate_stages, in_words, section_of
-from tasks.core.estimate.train import START_SECONDS, expected_training
+from tasks.core.estimate.train import START_SECONDS, USUAL_OVERLAP, expected_training
 from tasks.core.estimate.words import rough_duration
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.photos.headers import read_headers
 from tasks.core.photoset import Photo
-from tasks.core.training import schedule
 
 REFERENCE = Machine(name="reference", cores=2)
+MEASURED = Machine(name="EPYC", cores=2, speed=0.85)
 
 
 def capture(count: int, width: int = 4000, height: int = 3000) -> Capture:
@@ -93,15 +93,19 @@ def test_a_time_budget_ends_training() -> None:
 
 
 def test_training_is_limited_as_the_trainer_limits_it() -> None:
-    options = ReconstructOptions().train
+    options = ReconstructOptions().train.model_copy(update={"pixels_per_gaussian": 30.0})
     few = expected_training(capture(12), options)
-    assert few.limit == schedule.most_gaussians(few.points, options.max_gaussians, options.max_gaussians_per_point)
+    assert few.limit == round(10 * 960 * 720 / 5 / options.pixels_per_gaussian), "half of 10 photos show a place"
+    assert few.shown_share == 0.5
     assert few.points < few.start < few.limit < options.max_gaussians
-    assert expected_training(capture(200), options).limit == options.max_gaussians
+    many = expected_training(capture(200), options)
+    assert many.limit == round(175 * 960 * 720 / USUAL_OVERLAP / options.pixels_per_gaussian)
+    assert expected_training(capture(2000), ReconstructOptions().train).limit == options.max_gaussians
     assert (few.width, few.height) == (960, 720)
     assert (few.views, few.held_out) == (10, 2)
     given_model = Capture(capture(12).photos, given_points=100_000, is_given_model=True)
-    assert expected_training(given_model, options).limit == options.max_gaussians
+    assert expected_training(given_model, options).limit == few.limit
+    assert expected_training(given_model, options).start == few.limit
 
 
 def test_a_given_model_needs_no_features() -> None:
@@ -130,18 +134,21 @@ def test_prices_are_of_time() -> None:
 
 @pytest.mark.data
 @pytest.mark.parametrize(
-    ("photos", "assignments", "stage", "measured_seconds"),
+    ("photos", "preset", "stage", "measured_seconds"),
     [
-        # A run on two quiet cores of the reference machine: docs/estimate.md
-        ("brighton_beach", (), None, 60),
-        ("brighton_beach", (), "sfm", 12.3),
-        ("brighton_beach", (), "train", 46),
+        # Runs on two cores of a machine of MEASURED's speed: docs/estimate.md
+        ("brighton_beach", "draft", None, 76),
+        ("brighton_beach", "draft", "train", 45),
+        ("brighton_beach", "standard", None, 274),
+        ("brighton_beach", "standard", "sfm", 14.7),
+        ("brighton_beach", "standard", "train", 250),
     ],
 )
 def test_it_fits_runs_that_were_measured(
-    photo_sets: Path, photos: str, assignments: tuple[str, ...], stage: str | None, measured_seconds: float
+    photo_sets: Path, photos: str, preset: str, stage: str | None, measured_seconds: float
 ) -> None:
-    found = stages_of(Capture.of_headers(read_headers(photo_sets / photos)), parse_options("standard", assignments))
+    capture = Capture.of_headers(read_headers(photo_sets / photos))
+    found = stages_of(capture, parse_options(preset, []), MEASURED)
     section = section_of(tuple(found.values()))
     expected = section.seconds.total if stage is None else found[stage].seconds
     assert expected is not None

@@ -9,6 +9,7 @@ import pytest
 
 from tasks.core.errors import FormatError
 from tasks.core.scene import Scene
+from tasks.core.training import schedule
 from tasks.core.training.checkpoint import read_checkpoint, write_checkpoint
 from tasks.core.training.cpu_engine import CpuEngine
 from tasks.core.training.options import TrainOptions
@@ -50,6 +51,33 @@ def test_stopped_at_several_steps_it_ends_with_the_same_bytes(
     assert [point.psnr_db for point in section.curve] == [point.psnr_db for point in whole.curve]
     assert [point.seconds for point in section.curve] == sorted(point.seconds for point in section.curve)
     assert whole.resumed_from_step is None
+
+
+@pytest.mark.parametrize("stop", [225, 239])
+def test_stopped_after_held_out_photos_joined_it_ends_with_the_same_bytes(
+    scene: Scene, uninterrupted: bytes, tmp_path: Path, stop: int
+) -> None:
+    with pytest.raises(StoppedError):
+        train(scene, tmp_path, OPTIONS, ignore, None, KeptInFolder(tmp_path / "kept", stop.__eq__, stop=True))
+    section = train(scene, tmp_path, OPTIONS, ignore, None, KeptInFolder(tmp_path / "kept", lambda _: False))
+    assert (section.resumed_from_step, section.held_out_joined_at_step) == (stop, 221)
+    assert section.psnr_db is not None
+    assert (tmp_path / "scene.ply").read_bytes() == uninterrupted
+
+
+def test_stopped_before_an_early_end_it_ends_as_early(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "FLAT_SHARE", 0.5)  # so that it ends as soon as every photo can be compared
+    options = OPTIONS.model_copy(update={"early_stop": True})
+    whole = train(scene, tmp_path, options, ignore)
+    assert whole.stopped_by == "flat quality"
+    written = (tmp_path / "scene.ply").read_bytes()
+    with pytest.raises(StoppedError):
+        train(scene, tmp_path, options, ignore, None, KeptInFolder(tmp_path / "kept", (105).__eq__, stop=True))
+    section = train(scene, tmp_path, options, ignore, None, KeptInFolder(tmp_path / "kept", lambda _: False))
+    assert (section.resumed_from_step, section.steps) == (105, whole.steps)
+    assert (tmp_path / "scene.ply").read_bytes() == written
 
 
 def test_saving_changes_nothing(scene: Scene, uninterrupted: bytes, tmp_path: Path) -> None:
@@ -94,14 +122,18 @@ def test_a_state_has_nothing_that_is_not_saved(scene: Scene, tmp_path: Path) -> 
             "torch_generator",
             "watch",
             "curve",
+            "losses",
         ),  # each of which the next lines look at
         *NUMBERS,
     }, "a new field has to be saved, and looked at here"
-    assert (state.step, state.progress, state.initial_count) == (130, 130 / 240, 165)  # a tenth more than points
+    # 221 steps, 92 % of 240, come before held-out photos join
+    assert (state.step, state.progress, state.initial_count) == (130, 130 / 221, 165)  # a tenth more than points
     assert state.refinements > 20
     assert state.exposures.log_gains.shape == (14, 3)
-    assert state.evaluations == 13
-    assert len(state.curve) == 13
+    assert state.evaluations == 15
+    assert len(state.curve) == 15
+    assert state.losses[:, :, 1].sum() == 130
+    assert (state.losses[:16, :, 0].sum(axis=0) > 0).all()
     assert state.population.count > 500
     assert state.population.updates[: state.population.count].max() > 100
     assert state.population.first_moments["shN"].any()

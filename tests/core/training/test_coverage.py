@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.core.scene import Camera, Scene, SparsePoints
+from tasks.core.scene import Camera, SparsePoints
 from tasks.core.training import coverage
-from tasks.core.training.coverage import CELLS, SKY_DISTANCE, project, views_per_point, with_gaps_filled
+from tasks.core.training.coverage import CELLS, SKY_DISTANCE, project, with_gaps_filled
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.trainer import train
-from tasks.core.training.views import View, load_view
+from tasks.core.training.views import View
 from tasks.core.transforms import rigid
 from tests.core.training.scenes import made_scene
 
@@ -96,12 +96,6 @@ def test_what_is_new_for_one_photo_is_there_for_the_next() -> None:
     assert len(once.xyz) > len(half.xyz) + 5
     # A new point may lie at any place of its cell, and rounding may put it into the next one: allow one of them
     assert len(again.xyz) <= len(once.xyz) + 1
-
-
-def test_views_per_point(scene: Scene) -> None:
-    views = [load_view(scene, camera, 96) for camera in scene.cameras]
-    assert views_per_point(scene.points, views) == len(views)  # all look at the middle of the scene
-    assert views_per_point(scene.points, views[:3]) == 3
 
 
 def test_a_scene_whose_points_miss_most_of_it_is_there_sooner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

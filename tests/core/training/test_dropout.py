@@ -7,10 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks.core.scene import Scene
-from tasks.core.training import schedule
+from tasks.core.training import dropout, schedule
 from tasks.core.training.cpu_engine import CpuEngine
-from tasks.core.training.dropout import some_left_out
+from tasks.core.training.dropout import share_for, some_left_out
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.population import PARAMETERS, Population
 from tasks.core.training.trainer import train
@@ -20,7 +19,7 @@ from tests.core.training.scenes import made_scene
 
 def test_a_step_neither_sees_nor_moves_what_is_left_out() -> None:
     gaussians, camera = random_gaussians(300, 48, 48, 3.0, sh_degree=1)
-    population = Population.of(gaussians, 400, "cpu")
+    population = Population.of(gaussians, 400, "cpu", np.ones(300, np.int64))
     photo = np.full((48, 48, 3), 90, np.uint8)
     settings = schedule.settings_at(0.5, 1, 1.0, 0.2)
     with some_left_out(population, 0.4, torch.Generator().manual_seed(3)):
@@ -39,7 +38,7 @@ def test_a_step_neither_sees_nor_moves_what_is_left_out() -> None:
 
 def test_opacities_come_back_after_an_error_and_no_share_draws_nothing() -> None:
     gaussians, _ = random_gaussians(50, 20, 20, 2.0)
-    population = Population.of(gaussians, 50, "cpu")
+    population = Population.of(gaussians, 50, "cpu", np.ones(50, np.int64))
     with pytest.raises(MemoryError), some_left_out(population, 0.9, torch.Generator().manual_seed(0)):
         raise MemoryError
     np.testing.assert_array_equal(population.shared_gaussians().raw_opacities, gaussians.raw_opacities)
@@ -51,23 +50,31 @@ def test_opacities_come_back_after_an_error_and_no_share_draws_nothing() -> None
 
 
 def test_the_share_falls_with_the_number_of_photos_of_a_place() -> None:
-    assert [schedule.dropout_for(views, 0.3) for views in (1, 5, 10, 15, 100)] == pytest.approx([0.3, 0.3, 0.15, 0, 0])
-    assert schedule.dropout_for(1, 0.0) == 0
+    assert share_for(torch.tensor([0.0, 1, 2])).tolist() == [1, 1, 1]
+    falling = share_for(torch.arange(2.0, dropout.NO_DROPOUT_FROM + 1))
+    assert (falling.diff() < 0).all()
+    assert share_for(torch.tensor([dropout.NO_DROPOUT_FROM, 100.0])).tolist() == [0, 0]
 
 
-def test_the_report_says_so(scene: Scene, tmp_path: Path) -> None:
-    options = TrainOptions(max_image_size=96, steps=12, max_gaussians=200, sh_degree=0, backend="cpu")
-    few = scene.cameras[:6]
-    said = " ".join(train(type(scene)(scene.folder, few, scene.points, scene.up), tmp_path, options, print).decisions)
-    assert "30% of the Gaussians are left out of every step" in said
-    assert "the frame of 5 photos only" in said
-    none = options.model_copy(update={"max_dropout": 0.0})
-    section = train(type(scene)(scene.folder, few, scene.points, scene.up), tmp_path, none, print)
-    assert "left out" not in " ".join(section.decisions)
+def test_what_many_photos_show_is_never_left_out() -> None:
+    gaussians, _ = random_gaussians(300, 48, 48, 3.0, sh_degree=1)
+    shown_by = np.where(np.arange(300) < 150, 1, 9)
+    population = Population.of(gaussians, 400, "cpu", shown_by)
+    with some_left_out(population, 0.5, torch.Generator().manual_seed(3)):
+        hidden = (population.parameters["raw_opacities"][:300] < -19).numpy()
+    assert 0.35 < hidden[:150].mean() < 0.65  # 0.5, give or take 3.6 standard deviations of a binomial
+    assert not hidden[150:].any()
 
 
-def test_it_keeps_what_differs_from_photo_to_photo_out_of_the_splat(tmp_path: Path) -> None:
-    """Six photos to train on, each with patches that no other has, as leaves in the wind; those held out have none."""
+def test_it_keeps_what_differs_from_photo_to_photo_out_of_the_splat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does where two photos show a place, but told of six, of which tests have more than they have of two.
+
+    Six photos to train on, each with patches that no other has, as leaves in the wind; those held out have none.
+    """
+    monkeypatch.setattr(dropout, "FULL_DROPOUT_UNTIL", 6)
+    monkeypatch.setattr(dropout, "NO_DROPOUT_FROM", 7)
     scene, every = made_scene(tmp_path / "made", cameras=8), 4
     rng, patch_px, sigma = np.random.default_rng(5), 4, 40
     for camera in scene.split(every)[0]:

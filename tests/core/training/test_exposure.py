@@ -36,6 +36,15 @@ def test_gains_are_found_and_their_mean_is_one() -> None:
     np.testing.assert_allclose(exposures.gain(0), np.exp(exposures.log_gains[0]))
 
 
+def test_photos_that_join_later_move_no_other_gain() -> None:
+    exposures = settled([PIXELS * np.float32(1.5), PIXELS * np.float32(0.7)], [PIXELS, PIXELS])
+    before = exposures.log_gains.copy()
+    joined = exposures.with_more(1)
+    joined.update(2, (PIXELS * np.float32(0.6) * 255).round().astype(np.uint8), PIXELS, share=1.0)
+    np.testing.assert_allclose(joined.log_gains[:2], before, atol=1e-6)
+    np.testing.assert_allclose(joined.log_gains[2], np.log(0.6) + IGNORED, atol=0.01)  # at once, all the way
+
+
 def test_small_differences_and_holes_are_left_to_the_scene() -> None:
     holes = PIXELS.copy()
     holes[:4] = 0  # a third of the view is not covered yet

@@ -15,6 +15,11 @@ def test_each_budget_is_smaller() -> None:
     options = TrainOptions(max_gaussians=60_000, steps=77)
     assert [budget.max_gaussians for budget in budgets(options)] == [60_000, 30_000, 15_000]
     assert {budget.steps for budget in budgets(options)} == {77}
+    # Where pixels limit the number, half of what was asked for at most would be no fewer.
+    assert [budget.pixels_per_gaussian for budget in budgets(options)] == [7.0, 14.0, 28.0]
+    [_, *others] = budgets(options.model_copy(update={"pixels_per_gaussian": 4000.0}))
+    for budget in others:
+        assert TrainOptions.model_validate(budget.model_dump()) == budget, "a run of its own has to take it"
 
 
 def test_a_budget_too_small_to_be_useful_is_not_tried() -> None:
@@ -28,7 +33,10 @@ def test_a_budget_too_small_to_be_useful_is_not_tried() -> None:
 )
 def test_the_libraries_errors_become_ours(allocate: object) -> None:
     assert callable(allocate)
-    with pytest.raises(OutOfMemoryError, match="60,000 Gaussians at 960 px"), memory_errors_explained(TrainOptions()):
+    with (
+        pytest.raises(OutOfMemoryError, match="up to 1,500,000 Gaussians at 960 px"),
+        memory_errors_explained(TrainOptions()),
+    ):
         allocate()
 
 

@@ -16,7 +16,7 @@ from tasks.core.training import schedule
 from tasks.core.training.finish import finished_gaussians
 from tasks.core.training.initialise import initial_gaussians
 from tasks.core.training.population import PARAMETERS, Population
-from tasks.core.training.refine import refine, split
+from tasks.core.training.refine import refine, round_off, split
 from tasks.core.training.stopwatch import Stopwatch
 from tests.core.render.scenes import random_gaussians
 
@@ -52,36 +52,44 @@ def test_long_trainings_take_smaller_steps() -> None:
     assert {name: rate / 2 for name, rate in whole.items()} == pytest.approx(half)
 
 
-def test_few_points_limit_the_gaussians() -> None:
-    assert schedule.most_gaussians(3279, 60_000, 6.0) == 19_674
-    assert schedule.most_gaussians(12_000, 60_000, 6.0) == 60_000
-    assert schedule.most_gaussians(100, 60_000, 6.0) == schedule.FEWEST_GAUSSIANS
-    assert schedule.most_gaussians(100, 900, 6.0) == 900
-    assert schedule.most_gaussians(100, 60_000, 0.0) == 60_000
+def test_few_pixels_limit_the_gaussians() -> None:
+    assert schedule.most_gaussians(7e6, 5, 300_000, 7.0) == 200_000  # 1.4 million pixels of surface
+    assert schedule.most_gaussians(7e6, 5, 60_000, 7.0) == 60_000
+    assert schedule.most_gaussians(7e6, 0, 2_000_000, 7.0) == 1_000_000  # every pixel shows a place of its own
+    assert schedule.most_gaussians(1000, 5, 60_000, 7.0) == schedule.FEWEST_GAUSSIANS
+    assert schedule.most_gaussians(1000, 5, 900, 7.0) == 900
+    assert schedule.most_gaussians(1000, 5, 60_000, 0.0) == 60_000
 
 
-STEADY = [20.0, 22.0, 24.0, 26.0, 26.0, 26.0, 26.0, 26.0]
+STEADY = [0.2, 0.15, 0.12, 0.1, 0.1, 0.1, 0.1, 0.1]  # mean losses; the last four are of a tenth of training
 
 
 @pytest.mark.parametrize(
-    ("progress", "psnr_db", "flat"),
+    ("progress", "mean_losses", "flat"),
     [
-        (0.7, [*STEADY, 26.0, 26.0, 26.0, 26.0], True),
-        (0.7, [*STEADY, 26.1, 25.9, 26.2, 25.9], True),  # swings
-        (0.7, [*STEADY, 26.0, 26.1, 26.05, 26.1], False),  # rose by 0.06 dB
-        (0.7, [*STEADY, 26.0, 26.0, 26.0, 26.1], True),  # by 0.03 dB
-        (0.7, [*STEADY, 25.9, 25.8, 25.7, 25.6], True),  # falls
-        (0.7, STEADY, False),  # rose until the middle of what is looked at
-        (0.45, [*STEADY, 26.0, 26.0, 26.0, 26.0], False),  # photos have just become larger
-        (0.9, [*STEADY, 26.0, 26.0, 26.0, 26.0], False),  # it is ending anyway
+        (0.7, [*STEADY, 0.1, 0.1, 0.1, 0.1], True),
+        (0.7, [*STEADY, 0.102, 0.098, 0.101, 0.099], True),  # swings
+        (0.7, [*STEADY, 0.1, 0.099, 0.099, 0.099], False),  # fell by 0.75 %
+        (0.7, [*STEADY, 0.1, 0.1, 0.0995, 0.0995], True),  # by 0.25 %
+        (0.7, [*STEADY, 0.11, 0.12, 0.13, 0.14], True),  # rises
+        (0.7, STEADY, False),  # fell until the middle of what is looked at
+        (0.45, [*STEADY, 0.1, 0.1, 0.1, 0.1], False),  # photos have just become larger
+        (0.9, [*STEADY, 0.1, 0.1, 0.1, 0.1], False),  # it is ending anyway
         (0.7, STEADY[1:], False),  # too few to tell
-        (0.7, [], False),  # nothing is held out
     ],
 )
-def test_quality_is_flat_when_a_tenth_of_training_brought_nothing(
-    progress: float, psnr_db: list[float], *, flat: bool
+def test_training_is_flat_when_a_tenth_of_it_brought_nothing(
+    progress: float, mean_losses: list[float], *, flat: bool
 ) -> None:
-    assert schedule.is_flat(progress, psnr_db) is flat
+    # Photos with losses of their own, each there once or twice in a tenth; the hard ones more often in the second
+    share = np.array([0.5, 0.9, 1.0, 1.6])
+    means = np.array(mean_losses)[:, None] * share
+    counts = np.ones_like(means)
+    counts[-4:, 3] = 2
+    losses = np.stack([means * counts, counts], axis=-1)
+    assert schedule.is_flat(progress, losses) is flat
+    losses[-4:, 1] = 0  # one is missing
+    assert not schedule.is_flat(progress, losses)
 
 
 def test_an_early_end_has_the_closing_phase_of_a_shorter_training() -> None:
@@ -146,6 +154,34 @@ def test_refinement_never_exceeds_the_cap_and_fills_the_dead_first(
     assert still_dead == max(0, int(dead.sum()) - splits)
     assert not population.scores.any()
     assert all(torch.isfinite(array).all() for array in population.active(population.parameters).values())
+
+
+def test_what_few_photos_show_is_split_more_seldom() -> None:
+    n = 3000
+    gaussians, _ = random_gaussians(n, 20, 20, 2.0)
+    shown_by = np.arange(n) % 3 + 1  # one, two and three photos, a third each
+    population = Population.of(gaussians, 2 * n, "cpu", shown_by)
+    population.parameters["raw_opacities"][:n] = 1.0
+    population.scores[:n] = 1
+    population.seen[:n] = 1
+    refine(population, n + 300, torch.Generator().manual_seed(1))
+    split_by_photos = np.bincount(population.shown_by[n : population.count].long().numpy(), minlength=4)
+    assert split_by_photos.sum() == 300
+    # In proportion to 0.3, 0.6 and 1: 47, 95 and 158, give or take three standard deviations of a binomial
+    assert split_by_photos[1:].tolist() == pytest.approx([47, 95, 158], abs=26)
+
+
+def test_only_what_few_photos_show_is_kept_round() -> None:
+    gaussians, _ = random_gaussians(60, 20, 20, 2.0)
+    shown_by = np.where(np.arange(60) < 30, 2, 3)
+    population = Population.of(gaussians, 80, "cpu", shown_by)
+    round_off(population)
+    before, after = np.sort(gaussians.log_scales, axis=1), np.sort(population.snapshot().log_scales, axis=1)
+    np.testing.assert_array_equal(after[30:], before[30:])
+    np.testing.assert_array_equal(after[:, :2], before[:, :2])
+    bound = before[:30, 1] + np.log(schedule.MOST_ELONGATED)
+    np.testing.assert_allclose(after[:30, 2], np.minimum(before[:30, 2], bound), rtol=1e-6)
+    assert (before[:30, 2] > bound).any()
 
 
 def test_nothing_is_split_that_no_image_asked_for() -> None:

@@ -59,7 +59,7 @@ def test_bytes_buy_gaussians() -> None:
 
 def test_decisions_are_told(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan.schedule, "FEWEST_GAUSSIANS", 10)
-    made = plan_for(scene, SMALL.model_copy(update={"max_gaussians_per_point": 2.0}), tmp_path)
-    assert made.max_gaussians == 300
-    assert any("At most 300 Gaussians: 2 for each sparse point" in sentence for sentence in made.decisions)
+    made = plan_for(scene, SMALL.model_copy(update={"pixels_per_gaussian": 23.0}), tmp_path)
+    assert made.max_gaussians == 348
+    assert any("At most 348 Gaussians: a typical place is in 12.1 photos" in sentence for sentence in made.decisions)
     assert any(f"1/{2**made.halvings} of their size" in sentence for sentence in made.decisions)

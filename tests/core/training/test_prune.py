@@ -10,7 +10,7 @@ from tasks.core.render.backends import rasterizer_for
 from tasks.core.scene import Scene
 from tasks.core.training.evaluate import evaluate
 from tasks.core.training.options import TrainOptions
-from tasks.core.training.prune import contributions, pruned
+from tasks.core.training.prune import contributions, rows_worth_keeping
 from tasks.core.training.trainer import train
 from tasks.core.training.views import View
 from tests.core.render.scenes import random_gaussians
@@ -36,22 +36,22 @@ def test_what_is_behind_a_wall_goes_and_what_is_seen_stays() -> None:
     gaussians, camera = random_gaussians(400, 48, 48, 4.0, sh_degree=0)
     view = View((camera,), ((CPU.render(gaussians, camera).clip(0, 1) * 255).astype(np.uint8),))
     share = contributions(gaussians, [view], CPU)
-    kept = pruned(gaussians, [view], CPU, 0.05)
+    kept = gaussians.take(rows_worth_keeping(gaussians, [view], CPU, 0.05))
     assert 0 < len(kept) < len(gaussians)
     kept_rows = {row.tobytes() for row in kept.means}
     gone = np.array([row.tobytes() not in kept_rows for row in gaussians.means])
     assert share[gone].max() <= share[~gone].min()
     before, after = (evaluate(g, [view], CPU).mean_psnr_db for g in (gaussians, kept))
     assert after >= before - 0.05
-    assert len(pruned(gaussians, [view], CPU, 3.0)) < len(kept)
+    assert len(rows_worth_keeping(gaussians, [view], CPU, 3.0)) < len(kept)
 
 
 def test_nothing_goes_without_leave_or_views() -> None:
     gaussians, camera = random_gaussians(30, 24, 24, 3.0)
     view = View((camera,), (np.zeros((24, 24, 3), np.uint8),))
-    assert pruned(gaussians, [view], CPU, 0.0) is gaussians
-    assert pruned(gaussians, [], CPU, 0.1) is gaussians
-    assert len(pruned(gaussians.take(np.zeros(0, np.int64)), [view], CPU, 0.1)) == 0
+    assert len(rows_worth_keeping(gaussians, [view], CPU, 0.0)) == 30
+    assert len(rows_worth_keeping(gaussians, [], CPU, 0.1)) == 30
+    assert len(rows_worth_keeping(gaussians.take(np.zeros(0, np.int64)), [view], CPU, 0.1)) == 0
 
 
 def test_training_ends_with_a_smaller_file_and_the_same_picture(scene: Scene, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tasks.core.scene import Camera, SparsePoints
-from tasks.core.training.seen import SEEN_BY, SurfaceMap, covered_pixels
+from tasks.core.training.seen import SEEN_BY, covered_pixels, photos_showing
 from tasks.core.transforms import Float64
 
 WIDTH, HEIGHT, FOCAL = 128, 96, 100.0
@@ -43,7 +43,8 @@ def test_what_stands_before_a_place_hides_it() -> None:
     roof = plane(z=6.0, left=-3.0, right=3.0)
     points = points_at(np.concatenate([plane(left=-20, right=-4), plane(left=4, right=40), roof]))
     below = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 6.0], [5.5, 0.0, 0.0]])
-    assert SurfaceMap(looking_down(0, height=12.0), points).sees(below).tolist() == [False, True, True]
+    found = photos_showing(below, [looking_down(0, height=12.0)] * 4, points)
+    assert found.tolist() == [0, 4, 4]
 
 
 def test_no_known_surface_is_not_covered() -> None:

@@ -12,7 +12,7 @@ from tasks.core.training.trainer import TrainingStats
 from tasks.training_board import row_of
 
 UUID = "11111111-2222-3333-4444-555555555555"
-STATS = TrainingStats(10, 100, 0.1, 5000, 2.0, None, 18.0)
+STATS = TrainingStats(10, 100, 0.1, 5000, 2.0, None, None, 18.0)
 
 
 class Driver:
