@@ -33,7 +33,8 @@ PresetOption = Annotated[
         "--preset",
         "-p",
         metavar="draft|standard|high",
-        help="How large and long training is: 480, 960 or 1600 px, see README for times (default: standard).",
+        help="How large and long training is: 480, 960 or 1600 px on a CPU, 1600 and more on a GPU; "
+        "`spaceport estimate` says how long (default: standard).",
         show_default=False,
     ),
 ]

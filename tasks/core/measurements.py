@@ -126,7 +126,9 @@ class SogSection(Section):
 
     bytes: int
     ply_bytes: int
-    psnr_drop_db: float | None = None  # held-out PSNR of the .ply minus that of the decoded .sog
+    psnr_drop_db: float | None = (
+        None  # PSNR of the .ply minus that of the decoded .sog, on the views quality was measured on
+    )
     sh_bands: int
     streamed_bytes: int | None = None  # of all files in levels of detail; null for a splat that is not that large
     degradations: tuple[str, ...] = ()  # a loss above the limit that no finer storage could reach

@@ -36,10 +36,10 @@ def compress(
 ) -> SogSection:
     """Write `scene.sog` and `held_out/<camera>.render.jpg`, pictures of the decoded .sog, into the folder `out`.
 
-    held_out: names of the cameras that training did not see. The loss is the mean over them of PSNR(.ply) minus
-    PSNR(decoded .sog), both against the photo; null without held-out views. Numbers are stored more finely, along
-    LADDER, until the loss is within `options.max_psnr_drop_db`; a file that loses more at the end of it is a
-    degradation. Raises FormatError as `write_sog`.
+    held_out: names of the cameras that quality was measured on; training may have used their photos since. The loss is
+    the mean over them of PSNR(.ply) minus PSNR(decoded .sog), both against the photo; null without held-out views.
+    Numbers are stored more finely, along LADDER, until the loss is within `options.max_psnr_drop_db`; a file that loses
+    more at the end of it is a degradation. Raises FormatError as `write_sog`.
     """
     gaussians = read_ply(gaussians_ply)
     sog = out / SOG_FILE

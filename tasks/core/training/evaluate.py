@@ -1,4 +1,4 @@
-"""Quality on photos that training never sees."""
+"""Quality on photos that training has not seen."""
 
 import math
 from collections.abc import Callable, Sequence
