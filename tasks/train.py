@@ -110,7 +110,8 @@ def _given_up(asked: TrainOptions, used: TrainOptions) -> tuple[str, ...]:
     share = used.max_gaussians / asked.max_gaussians
     return (
         f"Memory did not suffice for the Gaussians that were asked for: trained with {share:.0%} of them "
-        f"(at most {used.max_gaussians:,}, and {used.pixels_per_gaussian:g} pixels each).",
+        f"(at most {used.max_gaussians:,} instead of {asked.max_gaussians:,}, and {used.pixels_per_gaussian:g} pixels "
+        "each).",
     )
 
 

@@ -48,7 +48,7 @@ def test_json_has_every_stage_here_and_in_an_account(photos: Path) -> None:
     assert [stage["stage"] for stage in here["stages"]] == list(STAGES)
     assert here["seconds"] > sum(stage["seconds"] for stage in here["stages"])
     assert aws["on_demand_usd"] > aws["spot_usd"] > 0
-    assert found["options"]["train"]["steps"] == 1200
+    assert found["options"]["train"]["steps"] == 1500
 
 
 def test_tables_say_that_aws_was_not_measured(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,13 @@ Writes scene.ply, train.json (the report's section on training) and view.jpg, a 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from tasks.core.demo.flight_plan import DemoOptions
+from tasks.core.options import Preset, ReconstructOptions
 from tasks.core.render.backends import rasterizer_for
 from tasks.core.report.preview import side_by_side
 from tasks.core.scene import SCENE_FILE, Scene
-from tasks.core.training.options import TRAIN_PRESETS
 from tasks.core.training.trainer import EvaluatedView, train
 from tests.gpu.flight_scene import flight_scene
 
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--scene", type=Path, help="a Scene folder made elsewhere; else the demo flight is made here")
-    p.add_argument("--preset", choices=TRAIN_PRESETS, default="standard")
+    p.add_argument("--preset", choices=get_args(Preset), default="standard")
     p.add_argument("--steps", type=int, help="instead of the preset's")
     p.add_argument("--backend", choices=("cuda", "cpu"), default="cuda")
     arguments = p.parse_args(argv)
@@ -30,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     scene = Scene.load(arguments.scene) if arguments.scene else flight_scene(arguments.out / "scene", DemoOptions())
     changes = {"backend": arguments.backend} | ({"steps": arguments.steps} if arguments.steps else {})
-    options = TRAIN_PRESETS[arguments.preset].model_copy(update=changes)
+    chosen = ReconstructOptions.model_validate({"preset": arguments.preset, "train": changes})
+    options = chosen.train_on(arguments.backend, len(scene.cameras))
 
     def show(evaluated: EvaluatedView) -> None:
         print(f"step {evaluated.point.step:6} {evaluated.point.seconds:7.1f} s {evaluated.point.psnr_db:6.2f} dB")

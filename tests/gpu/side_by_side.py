@@ -37,7 +37,7 @@ WARM_UP_STEPS = 50
 LONGER = 1.2  # a training of more steps than the last, by step; an estimate
 # Ours on a GPU by default; 10,000 steps and a million Gaussians are what published fast trainers need.
 OURS_OPTIONS = TRAIN_PRESETS["high"].model_copy(
-    update={"steps": 10_000, "max_gaussians": 1_000_000, "use_all_photos": False}
+    update={"steps": 10_000, "max_gaussians": 1_000_000, "pixels_per_gaussian": 0.0, "use_all_photos": False}
 )
 
 
