@@ -18,7 +18,7 @@ SPARE_BYTES = 300e6
 
 FLOAT_BYTES = 4
 COPIES_PER_PARAMETER = 4  # parameter, gradient, Adam's two moments: counted in population.py and torch_engine.py
-NOTES_BYTES = 8 + 4 + 4 + 4  # updates int64, scores, seen and shown_by float32: population.py
+NOTES_BYTES = 8 + 4 + 4 + 4 + 4  # updates int64; scores, seen, shown_by and least_log_scale float32: population.py
 
 # Of a step, for each Gaussian. gsplat's own table (docs, eval.rst: MCMC at 3M and 1M, 4.99 and 1.98 GB) grows by
 # 1,505 B a Gaussian at degree 3, of which 59 x 16 = 944 B are parameters, gradients and Adam; the rest is projection,

@@ -29,13 +29,22 @@ class Population:
     updates: Tensor  # [capacity] int64, optimiser updates of each Gaussian since it came to be
     scores: Tensor  # [capacity] sum over images of |dL/dmean2d|, since the last refinement
     seen: Tensor  # [capacity] number of images in that sum
+    least_log_scale: Tensor  # [capacity] of each of its axes
     shown_by: Tensor  # [capacity] number of training photos that show the place where it, or its ancestor, began
 
     @classmethod
     def of(
-        cls, gaussians: Gaussians, capacity: int, device: str, shown_by: NDArray[np.integer] | None = None
+        cls,
+        gaussians: Gaussians,
+        capacity: int,
+        device: str,
+        shown_by: NDArray[np.integer] | None = None,
+        least_log_scale: NDArray[np.floating] | None = None,
     ) -> "Population":
-        """Room for `capacity` Gaussians, holding the given ones, whose places `shown_by` [N] training photos show."""
+        """Room for `capacity` Gaussians, holding the given ones, whose places `shown_by` [N] training photos show.
+
+        None of their axes shall be shorter than `least_log_scale` [N].
+        """
 
         def empty_like_rows(name: str) -> Tensor:
             return torch.zeros((capacity, *getattr(gaussians, name).shape[1:]), device=device)
@@ -48,10 +57,13 @@ class Population:
             updates=torch.zeros(capacity, dtype=torch.int64, device=device),
             scores=torch.zeros(capacity, device=device),
             seen=torch.zeros(capacity, device=device),
+            least_log_scale=torch.full((capacity,), -torch.inf, device=device),
             shown_by=torch.full((capacity,), MANY_PHOTOS, device=device),
         )
         if shown_by is not None:
             population.shown_by[: len(gaussians)] = torch.as_tensor(shown_by, device=device)
+        if least_log_scale is not None:
+            population.least_log_scale[: len(gaussians)] = torch.as_tensor(least_log_scale, device=device)
         for name in PARAMETERS:
             population.parameters[name][: len(gaussians)] = torch.as_tensor(getattr(gaussians, name), device=device)
         return population
@@ -81,6 +93,7 @@ class Population:
             "updates": self.updates,
             "scores": self.scores,
             "seen": self.seen,
+            "least_log_scale": self.least_log_scale,
             "shown_by": self.shown_by,
         }
 
@@ -127,6 +140,6 @@ class Population:
         for arrays in (self.parameters, self.first_moments, self.second_moments):
             for name in PARAMETERS:
                 arrays[name] = arrays[name][: self.count].clone()
-        for name in ("updates", "scores", "seen", "shown_by"):
+        for name in ("updates", "scores", "seen", "least_log_scale", "shown_by"):
             setattr(self, name, getattr(self, name)[: self.count].clone())
         return spare

@@ -39,19 +39,20 @@ def refine(population: Population, wanted_count: int, generator: torch.Generator
         free_rows = torch.cat([dead.nonzero()[:, 0], new_rows])[:splits]
         split(population, parents, free_rows)
         population.count = max(n, int(free_rows.max()) + 1)
-    round_off(population)
+    bound_shapes(population)
     population.scores.zero_()
     population.seen.zero_()
     return splits
 
 
-def round_off(population: Population) -> None:
-    """Shorten Gaussians whose place few photos show to MOST_ELONGATED times their second axis."""
+def bound_shapes(population: Population) -> None:
+    """Where few photos show a place, shorten Gaussians to MOST_ELONGATED times their second axis; widen thin ones."""
     n = population.count
     few = population.shown_by[:n] < len(GROWTH_BY_PHOTOS)
     log_scales = population.parameters["log_scales"][:n]
     longest = log_scales.sort(dim=1).values[:, 1:2] + math.log(MOST_ELONGATED)
-    log_scales.copy_(torch.where(few[:, None], log_scales.minimum(longest), log_scales))
+    rounded = torch.where(few[:, None], log_scales.minimum(longest), log_scales)
+    log_scales.copy_(rounded.maximum(population.least_log_scale[:n, None]))
 
 
 def growth_for(shown_by: Tensor) -> Tensor:
@@ -77,6 +78,7 @@ def split(population: Population, parents: Tensor, free_rows: Tensor) -> None:
     for name in PARAMETERS:
         parameters[name][free_rows] = parameters[name][parents]
     population.shown_by[free_rows] = population.shown_by[parents]
+    population.least_log_scale[free_rows] = population.least_log_scale[parents]
     parameters["means"][parents] -= offsets
     parameters["means"][free_rows] += offsets
     population.forget_history(torch.cat([parents, free_rows]))

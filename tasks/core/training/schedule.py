@@ -38,6 +38,10 @@ GROWTH_BY_PHOTOS = (0.2, 0.3, 0.6)  # shown by none, one and two photos; 1 for m
 # And they stay round there: their longest axis is at most so many times their second. From other places, what one photo
 # has drawn out along its line of sight would be needles.
 MOST_ELONGATED = 2.0
+# No axis is shorter than so many pixels of the photo that shows the place from nearest. Rasterizers widen splats by
+# half a pixel of theirs, so thinner ones look alike in training, and are needles in a window that shows more pixels.
+# The idea is that of the 3D filter of Mip-Splatting (Yu et al. 2024, arXiv:2311.16493).
+LEAST_PIXELS = 0.5
 
 # Photos have 1/8, 1/4 and 1/2 of their sides until these moments, as far as they keep KEPT_DETAIL of their variance and
 # are not smaller than SMALLEST_SIDE_PX.

@@ -84,6 +84,18 @@ def photos_showing(xyz: Float64, cameras: Sequence[Camera], points: SparsePoints
     return counts
 
 
+def finest_pixels(xyz: Float64, cameras: Sequence[Camera]) -> Float64:
+    """The width of a pixel at each place [P], in the world's units, of the photo that shows it from nearest.
+
+    Infinite where the place is in no photo's frame; what hides a place is not looked at.
+    """
+    widths = np.full(len(xyz), np.inf)
+    for camera in cameras:
+        seen = project(xyz, camera)
+        widths = np.where(seen.inside, np.minimum(widths, seen.depths / camera.fx), widths)
+    return np.asarray(widths)
+
+
 def _usable(points: SparsePoints) -> SparsePoints:
     finite = np.isfinite(points.xyz).all(axis=1)
     return SparsePoints(*(array[finite] for array in vars(points).values()))

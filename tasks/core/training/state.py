@@ -60,17 +60,24 @@ class TrainingState:
         num_views: int,
         limit: int,
         shown_by: Callable[[Float64], NDArray[np.integer]] | None = None,
+        finest_pixel: Callable[[Float64], Float64] | None = None,
     ) -> "TrainingState":
         """Before the first step, with room for `limit` Gaussians.
 
-        `shown_by` counts the photos that show each of some places [P, 3]; nothing knows when left out.
+        `shown_by` counts the photos that show each of some places [P, 3], and `finest_pixel` says how wide their finest
+        pixel is there in the world's units; nothing knows when left out.
 
         Raises InputError when the points are too few.
         """
         generator = np.random.default_rng(options.random_seed)
         start = initial_gaussians(points, options.sh_degree, limit, generator)
-        counts = shown_by(start.means.astype(np.float64)) if shown_by else None
-        population = Population.of(start, limit, device, counts)
+        places = start.means.astype(np.float64)
+        counts = shown_by(places) if shown_by else None
+        least = None
+        if finest_pixel:
+            widths = finest_pixel(places)  # infinite where no photo shows a place, which bounds nothing
+            least = np.where(np.isfinite(widths), np.log(schedule.LEAST_PIXELS * widths), -np.inf)
+        population = Population.of(start, limit, device, counts, least)
         population.sort()
         return cls(
             population=population,

@@ -28,8 +28,8 @@ from tasks.core.training.finish import finished_gaussians
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.plan import Plan, plan_for
 from tasks.core.training.prune import rows_worth_keeping
-from tasks.core.training.refine import refine, round_off
-from tasks.core.training.seen import covered_pixels, photos_showing
+from tasks.core.training.refine import bound_shapes, refine
+from tasks.core.training.seen import covered_pixels, finest_pixels, photos_showing
 from tasks.core.training.state import TrainingState, identity_of
 from tasks.core.training.views import Photo, View
 
@@ -111,12 +111,15 @@ def train(
         points = scene.points
         if options.fill_gaps:
             points = with_gaps_filled(points, views, scene.up, np.random.default_rng([options.random_seed, 1]))
-        shown_by = partial(photos_showing, cameras=[view.cameras[0] for view in views], points=scene.points)
-        state = TrainingState.at_start(points, options, engine.device, len(views), plan.max_gaussians, shown_by)
+        cameras = [view.cameras[0] for view in views]
+        shown_by = partial(photos_showing, cameras=cameras, points=scene.points)
+        finest = partial(finest_pixels, cameras=cameras)
+        state = TrainingState.at_start(points, options, engine.device, len(views), plan.max_gaussians, shown_by, finest)
 
     while not state.complete:
         loss = _step(state, plan, options)
         if _evaluation_is_due(state):
+            bound_shapes(state.population)
             if curve_views:
                 with state.watch.paused():
                     measured = evaluate(state.population.snapshot(), curve_views, rasterizer)
@@ -133,7 +136,7 @@ def train(
             with state.watch.paused():
                 checkpoints.save(state.step, belongs_to, state.arrays())
 
-    round_off(state.population)
+    bound_shapes(state.population)
     gaussians = finished_gaussians(state.population.snapshot())
     write_ply(gaussians, out / PLY_FILE)
     first = (views + held_out)[0].cameras[0]
@@ -162,7 +165,7 @@ def _measure(
     on_evaluation: Callable[[EvaluatedView], None] | None,
 ) -> None:
     """Leave out what the photos would not miss, and measure the splat on the held-out photos."""
-    round_off(state.population)
+    bound_shapes(state.population)
     rows = rows_worth_keeping(state.population.snapshot(), plan.views, rasterizer, options.max_prune_loss_db)
     state.population.keep(rows)
     held_out = plan.held_out

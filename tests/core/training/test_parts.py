@@ -16,7 +16,7 @@ from tasks.core.training import schedule
 from tasks.core.training.finish import finished_gaussians
 from tasks.core.training.initialise import initial_gaussians
 from tasks.core.training.population import PARAMETERS, Population
-from tasks.core.training.refine import refine, round_off, split
+from tasks.core.training.refine import bound_shapes, refine, split
 from tasks.core.training.stopwatch import Stopwatch
 from tests.core.render.scenes import random_gaussians
 
@@ -171,11 +171,27 @@ def test_what_few_photos_show_is_split_more_seldom() -> None:
     assert split_by_photos[1:].tolist() == pytest.approx([47, 95, 158], abs=26)
 
 
+def test_no_axis_is_shorter_than_its_least() -> None:
+    gaussians, _ = random_gaussians(60, 20, 20, 2.0)
+    before = gaussians.log_scales
+    least = np.where(np.arange(60) % 2, np.median(before), -np.inf)
+    population = Population.of(gaussians, 80, "cpu", least_log_scale=least)
+    bound_shapes(population)
+    np.testing.assert_allclose(population.snapshot().log_scales, np.maximum(before, least[:, None]), rtol=1e-6)
+    population.parameters["raw_opacities"][:60] = 1.0
+    population.scores[:60] = torch.arange(60) % 2
+    population.seen[:60] = 1
+    assert refine(population, 70, torch.Generator().manual_seed(1)) == 10
+    halves = population.least_log_scale[60:70]
+    assert torch.isfinite(halves).all(), "halves have their parents' least"
+    assert (population.parameters["log_scales"][60:70] >= halves[:, None]).all()
+
+
 def test_only_what_few_photos_show_is_kept_round() -> None:
     gaussians, _ = random_gaussians(60, 20, 20, 2.0)
     shown_by = np.where(np.arange(60) < 30, 2, 3)
     population = Population.of(gaussians, 80, "cpu", shown_by)
-    round_off(population)
+    bound_shapes(population)
     before, after = np.sort(gaussians.log_scales, axis=1), np.sort(population.snapshot().log_scales, axis=1)
     np.testing.assert_array_equal(after[30:], before[30:])
     np.testing.assert_array_equal(after[:, :2], before[:, :2])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tasks.core.scene import Camera, SparsePoints
-from tasks.core.training.seen import SEEN_BY, covered_pixels, photos_showing
+from tasks.core.training.seen import SEEN_BY, covered_pixels, finest_pixels, photos_showing
 from tasks.core.transforms import Float64
 
 WIDTH, HEIGHT, FOCAL = 128, 96, 100.0
@@ -62,3 +62,11 @@ def test_points_that_are_not_finite_say_nothing() -> None:
     others = [looking_down(x) for x in (0, 0.5, 1)]
     masks = [covered_pixels([looking_down(0)], others, points_at(each))[0] for each in (xyz, broken)]
     np.testing.assert_array_equal(*masks)
+
+
+def test_the_finest_pixel_is_that_of_the_nearest_photo_that_has_a_place_in_frame() -> None:
+    cameras = [looking_down(0.0, height=10.0), looking_down(0.0, height=20.0), looking_down(30.0, height=5.0)]
+    places = np.array([[0.0, 0, 0], [10.0, 0, 0], [30.0, 0, 1.0], [0.0, 0, 12.0], [-90.0, 0, 0]])
+    # The depth over the focal length: 10 m, 20 m as the lower one ends at 6.4 m, 4 m, 8 m from above the first, none
+    assert finest_pixels(places, cameras) == pytest.approx([0.1, 0.2, 0.04, 0.08, np.inf])
+    assert finest_pixels(places, []) == pytest.approx([np.inf] * 5)
