@@ -6,7 +6,8 @@ that each pixel stays covered by a few dozen: 2.0 px (one standard deviation) fo
 480x320, 1.6 px for 200k at 960x640. Median and minimum of ROUNDS steps after one step of warm-up. CPU time is of all
 threads together, and the number to look at on a machine that does other things too.
 
-Last, how the cost of a step grows with the number of Gaussians at 960x640, their sizes falling so that coverage stays.
+Then, how the cost of a step grows with the number of Gaussians at 960x640, their sizes falling so that coverage stays.
+Last, what it is worth that rows lie in the order in which training keeps them, beside rows in no order, in turn.
 """
 
 import time
@@ -55,11 +56,13 @@ def timed(kernel: Callable[..., Any], name: str, wall: dict[str, float], used: d
     return call
 
 
-def measure(width: int, height: int, n: int, size_px: float, *, parts: bool = True) -> float:
+def measure(width: int, height: int, n: int, size_px: float, *, parts: bool = True, rows_sorted: bool = True) -> float:
     """Print one line of the table for each kernel and one for the step, if wanted; gives the step's CPU ms (median)."""
     gaussians, camera = random_gaussians(n, width, height, size_px)
     photo = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
     engine, population = cpu_engine.CpuEngine(), Population.of(gaussians, n, "cpu")
+    if rows_sorted:
+        population.sort()
     settings = schedule.settings_at(0.9, 3, scene_radius=0.0, ssim_weight=0.2)
     walls: list[dict[str, float]] = []
     useds: list[dict[str, float]] = []
@@ -105,6 +108,14 @@ def main() -> None:
         cost = measure(960, 640, n, 1.6 * (200_000 / n) ** 0.5, parts=False)
         first = first or cost
         print(f"  {n:7} Gaussians {cost:8.1f} ms   x{n / SCALING[0]:.1f} Gaussians, x{cost / first:.1f} cost")
+    print("960x640, rows sorted beside rows in no order; CPU ms a step")
+    for n in SCALING[-2:]:
+        size_px = 1.6 * (200_000 / n) ** 0.5
+        pairs = [
+            [measure(960, 640, n, size_px, parts=False, rows_sorted=each) for each in (True, False)] for _ in range(3)
+        ]
+        in_order, in_none = np.median(pairs, axis=0)
+        print(f"  {n:7} Gaussians {in_order:8.1f} and {in_none:.1f} ms: {in_order / in_none:.2f}")
 
 
 if __name__ == "__main__":
