@@ -50,7 +50,7 @@ def this_machine() -> Machine:
 
 
 def has_usable_gpu() -> bool:
-    """Whether training uses CUDA here unless it is told otherwise. Loads torch only where there is a driver."""
+    """Return whether training uses CUDA here by default. Loads torch only where there is a driver."""
     if not NVIDIA_DRIVER.exists():
         return False  # known without torch, which takes a second and 200 MB
     from tasks.core.render.backends import resolve_backend

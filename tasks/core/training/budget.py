@@ -1,4 +1,4 @@
-"""What a preset means: it follows from what computes, and from how many photos there are.
+"""A preset's budget, which follows from what computes and from how many photos there are.
 
 A CPU's budgets are in options.py. What a step costs depends on the photo's pixels and on the Gaussians that it shows,
 which a number of pixels for each Gaussian keeps alike in small and large captures. So only the number of steps grows

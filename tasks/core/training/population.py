@@ -14,7 +14,7 @@ from torch import Tensor
 from tasks.core.gaussians import Gaussians
 from tasks.core.training.ordering import morton_order
 
-MANY_PHOTOS = 1e6  # that show a place of which nobody has said otherwise
+MANY_PHOTOS = 1e6  # that show a place where their number is not known
 PARAMETERS = tuple(field.name for field in fields(Gaussians))
 
 

@@ -1,4 +1,4 @@
-"""What a preset means on a machine, and that a user's own number is never replaced."""
+"""A preset's budget on a machine; a user's own number is never replaced."""
 
 import pytest
 
