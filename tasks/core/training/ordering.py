@@ -1,7 +1,7 @@
 """Rows in an order in which neighbours in space are neighbours in memory.
 
 A tile of a photo reads the splats that touch it, and the rows of neighbours then share cache lines and pages. At
-960x640 with 200k Gaussians a step takes two thirds of the time that it takes with rows in any order.
+960x640 a step with 200k random Gaussians takes 0.7 of the CPU time that it takes with rows in any order, with 500k 0.6.
 """
 
 import torch
