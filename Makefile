@@ -66,13 +66,16 @@ test-processor-native: $(READY)
 test-processor-%: $(READY)
 	NUMBA_CPU_NAME=$* NUMBA_CPU_FEATURES= $(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(NUMERIC)
 
-bench: bench-raster bench-train bench-sfm bench-sog bench-orchestration bench-estimate bench-transfer ## Every benchmark, one after the other
+bench: bench-raster bench-train bench-geometry bench-sfm bench-sog bench-orchestration bench-estimate bench-transfer ## Every benchmark, one after the other
 
 bench-raster: $(READY) ## Milliseconds per training step at three sizes
 	$(BIN)/python -m tests.benchmarks.rasterizer
 
 bench-train: $(READY) ## Held-out PSNR after given times on fox, brighton and the demo (OPENSPLAT=path: the peer too)
 	$(BIN)/python -m tests.benchmarks.train
+
+bench-geometry: $(READY) ## How far the splat of the demo is from the true surface, and what floats before it
+	$(BIN)/python -m tests.benchmarks.geometry
 
 bench-train-ablation: $(READY) ## What each part of the training recipe brings
 	$(BIN)/python -m tests.benchmarks.train_ablation

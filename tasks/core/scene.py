@@ -1,8 +1,8 @@
 """A scene: cameras, undistorted images and sparse points. What sfm gives, and training, compression and reports take.
 
 Layout of the folder: `images/<name>` (undistorted, at the training resolution), `sparse/0/*.bin` (the same model for
-COLMAP and its friends), `scene.json` (cameras and frame), `points.npz` (sparse points), and `georeference.json` where
-the scene has one.
+COLMAP and its friends), `scene.json` (cameras and frame), `points.npz` (sparse points and which photos show them), and
+`georeference.json` where the scene has one.
 
 Axes: cameras look along +z, x right, y down (OpenCV, as COLMAP). The centre of the top-left pixel is at (0.5, 0.5) px.
 """
@@ -74,6 +74,19 @@ class SparsePoints:
 
 
 @dataclass(frozen=True)
+class Observations:
+    """Which photo shows which sparse point: pairs in no particular order."""
+
+    cameras: NDArray[np.int32]  # [O] indices of Scene.cameras
+    points: NDArray[np.int32]  # [O] indices of Scene.points
+
+    @classmethod
+    def none(cls) -> "Observations":
+        """What is known of a scene that does not tell."""
+        return cls(np.zeros(0, np.int32), np.zeros(0, np.int32))
+
+
+@dataclass(frozen=True)
 class Scene:
     """Registered cameras in capture order, sparse points, and the frame they stand in."""
 
@@ -82,6 +95,7 @@ class Scene:
     points: SparsePoints = field(repr=False)
     up: Float64  # [3] unit vector that points to the sky
     georeference: Georeference | None = None
+    observations: Observations = field(default_factory=Observations.none, repr=False)
 
     @cached_property
     def extent(self) -> float:
@@ -118,7 +132,8 @@ class Scene:
         text = json.dumps({"up": self.up.tolist(), "cameras": cameras}, indent=1)
         (self.folder / SCENE_FILE).write_text(text, encoding="utf-8")
         with (self.folder / POINTS_FILE).open("wb") as file:
-            np.savez(file, allow_pickle=False, **vars(self.points))
+            observed = {"observing_cameras": self.observations.cameras, "observed_points": self.observations.points}
+            np.savez(file, allow_pickle=False, **vars(self.points), **observed)
 
     @classmethod
     def load(cls, folder: Path) -> "Scene":
@@ -130,10 +145,14 @@ class Scene:
         )
         with np.load(folder / POINTS_FILE, allow_pickle=False) as arrays:
             points = SparsePoints(**{name: arrays[name] for name in ("xyz", "rgb", "errors_px", "track_lengths")})
+            observations = Observations.none()
+            if "observed_points" in arrays:  # a scene that was written before there were any does not tell
+                observations = Observations(arrays["observing_cameras"], arrays["observed_points"])
         return cls(
             folder=folder,
             cameras=cameras,
             points=points,
             up=np.array(described["up"]),
             georeference=Georeference.load(folder),
+            observations=observations,
         )

@@ -12,7 +12,7 @@ from PIL import Image
 from tasks.core.demo.camera_film import expose
 from tasks.core.demo.flight_plan import DemoOptions, plan
 from tasks.core.demo.world import build_world
-from tasks.core.scene import IMAGES_FOLDER, Camera, Scene, SparsePoints
+from tasks.core.scene import IMAGES_FOLDER, Camera, Observations, Scene, SparsePoints
 from tasks.core.transforms import Float64
 
 POINTS_PER_PHOTO = 300
@@ -37,7 +37,10 @@ def flight_scene(folder: Path, options: DemoOptions) -> Scene:
         rgb.append(exposure.rgb[rows, columns])
     count = sum(map(len, xyz))
     points = SparsePoints(np.concatenate(xyz), np.concatenate(rgb), np.ones(count), np.full(count, 3, np.int32))
-    scene = Scene(folder=folder, cameras=cameras, points=points, up=np.array([0.0, 0.0, 1.0]))
+    observing = np.repeat(np.arange(len(cameras)), [len(each) for each in xyz])
+    observations = Observations(observing.astype(np.int32), np.arange(count, dtype=np.int32))
+    up = np.array([0.0, 0.0, 1.0])
+    scene = Scene(folder=folder, cameras=cameras, points=points, up=up, observations=observations)
     scene.save()
     return scene
 

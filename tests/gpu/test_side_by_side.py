@@ -53,7 +53,7 @@ def test_the_flight_can_be_loaded_and_is_the_same_each_time(flight: Scene, tmp_p
 class Means2d:
     """Where gsplat's strategies look for the gradient of projected means [1, N, 2]."""
 
-    def __init__(self, shifts: Tensor) -> None:
+    def __init__(self, shifts: reference.ProjectedMeans) -> None:
         self._shifts = shifts
 
     def retain_grad(self) -> None:
@@ -61,13 +61,20 @@ class Means2d:
 
     @property
     def grad(self) -> Tensor:
-        assert self._shifts.grad is not None
-        return self._shifts.grad[None].float()
+        grad = self._shifts.grad
+        assert grad is not None
+        return grad[None].float()
+
+    @property
+    def absgrad(self) -> Tensor | None:
+        absgrad = self._shifts.absgrad
+        return None if absgrad is None else absgrad[None].float()
 
 
 def rasterization(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, viewmats: Tensor, Ks: Tensor,
     width: int, height: int, near_plane: float, eps2d: float, sh_degree: int, packed: bool, backgrounds: Tensor,
+    absgrad: bool = False,
 ) -> tuple[Tensor, None, dict[str, Any]]:  # fmt: skip
     """gsplat's signature, the specification's numbers."""
     k = Ks[0]

@@ -85,7 +85,7 @@ class SparseGradients:
 
     visible: NDArray[np.int64]  # [V] ascending indices
     rows: Gradients  # arrays [N or longer, ...]
-    means2d: NDArray[np.float32]  # [N or longer, 2] with respect to the projected means, in px
+    pulls: NDArray[np.float32]  # [N or longer, 2] see `projection_backward`
 
 
 def plain(gaussians: Gaussians) -> Gaussians:
@@ -197,11 +197,11 @@ class CpuRasterizer:
             sh0=buffers.floats("d sh0", n, 1, 3),
             shN=buffers.floats("d shN", n, gaussians.shN.shape[1], 3),
         )
-        means2d = buffers.floats("d means2d", n, 2)
+        pulls = buffers.floats("pulls", n, 2)
         projection_backward.project_backward(
             gaussians.means, gaussians.quats, gaussians.log_scales, gaussians.shN, view.pose, view.intrinsics,
             view.center, np.float32(last.width), np.float32(last.height), last.sh_degree, last.visible, last.total,
             last.ranks, last.splats, last.pair_starts, last.pair_slots, pair_gradients, workers, rows.means, rows.quats,
-            rows.log_scales, rows.raw_opacities, rows.sh0, rows.shN, means2d,
+            rows.log_scales, rows.raw_opacities, rows.sh0, rows.shN, pulls,
         )  # fmt: skip
-        return SparseGradients(last.visible[: last.total], rows, means2d)
+        return SparseGradients(last.visible[: last.total], rows, pulls)

@@ -63,7 +63,8 @@ class Gsplat:
             background: RGB [3] on the GPU.
 
         Returns:
-            Image [H, W, 3]; projected means in px, whose gradient is retained: [1, N, 2], or [M, 2] where packed;
+            Image [H, W, 3]; projected means in px: [1, N, 2], or [M, 2] where packed. Their gradient is retained, and
+            after the backward pass their `absgrad` is the sum of its absolute values over pixels;
             which Gaussians are visible: bool [N], or the indices int64 [M] of the projected means where packed.
         """
         from gsplat import rasterization
@@ -85,6 +86,7 @@ class Gsplat:
             packed=self.packed,
             backgrounds=background[None],
             rasterize_mode="classic",
+            absgrad=True,
         )
         means2d = meta["means2d"]
         if means2d.requires_grad:

@@ -26,6 +26,7 @@ from tasks.core.render.interface import (
 from tasks.core.scene import Camera
 
 PARAMETERS = tuple(field.name for field in fields(Gaussians))
+COLUMN_PX = 16  # the height of the CPU rasterizer's tiles
 
 
 def rotmats_from_quats(quats: Tensor) -> Tensor:
@@ -67,9 +68,31 @@ def sh_basis(degree: int, directions: Tensor) -> Tensor:
     return torch.stack(values, -1)
 
 
+class ProjectedMeans:
+    """The projected means' gradients, in px, once the image has been differentiated.
+
+    Pixels are taken together by columns of COLUMN_PX, which is what the CPU's tiles do: `absgrad` is the sum of the
+    absolute values of the columns' gradients. Of gsplat's, which has the same name, each pixel is a column.
+    """
+
+    def __init__(self, shifts: Tensor) -> None:
+        """Shifts [C, N, 2] of the means, by column."""
+        self._shifts = shifts
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient [N, 2]."""
+        return None if self._shifts.grad is None else self._shifts.grad.sum(0)
+
+    @property
+    def absgrad(self) -> Tensor | None:
+        """How strongly the image pulls at each mean [N, 2], in whatever directions."""
+        return None if self._shifts.grad is None else self._shifts.grad.abs().sum(0)
+
+
 def rasterize(
     parameters: dict[str, Tensor], camera: Camera, sh_degree: int, background: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ProjectedMeans, Tensor]:
     """The image that the camera sees, differentiable in the parameters.
 
     Args:
@@ -79,8 +102,8 @@ def rasterize(
         background: RGB [3].
 
     Returns:
-        Image [H, W, 3]; a tensor [N, 2] whose `grad` will be that of the projected means, in px; which Gaussians are
-        visible, that is in front of the camera with a box that meets the image [N].
+        Image [H, W, 3]; what will have the gradients of the projected means; which Gaussians are visible, that is in
+        front of the camera with a box that meets the image [N].
     """
     parameters = {name: tensor.double() for name, tensor in parameters.items()}
     world_to_cam = torch.as_tensor(camera.cam_from_world, dtype=torch.float64)
@@ -90,12 +113,11 @@ def rasterize(
     order = order[means[order, 2] >= NEAR_PLANE]  # [V] nearest first
     x, y, z = means[order].unbind(-1)  # [V] each
 
+    strips = -(-camera.height // COLUMN_PX)
     shifts2d = torch.zeros(
-        len(means), 2, dtype=torch.float64, requires_grad=True
-    )  # [N, 2] px, there to be differentiated
-    means2d = (
-        torch.stack([camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy], -1) + shifts2d[order]
-    )  # [V, 2]
+        strips * camera.width, len(means), 2, dtype=torch.float64, requires_grad=True
+    )  # [C, N, 2] px, there to be differentiated
+    means2d = torch.stack([camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy], -1)  # [V, 2]
 
     margin_x = FOV_MARGIN * camera.width / (2 * camera.fx)
     margin_y = FOV_MARGIN * camera.height / (2 * camera.fy)
@@ -123,7 +145,9 @@ def rasterize(
     columns = torch.arange(camera.width, dtype=torch.float64) + 0.5
     rows = torch.arange(camera.height, dtype=torch.float64) + 0.5
     pixels = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1).reshape(-1, 2)  # [P, 2] pixel centres
-    offsets2d = means2d[:, None] - pixels  # [V, P, 2]
+    strip = (torch.arange(camera.height) // COLUMN_PX * camera.width)[:, None]
+    column = (strip + torch.arange(camera.width)).reshape(-1)  # [P] of each pixel
+    offsets2d = means2d[:, None] + shifts2d[:, order][column].transpose(0, 1) - pixels  # [V, P, 2]
     sigmas = torch.einsum("vpi,vij,vpj->vp", offsets2d, conics, offsets2d) / 2  # [V, P]
     alphas = (opacities[:, None] * torch.exp(-sigmas)).clamp_max(MAX_ALPHA)  # [V, P]
     alphas = torch.where(alphas >= MIN_ALPHA, alphas, 0.0)
@@ -141,7 +165,7 @@ def rasterize(
     meets = ((means2d + half_sizes > 0) & (means2d - half_sizes < size)).all(1) & (opacities >= MIN_ALPHA)  # [V]
     visible = torch.zeros(len(means), dtype=torch.bool)
     visible[order[meets]] = True
-    return image.reshape(camera.height, camera.width, 3), shifts2d, visible
+    return image.reshape(camera.height, camera.width, 3), ProjectedMeans(shifts2d), visible
 
 
 class ReferenceRasterizer:

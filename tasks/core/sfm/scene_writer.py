@@ -9,7 +9,7 @@ import pycolmap
 from numpy.typing import NDArray
 
 from tasks.core.georeference import Georeference
-from tasks.core.scene import MODEL_FOLDER, Camera, Scene, SparsePoints
+from tasks.core.scene import MODEL_FOLDER, Camera, Observations, Scene, SparsePoints
 from tasks.core.sfm.resampling import Warp, grid_nodes
 from tasks.core.transforms import Float64, rigid
 
@@ -53,9 +53,10 @@ def write_scene(
     model.write_binary(out / MODEL_FOLDER)
     images = {image.name: image for image in (model.image(i) for i in model.reg_image_ids())}
     points = [point for _, point in sorted(model.points3D.items())]
+    names = [name for name in order if name in images]
     scene = Scene(
         folder=out,
-        cameras=tuple(_camera(images[name], model.camera(images[name].camera_id)) for name in order if name in images),
+        cameras=tuple(_camera(images[name], model.camera(images[name].camera_id)) for name in names),
         points=SparsePoints(
             xyz=np.array([point.xyz for point in points], dtype=np.float64).reshape(-1, 3),
             rgb=np.array([point.color for point in points], dtype=np.uint8).reshape(-1, 3),
@@ -64,9 +65,23 @@ def write_scene(
         ),
         up=np.array([0.0, 0.0, 1.0]),
         georeference=georeference,
+        observations=_observations(points, [images[name].image_id for name in names]),
     )
     scene.save()
     return scene
+
+
+def _observations(points: Sequence[pycolmap.Point3D], image_ids: Sequence[int]) -> Observations:
+    """Which image sees what, of points and of images in the scene's order; an image sees a point once, however often."""
+    place = {image_id: index for index, image_id in enumerate(image_ids)}
+    lengths = [point.track.length() for point in points]
+    seen_from = np.fromiter(
+        (place.get(element.image_id, -1) for point in points for element in point.track.elements), np.int64
+    )
+    seen = np.repeat(np.arange(len(points)), lengths)
+    pairs = np.unique(seen_from[seen_from >= 0] * len(points) + seen[seen_from >= 0])
+    cameras, numbers = np.divmod(pairs, max(len(points), 1))
+    return Observations(cameras.astype(np.int32), numbers.astype(np.int32))
 
 
 def _warp(source: pycolmap.Camera, pinhole: pycolmap.Camera) -> Warp:

@@ -5,13 +5,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.core.render.cpu import CpuRasterizer
+from tasks.core.gaussians import SH_C0
+from tasks.core.render.cpu import CpuRasterizer, SparseGradients
 from tasks.core.render.kernels.adam import adam, bias_corrections
 from tasks.core.render.kernels.loss import l1_ssim
 from tasks.core.scene import Camera
+from tasks.core.training.depth import NEAREST, DepthTargets, colored_by_depth, depth_loss
 from tasks.core.training.engine import SAMPLED_EVERY, StepResult
 from tasks.core.training.population import PARAMETERS, Population
-from tasks.core.training.schedule import StepSettings
+from tasks.core.training.schedule import FLAT_COLORS_UNTIL, StepSettings
 
 
 class CpuEngine:
@@ -26,6 +28,7 @@ class CpuEngine:
         self.max_gaussians = max_gaussians
         self.degradations = degradations
         self._rasterizer = CpuRasterizer()
+        self._of_depth = CpuRasterizer()  # with buffers of its own: both gradients are needed at a time
         self._corrections = bias_corrections()
         self._scratch = np.zeros((8, 0, 0), np.float32)
         self._d_image = np.zeros((0, 0), np.float32)
@@ -38,6 +41,7 @@ class CpuEngine:
         photo: NDArray[np.uint8],
         gain: NDArray[np.float32],
         settings: StepSettings,
+        depth: DepthTargets | None = None,
     ) -> StepResult:
         """Forward, loss, backward, Adam; see `Engine.step`."""
         workers = numba.get_num_threads()
@@ -55,6 +59,8 @@ class CpuEngine:
         d_image = self._d_image.reshape(height, width, 3)
         d_image *= gain
         gradients = self._rasterizer.backward_sparse(d_image)
+        if depth is not None and settings.depth_weight > 0:
+            self._add_depth(gradients, population, depth, settings.depth_weight)
         n, parameters = population.count, population.parameters
         columns = {name: parameters[name][0].numel() for name in PARAMETERS}
         # Coefficients above the current degree have no gradient yet
@@ -66,10 +72,30 @@ class CpuEngine:
             self._rows(population.second_moments, n),
             np.array([columns[name] for name in PARAMETERS]),
             np.array([settings.rates[name] for name in PARAMETERS], np.float32),
-            gradients.visible, gradients.means2d, population.updates.numpy(), population.scores.numpy(),
-            population.seen.numpy(), self._corrections, workers,
+            gradients.visible, gradients.pulls, population.updates.numpy(), population.scores.numpy(),
+            population.seen.numpy(), population.shown_by.numpy(), np.float32(FLAT_COLORS_UNTIL), self._corrections,
+            workers,
         )  # fmt: skip
         return StepResult(float(loss), image[::SAMPLED_EVERY, ::SAMPLED_EVERY])
+
+    def _add_depth(
+        self, gradients: SparseGradients, population: Population, targets: DepthTargets, weight: float
+    ) -> None:
+        """Add the gradient of `depth_loss` to that of the photo, for the Gaussians that the photo shows."""
+        gaussians, inverse = colored_by_depth(population.shared_gaussians(), targets)
+        image = self._of_depth.forward(gaussians, targets.camera, 0)
+        found = self._of_depth.backward_sparse(depth_loss(image, targets, weight)[1])
+        shown = np.zeros(len(gaussians), bool)
+        shown[gradients.visible] = True
+        rows = found.visible[shown[found.visible]]
+        for name in ("means", "quats", "log_scales", "raw_opacities"):
+            getattr(gradients.rows, name)[rows] += getattr(found.rows, name)[rows]
+        # A Gaussian's color is its inverse depth u / z, so that d color / d mean = -(u / z)² / u times the z axis; it
+        # is constant where z is no more than the nearest depth
+        inverse = inverse[rows]
+        d_inverse = np.where(inverse < 1 / NEAREST, found.rows.sh0[rows, 0, 0] / np.float32(SH_C0), 0)
+        along = -d_inverse * inverse**2 / np.float32(targets.unit)
+        gradients.rows.means[rows] += along[:, None] * targets.camera.forward.astype(np.float32)
 
     @staticmethod
     def _rows(arrays: dict[str, Tensor], n: int) -> tuple[NDArray[np.float32], ...]:

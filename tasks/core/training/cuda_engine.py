@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.render.cuda import Gsplat
 from tasks.core.scene import Camera
+from tasks.core.training.depth import DepthTargets
 from tasks.core.training.engine import StepResult
 from tasks.core.training.gpu_budget import GpuBudget, gpu_budget
 from tasks.core.training.options import TrainOptions
@@ -74,11 +75,12 @@ class MemoryGuard:
         photo: NDArray[np.uint8],
         gain: NDArray[np.float32],
         settings: StepSettings,
+        depth: DepthTargets | None = None,
     ) -> StepResult:
         """See `Engine.step`."""
         while True:
             try:
-                return self._engine.step(population, camera, photo, gain, settings)
+                return self._engine.step(population, camera, photo, gain, settings, depth)
             except torch.OutOfMemoryError as error:
                 # Its frames hold the tensors of the step that failed, as long as the traceback lives
                 out_of_memory = error.with_traceback(None)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.scene import Camera
+from tasks.core.training.depth import DepthTargets
 from tasks.core.training.population import Population
 from tasks.core.training.schedule import StepSettings
 
@@ -51,11 +52,12 @@ class Engine(Protocol):
         photo: NDArray[np.uint8],
         gain: NDArray[np.float32],
         settings: StepSettings,
+        depth: DepthTargets | None = None,
     ) -> StepResult:
         """Update the Gaussians that the camera sees so that `gain` times the render comes closer to the photo.
 
         Where asking for every loss would make the device wait, the loss returned is the mean of a few steps, not long
-        ago. One that is not finite shows within these steps.
+        ago. One that is not finite shows within these steps. It is that of the photo, whatever depths say.
 
         Adds to the population's `updates`, `scores` and `seen`.
 
@@ -65,4 +67,6 @@ class Engine(Protocol):
             photo: uint8 [H, W, 3].
             gain: exposure of this photo by channel [3]; see `Exposures`.
             settings: of this moment of the schedule.
+            depth: where the photo's surface is to be, if this step asks for it; Gaussians that the photo does not show
+                stay as they are.
         """

@@ -48,7 +48,8 @@ class TrainOptions(OptionModel):
         ge=0,
         le=MAX_SH_DEGREE,
         title="Spherical harmonics degree",
-        description="How finely colours depend on the viewing direction: 0 not at all, 3 most finely.",
+        description="How finely colours depend on the viewing direction: 0 not at all, 3 most finely. "
+        "Where no more than four photos show a place, its colors do not depend on it.",
     )
     backend: Literal["auto", "cpu", "cuda"] = Field(
         "auto",
@@ -75,6 +76,14 @@ class TrainOptions(OptionModel):
         le=1,
         title="SSIM weight",
         description="Share of structural dissimilarity in the loss, without a unit; the rest is absolute difference.",
+    )
+    depth_weight: float = Field(
+        0.1,
+        ge=0,
+        le=100,
+        title="Depth weight",
+        description="What an error in depth counts beside the photo's loss, at the points that structure from motion "
+        "measured, as a share of the depth. Keeps Gaussians on the surface instead of floating before it. 0: nothing.",
     )
     early_stop: bool = Field(
         True,

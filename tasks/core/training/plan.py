@@ -12,6 +12,7 @@ from tasks.core.render.backends import resolve_backend
 from tasks.core.scene import Camera, Scene, SparsePoints
 from tasks.core.training import schedule
 from tasks.core.training.cpu_budget import SPARE_SHARE, affordable_gaussians, bytes_each
+from tasks.core.training.depth import SparseDepths
 from tasks.core.training.engine import Engine
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.photo_file import PhotoFile, photo_bytes
@@ -29,6 +30,7 @@ class Plan:
     engine: Engine
     views: list[View]  # to train on
     held_out: list[View]
+    depths: SparseDepths  # of those to train on, and behind them of those that join in the end
     scene_radius: float  # unit of the means' learning rate
     max_gaussians: int
     halvings: int  # how often the photos' sides are halved at the start, at most
@@ -76,16 +78,18 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
     held_out = [load_view(scene, camera, options.max_image_size, stored) for camera in held_out_cameras]
     joins = options.use_all_photos and bool(held_out)
     engine = engine_for(capped, views + held_out if joins else views)
+    depths = SparseDepths(scene, views + held_out)
     limit = wanted if engine.max_gaussians is None else min(wanted, engine.max_gaussians)
     halvings = min(coarsest_level(evenly_chosen(views, DETAIL_VIEWS)), max(view.most_halvings for view in views))
     return Plan(
         engine=engine,
         views=views,
         held_out=held_out,
+        depths=depths,
         scene_radius=scene.extent / 2,
         max_gaussians=limit,
         halvings=halvings,
-        decisions=of_photos + _decisions(wanted, options, len(views), engine.name, shown_by, halvings),
+        decisions=of_photos + _decisions(wanted, options, len(views), engine.name, shown_by, halvings, depths),
         steps=max(round(options.steps * (1 - schedule.JOINED_SHARE)), 1) if joins else options.steps,
         joins=joins,
     )
@@ -127,7 +131,13 @@ def photos_showing_a_point(cameras: Sequence[Camera], points: SparsePoints) -> f
 
 
 def _decisions(
-    wanted: int, options: TrainOptions, photos: int, engine: str, shown_by: float, halvings: int
+    wanted: int,
+    options: TrainOptions,
+    photos: int,
+    engine: str,
+    shown_by: float,
+    halvings: int,
+    depths: SparseDepths,
 ) -> tuple[str, ...]:
     sentences = [
         f"{options.steps:,} steps for {photos:,} photos of at most {options.max_image_size:,} px on {engine}. They "
@@ -138,6 +148,8 @@ def _decisions(
             f"At most {wanted:,} Gaussians: a typical place is in {shown_by:.1f} photos, and there is one for each "
             f"{options.pixels_per_gaussian:g} pixels of surface (train.pixels_per_gaussian)."
         )
+    if options.depth_weight > 0 and not depths.known:
+        sentences.append("The scene does not say which photos show its points, so their depths are not used.")
     return tuple(sentences)
 
 

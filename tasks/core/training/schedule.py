@@ -38,6 +38,9 @@ GROWTH_BY_PHOTOS = (0.2, 0.3, 0.6)  # shown by none, one and two photos; 1 for m
 # And they stay round there: their longest axis is at most so many times their second. From other places, what one photo
 # has drawn out along its line of sight would be needles.
 MOST_ELONGATED = 2.0
+# So few photos do not tell how a place's color changes with the direction: its harmonics stay 0. Otherwise what makes
+# the photos differ (shadows that move, exposure, errors of matching) becomes spots that other directions show.
+FLAT_COLORS_UNTIL = 4
 # No axis is shorter than so many pixels of the photo that shows the place from nearest. Rasterizers widen splats by
 # half a pixel of theirs, so thinner ones look alike in training, and are needles in a window that shows more pixels.
 # The idea is that of the 3D filter of Mip-Splatting (Yu et al. 2024, arXiv:2311.16493).
@@ -49,6 +52,7 @@ SMALLER_UNTIL = (0.30, 0.08, 0.04)
 MAX_HALVINGS = len(SMALLER_UNTIL)
 KEPT_DETAIL = 0.8
 SMALLEST_SIDE_PX = 96
+DEPTH_EVERY = 4  # steps: the depths of sparse points count in one of so many, so many times as much
 EXPOSURE_FROM = 0.30  # the photos' gains stay 1 until their views are covered and shown at full size
 # All harmonics from the start: one degree after another, at 12, 25 and 40 %, ends 0.15 to 0.23 dB lower on the fox and
 # the demo, and between 0.04 higher and 0.22 lower on brighton.
@@ -79,17 +83,23 @@ class StepSettings:
     sh_degree: int
     rates: dict[str, float]  # learning rate by parameter
     ssim_weight: float
+    depth_weight: float  # beside the photo's loss, of the error in depth as a share of it
 
 
 def settings_at(
-    progress: float, sh_degree: int, scene_radius: float, ssim_weight: float, rate_share: float = 1.0
+    progress: float,
+    sh_degree: int,
+    scene_radius: float,
+    ssim_weight: float,
+    rate_share: float = 1.0,
+    depth_weight: float = 0.0,
 ) -> StepSettings:
     """The settings of a step; `rate_share` is that of `rate_share_for`."""
     anneal = ANNEAL_TO ** (max(0.0, progress - ANNEAL_FROM) / (1 - ANNEAL_FROM))
     rates = {name: rate * anneal * rate_share for name, rate in RATES.items()}
     rates["means"] = RATES["means"] * rate_share * scene_radius * MEANS_RATE_END**progress
     degree = sum(progress >= start for start in SH_DEGREE_FROM[1:])
-    return StepSettings(min(degree, sh_degree), rates, ssim_weight)
+    return StepSettings(min(degree, sh_degree), rates, ssim_weight, depth_weight)
 
 
 def rate_share_for(steps: float) -> float:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from tasks.core.measurements import CurvePoint
-from tasks.core.scene import SparsePoints
+from tasks.core.scene import Scene, SparsePoints
 from tasks.core.training import schedule
 from tasks.core.training.checkpoint import Arrays
 from tasks.core.training.engine import Engine
@@ -157,15 +157,17 @@ def _restored_generator(state: NDArray[np.generic], device: str) -> torch.Genera
     return generator
 
 
-def identity_of(options: TrainOptions, engine: Engine, points: SparsePoints, views: Sequence[View]) -> str:
+def identity_of(options: TrainOptions, engine: Engine, scene: Scene, views: Sequence[View]) -> str:
     """What a saved state has to belong to, to be the state of this training: a digest of all that decides its course.
 
     Of each photo the smallest size is looked at, which is a sixteenth of the bytes and changes with them.
     """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(options.model_dump_json(exclude={"checkpoint_seconds"}).encode())
-    digest.update(f"{engine.name} {len(points.xyz)} {len(views)}".encode())
-    digest.update(np.ascontiguousarray(points.xyz).tobytes() + np.ascontiguousarray(points.rgb).tobytes())
+    points, observed = scene.points, scene.observations
+    digest.update(f"{engine.name} {len(points.xyz)} {len(observed.points)} {len(views)}".encode())
+    for array in (points.xyz, points.rgb, points.track_lengths, observed.cameras, observed.points):
+        digest.update(np.ascontiguousarray(array).tobytes())
     for view in views:
         *numbers, cam_from_world = astuple(view.cameras[0])
         digest.update(repr(numbers).encode() + np.asarray(cam_from_world, np.float64).tobytes())

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,15 +11,17 @@ from torch import Tensor
 
 from tasks.core.render.kernels.adam import BETA1, BETA2, EPSILON
 from tasks.core.scene import Camera
+from tasks.core.training.depth import DepthTargets
 from tasks.core.training.engine import SAMPLED_EVERY, StepResult
 from tasks.core.training.photo_store import PhotoStore
 from tasks.core.training.population import PARAMETERS, Population
-from tasks.core.training.schedule import StepSettings
-from tasks.core.training.torch_loss import l1_ssim
+from tasks.core.training.schedule import FLAT_COLORS_UNTIL, StepSettings
+from tasks.core.training.torch_loss import colored_by_depth, depth_loss, l1_ssim
 
-# (parameters, camera, sh_degree, background [3]) -> image [H, W, 3]; projected means in px with grad retained; which
-# Gaussians are visible. Either means [..., N, 2] and a mask [N], or packed: means [M, 2] and their indices int64 [M].
-DifferentiableRasterizer = Callable[[dict[str, Tensor], Camera, int, Tensor], tuple[Tensor, Tensor, Tensor]]
+# (parameters, camera, sh_degree, background [3]) -> image [H, W, 3]; an object whose `absgrad`, after the backward
+# pass, says how strongly the image pulls at the projected means, in px; which Gaussians are visible. Either pulls
+# [..., N, 2] and a mask [N], or packed: pulls [M, 2] and their indices int64 [M].
+DifferentiableRasterizer = Callable[[dict[str, Tensor], Camera, int, Tensor], tuple[Tensor, Any, Tensor]]
 
 
 class TorchEngine:
@@ -58,6 +61,7 @@ class TorchEngine:
         photo: NDArray[np.uint8],
         gain: NDArray[np.float32],
         settings: StepSettings,
+        depth: DepthTargets | None = None,
     ) -> StepResult:
         """Forward, loss, autograd, Adam; see `Engine.step`."""
         leaves = {
@@ -72,8 +76,14 @@ class TorchEngine:
         loss = l1_ssim(exposed, target, settings.ssim_weight, moments)
         if loss.requires_grad:
             loss.backward()
-        if means2d.grad is not None:  # something is visible
-            pulls = means2d.grad.reshape(-1, 2)
+            if depth is not None and settings.depth_weight > 0:
+                drawn = self._rasterize(colored_by_depth(leaves, depth), depth.camera, 0, self._background)[0]
+                of_depth = depth_loss(drawn, depth, settings.depth_weight)
+                if of_depth.requires_grad:
+                    of_depth.backward()
+        pulls = getattr(means2d, "absgrad", None)
+        if pulls is not None:  # something is visible
+            pulls = pulls.reshape(-1, 2)
             pulls = (pulls[rows] if visible.dtype == torch.bool else pulls).norm(dim=1)
             update(population, {name: leaf.grad for name, leaf in leaves.items()}, pulls, rows, settings)
         return StepResult(self._noted(loss.detach()), sample())
@@ -113,7 +123,7 @@ def update(
     rows: Tensor,
     settings: StepSettings,
 ) -> None:
-    """Adam on the visible Gaussians, rows [M], and notes for density control: pulls are |dL/dmean2d| [M]."""
+    """Adam on the visible Gaussians, rows [M], and notes for density control: pulls are lengths of `absgrad` [M]."""
     population.updates[rows] += 1
     population.seen[rows] += 1
     population.scores[rows] += pulls
@@ -133,7 +143,10 @@ def update(
             population.second_moments[name],
         )
         parameter, gradient, first, second = (array if columns is None else array[:, :columns] for array in arrays)
-        adam(parameter, gradient, first, second, rows, settings.rates[name] * corrections)
+        rates = settings.rates[name] * corrections
+        if name == "shN":
+            rates = rates * (population.shown_by[rows] > FLAT_COLORS_UNTIL)
+        adam(parameter, gradient, first, second, rows, rates)
 
 
 def adam(parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rows: Tensor, rates: Tensor) -> None:

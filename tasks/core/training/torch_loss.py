@@ -6,7 +6,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from tasks.core.gaussians import SH_C0
 from tasks.core.render.metrics import SSIM_C1, SSIM_C2, SSIM_WINDOW, gaussian_window
+from tasks.core.training.depth import LEAST_COVERAGE, NEAREST, SMALL_ERROR, DepthTargets
 
 MARGIN = SSIM_WINDOW // 2
 MOMENT_BYTES_PER_PIXEL = 2 * 3 * 4  # of PhotoMoments. float32: half would round away variances near SSIM_C2
@@ -45,6 +47,28 @@ def l1_ssim(image: Tensor, photo: Tensor, ssim_weight: float, moments: PhotoMome
     structure = (2 * (xy - mean_x * mean_y) + SSIM_C2) / (variances + SSIM_C2)
     similarity: Tensor = (luminance * structure).mean()
     return (1 - ssim_weight) * l1 + ssim_weight * (1 - similarity)
+
+
+def colored_by_depth(parameters: dict[str, Tensor], targets: DepthTargets) -> dict[str, Tensor]:
+    """As the function of that name in depth.py, of tensors by name of the parameter."""
+    means = parameters["means"]
+    pose = torch.as_tensor(targets.camera.cam_from_world, dtype=means.dtype, device=means.device)
+    inverse = targets.unit / (means @ pose[2, :3] + pose[2, 3]).clamp_min(targets.unit * NEAREST)
+    colors = torch.stack([inverse, torch.ones_like(inverse), torch.ones_like(inverse)], 1)[:, None]
+    return {**parameters, "sh0": (colors - 0.5) / SH_C0, "shN": parameters["shN"][:, :0]}
+
+
+def depth_loss(image: Tensor, targets: DepthTargets, weight: float) -> Tensor:
+    """As the function of that name in depth.py, of an image [H, W, 3]."""
+    rows, columns, depths = (
+        torch.as_tensor(array, device=image.device) for array in (targets.rows, targets.columns, targets.depths)
+    )
+    drawn, coverage = image[rows, columns, 0], image[rows, columns, 1]
+    told = coverage > LEAST_COVERAGE
+    found = drawn / torch.where(told, coverage, 1.0)
+    error = torch.where(told, found * depths.to(image.dtype) / targets.unit - 1, 0.0)
+    huber = torch.nn.functional.huber_loss(error, torch.zeros_like(error), delta=SMALL_ERROR)
+    return weight * huber / SMALL_ERROR
 
 
 def _windowed(stack: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ def train(
     plan = plan_for(scene, options, out)
     engine, views, held_out, curve_views = plan.engine, plan.views, plan.held_out, plan.curve_views
 
-    belongs_to = identity_of(options, engine, scene.points, views + held_out)
+    belongs_to = identity_of(options, engine, scene, views + held_out)
     state = _resumed(checkpoints, belongs_to, options, engine)
     resumed_from_step = state.step if state else None
     if state is None:
@@ -231,13 +231,23 @@ def _step(state: TrainingState, plan: Plan, options: TrainOptions) -> float:
     if state.joined_at:
         progress = schedule.JOINED_FROM + (1 - schedule.JOINED_FROM) * state.joined_share
     share = schedule.rate_share_for(_expected_steps(state, plan, options))
-    settings = schedule.settings_at(progress, options.sh_degree, plan.scene_radius, options.ssim_weight, share)
+    of_depth = options.depth_weight * schedule.DEPTH_EVERY if state.step % schedule.DEPTH_EVERY == 0 else 0.0
+    settings = schedule.settings_at(
+        progress, options.sh_degree, plan.scene_radius, options.ssim_weight, share, of_depth
+    )
     index = state.order.next()
     view = plan.all_views[index]
     level = min(schedule.halvings_at(progress), plan.halvings, view.most_halvings)
     gain = state.exposures.gain(index)
     with some_left_out(state.population, options.max_dropout, state.torch_generator):
-        loss, sample = plan.engine.step(state.population, view.cameras[level], view.photos[level], gain, settings)
+        loss, sample = plan.engine.step(
+            state.population,
+            view.cameras[level],
+            view.photos[level],
+            gain,
+            settings,
+            plan.depths.of(index, level) if of_depth else None,
+        )
     if options.exposure_compensation and progress >= schedule.EXPOSURE_FROM:
         state.exposures.update(index, view.photos[level][::SAMPLED_EVERY, ::SAMPLED_EVERY], sample)
     state.step += 1

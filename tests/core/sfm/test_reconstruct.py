@@ -105,6 +105,23 @@ def test_points_lie_on_what_the_images_show(flight: Flight) -> None:
     assert np.median(differences) < 25
 
 
+def test_observations_are_the_tracks_of_the_model(flight: Flight) -> None:
+    scene = Scene.load(flight.out)
+    model = pycolmap.Reconstruction(flight.out / "sparse/0")
+    points = [point for _, point in sorted(model.points3D.items())]
+    expected = {
+        (model.image(element.image_id).name, index)
+        for index, point in enumerate(points)
+        for element in point.track.elements
+    }
+    observed = scene.observations
+    told = [(scene.cameras[c].name, int(p)) for c, p in zip(observed.cameras, observed.points, strict=True)]
+    assert len(told) == len(set(told))
+    assert set(told) == expected
+    assert len(told) > 3 * len(points)
+    np.testing.assert_allclose(scene.points.xyz, [point.xyz for point in points], atol=1e-12)
+
+
 def test_progress_rises_to_the_end(flight: Flight) -> None:
     done = [progress.done for progress in flight.progress]
     assert done == sorted(done)

@@ -1,5 +1,6 @@
 """A training that is stopped and goes on is the same training."""
 
+import dataclasses
 import random
 from dataclasses import fields
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from tasks.core.errors import FormatError
-from tasks.core.scene import Scene
+from tasks.core.scene import Observations, Scene
 from tasks.core.training import schedule
 from tasks.core.training.checkpoint import read_checkpoint, write_checkpoint
 from tasks.core.training.cpu_engine import CpuEngine
@@ -161,20 +162,22 @@ def test_the_order_goes_on_over_the_end_of_a_round() -> None:
 def test_only_what_decides_the_course_makes_it_another_training(scene: Scene) -> None:
     views = [load_view(scene, camera, 96) for camera in scene.cameras]
     engine = CpuEngine()
-    ours = identity_of(OPTIONS, engine, scene.points, views)
-    assert identity_of(OPTIONS.model_copy(update={"checkpoint_seconds": 5}), engine, scene.points, views) == ours
+    ours = identity_of(OPTIONS, engine, scene, views)
+    assert identity_of(OPTIONS.model_copy(update={"checkpoint_seconds": 5}), engine, scene, views) == ours
     others = {
-        identity_of(OPTIONS.model_copy(update={"random_seed": 1}), engine, scene.points, views),
-        identity_of(OPTIONS, engine, scene.points, views[1:]),
-        identity_of(OPTIONS, engine, scene.points, [load_view(scene, camera, 90) for camera in scene.cameras]),
+        identity_of(OPTIONS.model_copy(update={"random_seed": 1}), engine, scene, views),
+        identity_of(OPTIONS, engine, scene, views[1:]),
+        identity_of(OPTIONS, engine, scene, [load_view(scene, camera, 90) for camera in scene.cameras]),
     }
     views[3].photos[-1][4, 5, 1] ^= 1
-    others.add(identity_of(OPTIONS, engine, scene.points, views))
+    others.add(identity_of(OPTIONS, engine, scene, views))
     scene.points.xyz[0, 0] += 1e-9
-    others.add(identity_of(OPTIONS, engine, scene.points, views))
+    others.add(identity_of(OPTIONS, engine, scene, views))
     scene.points.xyz[0, 0] -= 1e-9
+    seen_by_one = Observations(np.zeros(1, np.int32), np.zeros(1, np.int32))
+    others.add(identity_of(OPTIONS, engine, dataclasses.replace(scene, observations=seen_by_one), views))
     assert ours not in others
-    assert len(others) == 5
+    assert len(others) == 6
 
 
 ARRAYS = {"a": np.arange(300, dtype=np.float32).reshape(100, 3), "numbers": np.frombuffer(b'{"x": 1}', np.uint8)}

@@ -98,7 +98,7 @@ def test_a_packed_rasterizer_makes_the_same_step() -> None:
         rows = order[visible[order]]
 
         class Packed:
-            grad = property(lambda _: means2d.grad[rows])
+            absgrad = property(lambda _: means2d.absgrad[rows])
 
         return image, Packed(), rows
 

@@ -22,8 +22,8 @@ def points_at(xyz: Float64) -> SparsePoints:
     return SparsePoints(xyz, np.zeros((count, 3), np.uint8), np.zeros(count), np.full(count, 3, np.int32))
 
 
-def plane(z: float = 0.0, left: float = -20.0, right: float = 40.0) -> Float64:
-    x, y = np.meshgrid(np.arange(left, right, 0.4), np.arange(-8, 8, 0.4))
+def plane(z: float = 0.0, left: float = -20.0, right: float = 40.0, gap: float = 0.4) -> Float64:
+    x, y = np.meshgrid(np.arange(left, right, gap), np.arange(-8, 8, gap))
     return np.column_stack([x.ravel(), y.ravel(), np.full(x.size, z)])
 
 

@@ -26,14 +26,15 @@ def adam_row(p, g, m, v, columns, step):
 
 @njit(parallel=True, fastmath=FASTMATH, cache=True)
 def adam(
-    parameters, gradients, first, second, columns, rates, visible, d_means2d, updates, scores, seen,
-    corrections, workers,
+    parameters, gradients, first, second, columns, rates, visible, pulls, updates, scores, seen, shown_by,
+    flat_until, corrections, workers,
 ):  # fmt: skip
     """One step on the visible rows of six parameters, and the notes of density control.
 
     parameters, gradients, first, second: six arrays [N, D] float32 each; of a row the first columns[tensor] entries are
-    updated, at the rate rates[tensor]. updates [N], scores [N] and seen [N] are those of Population; corrections [L]
-    holds sqrt(1 - BETA2^t) / (1 - BETA1^t) at t, its last entry serves all later t.
+    updated, at the rate rates[tensor]. The last of the six are harmonics, which stay as they are in rows whose shown_by
+    [N] is at most flat_until. updates, scores and seen [N] are those of Population; corrections [L] holds
+    sqrt(1 - BETA2^t) / (1 - BETA1^t) at t, its last entry serves all later t.
 
     One parallel region for all: entering one costs more than the arithmetic of a small parameter.
     """
@@ -44,9 +45,9 @@ def adam(
             i = visible[k]
             updates[i] += 1
             seen[i] += ONE
-            scores[i] += math.sqrt(d_means2d[i, 0] * d_means2d[i, 0] + d_means2d[i, 1] * d_means2d[i, 1])
+            scores[i] += math.sqrt(pulls[i, 0] * pulls[i, 0] + pulls[i, 1] * pulls[i, 1])
             correction = corrections[min(updates[i], last)]
-            for tensor in range(6):
+            for tensor in range(6 if shown_by[i] > flat_until else 5):
                 adam_row(
                     parameters[tensor][i], gradients[tensor][i], first[tensor][i], second[tensor][i],
                     columns[tensor], rates[tensor] * correction,

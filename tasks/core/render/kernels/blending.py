@@ -120,7 +120,7 @@ def blend(splats, tile_splats, tile_starts, tiles_x, tiles_y, background, worker
 
 @njit(parallel=True, fastmath=FASTMATH, cache=True)
 def blend_backward(splats, tile_splats, tile_starts, tiles_x, tiles_y, image, d_image, workers, pair_gradients):
-    """Write the gradient of every pair of tile and splat into pair_gradients [pairs, 9].
+    """Write the gradient of every pair of tile and splat into pair_gradients [pairs, 11].
 
     With T the transmittance before splat i and v the pixel's gradient, dL/dalpha_i = T c_i·v - rest_i / (1 - alpha_i),
     where rest_i, what all splats behind i and the background add to image·v, is image·v minus what was passed so far.
@@ -181,6 +181,7 @@ def blend_backward(splats, tile_splats, tile_starts, tiles_x, tiles_y, image, d_
                         columns[4, x] += weight * g_row[x]
                         columns[5, x] += weight * b_row[x]
                 sum_red, sum_green, sum_blue = ZERO, ZERO, ZERO
+                pull_x, pull_y = ZERO, ZERO
                 sum_1, sum_x, sum_y, sum_xx, sum_xy, sum_yy = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
                 for x in range(TILE):
                     dx = mean_x - np.float32(x)
@@ -190,6 +191,8 @@ def blend_backward(splats, tile_splats, tile_starts, tiles_x, tiles_y, image, d_
                     sum_y += columns[1, x]
                     sum_xy += columns[1, x] * dx
                     sum_yy += columns[2, x]
+                    pull_x += abs(a * columns[0, x] * dx + b * columns[1, x])
+                    pull_y += abs(b * columns[0, x] * dx + c * columns[1, x])
                     sum_red += columns[3, x]
                     sum_green += columns[4, x]
                     sum_blue += columns[5, x]
@@ -198,6 +201,7 @@ def blend_backward(splats, tile_splats, tile_starts, tiles_x, tiles_y, image, d_
                 gradient[2], gradient[3], gradient[4] = HALF * sum_xx, sum_xy, HALF * sum_yy
                 gradient[5] = -sum_1 / opacity
                 gradient[6], gradient[7], gradient[8] = sum_red, sum_green, sum_blue
+                gradient[9], gradient[10] = pull_x, pull_y
             for place in range(end, tile_starts[tile + 1]):
                 for field in range(GRADIENT_FIELDS):
                     pair_gradients[place, field] = ZERO

@@ -34,12 +34,12 @@ def quaternion_gradient(w, x, y, z, d):
 def project_backward(
     means, quats, log_scales, shN, pose, intrinsics, center, width, height, sh_degree,
     visible, total, ranks, splats, pair_starts, pair_slots, pair_gradients, workers,
-    d_means, d_quats, d_log_scales, d_raw_opacities, d_sh0, d_shN, d_means2d,
+    d_means, d_quats, d_log_scales, d_raw_opacities, d_sh0, d_shN, pulls,
 ):  # fmt: skip
     """Write the gradient rows of all visible Gaussians; rows of the others keep what they held.
 
-    Of d_shN only the coefficients of `sh_degree` are written. d_means2d [N, 2] is the gradient in px, for density
-    control.
+    Of d_shN only the coefficients of `sh_degree` are written. pulls [N, 2] is how strongly the image pulls at the
+    projected mean, for density control: the sum over columns of a tile's pixels of the absolute gradient in px.
     """
     fx, fy, cx, cy = intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3]
     low_x, high_x, low_y, high_y = jacobian_limits(fx, fy, cx, cy, width, height)
@@ -55,7 +55,7 @@ def project_backward(
                 for field in range(GRADIENT_FIELDS):
                     g[field] += part[field]
             row = splats[i]
-            d_means2d[i, 0], d_means2d[i, 1] = g[0], g[1]
+            pulls[i, 0], pulls[i, 1] = g[9], g[10]
             d_raw_opacities[i] = g[5] * row[5] * (ONE - row[5])
 
             # Colour; a channel that was clamped at 0 passes nothing on
