@@ -72,7 +72,7 @@ def write_scene(
 
 
 def _observations(points: Sequence[pycolmap.Point3D], image_ids: Sequence[int]) -> Observations:
-    """Which image sees what, of points and of images in the scene's order; an image sees a point once, however often."""
+    """Which image sees what, of points and images in the scene's order; an image sees a point once, however often."""
     place = {image_id: index for index, image_id in enumerate(image_ids)}
     lengths = [point.track.length() for point in points]
     seen_from = np.fromiter(
