@@ -4,8 +4,8 @@ SET is `fox`, `brighton` or `demo`; without one, the bars are measured: fox at 4
 and 240 s (bars: 28.0, 30.0, 31.0 and 31.5 dB), then the standard preset on brighton at its own size and on the demo at
 480 px. Every 8th view is held out. Cameras and points come from our own structure from motion.
 
-With OPENSPLAT=path the peer trains beside ours, in turn, on the same COLMAP model without the held-out views, for as
-many seconds as --peer-seconds says; its .ply is rendered and measured as ours is.
+With OPENSPLAT=path (version 1.2.0) the peer trains beside ours, in turn, on the same COLMAP model without the held-out
+views, for about as many seconds as --peer-seconds says; its .ply is rendered and measured as ours is.
 
 On a machine that does other things, read the CPU seconds: two threads of one core give 1.3 to 1.9 times one.
 """
@@ -82,7 +82,7 @@ def measure(label: str, scene: Scene, options: TrainOptions, out: Path, *, curve
 
 
 def measure_opensplat(program: str, scene: Scene, options: TrainOptions, folder: Path, seconds: float) -> None:
-    """Let OpenSplat train for some seconds on the views that are not held out, and measure what it wrote last."""
+    """Let OpenSplat train for about so many seconds on the views that are not held out, and measure what it wrote."""
     from tests.benchmarks.opensplat import train_for  # needs pycolmap, which ours must not share a process with
 
     training, held_out = scene.split(HOLD_OUT_EVERY)

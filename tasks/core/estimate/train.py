@@ -26,6 +26,7 @@ PRUNED_SHARE = 0.1  # of the Gaussians, by the final prune: fox and demo 8 %, br
 # CPU seconds of a core of the reference machine, fitted to runs of three photo sets: docs/estimate.md.
 STEP_SECONDS_PER_MEGAPIXEL = 0.18
 STEP_SECONDS_PER_MILLION = 1.25  # Gaussians that the photo shows
+DEPTH_SHARE = 0.2  # of a step, that the depths of sparse points take besides
 FORWARD_SHARE = 0.33  # of a step, that a render takes
 LOAD_SECONDS_PER_MEGAPIXEL = 0.1  # of a photo at training size: decoded, halved, compared
 COMPLETE_SECONDS_PER_MEGAPIXEL = 0.6  # SSIM and corrected colours of a held-out view at the end
@@ -138,7 +139,13 @@ def _most_halvings(training: Training) -> int:
 
 
 def _step(megapixels: float, count: float, on_gpu: bool) -> Work:
-    """One update, where a photo shows so many Gaussians. On a GPU nothing is left for a machine's cores to share."""
+    """One update, where a photo shows so many Gaussians; of a GPU's, what depths take is not known."""
+    photo = _photo_step(megapixels, count, on_gpu)
+    return photo if on_gpu else photo * (1 + DEPTH_SHARE)
+
+
+def _photo_step(megapixels: float, count: float, on_gpu: bool) -> Work:
+    """What the photo takes of an update. On a GPU nothing is left for a machine's cores to share."""
     if on_gpu:
         return Work(
             serial=T4_STEP_SECONDS
@@ -150,13 +157,13 @@ def _step(megapixels: float, count: float, on_gpu: bool) -> Work:
 
 def render_work(megapixels: float, count: float) -> Work:
     """One picture on the CPU, which shows so many Gaussians."""
-    return _step(megapixels, count, on_gpu=False) * FORWARD_SHARE
+    return _photo_step(megapixels, count, on_gpu=False) * FORWARD_SHARE
 
 
 def _around_the_steps(training: Training, options: TrainOptions, on_gpu: bool) -> Work:
     """What training does beside its steps: loading, evaluations on its way, the final prune, the last measurement."""
     full, count = training.megapixels, training.limit * training.shown_share
-    render = _step(full, count, on_gpu) * FORWARD_SHARE
+    render = _photo_step(full, count, on_gpu) * FORWARD_SHARE
     evaluated = len(schedule.EVALUATE_AT) * min(training.held_out, schedule.CURVE_VIEWS)
     work = Work(serial=T4_START_SECONDS if on_gpu else START_SECONDS)
     work += Work(serial=LOAD_SECONDS_PER_MEGAPIXEL * full) * (training.views + training.held_out)

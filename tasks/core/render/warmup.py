@@ -36,7 +36,7 @@ def compile_kernels(on_progress: ProgressCallback) -> None:
     adam(
         tensors, tensors, tensors, tensors, np.ones(TENSORS, np.int64), np.zeros(TENSORS, np.float32),
         gradients.visible, gradients.pulls, np.zeros(1, np.int64), np.zeros(1, np.float32), np.zeros(1, np.float32),
-        np.zeros(1, np.float32), np.float32(0), bias_corrections(), workers,
+        np.zeros(1, np.float32), np.float32(0), np.float32(0), bias_corrections(), workers,
     )  # fmt: skip
     on_progress(Progress(4, 4, "kernels ready"))
 

@@ -8,8 +8,9 @@ SPARE_SHARE = 0.2
 # A parameter, two moments, a gradient in a buffer that grows by quarters, and a copy when it is measured or saved.
 BYTES_PER_FLOAT = 4 * (1 + 2 + 1.25 + 1)
 # Projection, sorting and pairs of tile and Gaussian. Measured at degree 3, 960x640 and 200k to 1M Gaussians: 1.6 kB for
-# each of them in all, with 1.3 to 2 pairs each; a pair takes 65 B, and this leaves room for 10.
-BYTES_PER_GAUSSIAN = 950
+# each of them in all, with 1.3 to 2 pairs each; a pair takes 65 B, and this leaves room for 10. The render of depths
+# has such buffers of its own, without harmonics: 350 B, counted.
+BYTES_PER_GAUSSIAN = 950 + 350
 
 
 def affordable_gaussians(available_bytes: float, sh_degree: int) -> int:

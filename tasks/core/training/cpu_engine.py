@@ -13,7 +13,7 @@ from tasks.core.scene import Camera
 from tasks.core.training.depth import NEAREST, DepthTargets, colored_by_depth, depth_loss
 from tasks.core.training.engine import SAMPLED_EVERY, StepResult
 from tasks.core.training.population import PARAMETERS, Population
-from tasks.core.training.schedule import FLAT_COLORS_UNTIL, StepSettings
+from tasks.core.training.schedule import FLAT_COLORS_UNTIL, HARMONICS_DECAY, StepSettings
 
 
 class CpuEngine:
@@ -73,8 +73,8 @@ class CpuEngine:
             np.array([columns[name] for name in PARAMETERS]),
             np.array([settings.rates[name] for name in PARAMETERS], np.float32),
             gradients.visible, gradients.pulls, population.updates.numpy(), population.scores.numpy(),
-            population.seen.numpy(), population.shown_by.numpy(), np.float32(FLAT_COLORS_UNTIL), self._corrections,
-            workers,
+            population.seen.numpy(), population.shown_by.numpy(), np.float32(FLAT_COLORS_UNTIL),
+            np.float32(HARMONICS_DECAY), self._corrections, workers,
         )  # fmt: skip
         return StepResult(float(loss), image[::SAMPLED_EVERY, ::SAMPLED_EVERY])
 

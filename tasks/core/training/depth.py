@@ -1,4 +1,4 @@
-"""The surface lies where structure from motion found points: what a photo's render is told of their depths.
+"""A loss on depth at the points that structure from motion observed in a photo.
 
 Photos alone leave open how far away plain ground or water is, and Gaussians that float before it can look right from
 every one of them. Structure from motion has measured some places of each photo, so training compares the depth of the

@@ -41,6 +41,9 @@ MOST_ELONGATED = 2.0
 # So few photos do not tell how a place's color changes with the direction: its harmonics stay 0. Otherwise what makes
 # the photos differ (shadows that move, exposure, errors of matching) becomes spots that other directions show.
 FLAT_COLORS_UNTIL = 4
+# Where more do, harmonics shrink a little at every update, in units of their learning rate: what the photos do not ask
+# for is not left standing, to show in directions in which there is no photo.
+HARMONICS_DECAY = 1.0
 # No axis is shorter than so many pixels of the photo that shows the place from nearest. Rasterizers widen splats by
 # half a pixel of theirs, so thinner ones look alike in training, and are needles in a window that shows more pixels.
 # The idea is that of the 3D filter of Mip-Splatting (Yu et al. 2024, arXiv:2311.16493).

@@ -15,7 +15,7 @@ from tasks.core.training.depth import DepthTargets
 from tasks.core.training.engine import SAMPLED_EVERY, StepResult
 from tasks.core.training.photo_store import PhotoStore
 from tasks.core.training.population import PARAMETERS, Population
-from tasks.core.training.schedule import FLAT_COLORS_UNTIL, StepSettings
+from tasks.core.training.schedule import FLAT_COLORS_UNTIL, HARMONICS_DECAY, StepSettings
 from tasks.core.training.torch_loss import colored_by_depth, depth_loss, l1_ssim
 
 # (parameters, camera, sh_degree, background [3]) -> image [H, W, 3]; an object whose `absgrad`, after the backward
@@ -145,7 +145,10 @@ def update(
         parameter, gradient, first, second = (array if columns is None else array[:, :columns] for array in arrays)
         rates = settings.rates[name] * corrections
         if name == "shN":
-            rates = rates * (population.shown_by[rows] > FLAT_COLORS_UNTIL)
+            told = population.shown_by[rows] > FLAT_COLORS_UNTIL
+            rates = rates * told
+            shrunk = settings.rates[name] * HARMONICS_DECAY * told  # AdamW, as in render/kernels/adam.py
+            parameter[rows] *= (1 - shrunk)[:, None, None]
         adam(parameter, gradient, first, second, rows, rates)
 
 

@@ -139,10 +139,10 @@ def test_training_with_depths_puts_gaussians_onto_the_surface(tmp_path: Path) ->
     truth = np.column_stack([x, y, 0.25 * np.sin(3 * x) * np.cos(2 * y)])
     told = everywhere(scene, truth[::6])
     found = {}
-    for weight in (0.0, 0.1):
+    for weight in (0.0, 1.0):
         out = tmp_path / f"{weight:g}"
         out.mkdir()
         options = TrainOptions(steps=200, max_gaussians=2000, max_image_size=96, depth_weight=weight, backend="cpu")
         train(told, out, options, lambda stats: None)
         found[weight] = depth_error(everywhere(scene, truth), read_ply(out / "scene.ply"))
-    assert found[0.1] < 0.8 * found[0.0]
+    assert found[1.0] < 0.5 * found[0.0], "0.35 on AVX-512 with two seeds"

@@ -51,7 +51,7 @@ def test_memory_limits_the_gaussians_and_the_report_says_so(
 
 
 def test_bytes_buy_gaussians() -> None:
-    assert 5.5e6 < affordable_gaussians(16e9, 3) < 6.5e6  # 2.2 kB each, a fifth left alone
+    assert 4.6e6 < affordable_gaussians(16e9, 3) < 5.6e6  # 2.5 kB each, a fifth left alone
     assert affordable_gaussians(16e9, 0) > 1.2 * affordable_gaussians(16e9, 3)
     assert affordable_gaussians(0, 3) == cpu_budget.MIN_GAUSSIANS
     assert 0 < available_memory_bytes() <= psutil.virtual_memory().total

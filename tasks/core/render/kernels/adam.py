@@ -27,14 +27,16 @@ def adam_row(p, g, m, v, columns, step):
 @njit(parallel=True, fastmath=FASTMATH, cache=True)
 def adam(
     parameters, gradients, first, second, columns, rates, visible, pulls, updates, scores, seen, shown_by,
-    flat_until, corrections, workers,
+    flat_until, decay, corrections, workers,
 ):  # fmt: skip
     """One step on the visible rows of six parameters, and the notes of density control.
 
     parameters, gradients, first, second: six arrays [N, D] float32 each; of a row the first columns[tensor] entries are
-    updated, at the rate rates[tensor]. The last of the six are harmonics, which stay as they are in rows whose shown_by
-    [N] is at most flat_until. updates, scores and seen [N] are those of Population; corrections [L] holds
+    updated, at the rate rates[tensor]. updates, scores and seen [N] are those of Population; corrections [L] holds
     sqrt(1 - BETA2^t) / (1 - BETA1^t) at t, its last entry serves all later t.
+
+    The last of the six are harmonics. They stay as they are in rows whose shown_by [N] is at most flat_until, and
+    shrink by the share rate times decay in the others (AdamW, Loshchilov & Hutter 2019, arXiv:1711.05101).
 
     One parallel region for all: entering one costs more than the arithmetic of a small parameter.
     """
@@ -47,7 +49,12 @@ def adam(
             seen[i] += ONE
             scores[i] += math.sqrt(pulls[i, 0] * pulls[i, 0] + pulls[i, 1] * pulls[i, 1])
             correction = corrections[min(updates[i], last)]
-            for tensor in range(6 if shown_by[i] > flat_until else 5):
+            told = shown_by[i] > flat_until
+            if told:
+                shrunk = ONE - rates[5] * decay
+                for j in range(columns[5]):
+                    parameters[5][i, j] *= shrunk
+            for tensor in range(6 if told else 5):
                 adam_row(
                     parameters[tensor][i], gradients[tensor][i], first[tensor][i], second[tensor][i],
                     columns[tensor], rates[tensor] * correction,
