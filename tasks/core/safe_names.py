@@ -27,6 +27,8 @@ def safe_name(name: str, at_most_bytes: int = MAX_NAME_BYTES) -> str:
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     if reason is None and not parts:
         reason = "is empty"
+    if reason is None and _DRIVE.match(parts[0]):
+        reason = "names a drive"
     if reason is None and len("/".join(parts).encode()) > at_most_bytes:
         reason = f"is longer than {at_most_bytes} bytes"
     if reason is None and max(len(part.encode()) for part in parts) > MAX_PART_BYTES:
@@ -66,8 +68,6 @@ def _fault(name: str) -> str | None:
         return "is not valid UTF-8"
     if name.startswith(("/", "\\")):
         return "is an absolute path"
-    if _DRIVE.match(name):
-        return "names a drive"
     if ".." in name.replace("\\", "/").split("/"):
         return "leads out of its folder"
     return None

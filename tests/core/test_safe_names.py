@@ -64,6 +64,7 @@ def test_an_ordinary_name_stays_as_it_is(name: str, path: str, tmp_path: Path) -
 @given(names)
 @example("a/..\\../b")
 @example("\\..\\b")
+@example("./C:/b")
 def test_no_name_leads_out(name: str) -> None:
     folder = Path("/somewhere/out")
     try:
