@@ -45,8 +45,8 @@ class DepthTargets:
 class SparseDepths:
     """The targets of all photos, each photo's looked for when it is asked for the first time.
 
-    Only what structure from motion saw in a photo is a target there. To ask which points the photo's frame holds and
-    no other point hides is not enough: 15 % of the demo's would be wrong, and brighton would lose 0.5 dB.
+    Only what structure from motion saw in a photo is a target there. Guessing it from the points in the photo's frame
+    makes some of the depths wrong, and costs quality: docs/training.md has the figures.
     """
 
     def __init__(self, scene: Scene, views: Sequence[View]) -> None:
