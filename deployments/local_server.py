@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import httpx
 from pydantic import BaseModel, ConfigDict
 
+from deployments.local_access import make_secrets, read_secrets, use_local_server
 from deployments.local_state import (
     HOST,
     PAGES,
+    PAGES_URL,
     SERVER,
     WORKERS,
     LocalServer,
@@ -23,9 +25,11 @@ from deployments.local_state import (
     process_environment,
     read_state,
     running_server,
+    server_environment,
     write_state,
 )
 from deployments.plan import Plan
+from deployments.prefect_database import make_ready, startup_error
 from deployments.processes import find, kill, last_lines, log_file, start, stop
 from tasks.core.errors import InputError, ServerError
 
@@ -71,7 +75,15 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
             raise InputError("The server runs; `spaceport down` first, then `spaceport up --reset`.")
         before = None if reset else read_state(home)
         runs = before is not None and find(SERVER, folder) is not None
-        server = chosen(choices, before, folder)
+        if runs and read_secrets(home) is None:
+            raise ServerError(
+                "The server was started by an earlier version, which lets every user of this machine in: "
+                "`spaceport down`, then `spaceport up`."
+            )
+        # Runs that wait for a server that died have its secret, and find the next one with it.
+        keep = any(find(name, folder) is not None for name in (SERVER, *WORKERS))
+        secrets = make_secrets(home, keep=keep)
+        server = chosen(choices, before, folder, secrets.pages)
         if before is None or before.port != server.port:  # processes that still run use a server at another port
             for name in (*WORKERS, SERVER):
                 stop(name, folder, STOP_SECONDS)
@@ -81,12 +93,15 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
         ):
             stop(PAGES, folder, STOP_SECONDS)
         write_state(home, server)
-        environment = process_environment(server, home, os.environ)
-        os.environ["PREFECT_API_URL"] = server.api_url
+        environment = process_environment(server, home, os.environ, secrets.api)
+        use_local_server(server, home, os.environ)
         changes = []
         if not runs:
+            if moved := make_ready(home / "prefect"):
+                changes.append(moved)
             say("starting the Prefect server")
-            start(SERVER, [sys.executable, "-m", "deployments.prefect_server"], folder, environment)
+            command = [sys.executable, "-m", "deployments.prefect_server"]
+            start(SERVER, command, folder, server_environment(server, environment))
             changes.append("started the Prefect server")
         from deployments.apply import apply, apply_pools_only, planned_deployments
 
@@ -94,7 +109,7 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
         _await_health(server, folder, say)
         say("creating work pools")
         changes += asyncio.run(apply_pools_only(server.plan))
-        changes += _put_back(server, folder)
+        changes += _put_back(folder)
         changes += _start_companions(server, folder, environment)
         say("creating deployments, blocks and automations")
         changes += asyncio.run(apply(server.plan, deployments))
@@ -102,7 +117,7 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
         return server, changes
 
 
-def chosen(choices: Choices, before: LocalServer | None, folder: Path) -> LocalServer:
+def chosen(choices: Choices, before: LocalServer | None, folder: Path, pages_secret: str) -> LocalServer:
     """The server to start: the earlier one, or else the defaults, changed by the choices."""
     given = choices.model_dump(exclude={"port", "pages_port"}, exclude_none=True)
     if "notify" in given:
@@ -115,7 +130,7 @@ def chosen(choices: Choices, before: LocalServer | None, folder: Path) -> LocalS
     pages_port = _pages_port(choices, before, port, folder)
     if pages_port == port:
         raise InputError(f"Port {port} cannot serve both the UI and the pages; name another one with --pages-port.")
-    url = f"http://{HOST}:{pages_port}"
+    url = f"http://{HOST}:{pages_port}/{pages_secret}"
     return LocalServer(port=port, pages_port=pages_port, plan=plan.model_copy(update={"pages_url": url}))
 
 
@@ -163,26 +178,28 @@ def _start_companions(server: LocalServer, folder: Path, environment: dict[str, 
     }
     if server.plan.pages_url is not None:
         runs = str(Path(server.plan.workspace) / "runs")
-        commands[PAGES] = ["deployments.pages", runs, str(server.pages_port)]
+        commands[PAGES] = ["deployments.pages", runs]
+        environment = {**environment, PAGES_URL: server.plan.pages_url}
     missing = [name for name in commands if find(name, folder) is None]
     for name in missing:
         start(name, [sys.executable, "-m", *commands[name]], folder, environment)
     return [f"started {name}" for name in missing]
 
 
-def _put_back(server: LocalServer, folder: Path) -> list[str]:
+def _put_back(folder: Path) -> list[str]:
     """Free the slots of runs whose worker was killed after it had taken them."""
     from deployments.local_queue import put_back
 
     pools = [pool for name, pool in WORKERS.items() if find(name, folder) is None]
-    with _client(server) as client:
+    with _client() as client:
         return put_back(client, pools, begun=False)
 
 
-def _client(server: LocalServer) -> "SyncPrefectClient":
-    from prefect.client.orchestration import SyncPrefectClient
+def _client() -> "SyncPrefectClient":
+    """Of the server that this process uses."""
+    from prefect.client.orchestration import get_client
 
-    return SyncPrefectClient(server.api_url)
+    return get_client(sync_client=True)
 
 
 def _await_health(server: LocalServer, folder: Path, say: Say) -> None:
@@ -211,6 +228,9 @@ def _await(ready: Callable[[], bool], names: list[str], folder: Path) -> None:
     while not ready():
         for name in names:
             if find(name, folder) is None:
+                if name == SERVER:
+                    log = log_file(folder, name).read_text(encoding="utf-8", errors="replace")
+                    raise startup_error(log, folder.parent / "prefect")
                 raise ServerError(
                     f"The {name} ended while it started: {last_lines(folder, name)} (log: {log_file(folder, name)})"
                 )
@@ -242,7 +262,8 @@ def take_down(home: Path, say: Say, end_runs: EndRuns, *, now: bool) -> list[str
         if server is not None and answers:
             from deployments.local_queue import held, put_back
 
-            with _client(server) as client, held(client, list(WORKERS.values())):
+            use_local_server(server, home, os.environ)
+            with _client() as client, held(client, list(WORKERS.values())):
                 end_runs(client)
                 for name in WORKERS:
                     say(f"stopping {name}")

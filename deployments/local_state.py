@@ -1,6 +1,7 @@
 """What is known about this machine's server between one command and the next.
 
     <home>/up/server.json, worker-cpu.json, worker-gpu.json, pages.json   the processes, each with a .log
+    <home>/up/secrets.json                 deployments/local_access.py
     <home>/up/up.json                      ports and the plan; kept while it is down, so that the next `up` has the same
 
 Nothing here imports Prefect, which reads its settings when it is imported.
@@ -18,10 +19,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from deployments.plan import Plan
 from deployments.processes import find
 from tasks.core.errors import ServerError
+from tasks.core.private_files import private_folder, write_private
 from tasks.core.settings import HEARTBEAT_SECONDS
 
 HOST = "127.0.0.1"
 SERVER, PAGES = "server", "pages"
+PAGES_URL = "SPACEPORT_PAGES_URL"  # holds the pages' secret, which no process list may show
 WORKERS = {"worker-cpu": "cpu", "worker-gpu": "gpu"}  # process -> work pool
 
 
@@ -89,10 +92,8 @@ def read_state(home: Path) -> LocalServer | None:
 def write_state(home: Path, server: LocalServer) -> None:
     """Remember it for the next command."""
     folder = folder_of(home)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "up.json.partial"
-    partial.write_text(server.model_dump_json(indent=1), encoding="utf-8")
-    partial.replace(folder / "up.json")
+    private_folder(folder)
+    write_private(folder / "up.json", server.model_dump_json(indent=1).encode())
 
 
 def running_server(home: Path) -> LocalServer | None:
@@ -105,7 +106,7 @@ def running_server(home: Path) -> LocalServer | None:
 def alone(home: Path) -> Iterator[None]:
     """Keep a second `up` or `down` out while the block runs. Raises ServerError when one is at work already."""
     folder = folder_of(home)
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     with (folder / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -116,14 +117,23 @@ def alone(home: Path) -> Iterator[None]:
         yield
 
 
-def process_environment(server: LocalServer, home: Path, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the server, the workers and, through those, of the runs."""
-    # What this command set for itself, and what the deployments say instead.
-    not_theirs = ("PREFECT_LOGGING_HANDLERS_CONSOLE", "SPACEPORT_DISPATCH", "SPACEPORT_WORKSPACE", "PREFECT_API_KEY")
+def process_environment(
+    server: LocalServer, home: Path, inherited: Mapping[str, str], api_secret: str
+) -> dict[str, str]:
+    """The environment of the workers and the pages and, through the workers, of the runs."""
+    # What this command set for itself, what the pools say instead, and the credentials of other servers.
+    not_theirs = (
+        "PREFECT_LOGGING_HANDLERS_CONSOLE",
+        "SPACEPORT_DISPATCH",
+        "SPACEPORT_WORKSPACE",
+        "PREFECT_API_KEY",
+        "PREFECT_SERVER_API_AUTH_STRING",
+    )
     ours = {
         "SPACEPORT_HOME": str(home),
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_API_URL": server.api_url,
+        "PREFECT_API_AUTH_STRING": api_secret,
         "PREFECT_UI_URL": server.ui_url,  # for links in notifications
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": str(server.port),
@@ -143,3 +153,12 @@ def process_environment(server: LocalServer, home: Path, inherited: Mapping[str,
         "NO_COLOR": "1",  # these are log files
     }
     return {name: value for name, value in inherited.items() if not name.startswith(not_theirs)} | ours
+
+
+def server_environment(server: LocalServer, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the server itself: that of the other processes, and whom it answers."""
+    return {
+        **environment,
+        "PREFECT_SERVER_API_AUTH_STRING": environment["PREFECT_API_AUTH_STRING"],
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{server.ui_url},http://localhost:{server.port}",
+    }

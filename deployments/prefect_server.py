@@ -1,4 +1,7 @@
-"""`python -m deployments.prefect_server`: `prefect server start` with a database that loses no event.
+"""`python -m deployments.prefect_server`: Prefect's server, for this user alone, with a database that loses no event.
+
+Only its own pages can use it (deployments/own_origin.py). With `--embedded` it belongs to the command that started it
+and ends with that, however that ends.
 
 Prefect begins most of its SQLite transactions as DEFERRED ones. One that reads and then writes fails at once, without
 waiting, when another has written in between (https://sqlite.org/lang_transaction.html, SQLITE_BUSY_SNAPSHOT). The
@@ -12,22 +15,36 @@ of events that are all known already, nor one that holds an event twice. After f
 all that came in meanwhile. Here an event that comes again is left out.
 """
 
+import argparse
 import asyncio
-import sys
+import os
+import signal
+import socket
+import threading
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
+import uvicorn
+from prefect.server.api.server import create_app
 from prefect.server.database import provide_database_interface
 from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 from prefect.server.database.dependencies import set_database_config
 from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.server.events.services import event_persister
 from prefect.server.events.storage.database import write_events
-from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
+from prefect.settings import (
+    PREFECT_API_DATABASE_CONNECTION_URL,
+    PREFECT_SERVER_API_HOST,
+    PREFECT_SERVER_API_PORT,
+)
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
+from deployments.own_origin import OwnOrigin
+
+PATIENCE_SECONDS = 5.0  # for a clean end
 MOST_VARIABLES = 500  # of one statement; SQLite takes 32766, older ones 999
 
 
@@ -73,15 +90,34 @@ async def write_new_events(session: AsyncSession, events: list[ReceivedEvent]) -
 
 
 def main() -> None:
-    """Set the database up and hand over to Prefect's own command."""
-    from prefect.cli import app
-
+    """Set the database up and serve, at PREFECT_SERVER_API_HOST and …_PORT or at the socket that was inherited."""
+    parser = argparse.ArgumentParser(description="Prefect's server for this machine alone.")
+    parser.add_argument("--host", default=PREFECT_SERVER_API_HOST.value())
+    parser.add_argument("--port", type=int, default=PREFECT_SERVER_API_PORT.value())
+    parser.add_argument("--embedded", type=int, metavar="FD", help="the socket to listen at; ends when stdin does")
+    arguments = parser.parse_args()
+    os.umask(0o077)  # the database belongs to its owner
     url = PREFECT_API_DATABASE_CONNECTION_URL.value()
     if url.startswith("sqlite"):
         set_database_config(QueueingSqlite(connection_url=url))
         event_persister.write_events = write_new_events  # type: ignore[attr-defined]  # what its flush calls
-    sys.argv[1:] = ["server", "start", *sys.argv[1:]]
-    app()
+    if arguments.embedded is None:
+        app = OwnOrigin(create_app(final=True), arguments.port)
+        uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning")
+        return
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    listener = socket.socket(fileno=arguments.embedded)
+    app = OwnOrigin(create_app(ephemeral=True, final=True), listener.getsockname()[1])
+    uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, which alone has the other end of stdin."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(PATIENCE_SECONDS)
+    os._exit(1)
 
 
 if __name__ == "__main__":

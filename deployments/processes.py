@@ -8,6 +8,8 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tasks.core.private_files import private_folder, write_private
+
 
 class Detached(BaseModel):
     """A process of ours. A pid alone says little: once the process has ended, another one may get its number."""
@@ -35,7 +37,7 @@ def log_file(folder: Path, name: str) -> Path:
 
 def start(name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Detached:
     """Start a process in a session of its own, so that Ctrl-C in this terminal does not reach it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     log = log_file(folder, name)
     if log.exists():
         log.replace(log.with_suffix(".log.1"))
@@ -50,7 +52,7 @@ def start(name: str, command: Sequence[str], folder: Path, environment: Mapping[
             start_new_session=True,
         )
     detached = Detached(name=name, pid=child.pid, created_at=psutil.Process(child.pid).create_time())
-    _record(folder, name).write_text(detached.model_dump_json(), encoding="utf-8")
+    write_private(_record(folder, name), detached.model_dump_json().encode())
     return detached
 
 

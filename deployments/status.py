@@ -82,7 +82,7 @@ def _pages(server: LocalServer, folder: Path) -> Part:
 
 def _pool(client: SyncPrefectClient, server: LocalServer, name: str) -> Iterator[Part]:
     """A pool, and those of its queues that are paused."""
-    resume = f"PREFECT_API_URL={server.api_url} prefect"
+    resume = "spaceport prefect"
     where = f"in the UI ({server.ui_url}/work-pools/work-pool/{name})"
     try:
         pool = client.read_work_pool(name)
@@ -103,7 +103,7 @@ def _pool(client: SyncPrefectClient, server: LocalServer, name: str) -> Iterator
 
 def paused(server: LocalServer) -> list[Part]:
     """Pools and queues that a person has paused; to be called while the server answers."""
-    with SyncPrefectClient(server.api_url) as client:
+    with get_client(sync_client=True) as client:
         return [part for pool in POOLS for part in _pool(client, server, pool) if part.paused]
 
 

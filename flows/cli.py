@@ -169,18 +169,33 @@ cli_runs.register(app, console)
 
 
 def main() -> None:
-    """Entry point: our errors become one sentence and an exit status, never a stack trace."""
+    """Entry point: our errors become one sentence and an exit status, never a stack trace; signals end it in order."""
     interrupted = threading.Event()
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         if not interrupted.is_set():
             errors.print("cancelled; what was finished stays in the workspace")
-            # Ctrl-C has reached the embedded server too, and every failed call to it would be reported from here on.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stderr__.fileno() if sys.__stderr__ else 2)
+            _say_no_more(2)  # Prefect's engine reports in many lines what the interrupt does to it
         interrupted.set()
         signal.default_int_handler(number, frame)
 
+    def on_termination(number: int, frame: FrameType | None) -> None:
+        """During a flow Prefect's own handler comes first, which tells the server, and then this one."""
+        if not interrupted.is_set():
+            errors.print("ended by SIGTERM; what was finished stays in the workspace")
+            _say_no_more(2)
+        interrupted.set()
+        sys.exit(128 + number)
+
+    def on_hangup(number: int, frame: FrameType | None) -> None:
+        """As SIGTERM; the terminal is gone, and writing to it would be an error."""
+        _say_no_more(1, 2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
     previous = signal.signal(signal.SIGINT, on_interrupt)
+    signal.signal(signal.SIGTERM, on_termination)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, on_hangup)
     try:
         app()
     except SpaceportError as error:
@@ -192,6 +207,12 @@ def main() -> None:
         sys.exit(130)  # what ended the flow may be the interrupt, or Prefect's failed call to its server
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def _say_no_more(*descriptors: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in descriptors:
+        os.dup2(nowhere, descriptor)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """`spaceport up | down | status`: the Prefect server of this machine."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from deployments.local_state import read_state
+from deployments.local_access import read_secrets, sign_in_url, use_local_server
+from deployments.local_state import LocalServer, read_state
+from flows.connection import use_server
 from flows.plain_text import plain
 from tasks.core.errors import ServerError
 from tasks.core.settings import STAGES, Settings, configure_prefect, stages_named
@@ -82,12 +86,14 @@ def register(app: typer.Typer, console: Console) -> None:
             server, changes = bring_up(choices, settings.home, say, reset=reset)
         from deployments.status import paused
 
+        _end_abandoned(settings)
         for change in changes or ["everything was up already; nothing changed"]:
             console.print(plain(change), style="dim", highlight=False, soft_wrap=True)
         for part in paused(server):
             _print_part(console, part)
         lines = [
-            ("UI", server.ui_url),
+            ("log in", _sign_in(server, settings)),
+            ("UI", f"{server.ui_url}  (for a browser that is logged in)"),
             ("start a run", f"{server.ui_url}/v2/deployments → reconstruct → Run, or: spaceport run PHOTOS"),
             ("workspace", server.plan.workspace),
             ("pages", server.plan.pages_url or "in the bucket"),
@@ -112,7 +118,7 @@ def register(app: typer.Typer, console: Console) -> None:
         settings = Settings.from_environment()
         configure_prefect(settings)
         with saying(console) as say:
-            stopped = take_down(settings.home, say, lambda client: _end_runs(client, now, say), now=now)
+            stopped = take_down(settings.home, say, lambda client: _end_runs(client, settings, now, say), now=now)
         console.print(f"stopped {plain(', '.join(stopped))}" if stopped else "nothing was up", highlight=False)
 
     @app.command()
@@ -128,7 +134,7 @@ def register(app: typer.Typer, console: Console) -> None:
             if server is not None:
                 console.print(f"with {plain(server.choices)}", highlight=False, soft_wrap=True)
             raise typer.Exit(1)
-        os.environ["PREFECT_API_URL"] = server.api_url
+        use_local_server(server, settings.home, os.environ)
         configure_prefect(settings)
         from deployments.status import examine
 
@@ -136,11 +142,38 @@ def register(app: typer.Typer, console: Console) -> None:
         for part in parts:
             _print_part(console, part)
         console.print(f"       {'choices':11} {plain(server.choices)}", highlight=False, soft_wrap=True)
+        console.print(f"       {'log in':11} {plain(_sign_in(server, settings))}", highlight=False, soft_wrap=True)
         if parts[0].ok:
-            _print_runs_at_work(console)
+            _print_runs_at_work(settings, console)
         if not all(part.ok for part in parts):
             console.print("`spaceport up` starts what does not run", highlight=False)
             raise typer.Exit(1)
+
+    @app.command(
+        "prefect",
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+        epilog="Example:  spaceport prefect work-pool resume cpu",
+    )
+    def prefect_command(context: typer.Context) -> None:
+        """Run one of Prefect's own commands on this machine's server, which needs its secret."""
+        settings = Settings.from_environment()
+        use_server(settings)
+        raise typer.Exit(subprocess.run([sys.executable, "-m", "prefect", *context.args], check=False).returncode)
+
+
+def _end_abandoned(settings: Settings) -> None:
+    from prefect.client.orchestration import get_client
+
+    from flows.terminal_runs import end_abandoned
+
+    with get_client(sync_client=True) as client:
+        end_abandoned(client, settings.home)
+
+
+def _sign_in(server: LocalServer, settings: Settings) -> str:
+    """The link that logs a browser in."""
+    found = read_secrets(settings.home)
+    return server.ui_url if found is None else sign_in_url(server, found.api)
 
 
 @contextmanager
@@ -153,10 +186,12 @@ def saying(console: Console) -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(f"{plain(text)} …")
 
 
-def _end_runs(client: "SyncPrefectClient", now: bool, say: Callable[[str], None]) -> None:
+def _end_runs(client: "SyncPrefectClient", settings: Settings, now: bool, say: Callable[[str], None]) -> None:
     """Cancel what has begun when `now` says so. Raises ServerError when there is something and it does not."""
     from flows.runs import cancel_for_good, has_begun, runs_at_work
+    from flows.terminal_runs import end_abandoned
 
+    end_abandoned(client, settings.home)
     at_work = runs_at_work(client)
     if at_work and not now:
         names = ", ".join(f"{run.name} ({str(run.id)[:8]})" for run in at_work)
@@ -174,13 +209,15 @@ def _print_part(console: Console, part: "Part") -> None:
     console.print(f"{mark} {plain(part.name):11} {plain(part.says)}", highlight=False, soft_wrap=True)
 
 
-def _print_runs_at_work(console: Console) -> None:
+def _print_runs_at_work(settings: Settings, console: Console) -> None:
     from prefect.client.orchestration import get_client
 
     from flows.run_table import stage_in_progress
     from flows.runs import runs_at_work
+    from flows.terminal_runs import end_abandoned
 
     with get_client(sync_client=True) as client:
+        end_abandoned(client, settings.home)
         at_work = runs_at_work(client)
         for run in at_work:
             stage = stage_in_progress(client, run) or run.state_name

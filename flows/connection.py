@@ -1,22 +1,50 @@
 """Which Prefect server a command talks to: PREFECT_API_URL's, else this machine's, else one inside the command."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 
+from deployments.local_access import use_local_server
 from deployments.local_state import running_server
+from deployments.prefect_database import make_ready
+from flows.embedded_server import embedded_server
 from tasks.core.errors import ServerError
 from tasks.core.settings import Settings, configure_prefect
 
 
 def use_prefect(settings: Settings) -> None:
-    """Choose the server of this process; to be called before Prefect is imported."""
+    """Choose the server of this process; to be called before Prefect is imported. Raises ServerError."""
     server = running_server(settings.home)
-    if server is not None and "PREFECT_API_URL" not in os.environ:
-        os.environ["PREFECT_API_URL"] = server.api_url
+    if server is not None and os.environ.get("PREFECT_API_URL") in (None, server.api_url):
+        use_local_server(server, settings.home, os.environ)
         if settings.absolute_workspace == server.plan.workspace and server.plan.pages_url is not None:
             os.environ.setdefault("SPACEPORT_PAGES_URL", server.plan.pages_url)
     configure_prefect(settings)
+
+
+@contextmanager
+def server_of_run(settings: Settings, say: Callable[[str], None]) -> Iterator[None]:
+    """A server for a flow in this process: the one of `use_prefect`, else one of its own that ends with the block.
+
+    Raises ServerError when it does not answer or does not start, DiskFullError when its disk has no room.
+    """
+    use_prefect(settings)
+    url = os.environ.get("PREFECT_API_URL")
+    if url is not None:
+        say(f"shown at {url.removesuffix('/api')}")
+        if not answers(url):
+            raise ServerError(f"The Prefect server at {url} does not answer; without PREFECT_API_URL none is needed.")
+        yield
+        return
+    say("starting Prefect in this process …")
+    home = Path(os.environ["PREFECT_HOME"])
+    if "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ and (moved := make_ready(home)):
+        say(moved)
+    with embedded_server(home, os.environ):
+        yield
 
 
 def use_server(settings: Settings) -> Settings:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.connection import use_prefect
+from flows.connection import server_of_run, use_prefect
 from flows.plain_text import plain
 from tasks.core.errors import PhotosError
 from tasks.core.local_path import local_path
@@ -116,14 +116,21 @@ def _reconstruct(
     # The flow does the same; here it needs no Prefect, and the sentence comes at once.
     check_run(source, target, options, settings.absolute_workspace)
     _say_estimate(source, options, settings, console)
-    server = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
-    console.print(f"shown at {plain(server)}" if server else "starting Prefect in this process …", style="dim")
-    from prefect import tags
 
-    from flows.reconstruct import reconstruct
+    def say(text: str) -> None:
+        console.print(plain(text), style="dim", highlight=False, soft_wrap=True)
 
-    with showing_progress(console), tags("spaceport"):
-        publication = reconstruct(source, target, options, fresh)
+    with server_of_run(settings, say):
+        from prefect import tags
+        from prefect.client.orchestration import get_client
+
+        from flows.reconstruct import reconstruct
+        from flows.terminal_runs import end_abandoned, known_here
+
+        with get_client(sync_client=True) as client:
+            end_abandoned(client, settings.home)
+        with showing_progress(console), tags("spaceport"):
+            publication = known_here(reconstruct, settings.home)(source, target, options, fresh)
     destination = open_destination(target, open_workspace(settings.absolute_workspace))
     report = json.loads(destination.read("report.json"))
     quality = "not measured" if publication.psnr_db is None else f"{publication.psnr_db:.2f} dB"

@@ -10,6 +10,7 @@ from rich.progress import TimeRemainingColumn as EtaColumn
 from rich.text import Text
 
 from tasks.core.progress import Progress as StageProgress
+from tasks.core.safe_names import printable
 from tasks.reporting import StageListener, listening
 
 LINE_INTERVAL_SECONDS = 10.0
@@ -50,7 +51,7 @@ def _bar_listener(bars: Progress) -> StageListener:
             shown[stage],
             completed=progress.done,
             total=progress.total or None,
-            note=progress.note,
+            note=printable(progress.note),
         )
 
     return update
@@ -73,7 +74,7 @@ def _line_listener(console: Console) -> StageListener:
         if 0.02 < share < 1:
             parts.append(f"eta {(now - started[stage]) * (1 - share) / share:.0f} s")
         if progress.note:
-            parts.append(progress.note)
+            parts.append(printable(progress.note))
         console.print(Text("  ".join(parts)), soft_wrap=True)
 
     return write

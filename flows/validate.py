@@ -5,6 +5,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from deployments.findings import Finding
 from deployments.infrastructure import VARIABLE, infrastructure_from_environment
 from flows.cli_findings import print_findings
 from flows.cli_server import saying
-from flows.connection import answers, use_prefect
+from flows.connection import answers, server_of_run, use_prefect
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.errors import MissingPartError, OptionsError, ServerError, SpaceportError
 from tasks.core.options import parse_options
@@ -37,9 +38,11 @@ NOT_DONE = (
 
 def validate(workspace: str | None, timeout_seconds: float, keep: bool, console: Console) -> None:
     """Print a line for each check. Ends with status 1 when one fails; raises SpaceportError when nothing can begin."""
-    use_prefect(Settings.from_environment())
-    way = _way(workspace, f"validation-{secrets.token_hex(4)}")
-    with saying(console) as say:
+    settings = Settings.from_environment()
+    use_prefect(settings)
+    here = infrastructure_from_environment() is None and "PREFECT_API_URL" not in os.environ
+    with saying(console) as say, server_of_run(settings, say) if here else nullcontext():
+        way = _way(workspace, f"validation-{secrets.token_hex(4)}", here=here)
         print_findings(Validation(way, timeout_seconds, keep, say).findings(), console)
 
 
@@ -114,8 +117,8 @@ class Validation:
         return Finding("removed", True, f"photos, result, and {outputs} stage outputs")
 
 
-def _way(workspace: str | None, capture: str) -> "Way":
-    """How this workspace's users start runs: by uploads, by a Prefect server, or in a process of their own.
+def _way(workspace: str | None, capture: str, *, here: bool) -> "Way":
+    """How this workspace's users start runs: by uploads, by a Prefect server, or in a process of their own (`here`).
 
     Raises OptionsError when `workspace` is not the one of that way, ServerError, MissingPartError.
     """
@@ -132,8 +135,8 @@ def _way(workspace: str | None, capture: str) -> "Way":
             raise OptionsError(f"{VARIABLE} names an account whose workspace is {account.workspace}, not {workspace}.")
         return ThroughListener(account, capture)
     named = None if workspace is None else Settings(workspace=workspace, home=Path()).absolute_workspace
-    url = os.environ.get("PREFECT_API_URL")
-    if url is None:
+    url = os.environ["PREFECT_API_URL"]
+    if here:
         return InThisProcess(named or Settings.from_environment().absolute_workspace, capture)
     if not answers(url):
         raise ServerError(f"The Prefect server at {url} does not answer; without PREFECT_API_URL the run is made here.")

@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
+from deployments.local_access import read_secrets
 from deployments.local_state import folder_of, read_state
 from deployments.processes import find, log_file
 from tests.engines import engines
-from tests.patience import Patience, finished, work_of
+from tests.patience import STALL_SECONDS, Patience, finished, work_of
 
 POLL_SECONDS = 0.5
 
@@ -52,6 +54,18 @@ class Served:
         return url
 
     @property
+    def secret(self) -> str:
+        """User and password of the server's API."""
+        found = read_secrets(self.home)
+        assert found is not None, f"nothing was ever up in {self.home}"
+        return found.api
+
+    def http(self) -> httpx.Client:
+        """A context manager for requests to the API as its owner."""
+        user, password = self.secret.split(":")
+        return httpx.Client(base_url=self.api_url, auth=(user, password), timeout=STALL_SECONDS)
+
+    @property
     def _state(self) -> Any:
         state = read_state(self.home)
         assert state is not None, f"nothing is up in {self.home}"
@@ -73,7 +87,7 @@ class Served:
 
     def client(self) -> SyncPrefectClient:
         """A context manager: `with server.client() as client`."""
-        return SyncPrefectClient(self.api_url)
+        return SyncPrefectClient(self.api_url, auth_string=self.secret)
 
     def start(self, parameters: dict[str, Any], deployment: str = "reconstruct/reconstruct") -> FlowRun:
         """Start a run as the *Run* button does."""

@@ -27,7 +27,7 @@ CORE_LAYERS = (
         "safe_names",
         "source_digest",
     },
-    {"transforms", "zip_errors", "errors"},
+    {"transforms", "zip_errors", "errors", "private_files"},
 )
 # Rooms of one row that may see each other, each with a reason.
 NEIGHBOURS = {

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.core.errors import DestinationError, OptionsError
 from tasks.core.local_path import local_path
+from tasks.core.private_files import OWNER_ONLY_FOLDER, private_folder
 
 DEFAULT_WORKSPACE = "spaceport-data"
 DEFAULT_CACHE_GB = 20
@@ -19,6 +20,8 @@ STAGES = ("photos", "sfm", "train", "compress", "publish")
 GpuPool = Literal["ecs-gpu", "ec2-gpu"]  # where training may run in an AWS account
 GPU_POOLS: tuple[GpuPool, ...] = ("ecs-gpu", "ec2-gpu")
 HEARTBEAT_SECONDS = 30  # how often a run says that it lives; the shortest that Prefect admits
+NO_PROXY = ("NO_PROXY", "no_proxy")
+OWN_NAMES = ("127.0.0.1", "localhost")
 
 T = TypeVar("T", bound=str)
 
@@ -158,13 +161,29 @@ def configure_prefect(settings: Settings, environment: MutableMapping[str, str] 
     }
     for name, value in defaults.items():
         environment.setdefault(name, value)
+    leave_out_proxy(environment)
     home = Path(environment["PREFECT_HOME"])
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        settings.home.mkdir(mode=OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
+        if home == settings.home / "prefect":
+            private_folder(home)
+        else:  # a person's own, who knows best whom it is for
+            home.mkdir(mode=OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
     except OSError as error:
         raise DestinationError(
             f"The state folder {home} cannot be written ({error.strerror}); name another one with SPACEPORT_HOME."
         ) from error
+
+
+def leave_out_proxy(environment: MutableMapping[str, str]) -> None:
+    """Let connections to this machine itself go past a proxy that the environment names.
+
+    Libraries read either spelling, so both get the names that either has.
+    """
+    named = [name.strip() for variable in NO_PROXY for name in environment.get(variable, "").split(",")]
+    if "*" not in named:
+        names = dict.fromkeys([*filter(None, named), *OWN_NAMES])
+        environment.update(dict.fromkeys(NO_PROXY, ",".join(names)))
 
 
 @contextmanager

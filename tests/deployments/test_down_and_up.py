@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import httpx
 import pytest
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun, StateType
@@ -35,8 +34,8 @@ def remembered(server: Served) -> LocalServer:
 
 
 def reconstruct(server: Served) -> dict[str, Any]:
-    answer = httpx.get(f"{server.api_url}/deployments/name/reconstruct/reconstruct")
-    return dict(answer.raise_for_status().json())
+    with server.http() as http:
+        return dict(http.get("/deployments/name/reconstruct/reconstruct").raise_for_status().json())
 
 
 def runs(server: Served) -> dict[UUID, FlowRun]:
@@ -45,10 +44,11 @@ def runs(server: Served) -> dict[UUID, FlowRun]:
 
 
 def test_a_schedule_makes_runs_that_run(server: Served, tmp_path: Path) -> None:
-    url = f"{server.api_url}/deployments/{reconstruct(server)['id']}/schedules"
+    url = f"/deployments/{reconstruct(server)['id']}/schedules"
     parameters = {"photos": str(tmp_path / "scheduled")}
     schedule = {"schedule": {"interval": 60}, "active": True, "parameters": parameters}
-    [made] = httpx.post(url, json=[schedule]).raise_for_status().json()
+    with server.http() as http:
+        [made] = http.post(url, json=[schedule]).raise_for_status().json()
 
     def failed() -> list[FlowRun]:
         return [run for run in runs(server).values() if run.state_type == StateType.FAILED]
@@ -60,7 +60,8 @@ def test_a_schedule_makes_runs_that_run(server: Served, tmp_path: Path) -> None:
     assert ended[0].auto_scheduled
     assert ended[0].parameters == parameters
     assert "does not exist" in str(ended[0].state and ended[0].state.message)
-    httpx.delete(f"{url}/{made['id']}").raise_for_status()
+    with server.http() as http:
+        http.delete(f"{url}/{made['id']}").raise_for_status()
 
 
 def test_the_queue_goes_on_after_down_and_up(server: Served, tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_a_pause_stays_and_is_told(server: Served) -> None:
         client.update_work_pool("cpu", WorkPoolUpdate(is_paused=True))
         queue = client.read_work_queue_by_name("stages", work_pool_name="gpu")
         client.update_work_queue(queue.id, is_paused=True)
-    resume = f"PREFECT_API_URL={server.api_url} prefect work-pool resume cpu"
+    resume = "spaceport prefect work-pool resume cpu"
     for command, says in (("status", "paused"), ("up", "nothing changed"), ("down", "stopped"), ("up", "started")):
         finished = server.spaceport(command)
         assert finished.returncode == 0, finished.stdout + finished.stderr
@@ -113,9 +114,13 @@ def test_a_pause_stays_and_is_told(server: Served) -> None:
             assert "paused pool cpu" in finished.stdout
             assert resume in finished.stdout
             assert "paused queue gpu/stages" in finished.stdout
-            assert "prefect work-queue resume stages --pool gpu" in finished.stdout
+            assert "spaceport prefect work-queue resume stages --pool gpu" in finished.stdout
     with server.client() as client:
         assert client.read_work_pool("cpu").is_paused
+    resumed = server.spaceport("prefect", "work-pool", "resume", "cpu")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    with server.client() as client:
+        assert not client.read_work_pool("cpu").is_paused
 
 
 def test_states_are_named_as_people_write_them(server: Served) -> None:

@@ -11,6 +11,7 @@ from deployments.plan import Plan
 from tasks.core.errors import InputError, ServerError
 from tests.server_process import free_port
 
+SECRET = "open-sesame"
 HOOK = "http://hooks.test/services/secret"
 
 
@@ -20,7 +21,7 @@ def before(tmp_path: Path) -> LocalServer:
     port, pages_port = free_port(), free_port()
     plan = Plan(
         workspace=str(tmp_path / "workspace"),
-        pages_url=f"http://127.0.0.1:{pages_port}",
+        pages_url=f"http://127.0.0.1:{pages_port}/{SECRET}",
         hourly_cost_usd=0.5,
         dispatch=("train",),
         cpu_slots=3,
@@ -35,28 +36,28 @@ def test_nothing_is_forgotten(before: LocalServer, tmp_path: Path) -> None:
     remembered = read_state(tmp_path)
     assert remembered == before
     assert running_server(tmp_path) is None
-    assert chosen(Choices(), remembered, tmp_path) == before.model_copy(update={"up": True})
+    assert chosen(Choices(), remembered, tmp_path, SECRET) == before.model_copy(update={"up": True})
 
 
 def test_an_option_changes_one_thing(before: LocalServer, tmp_path: Path) -> None:
     port, pages_port = free_port(), free_port()
     was = before.model_copy(update={"up": True})
-    assert chosen(Choices(port=port), before, tmp_path) == was.model_copy(update={"port": port})
+    assert chosen(Choices(port=port), before, tmp_path, SECRET) == was.model_copy(update={"port": port})
     for update in ({"gpu_slots": 4}, {"dispatch": ()}, {"workspace": "/elsewhere"}, {"hourly_cost_usd": 1.0}):
         plan = before.plan.model_copy(update=update)
-        assert chosen(Choices.model_validate(update), before, tmp_path) == was.model_copy(update={"plan": plan})
+        assert chosen(Choices.model_validate(update), before, tmp_path, SECRET) == was.model_copy(update={"plan": plan})
     silent = before.plan.model_copy(update={"notify": None})
-    assert chosen(Choices(notify=""), before, tmp_path) == was.model_copy(update={"plan": silent})
-    moved = chosen(Choices(pages_port=pages_port), before, tmp_path)
+    assert chosen(Choices(notify=""), before, tmp_path, SECRET) == was.model_copy(update={"plan": silent})
+    moved = chosen(Choices(pages_port=pages_port), before, tmp_path, SECRET)
     assert (moved.port, moved.pages_port) == (before.port, pages_port)
-    assert moved.plan.pages_url == f"http://127.0.0.1:{pages_port}"
+    assert moved.plan.pages_url == f"http://127.0.0.1:{pages_port}/{SECRET}"
 
 
 def test_the_pages_port_survives_a_bucket(before: LocalServer, tmp_path: Path) -> None:
-    on_s3 = chosen(Choices(workspace="s3://bucket/prefix"), before, tmp_path)
+    on_s3 = chosen(Choices(workspace="s3://bucket/prefix"), before, tmp_path, SECRET)
     assert on_s3.plan.pages_url is None
     assert "pages" not in on_s3.processes
-    back = chosen(Choices(workspace=before.plan.workspace), on_s3, tmp_path)
+    back = chosen(Choices(workspace=before.plan.workspace), on_s3, tmp_path, SECRET)
     assert (back.pages_port, back.plan) == (before.pages_port, before.plan)
 
 
@@ -65,15 +66,15 @@ def test_zero_takes_a_free_port(before: LocalServer, tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", before.port))
         taken.listen()
         with pytest.raises(InputError, match=f"{before.port} cannot be used .* --port, or 0"):
-            chosen(Choices(), before, tmp_path)
-        assert chosen(Choices(port=0), before, tmp_path).port != before.port
+            chosen(Choices(), before, tmp_path, SECRET)
+        assert chosen(Choices(port=0), before, tmp_path, SECRET).port != before.port
 
 
 def test_one_port_is_not_enough(tmp_path: Path) -> None:
     port = free_port()
     with pytest.raises(InputError, match="--pages-port"):
-        chosen(Choices(workspace="/w", port=port, pages_port=port), None, tmp_path)
-    assert chosen(Choices(workspace="/w", port=65535), None, tmp_path).pages_port != 65536
+        chosen(Choices(workspace="/w", port=port, pages_port=port), None, tmp_path, SECRET)
+    assert chosen(Choices(workspace="/w", port=65535), None, tmp_path, SECRET).pages_port != 65536
 
 
 def test_the_choices_can_be_read_without_the_secret_in_them(before: LocalServer) -> None:

@@ -88,15 +88,17 @@ def test_pages_show_the_runs_and_nothing_else(tmp_path: Path) -> None:
     (runs / "meadow" / "index.html").write_text("<html>page</html>", encoding="utf-8")
     (tmp_path / "secret.txt").write_text("secret", encoding="utf-8")
     (runs / "way-out").symlink_to(tmp_path)
-    server = start("pages", [sys.executable, "-m", "deployments.pages", str(runs), "0"], tmp_path, os.environ)
+    environment = {**os.environ, "SPACEPORT_PAGES_URL": "http://127.0.0.1:0/open-sesame"}
+    server = start("pages", [sys.executable, "-m", "deployments.pages", str(runs)], tmp_path, environment)
     try:
         port = listening_port(server.pid)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=STALL_SECONDS) as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}/open-sesame", timeout=STALL_SECONDS) as http:
             assert http.get("/meadow/index.html").text == "<html>page</html>"
             for path in ("/way-out/secret.txt", "/../secret.txt", "/%2e%2e/secret.txt", "/way-out/"):
-                assert http.get(path).status_code == 404, path
+                assert http.get(path).status_code in (401, 404), path
+        assert "open-sesame" not in " ".join(psutil.Process(server.pid).cmdline())
         with pytest.raises(InputError, match=f"Port {port}"):
-            open_server(runs, port)
+            open_server(runs, port, "open-sesame")
     finally:
         stop("pages", tmp_path, patience_seconds=10)
 

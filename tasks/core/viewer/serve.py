@@ -1,18 +1,32 @@
-"""A result's folder over http, on this machine only."""
+"""A folder of results over http, on this machine only and for people who have its address.
 
+The address begins with a secret (https://www.w3.org/TR/capability-urls/): every other user of the machine, and every
+page that a browser shows, can send requests to 127.0.0.1 too.
+"""
+
+import hmac
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socket import socket
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from tasks.core.errors import InputError
 
 HOST = "127.0.0.1"
+SILENCE_SECONDS = 20.0  # after which a connection that says nothing is closed
+MOST_CONNECTIONS = 64  # at once; a browser opens six
 
 
 class _Handler(SimpleHTTPRequestHandler):
+    timeout = SILENCE_SECONDS
+    server: "_Server"
     extensions_map = {  # noqa: RUF012
         **SimpleHTTPRequestHandler.extensions_map,
         ".sog": "application/octet-stream",
@@ -21,42 +35,95 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def end_headers(self) -> None:
         self.send_header("Cache-Control", "no-store")  # the next run writes the same names
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Referrer-Policy", "no-referrer")  # the address is a secret
         super().end_headers()
+
+    def send_head(self) -> Any:
+        """The file, for a request by somebody who has the address."""
+        host = self.headers.get_all("Host") or []
+        path = urlsplit(self.path).path
+        secret, _, rest = path.lstrip("/").partition("/")
+        if len(host) != 1 or host[0].lower() not in self.server.names or not self.server.knows(secret):
+            self.send_error(HTTPStatus.UNAUTHORIZED, explain="Open the address that `spaceport` printed, all of it.")
+            return None
+        below = unquote(rest)
+        if "\0" in below or any(name.startswith(".") for name in below.split("/")):
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return None
+        return super().send_head()
+
+    def list_directory(self, path: Any) -> None:
+        """Nothing: a folder shows its index.html or does not exist."""
+        self.send_error(HTTPStatus.NOT_FOUND)
 
     def translate_path(self, path: str) -> str:
         """The file of a URL; a link that leads out of the folder leads nowhere."""
-        found = Path(super().translate_path(path))
+        below = "/" + path.lstrip("/").partition("/")[2]
+        found = Path(super().translate_path(below))
         inside = found.resolve().is_relative_to(Path(self.directory).resolve())
-        return str(found) + "/" * path.endswith("/") if inside else str(Path(self.directory) / ".outside")
+        return str(found) + "/" * below.endswith("/") if inside else str(Path(self.directory) / ".outside")
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Quiet: what is shown is up to the caller."""
 
 
-def open_server(folder: Path, port: int) -> ThreadingHTTPServer:
-    """A server of `folder` on 127.0.0.1 that listens but does not answer yet. Port 0 takes a free one.
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
 
-    Raises InputError when the port is taken.
+    def __init__(self, folder: Path, port: int, secret: str) -> None:
+        super().__init__((HOST, port), partial(_Handler, directory=str(folder)))
+        self._secret = secret.encode()
+        self._free = threading.Semaphore(MOST_CONNECTIONS)
+        self.names = {f"{name}:{self.server_address[1]}" for name in (HOST, "localhost")}
+
+    def knows(self, secret: str) -> bool:
+        """Whether it is ours."""
+        return hmac.compare_digest(secret.encode(errors="replace"), self._secret)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """In a thread of its own while there are not too many."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Until the connection ends."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: socket | tuple[bytes, socket], client_address: Any) -> None:
+        """Quiet: a browser that goes away is no fault."""
+
+
+def open_server(folder: Path, port: int, secret: str) -> ThreadingHTTPServer:
+    """A server of `folder` at http://127.0.0.1:port/secret/ that listens but does not answer yet.
+
+    Port 0 takes a free one. Raises InputError when the port is taken.
     """
     try:
-        return ThreadingHTTPServer((HOST, port), partial(_Handler, directory=str(folder)))
+        return _Server(folder, port, secret)
     except OSError as error:
         raise InputError(f"Port {port} cannot be used ({error.strerror}); name another one, or 0 for any.") from error
 
 
 @contextmanager
 def serve(folder: Path, port: int, page: str = "index.html") -> Iterator[str]:
-    """Serve `folder` on 127.0.0.1 while the context lasts; gives the page's URL. Port 0 takes a free one.
+    """Serve `folder` on 127.0.0.1 while the context lasts; yields the page's URL. Port 0 takes a free one.
 
     Raises InputError when the folder holds no page or the port is taken.
     """
     if not (folder / page).is_file():
         raise InputError(f"{folder} holds no {page}; name the folder that `spaceport run --out` filled.")
-    server = open_server(folder, port)
+    secret = secrets.token_urlsafe(16)
+    server = open_server(folder, port, secret)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://{HOST}:{server.server_address[1]}/"
+        yield f"http://{HOST}:{server.server_address[1]}/{secret}/"
     finally:
         server.shutdown()
         server.server_close()

@@ -4,6 +4,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def test_the_folder_is_served_on_this_machine_only(browser: Page, sog: Path, tmp
         (tmp_path / "train.log").write_text("99 %")
         with urllib.request.urlopen(url + "train.log", timeout=STALL_SECONDS) as answer:
             assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
-        port = int(url.rstrip("/").rpartition(":")[2])
+        port = urlsplit(url).port or 0
         with pytest.raises(InputError, match=f"Port {port}"), serve(tmp_path, port):
             pass
 

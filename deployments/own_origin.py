@@ -1,0 +1,117 @@
+"""Keeps other web pages away from the Prefect server of this machine, and logs its owner's browser in.
+
+A browser sends requests to 127.0.0.1 for any page that asks it to. Prefect's authentication stops those that need an
+answer of its API. This stops the rest before Prefect sees it: requests under another host's name (DNS rebinding), and
+requests that another site's page makes, WebSockets among them.
+
+https://fetch.spec.whatwg.org/#origin-header, https://www.w3.org/TR/fetch-metadata/
+"""
+
+import base64
+import hashlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from deployments.local_access import SIGN_IN
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+REFUSED = b"This server answers its own pages only.\n"
+OTHER_SITE = {b"cross-site", b"same-site"}  # another port of 127.0.0.1 is the same site and may be anybody's
+
+# Prefect's UI keeps its password in the browser's storage under this name, in base64.
+SIGN_IN_SCRIPT = """
+const say = (text) => { document.querySelector("p").textContent = text; };
+const secret = decodeURIComponent(location.hash.slice(1));
+history.replaceState(null, "", location.pathname);
+const stale = "This link does not work any more: `spaceport status` prints the one that does.";
+if (!secret) say("Open the whole link that `spaceport up` or `spaceport status` prints, with what follows the #.");
+else {
+  const password = btoa(secret);
+  fetch("/api/admin/version", { headers: { Authorization: "Basic " + password } }).then((answer) => {
+    if (!answer.ok) return say(answer.status === 401 ? stale : "The server answers with " + answer.status + ".");
+    localStorage.setItem("prefect-password", password);
+    location.replace("/");
+  }, () => say("The server does not answer."));
+}
+"""
+SIGN_IN_PAGE = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>Spaceport</title>'
+    '<body style="font: 1rem system-ui; margin: 4rem auto; max-width: 40rem">'
+    f"<p>Logging in …</p><script>{SIGN_IN_SCRIPT}</script></html>"
+).encode()
+SCRIPT_HASH = base64.b64encode(hashlib.sha256(SIGN_IN_SCRIPT.encode()).digest()).decode()
+SIGN_IN_HEADERS = [
+    (b"content-type", b"text/html; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+    (
+        b"content-security-policy",
+        f"default-src 'none'; script-src 'sha256-{SCRIPT_HASH}'; style-src 'unsafe-inline'; connect-src 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'".encode(),
+    ),
+]
+
+
+class OwnOrigin:
+    """An ASGI app around another one, which answers requests to 127.0.0.1:port and localhost:port by its own pages."""
+
+    def __init__(self, app: App, port: int) -> None:
+        names = [b"127.0.0.1", b"localhost"]
+        self._app = app
+        self._hosts = {name + (b":%d" % port) for name in names} | (set(names) if port == 80 else set())
+        self._origins = {b"http://" + host for host in self._hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer or pass on."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+        elif not self._is_own(scope):
+            await _refuse(scope, receive, send)
+        elif scope["type"] == "http" and scope["path"] == SIGN_IN and scope["method"] in ("GET", "HEAD"):
+            await _answer(send, 200, SIGN_IN_HEADERS, SIGN_IN_PAGE)
+        else:
+            await self._app(scope, receive, _unframed(send))
+
+    def _is_own(self, scope: Scope) -> bool:
+        headers: dict[bytes, list[bytes]] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name.lower(), []).append(value)
+        if len(hosts := headers.get(b"host", [])) != 1 or hosts[0].lower() not in self._hosts:
+            return False
+        if not set(headers.get(b"origin", [])) <= self._origins:
+            return False
+        # A link that somebody follows comes from another site too, and shows a page; an image or a script does not.
+        if b"origin" in headers or not OTHER_SITE & set(headers.get(b"sec-fetch-site", [])):
+            return True
+        request = scope.get("method"), headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")
+        return request == ("GET", [b"navigate"], [b"document"])
+
+
+def _unframed(send: Send) -> Send:
+    """No page shows ours in a frame of its own, where somebody could be led to click."""
+
+    async def with_headers(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            added = [(b"x-frame-options", b"SAMEORIGIN"), (b"x-content-type-options", b"nosniff")]
+            message = {**message, "headers": [*message.get("headers", []), *added]}
+        await send(message)
+
+    return with_headers
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await receive()  # the request to connect, which a close refuses
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    await _answer(send, 401, [(b"content-type", b"text/plain")], REFUSED)
+
+
+async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
