@@ -120,9 +120,7 @@ def test_what_it_may_choose_has_bounds(pool_name: str, chosen: dict[str, Any], d
 def test_our_own_choices_are_taken(deployed: dict[str, Any]) -> None:
     again = {"capacity_provider": account().capacity_provider_again}
     ours = [("cpu", {"dispatch": "sfm,train,compress"}), ("cpu", {"dispatch": ""}), ("ecs-gpu", again)]
-    ours += [
-        job_variables(each, "ecs-gpu") for each in ("reconstruct", "photos", "sfm", "train", "compress", "publish")
-    ]
+    ours += [job_variables(flow, "ecs-gpu") for flow in ("reconstruct", *STAGES)]
     with get_client(sync_client=True) as client:
         for pool_name, chosen in ours:
             run = client.create_flow_run_from_deployment(deployed[pool_name], job_variables=chosen)
