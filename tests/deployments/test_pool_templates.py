@@ -98,8 +98,11 @@ def test_a_run_or_a_deployment_that_chooses_it_is_refused(pool: Pool, deployed: 
         chosen = {"env": FORBIDDEN["env"]}
         with pytest.raises(PrefectHTTPStatusError, match=refused):
             client.update_flow_run(run.id, job_variables=chosen)
+        # Prefect looks at a deployment's own when it makes a run of it.
+        client.update_deployment(deployed[pool.name], DeploymentUpdate(job_variables=chosen))
         with pytest.raises(PrefectHTTPStatusError, match=refused):
-            client.update_deployment(deployed[pool.name], DeploymentUpdate(job_variables=chosen))
+            client.create_flow_run_from_deployment(deployed[pool.name])
+        client.update_deployment(deployed[pool.name], DeploymentUpdate(job_variables={}))
 
 
 @pytest.mark.parametrize(
