@@ -30,7 +30,7 @@ async def apply(plan: Plan, wanted: Sequence[Specification]) -> list[str]:
 async def apply_pools_only(plan: Plan) -> list[str]:
     """Create or correct the pools, so that workers can start; says what changed."""
     async with get_client() as client:
-        return await apply_pools(client, plan)
+        return await apply_pools(client, _as_runs_say(plan))
 
 
 async def apply_all(plan: Plan) -> list[str]:
@@ -40,7 +40,11 @@ async def apply_all(plan: Plan) -> list[str]:
 
 def planned_deployments(plan: Plan) -> list[Specification]:
     """The deployments of a plan, ready to apply. Imports the flows, which takes seconds."""
-    return specifications(plan.model_copy(update={"workspace": workspace_name(plan)}))
+    return specifications(_as_runs_say(plan))
+
+
+def _as_runs_say(plan: Plan) -> Plan:
+    return plan.model_copy(update={"workspace": workspace_name(plan)})
 
 
 def plan_from_environment() -> Plan:

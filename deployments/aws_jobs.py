@@ -1,4 +1,4 @@
-"""Which pool and how large a task each deployment gets in an AWS account, and what its runs are told."""
+"""Which pool and how large a task each deployment gets in an AWS account, and what runs there are told."""
 
 import json
 from typing import Any
@@ -57,9 +57,9 @@ def machines() -> dict[str, Machine]:
     return found
 
 
-def job_variables(flow: str, account: Infrastructure, gpu_pool: str) -> tuple[str, dict[str, Any]]:
-    """The pool of a deployment, and its job variables without those of the plan."""
-    environment = {
+def account_environment(account: Infrastructure) -> dict[str, str]:
+    """What every run in the account is told, whatever its pool."""
+    return {
         "PREFECT_API_URL": account.prefect_api_url,
         "PREFECT_HOME": "/scratch/prefect",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
@@ -67,20 +67,28 @@ def job_variables(flow: str, account: Infrastructure, gpu_pool: str) -> tuple[st
         "AWS_DEFAULT_REGION": account.region,
         "SPACEPORT_METRICS": "emf",
     }
+
+
+def ecs_environment(account: Infrastructure, gpu_pool: str) -> dict[str, str]:
+    """What runs as ECS tasks are told beside that."""
+    again = {"train": {"capacity_provider": account.capacity_provider_again}} if gpu_pool == ECS_GPU else {}
+    return {
+        # A spot instance that is taken away, or a service that is updated, ends a task by SIGTERM: the run goes back
+        # into its queue, and its next task goes on from the checkpoint.
+        "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR": "reschedule",
+        "SPACEPORT_JOB_VARIABLES_AGAIN": json.dumps(again),
+        "SPACEPORT_MACHINES": json.dumps({stage: each.model_dump() for stage, each in machines().items()}),
+    }
+
+
+def train_environment() -> dict[str, str]:
+    """What training is told, in either pool for it."""
+    return {"SPACEPORT_HOURLY_COST_USD": str(SPOT_USD[GPU_INSTANCE])}
+
+
+def job_variables(flow: str, gpu_pool: str) -> tuple[str, dict[str, Any]]:
+    """The pool of a deployment, and what it chooses of that pool's variables."""
     if flow == "train":
-        environment["SPACEPORT_HOURLY_COST_USD"] = str(SPOT_USD[GPU_INSTANCE])
-        if gpu_pool != ECS_GPU:
-            return gpu_pool, {"env": environment, "command": ENGINE, "working_dir": FOLDER}
-    # A spot instance that is taken away, or a service that is updated, ends a task by SIGTERM: the run goes back into
-    # its queue, and its next task goes on from the checkpoint.
-    environment["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"] = "reschedule"
-    named = {"family": f"spaceport-run-{flow}", "log_prefix": flow, "command": EXECUTE}
-    if flow == "train":
-        return ECS_GPU, {"env": environment, **named}
+        return gpu_pool, {}
     size = SIZES[flow]
-    environment["SPACEPORT_HOURLY_COST_USD"] = f"{size.hourly_usd:.4f}"
-    if flow == "reconstruct":
-        again = {"train": {"capacity_provider": account.capacity_provider_again}} if gpu_pool == ECS_GPU else {}
-        environment["SPACEPORT_JOB_VARIABLES_AGAIN"] = json.dumps(again)
-        environment["SPACEPORT_MACHINES"] = json.dumps({stage: each.model_dump() for stage, each in machines().items()})
-    return ECS_CPU, {"env": environment, **named, **size.model_dump()}
+    return ECS_CPU, {"stage": flow, "price": round(size.hourly_usd, 4), **size.model_dump()}

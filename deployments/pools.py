@@ -4,8 +4,6 @@ A run holds a process while it waits for its stages. Runs and stages therefore t
 with a common limit, waiting runs could hold every slot and the stages they wait for would never start.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
 from prefect.client.orchestration import PrefectClient
@@ -16,9 +14,9 @@ from pydantic import BaseModel, ConfigDict
 
 from deployments.infrastructure import Infrastructure
 from deployments.plan import EC2_GPU, ECS_CPU, ECS_GPU, Plan
+from deployments.pool_templates import ec2_gpu_template, ecs_cpu_template, ecs_gpu_template, local_template
 from tasks.core.errors import InputError
 
-TEMPLATES = Path(__file__).parent / "pools"
 POOLS = ("cpu", "gpu")
 LABEL = "Spaceport: "  # how the descriptions of our pools begin
 MANY = 200  # stages at once on Fargate, which has a quota of its own
@@ -40,7 +38,8 @@ class Pool(BaseModel):
 async def apply_pools(client: PrefectClient, plan: Plan) -> list[str]:
     """Create or correct all pools and their queues; says what changed.
 
-    Raises InputError, before anything is changed, when a pool of one of these names is not ours.
+    Raises InputError, before anything is changed, when a pool of one of these names is not ours, or when the plan has
+    a value that cannot be written into a pool.
     """
     wanted = planned_pools(plan)
     present = {pool.name: await _present(client, pool) for pool in wanted}
@@ -55,47 +54,32 @@ async def apply_pools(client: PrefectClient, plan: Plan) -> list[str]:
 def planned_pools(plan: Plan) -> list[Pool]:
     """The pools of a plan: processes on machines of somebody's own, or ECS and EC2."""
     if plan.infrastructure is not None:
-        return _aws_pools(plan.infrastructure)
+        return _aws_pools(plan, plan.infrastructure)
     return [
         Pool(
             name="cpu",
             description=f"{LABEL}runs, and the stages that need no GPU.",
-            template=_template("cpu"),
+            template=local_template("cpu", plan),
             queues={"runs": plan.run_slots, "stages": plan.cpu_slots},
         ),
         Pool(
             name="gpu",
             description=f"{LABEL}training. Its limit keeps two trainings from sharing a machine's memory.",
-            template=_template("gpu"),
+            template=local_template("gpu", plan),
             limit=plan.gpu_slots,
             queues={"stages": plan.gpu_slots},
         ),
     ]
 
 
-def _aws_pools(account: Infrastructure) -> list[Pool]:
-    common = {
-        "cluster": account.cluster,
-        "region": account.region,
-        "log_group": account.log_group,
-        "execution_role_arn": account.execution_role,
-        f"{account.prefect_secret_name.lower()}_secret_arn": account.prefect_secret,
-    }
+def _aws_pools(plan: Plan, account: Infrastructure) -> list[Pool]:
     gpus = account.max_gpu_instances
     return [
         Pool(
             name=ECS_CPU,
             type="ecs",
             description=f"{LABEL}runs, and the stages that need no GPU, as Fargate tasks.",
-            template=_template(
-                ECS_CPU,
-                **common,
-                image=account.cpu_image,
-                task_role_arn=account.run_role,
-                subnets=list(account.subnets),
-                security_groups=list(account.security_groups),
-                assign_public_ip="ENABLED" if account.public_addresses else "DISABLED",
-            ),
+            template=ecs_cpu_template(plan, account),
             queues={"runs": MANY, "stages": MANY},
         ),
         Pool(
@@ -103,13 +87,7 @@ def _aws_pools(account: Infrastructure) -> list[Pool]:
             type="ecs",
             description=LABEL
             + "training as ECS tasks on GPU instances, which come with the first task and go after the last.",
-            template=_template(
-                ECS_GPU,
-                **common,
-                image=account.gpu_image,
-                task_role_arn=account.train_role,
-                capacity_provider=account.capacity_provider,
-            ),
+            template=ecs_gpu_template(plan, account),
             limit=2 * gpus,  # the groups of first and of later attempts
             queues={"stages": 2 * gpus},
         ),
@@ -117,19 +95,11 @@ def _aws_pools(account: Infrastructure) -> list[Pool]:
             name=EC2_GPU,
             description=LABEL
             + "training as processes of workers on GPU instances, as many as deployments/scaler.py asks for.",
-            template=_template("gpu"),
+            template=ec2_gpu_template(plan, account),
             limit=gpus,
             queues={"stages": gpus},
         ),
     ]
-
-
-def _template(name: str, **defaults: object) -> dict[str, Any]:
-    """The job template in pools/<name>.json; an account's values become defaults of its variables."""
-    template: dict[str, Any] = json.loads((TEMPLATES / f"{name}.json").read_text(encoding="utf-8"))
-    for variable, value in defaults.items():
-        template["variables"]["properties"][variable]["default"] = value
-    return template
 
 
 async def _present(client: PrefectClient, wanted: Pool) -> WorkPool | None:

@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,11 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
-from prefect.utilities.processutils import command_to_string
 from pydantic import BaseModel, ConfigDict
 
 from deployments.aws_jobs import FOLDER, job_variables
 from deployments.plan import REPOSITORY, Plan
 
-# By default a worker starts one process to prepare a folder and then a second one in it, each of which imports Prefect:
-# 4 s of two cores for every stage. The folder needs no preparation here.
-ENGINE = command_to_string([sys.executable, "-m", "prefect.engine"])
 FILE = Path(__file__).with_name("prefect.yaml")
 
 
@@ -58,14 +53,14 @@ def _specification(entry: dict[str, Any], plan: Plan) -> Specification:
     flow: Flow[..., Any] = load_flow_from_entrypoint(str(REPOSITORY / entry["entrypoint"]), use_placeholder_flow=False)
     pool = entry["work_pool"]
     pool_name, queue = pool["name"], pool["work_queue_name"]
-    variables: dict[str, Any] = {"env": {}, "command": ENGINE}
+    variables: dict[str, Any] = dict(pool.get("job_variables", {}))
     folder = str(REPOSITORY)
     if plan.infrastructure is not None:
-        pool_name, variables = job_variables(flow.name, plan.infrastructure, plan.gpu_pool)
+        pool_name, chosen = job_variables(flow.name, plan.gpu_pool)
+        variables |= chosen
         folder = FOLDER
-    variables["env"] = {**pool["job_variables"]["env"], **variables["env"], **job_environment(plan)}
     if plan.dispatch is not None and flow.name == "reconstruct":
-        variables["env"]["SPACEPORT_DISPATCH"] = ",".join(plan.dispatch)
+        variables["dispatch"] = ",".join(plan.dispatch)
     return Specification(
         flow_name=flow.name,
         name=entry["name"],
@@ -78,16 +73,6 @@ def _specification(entry: dict[str, Any], plan: Plan) -> Specification:
         parameter_openapi_schema=parameter_schema(flow).model_dump_for_openapi(),
         pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": folder}}],
     )
-
-
-def job_environment(plan: Plan) -> dict[str, str]:
-    """What every run is told of the plan, whatever its worker's environment says."""
-    values = {
-        "SPACEPORT_WORKSPACE": plan.workspace,
-        "SPACEPORT_PAGES_URL": plan.pages_url,
-        "SPACEPORT_HOURLY_COST_USD": None if plan.hourly_cost_usd is None else str(plan.hourly_cost_usd),
-    }
-    return {name: value for name, value in values.items() if value is not None}
 
 
 async def apply_deployment(client: PrefectClient, wanted: Specification) -> list[str]:

@@ -26,7 +26,7 @@ class ThroughDeployment(InWorkspace):
         """Raises OptionsError when the deployment works in another workspace than `workspace`."""
         self._client = client
         self._deployment = client.read_deployment_by_name(DEPLOYMENT)
-        theirs = (self._deployment.job_variables or {}).get("env", {}).get("SPACEPORT_WORKSPACE")
+        theirs = self._told_workspace()
         if theirs is None and workspace is None:
             raise OptionsError(
                 f"The deployment {DEPLOYMENT} names no workspace: name its workers' one with --workspace."
@@ -36,6 +36,13 @@ class ThroughDeployment(InWorkspace):
         super().__init__(open_workspace(theirs or workspace or ""), capture)
         self._run: UUID | None = None
         self.describes = f"deployment {DEPLOYMENT} at {client.api_url}, workspace {theirs or workspace}"
+
+    def _told_workspace(self) -> str | None:
+        """The workspace that the deployment's pool writes into the environment of its runs."""
+        pool = self._deployment.work_pool_name
+        template = {} if pool is None else self._client.read_work_pool(pool).base_job_template
+        told: str | None = template.get("job_configuration", {}).get("env", {}).get("SPACEPORT_WORKSPACE")
+        return told
 
     def start(self, photos: Path, options: ReconstructOptions) -> None:
         """As in Way."""

@@ -3,7 +3,7 @@
 import pytest
 
 from deployments.aws_estimate import FARGATE_START_SECONDS, GPU_START_SECONDS, AwsStage, estimate_on_aws
-from deployments.aws_jobs import GPU_INSTANCE, SIZES, job_variables, machines
+from deployments.aws_jobs import GPU_INSTANCE, SIZES, ecs_environment, job_variables, machines
 from deployments.prices import FARGATE_SPOT_SHARE, ON_DEMAND_USD, SPOT_USD, fargate_usd
 from tasks.core.estimate.run import estimate_stages
 from tasks.core.options import ReconstructOptions
@@ -45,9 +45,9 @@ def test_disk_is_free_up_to_twenty_gigabytes() -> None:
 
 
 def test_a_run_in_an_account_expects_its_stages_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, variables = job_variables("reconstruct", account(), "ecs-gpu")
-    monkeypatch.setenv("SPACEPORT_MACHINES", variables["env"]["SPACEPORT_MACHINES"])
-    monkeypatch.setenv("SPACEPORT_HOURLY_COST_USD", variables["env"]["SPACEPORT_HOURLY_COST_USD"])
+    _, variables = job_variables("reconstruct", "ecs-gpu")
+    monkeypatch.setenv("SPACEPORT_MACHINES", ecs_environment(account(), "ecs-gpu")["SPACEPORT_MACHINES"])
+    monkeypatch.setenv("SPACEPORT_HOURLY_COST_USD", str(variables["price"]))
     monkeypatch.setenv("SPACEPORT_DISPATCH", "sfm,train,compress")
     told = machines_of_run()
     assert told["train"].gpu

@@ -117,10 +117,8 @@ def test_deployments_go_to_the_accounts_pools() -> None:
         **dict.fromkeys(("reconstruct", "photos", "sfm", "compress", "publish"), "ecs-cpu"),
         "train": "ecs-gpu",
     }
-    run = found["reconstruct"].job_variables
-    assert run["env"]["SPACEPORT_DISPATCH"] == "sfm,train,compress"
-    assert json.loads(run["env"]["SPACEPORT_JOB_VARIABLES_AGAIN"]) == {"train": {"capacity_provider": "on-demand"}}
-    assert found["train"].job_variables["env"]["SPACEPORT_DISPATCH"] == ""
+    assert found["reconstruct"].job_variables["dispatch"] == "sfm,train,compress"
+    assert found["train"].job_variables == {}
 
 
 @pytest.mark.usefixtures("aws")
@@ -152,6 +150,7 @@ def test_training_asks_for_a_gpu_and_a_place_for_it(aws: AwsServer) -> None:
     assert environment["PREFECT_API_URL"] == account().prefect_api_url, "not where the worker found the server"
     assert environment["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"] == "reschedule"
     assert environment["SPACEPORT_WORKSPACE"] == "s3-bucket/spaceport-workspace"
+    assert environment["SPACEPORT_DISPATCH"] == "", "a stage's own run computes it"
     secrets = {each["name"]: each["valueFrom"] for each in container["secrets"]}
     assert secrets == {"PREFECT_API_AUTH_STRING": account().prefect_secret}
     assert "PREFECT_API_AUTH_STRING" not in environment
@@ -169,6 +168,10 @@ def test_other_stages_run_on_fargate(aws: AwsServer) -> None:
     container = definition["containerDefinitions"][0]
     assert "resourceRequirements" not in container
     assert container["logConfiguration"]["options"]["awslogs-group"] == "/spaceport/runs"
+    assert container["logConfiguration"]["options"]["awslogs-stream-prefix"] == "sfm"
+    environment = {each["name"]: each["value"] for each in task["overrides"]["containerOverrides"][0]["environment"]}
+    assert environment["SPACEPORT_DISPATCH"] == ""
+    assert json.loads(environment["SPACEPORT_JOB_VARIABLES_AGAIN"]) == {"train": {"capacity_provider": "on-demand"}}
 
 
 @pytest.mark.usefixtures("aws")

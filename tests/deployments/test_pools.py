@@ -7,14 +7,14 @@ from uuid import uuid4
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import WorkPool
 from prefect.exceptions import ObjectNotFound
 from prefect.server.events.schemas.automations import EventTrigger
 from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.types._datetime import now
 
-from deployments.apply import apply_pools_only
+from deployments.apply import apply_all, apply_pools_only
 from deployments.automations import zombies
 from deployments.plan import Plan
 from deployments.pools import POOLS
@@ -66,6 +66,33 @@ def test_our_own_are_known_again() -> None:
     assert asyncio.run(apply_pools_only(PLAN)) == ["updated work pool cpu"]
     on_the_server("update_work_pool", "cpu", WorkPoolUpdate(description="Spaceport: what an operator adds"))
     assert asyncio.run(apply_pools_only(PLAN)) == ["updated work pool cpu"]
+
+
+@pytest.mark.usefixtures("no_pools")
+def test_pools_and_deployments_of_an_older_release_are_corrected() -> None:
+    """Those whose runs could choose their command and environment."""
+    asyncio.run(apply_all(PLAN))
+    free = {"command": {"type": "string"}, "env": {"type": "object"}}
+    template = {
+        "job_configuration": {name: f"{{{{ {name} }}}}" for name in free},
+        "variables": {"type": "object", "properties": free},
+    }
+    for name in POOLS:
+        on_the_server("update_work_pool", name, WorkPoolUpdate(base_job_template=template))
+    for name in ("reconstruct", "train"):
+        deployment = on_the_server("read_deployment_by_name", f"{name}/{name}")
+        older = DeploymentUpdate(version="0.0.9", job_variables={"command": "id", "env": {"SPACEPORT_WORKSPACE": "/x"}})
+        on_the_server("update_deployment", deployment.id, older)
+
+    changes = asyncio.run(apply_all(PLAN))
+    assert {"updated work pool cpu", "updated work pool gpu"} <= set(changes)
+    assert {"updated deployment reconstruct/reconstruct", "updated deployment train/train"} <= set(changes)
+    for name, chosen in (("reconstruct", {"dispatch": "sfm,train,compress"}), ("train", {})):
+        assert on_the_server("read_deployment_by_name", f"{name}/{name}").job_variables == chosen
+    for name in POOLS:
+        job = on_the_server("read_work_pool", name).base_job_template["job_configuration"]
+        assert job["env"]["SPACEPORT_WORKSPACE"] == "/workspace"
+    assert asyncio.run(apply_all(PLAN)) == []
 
 
 @pytest.mark.parametrize(

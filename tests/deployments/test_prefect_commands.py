@@ -9,6 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import WorkPool
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.apply import apply_all
@@ -41,6 +43,11 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         yield kept
 
 
+async def pools() -> list[WorkPool]:
+    async with get_client() as client:
+        return await client.read_work_pools()
+
+
 def test_they_make_what_apply_makes(environment: dict[str, str], tmp_path: Path) -> None:
     commands = documented().replace("automations.json", str(tmp_path / "automations.json"))
     ran = finished(["bash", "-euo", "pipefail", "-c", commands], cwd=REPOSITORY, env=environment)
@@ -49,8 +56,18 @@ def test_they_make_what_apply_makes(environment: dict[str, str], tmp_path: Path)
     named = {entry["name"] for entry in httpx.post(f"{api}/deployments/filter", json={}).json()}
     assert named == {"reconstruct", "photos", "sfm", "train", "compress", "publish"}
     with temporary_settings({PREFECT_API_URL: api}):
+        made = {pool.name: pool for pool in asyncio.run(pools())}
         changes = asyncio.run(apply_all(Plan(workspace=str(tmp_path))))
+        applied = {pool.name: pool for pool in asyncio.run(pools())}
     rest = [change for change in changes if not change.startswith("updated deployment")]
-    assert rest == []
+    assert rest == ["updated work pool cpu", "updated work pool gpu"]
+    for name, pool in applied.items():
+        job = pool.base_job_template["job_configuration"]
+        del job["env"]["SPACEPORT_WORKSPACE"]
+        assert pool.base_job_template == {
+            **made[name].base_job_template,
+            "job_configuration": {**made[name].base_job_template["job_configuration"], "command": job["command"]},
+        }, "all but the workspace and the command"
+        assert (pool.description, pool.concurrency_limit) == (made[name].description, made[name].concurrency_limit)
     with temporary_settings({PREFECT_API_URL: api}):
         assert asyncio.run(apply_all(Plan(workspace=str(tmp_path)))) == []

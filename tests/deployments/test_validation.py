@@ -3,6 +3,7 @@
 What is looked at in a result is tested on a real one, in tests/test_reconstruct.py.
 """
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,13 +11,15 @@ from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.states import Completed, Failed, State
 from typer.testing import CliRunner
 
+from deployments.apply import apply_pools_only
 from deployments.infrastructure import Infrastructure
 from deployments.listener.signals import DONE, FAILED, Places, Signal
 from deployments.listener.uploads import READY_FILE, Upload, read_ready
+from deployments.plan import Plan
+from deployments.pools import POOLS
 from deployments.validation.published import Published
 from deployments.validation.through_deployment import ThroughDeployment
 from deployments.validation.through_listener import ThroughListener
@@ -167,12 +170,12 @@ def test_an_error_on_the_way_removes_what_was_made(there: Account, monkeypatch: 
 def client(prefect_server: None, tmp_path: Path) -> Iterator[SyncPrefectClient]:
     """With the deployment, whose runs no worker takes."""
     workspace = str(tmp_path / "workspace")
-    deployment = reconstruct.to_deployment(name="reconstruct").apply()
-    assert isinstance(deployment, UUID)
-    variables = {"env": {"SPACEPORT_WORKSPACE": workspace}}
+    asyncio.run(apply_pools_only(Plan(workspace=workspace)))
+    reconstruct.to_deployment(name="reconstruct", work_pool_name="cpu").apply()
     with get_client(sync_client=True) as client:
-        client.update_deployment(deployment, DeploymentUpdate(job_variables=variables))
         yield client
+        for name in POOLS:
+            client.delete_work_pool(name)
 
 
 def started(client: SyncPrefectClient, photos: Path, workspace: Path) -> tuple[ThroughDeployment, UUID]:

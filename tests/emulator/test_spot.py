@@ -20,9 +20,9 @@ import psutil
 import pytest
 from prefect.client.schemas.objects import FlowRun
 
-from deployments.aws_jobs import job_variables
 from deployments.gpu_host import WORKER, worker_environment
-from deployments.plan import EC2_GPU, ECS_GPU
+from deployments.plan import EC2_GPU, Plan
+from deployments.pool_templates import ecs_gpu_template
 from tests.conftest import REPOSITORY
 from tests.deployments.instances import FakeMetadata, Watched, metadata_service
 from tests.emulator.account import Emulated
@@ -140,7 +140,7 @@ def test_pool_ecs_gpu(emulated: Emulated, uninterrupted: str, pool: Served, tmp_
     parameters["options"]["checkpoint_seconds"] = CHECKPOINT_SECONDS
     run = pool.start(parameters, "train/train")
     account = emulated.infrastructure.model_copy(update={"prefect_api_url": pool.api_url})
-    job = job_variables("train", account, ECS_GPU)[1]
+    job = ecs_gpu_template(Plan(workspace=account.workspace), account)["job_configuration"]
 
     def task(folder: str) -> subprocess.Popen[bytes]:
         environment = {**own(emulated, tmp_path / folder), **job["env"], "PREFECT__FLOW_RUN_ID": str(run.id)}
