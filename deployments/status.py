@@ -75,7 +75,7 @@ def _worker(client: SyncPrefectClient, name: str, folder: Path) -> Part:
 def _pages(server: LocalServer, folder: Path) -> Part:
     part = _process(PAGES, folder)
     url = str(server.plan.pages_url)
-    if part.ok and not _answers(f"{url}/"):
+    if part.ok and not _answers(f"{url}/", httpx.codes.NOT_FOUND):  # it lists no folders
         return Part(PAGES, False, f"does not answer at {url}; its log: {log_file(folder, PAGES)}")
     return Part(PAGES, part.ok, f"{url}  {part.says}" if part.ok else part.says)
 
@@ -107,9 +107,9 @@ def paused(server: LocalServer) -> list[Part]:
         return [part for pool in POOLS for part in _pool(client, server, pool) if part.paused]
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, expected: int = httpx.codes.OK) -> bool:
     try:
-        return httpx.get(url, timeout=10, trust_env=False).status_code == 200
+        return httpx.get(url, timeout=10, trust_env=False).status_code == expected
     except httpx.TransportError:
         return False
 

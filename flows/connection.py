@@ -14,6 +14,8 @@ from flows.embedded_server import embedded_server
 from tasks.core.errors import ServerError
 from tasks.core.settings import Settings, configure_prefect
 
+ANSWER_SECONDS = 10.0  # for a sentence instead of a wait for something that never comes
+
 
 def use_prefect(settings: Settings) -> None:
     """Choose the server of this process; to be called before Prefect is imported. Raises ServerError."""
@@ -70,6 +72,6 @@ def use_server(settings: Settings) -> Settings:
 def answers(api_url: str) -> bool:
     """Whether a server answers at this address."""
     try:
-        return httpx.get(f"{api_url.rstrip('/')}/health", timeout=10).status_code == 200
+        return httpx.get(f"{api_url.rstrip('/')}/health", timeout=ANSWER_SECONDS).status_code == 200
     except httpx.TransportError:
         return False

@@ -114,10 +114,10 @@ class Served:
         return runs, work_of(*(at_work[run].pid for run, _ in runs if run in at_work))
 
 
-def spaceport(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def spaceport(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `spaceport …` with a home of its own and without a Prefect server that somebody set."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SPACEPORT_"))}
-    environment = {**kept, "SPACEPORT_HOME": str(home), "COLUMNS": "200"}
+    environment = {**kept, "SPACEPORT_HOME": str(home), "COLUMNS": "200", **variables}
     return finished([sys.executable, "-m", "flows.cli", *arguments], env=environment, cwd=home.parent)
 
 

@@ -1,0 +1,103 @@
+"""The server of one command: for that command alone, and gone with it."""
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from flows import connection
+from flows.connection import server_of_run
+from tasks.core.errors import ServerError
+from tasks.core.settings import Settings
+from tests.conftest import REPOSITORY
+from tests.local_server import spaceport
+from tests.patience import STALL_SECONDS, eventually
+from tests.pictures import save_textured
+from tests.server_process import free_port
+
+COMMAND = """
+import os, sys
+from pathlib import Path
+from flows.embedded_server import embedded_server
+with embedded_server(Path(sys.argv[1]), os.environ):
+    from prefect.client.orchestration import get_client
+    with get_client(sync_client=True) as client:
+        assert client.read_flows() == []
+    print(os.environ["PREFECT_API_URL"], flush=True)
+    sys.stdin.read()
+"""
+
+
+def environment(home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SPACEPORT_"))}
+    return {**kept, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGKILL], ids=["ends", "is killed"])
+def test_it_is_for_one_command_and_ends_with_it(number: signal.Signals | None, tmp_path: Path) -> None:
+    command = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(tmp_path)],
+        env=environment(tmp_path),
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stdout
+    assert command.stdin
+    api_url = command.stdout.readline().strip()
+    [server] = psutil.Process(command.pid).children()
+    for headers in ({}, {"host": "evil.example"}, {"origin": "http://127.0.0.1"}):
+        answer = httpx.post(f"{api_url}/flows/filter", json={}, headers=headers, timeout=STALL_SECONDS)
+        assert answer.status_code == 401
+    assert "spaceport:" not in " ".join(server.cmdline())
+    assert stat.S_IMODE((tmp_path / "prefect.db").stat().st_mode) & 0o077 == 0
+
+    if number is None:
+        command.stdin.close()
+    else:
+        command.send_signal(number)
+    assert command.wait(STALL_SECONDS) == (0 if number is None else -number)
+    eventually(lambda: not server.is_running(), "end of the server")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{api_url}/health", timeout=STALL_SECONDS)
+    command.stdout.close()
+
+
+@pytest.mark.parametrize("answer", ["nothing listens", "it says nothing"])
+def test_a_server_that_does_not_answer_is_one_sentence(
+    answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.5)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        if answer == "it says nothing":
+            silent.listen()
+        port = silent.getsockname()[1] if answer == "it says nothing" else free_port()
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
+        settings = Settings(workspace=str(tmp_path / "ws"), home=tmp_path / "home")
+        with pytest.raises(ServerError, match=f"The Prefect server at http://127.0.0.1:{port}/api does not answer"):
+            server_of_run(settings, lambda text: None).__enter__()
+
+
+def test_a_damaged_database_is_kept_aside_and_the_run_goes_on(tmp_path: Path) -> None:
+    """Behind a proxy that nobody can reach, which a connection to this machine goes past."""
+    home, photos = tmp_path / "home", tmp_path / "photos"
+    (home / "prefect").mkdir(parents=True)
+    (home / "prefect" / "prefect.db").write_bytes(b"\xa5" * 50_000)
+    for i in range(3):
+        save_textured(photos / f"{i}.jpg", i)
+    run = spaceport(home, "run", str(photos), HTTP_PROXY="http://127.0.0.1:9", HTTPS_PROXY="http://127.0.0.1:9")
+    assert "Prefect's database was damaged" in run.stdout
+    assert run.returncode == 2, run.stdout + run.stderr  # three textures are no capture, which the flow finds out
+    assert "Traceback" not in run.stdout + run.stderr
+    [aside] = (home / "prefect").glob("prefect.db.damaged-*")
+    assert aside.read_bytes() == b"\xa5" * 50_000
