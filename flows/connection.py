@@ -10,7 +10,7 @@ import httpx
 from deployments.local_access import use_local_server
 from deployments.local_state import running_server
 from deployments.prefect_database import make_ready
-from flows.embedded_server import embedded_server
+from flows.embedded_server import EmbeddedServer
 from tasks.core.errors import ServerError
 from tasks.core.settings import Settings, configure_prefect
 
@@ -27,26 +27,38 @@ def use_prefect(settings: Settings) -> None:
     configure_prefect(settings)
 
 
-@contextmanager
-def server_of_run(settings: Settings, say: Callable[[str], None]) -> Iterator[None]:
-    """A server for a flow in this process: the one of `use_prefect`, else one of its own that ends with the block.
+class ServerOfRun:
+    """The server for a flow in this process: the one of `use_prefect`, else one of its own.
 
-    Raises ServerError when it does not answer or does not start, DiskFullError when its disk has no room.
+    To be made before Prefect is imported. Raises ServerError.
     """
-    use_prefect(settings)
-    url = os.environ.get("PREFECT_API_URL")
-    if url is not None:
-        say(f"shown at {url.removesuffix('/api')}")
-        if not answers(url):
-            raise ServerError(f"The Prefect server at {url} does not answer; without PREFECT_API_URL none is needed.")
-        yield
-        return
-    say("starting Prefect in this process …")
-    home = Path(os.environ["PREFECT_HOME"])
-    if "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ and (moved := make_ready(home)):
-        say(moved)
-    with embedded_server(home, os.environ):
-        yield
+
+    def __init__(self, settings: Settings) -> None:
+        use_prefect(settings)
+        self._url = os.environ.get("PREFECT_API_URL")
+        self._home = Path(os.environ["PREFECT_HOME"])
+        self._embedded = EmbeddedServer(self._home, os.environ) if self._url is None else None
+
+    @contextmanager
+    def running(self, say: Callable[[str], None]) -> Iterator[None]:
+        """It runs at least as long as the block.
+
+        Raises ServerError when it does not answer or does not start, DiskFullError when its disk has no room.
+        """
+        if self._embedded is None:
+            url = str(self._url)
+            say(f"shown at {url.removesuffix('/api')}")
+            if not answers(url):
+                raise ServerError(
+                    f"The Prefect server at {url} does not answer; without PREFECT_API_URL none is needed."
+                )
+            yield
+            return
+        say("starting Prefect in this process …")
+        if "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ and (moved := make_ready(self._home)):
+            say(moved)
+        with self._embedded:
+            yield
 
 
 def use_server(settings: Settings) -> Settings:

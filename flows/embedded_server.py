@@ -6,8 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import IO
 
@@ -20,48 +19,59 @@ HOST = "127.0.0.1"
 START_SECONDS = 180.0  # a first start on a busy machine creates the database
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.1
-OWN_VARIABLES = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING")
 
 
-@contextmanager
-def embedded_server(prefect_home: Path, environment: MutableMapping[str, str]) -> Iterator[None]:
-    """Run a server while the block runs, and make this process its client.
+class EmbeddedServer:
+    """A context in which the server runs. This process is its client from the moment when the object is made.
 
-    To be entered before Prefect is imported. The server answers those who have its secret, which is made here.
-    `prefect_home` holds its database. Raises ServerError, DiskFullError when it does not start.
+    To be made before Prefect is imported, which reads its settings once. The server answers those who have its secret,
+    which is made here.
     """
-    secret = f"spaceport:{secrets.token_urlsafe(32)}"
-    environment.pop("PREFECT_API_KEY", None)  # of Prefect Cloud
-    with socket.socket() as listener, tempfile.TemporaryFile() as log:
-        listener.bind((HOST, 0))
-        listener.listen()
-        api_url = f"http://{HOST}:{listener.getsockname()[1]}/api"
-        server = subprocess.Popen(
-            [sys.executable, "-m", "deployments.prefect_server", "--embedded", str(listener.fileno())],
-            cwd=Path(__file__).parents[1],
-            env={
-                **environment,
-                "PREFECT_API_URL": api_url,
-                "PREFECT_API_AUTH_STRING": secret,
-                "PREFECT_SERVER_API_AUTH_STRING": secret,
-                "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}",
-                "PREFECT_SERVER_UI_ENABLED": "false",
-            },
-            stdin=subprocess.PIPE,  # whose end tells the server that this process is gone
-            stdout=log,
-            stderr=log,
-            pass_fds=[listener.fileno()],
-            start_new_session=True,  # Ctrl-C is for the run, which tells the server how it ended
-        )
+
+    def __init__(self, prefect_home: Path, environment: MutableMapping[str, str]) -> None:
+        """`prefect_home` holds the database; `environment` is this process's."""
+        self._home, self._environment = prefect_home, environment
+        self._listener = socket.socket()
+        self._listener.bind((HOST, 0))
+        self._api_url = f"http://{HOST}:{self._listener.getsockname()[1]}/api"
+        self._secret = f"spaceport:{secrets.token_urlsafe(32)}"
+        self._process: subprocess.Popen[bytes] | None = None
+        environment.pop("PREFECT_API_KEY", None)  # of Prefect Cloud
+        environment["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"  # Prefect's own one would let every user in
+        environment["PREFECT_API_URL"], environment["PREFECT_API_AUTH_STRING"] = self._api_url, self._secret
+
+    def __enter__(self) -> None:
+        """Start it. Raises ServerError, DiskFullError when it does not start."""
+        self._listener.listen()
+        with tempfile.TemporaryFile() as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "deployments.prefect_server", "--embedded", str(self._listener.fileno())],
+                cwd=Path(__file__).parents[1],
+                env={
+                    **self._environment,
+                    "PREFECT_SERVER_API_AUTH_STRING": self._secret,
+                    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}",
+                },
+                stdin=subprocess.PIPE,  # whose end tells the server that this process is gone
+                stdout=log,
+                stderr=log,
+                pass_fds=[self._listener.fileno()],
+                start_new_session=True,  # Ctrl-C is for the run, which tells the server how it ended
+            )
+            self._listener.close()
+            try:
+                _await_health(self._process, self._api_url, log, self._home)
+            except BaseException:
+                _stop(self._process)
+                raise
+
+    def __exit__(self, *_: object) -> None:
+        """End it, when it has heard all that this process has to tell."""
+        assert self._process is not None
         try:
-            _await_health(server, api_url, log, prefect_home)
-            environment.update(dict(zip(OWN_VARIABLES, (api_url, secret), strict=True)))
-            yield
-        finally:
             _deliver_events()
-            for name in OWN_VARIABLES:
-                environment.pop(name, None)
-            _stop(server)
+        finally:
+            _stop(self._process)
 
 
 def _await_health(server: subprocess.Popen[bytes], api_url: str, log: IO[bytes], prefect_home: Path) -> None:

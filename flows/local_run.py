@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.connection import server_of_run, use_prefect
+from flows.connection import ServerOfRun
 from flows.plain_text import plain
 from tasks.core.errors import PhotosError
 from tasks.core.local_path import local_path
@@ -29,13 +29,13 @@ def run_locally(
 ) -> None:
     """Check what can be checked at once, then run the flow. Raises SpaceportError."""
     options = parse_options(preset, assignments)
-    settings = _use_workspace(workspace)
+    settings, server = _use_workspace(workspace)
 
     from tasks.photos import capture_name, is_remote_source, local_source
 
     source = photos if is_remote_source(photos) else str(local_source(photos))
     target = out if out is not None else str(Path("spaceport-out") / capture_name(source))
-    _reconstruct(source, target, options, fresh, settings, console)
+    _reconstruct(source, target, options, fresh, settings, server, console)
 
 
 def run_demo(
@@ -43,7 +43,7 @@ def run_demo(
 ) -> None:
     """Photograph the generated place, unless that was done before, and reconstruct it. Raises SpaceportError."""
     options = parse_options(preset, assignments)
-    settings = _use_workspace(workspace)
+    settings, server = _use_workspace(workspace)
 
     from tasks.workspace import is_remote
 
@@ -52,16 +52,15 @@ def run_demo(
     photos = root / DEMO_PHOTOS / "drone-demo"
     if fresh or not photos.is_dir():
         _photograph_demo(photos, console)
-    _reconstruct(str(photos), str(out), options, fresh, settings, console)
+    _reconstruct(str(photos), str(out), options, fresh, settings, server, console)
 
 
-def _use_workspace(workspace: str | None) -> Settings:
-    """Settings of this process; set before Prefect is imported, and seen by every stage."""
+def _use_workspace(workspace: str | None) -> tuple[Settings, ServerOfRun]:
+    """Settings and server of this process; chosen before Prefect is imported, and seen by every stage."""
     if workspace is not None:
         os.environ["SPACEPORT_WORKSPACE"] = workspace
     settings = Settings.from_environment()
-    use_prefect(settings)
-    return settings
+    return settings, ServerOfRun(settings)
 
 
 def _photograph_demo(photos: Path, console: Console) -> None:
@@ -106,7 +105,13 @@ def _say_estimate(source: str, options: ReconstructOptions, settings: Settings, 
 
 
 def _reconstruct(
-    source: str, target: str, options: ReconstructOptions, fresh: bool, settings: Settings, console: Console
+    source: str,
+    target: str,
+    options: ReconstructOptions,
+    fresh: bool,
+    settings: Settings,
+    server: ServerOfRun,
+    console: Console,
 ) -> None:
     from flows.terminal import showing_progress
     from tasks.destination import open_destination
@@ -120,7 +125,7 @@ def _reconstruct(
     def say(text: str) -> None:
         console.print(plain(text), style="dim", highlight=False, soft_wrap=True)
 
-    with server_of_run(settings, say):
+    with server.running(say):
         from prefect import tags
         from prefect.client.orchestration import get_client
 

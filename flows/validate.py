@@ -15,7 +15,7 @@ from deployments.findings import Finding
 from deployments.infrastructure import VARIABLE, infrastructure_from_environment
 from flows.cli_findings import print_findings
 from flows.cli_server import saying
-from flows.connection import answers, server_of_run, use_prefect
+from flows.connection import ServerOfRun, answers, use_prefect
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.errors import MissingPartError, OptionsError, ServerError, SpaceportError
 from tasks.core.options import parse_options
@@ -41,7 +41,7 @@ def validate(workspace: str | None, timeout_seconds: float, keep: bool, console:
     settings = Settings.from_environment()
     use_prefect(settings)
     here = infrastructure_from_environment() is None and "PREFECT_API_URL" not in os.environ
-    with saying(console) as say, server_of_run(settings, say) if here else nullcontext():
+    with saying(console) as say, ServerOfRun(settings).running(say) if here else nullcontext():
         way = _way(workspace, f"validation-{secrets.token_hex(4)}", here=here)
         print_findings(Validation(way, timeout_seconds, keep, say).findings(), console)
 

@@ -40,7 +40,8 @@ class Run:
         )
         eventually(self._trains, "training", lambda: work_of(self.process.pid))
         self.family = psutil.Process(self.process.pid).children(recursive=True)
-        assert any("prefect_server" in " ".join(each.cmdline()) for each in self.family)
+        [server] = [each for each in self.family if "prefect" in " ".join(each.cmdline())]
+        assert "deployments.prefect_server" in server.cmdline()
 
     def _trains(self) -> bool:
         assert self.process.poll() is None, self.said

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from flows import connection
-from flows.connection import server_of_run
+from flows.connection import ServerOfRun
 from tasks.core.errors import ServerError
 from tasks.core.settings import Settings
 from tests.conftest import REPOSITORY
@@ -25,8 +25,8 @@ from tests.server_process import free_port
 COMMAND = """
 import os, sys
 from pathlib import Path
-from flows.embedded_server import embedded_server
-with embedded_server(Path(sys.argv[1]), os.environ):
+from flows.embedded_server import EmbeddedServer
+with EmbeddedServer(Path(sys.argv[1]), os.environ):
     from prefect.client.orchestration import get_client
     with get_client(sync_client=True) as client:
         assert client.read_flows() == []
@@ -84,8 +84,9 @@ def test_a_server_that_does_not_answer_is_one_sentence(
         port = silent.getsockname()[1] if answer == "it says nothing" else free_port()
         monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
         settings = Settings(workspace=str(tmp_path / "ws"), home=tmp_path / "home")
+        server = ServerOfRun(settings).running(lambda text: None)
         with pytest.raises(ServerError, match=f"The Prefect server at http://127.0.0.1:{port}/api does not answer"):
-            server_of_run(settings, lambda text: None).__enter__()
+            server.__enter__()
 
 
 def test_a_damaged_database_is_kept_aside_and_the_run_goes_on(tmp_path: Path) -> None:
