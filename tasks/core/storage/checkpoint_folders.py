@@ -35,7 +35,8 @@ class LocalCheckpoints(CheckpointPlace):
     def names(self) -> list[str]:
         """As in CheckpointPlace."""
         with suppress(FileNotFoundError):
-            return sorted((entry.name for entry in self._folder.iterdir() if entry.is_file()), reverse=True)
+            names = (entry.name for entry in self._folder.iterdir() if entry.is_file())
+            return sorted((name for name in names if not name.startswith(".")), reverse=True)  # locks are hidden
         return []
 
     def put(self, file: Path) -> None:
