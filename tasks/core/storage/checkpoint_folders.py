@@ -1,6 +1,5 @@
 """The two kinds of places for checkpoints: a local folder, and a folder on S3."""
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from tasks.core.errors import StorageError
 from tasks.core.safe_names import below
 from tasks.core.storage.checkpoint_place import CheckpointPlace
-from tasks.core.storage.disk import watching_disk
+from tasks.core.storage.disk import flush, watching_disk
 from tasks.core.storage.folder_locks import working_folder
 from tasks.core.storage.output_cache import OutputCache
 from tasks.core.storage.s3_folder import S3Folder
@@ -41,9 +40,9 @@ class LocalCheckpoints(CheckpointPlace):
 
     def put(self, file: Path) -> None:
         """As in CheckpointPlace; on the disk when it returns: first its bytes, then its name."""
-        _flush(file, os.O_RDONLY)
+        flush(file)
         file.replace(self._folder / file.name)
-        _flush(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        flush(self._folder)
 
     def get(self, name: str, scratch: Path) -> Path:
         """The file itself."""
@@ -88,12 +87,3 @@ class S3Checkpoints(CheckpointPlace):
     def remove(self, names: list[str]) -> None:
         """As in CheckpointPlace."""
         self._folder.delete(names)
-
-
-def _flush(path: Path, flags: int) -> None:
-    """Wait until the disk has a file's bytes, or a folder's names."""
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -111,9 +111,11 @@ def take_lock(path: Path, kind: int, forgotten_seconds: float = _FORGOTTEN_SECON
 
 def release_lock(path: Path, lock: int) -> None:
     """Remove a lock file that is held alone, and let it go."""
-    with suppress(OSError):
-        path.unlink()  # first: nobody takes a file that is about to be removed
-    os.close(lock)
+    try:
+        with suppress(OSError):
+            path.unlink()  # first: no other process shall take a file that is about to be removed
+    finally:
+        os.close(lock)
 
 
 def remove_unused(folder: Path) -> bool:

@@ -21,10 +21,10 @@ class LockHolder(BaseModel):
     boot: str  # empty where the system does not say
     pid: int
 
-    @classmethod
-    def here(cls) -> "LockHolder":
+    @staticmethod
+    def here() -> "LockHolder":
         """This process."""
-        return cls(host=socket.gethostname(), boot=_boot(), pid=os.getpid())
+        return LockHolder(host=socket.gethostname(), boot=_boot(), pid=os.getpid())
 
     @classmethod
     def read(cls, descriptor: int) -> "LockHolder | None":
@@ -41,12 +41,12 @@ class LockHolder(BaseModel):
 
     def is_of_this_machine(self) -> bool:
         """Whether the process runs here, or did before the machine started anew."""
-        here = self.here()
+        here = LockHolder.here()
         return self.host == here.host or self.boot == here.boot != ""
 
     def has_died(self) -> bool:
         """Whether the process ran here and is gone. False where that cannot be known."""
-        here = self.here()
+        here = LockHolder.here()
         if self.host != here.host:
             return False  # another machine, or another container, which counts its processes by itself
         if self.boot != here.boot:

@@ -7,7 +7,6 @@ the process, however that ends.
 
 import fcntl
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress

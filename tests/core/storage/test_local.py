@@ -3,7 +3,9 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -159,30 +161,32 @@ def test_names_stay_in_the_workspace(tmp_path: Path) -> None:
         str(place.parent / "link"),
         str(outside / "stages/train/k"),
     )
-    for uri in (*escapes, str(workspace.root), str(workspace.root / "stages")):
-        for ask in (workspace.fetch, workspace.remove_output, lambda uri: workspace.read(uri, MANIFEST_FILE)):
-            with pytest.raises(StorageError, match="is not an output in the workspace"):
-                ask(uri)
-    for name in ("../../../../secret", str(secret)):
-        for ask in (
-            lambda name: workspace.read(str(place), name),
-            lambda name: workspace.read_run_file("flight-1", name),
-            lambda name: workspace.write_run_file("flight-1", name, b"theirs"),
-        ):
-            with pytest.raises(UnsafeNameError):
-                ask(name)
-    for run in ("..", "../..", "a/../../..", str(tmp_path), ""):
-        for ask in (
-            lambda run: workspace.read_run_file(run, "secret"),
-            lambda run: workspace.write_run_file(run, "secret", b"theirs"),
-            lambda run: workspace.remove_run(run),
-            lambda run: workspace.run_files(run),
-            lambda run: workspace.remove_checkpoints(run),
-            lambda run: workspace.checkpoints("k", run),
-            lambda run: workspace.find("train", run),
-        ):
-            with pytest.raises(UnsafeNameError):
-                ask(run)
+    with_uri: list[Callable[[str], object]] = [
+        workspace.fetch,
+        workspace.remove_output,
+        lambda uri: workspace.read(uri, MANIFEST_FILE),
+    ]
+    for uri, ask in product((*escapes, str(workspace.root), str(workspace.root / "stages")), with_uri):
+        with pytest.raises(StorageError, match="is not an output in the workspace"):
+            ask(uri)
+    with_name: list[Callable[[str], object]] = [
+        lambda name: workspace.read(str(place), name),
+        lambda name: workspace.read_run_file("flight-1", name),
+        lambda name: workspace.write_run_file("flight-1", name, b"theirs"),
+    ]
+    with_run: list[Callable[[str], object]] = [
+        lambda run: workspace.read_run_file(run, "secret"),
+        lambda run: workspace.write_run_file(run, "secret", b"theirs"),
+        workspace.remove_run,
+        workspace.run_files,
+        workspace.remove_checkpoints,
+        lambda run: workspace.checkpoints("k", run),
+        lambda run: workspace.find("train", run),
+    ]
+    names = product(("../../../../secret", str(secret)), with_name)
+    for name, ask in (*names, *product(("..", "../..", "a/../../..", str(tmp_path), ""), with_run)):
+        with pytest.raises(UnsafeNameError):
+            ask(name)
     assert secret.read_bytes() == b"mine"
     assert (outside / "stages/train/k" / MANIFEST_FILE).is_file()
 
