@@ -110,6 +110,12 @@ def deliver_and_die(out: Path, files: Result, calls: int) -> bool:
     return not dead
 
 
+def kill_at(number: int, _: str, call: int) -> None:
+    """End this process before the call of that number."""
+    if call == number:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def shown(out: Path) -> Result:
     """All that somebody sees who looks into the folder and knows nothing of deliveries."""
     files = (path.relative_to(out) for path in out.rglob("*") if path.is_file())
@@ -162,9 +168,7 @@ def test_processes_that_are_killed_one_after_the_other(folder: Path) -> None:
         child = os.fork()
         if child == 0:
             try:
-                at = 15 * number + 10
-                kill = Calls(lambda _, call, at=at: os.kill(os.getpid(), signal.SIGKILL) if call == at else None)
-                deliver(out, whole[number % 3], kill)
+                deliver(out, whole[number % 3], Calls(partial(kill_at, 15 * number + 10)))
             finally:
                 os._exit(1)  # must not go on as pytest
         os.waitpid(child, 0)
