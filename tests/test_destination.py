@@ -15,6 +15,7 @@ from tasks.core.safe_names import safe_name
 from tasks.core.sog.writer import write_sog
 from tasks.core.storage import S3Folder
 from tasks.core.storage.s3_lock import LOCK_FILE
+from tasks.core.storage.s3_switch import leading_into
 from tasks.core.viewer.page import write_page
 from tasks.core.viewer.view import ViewerSettings
 from tasks.destination import (
@@ -226,6 +227,11 @@ def test_the_page_and_the_report_open_through_their_links(folder: S3Folder, tmp_
         page.open((tmp_path / "report.html").as_uri())
         page.wait_for("location.protocol === 'file:' && document.readyState === 'complete'")
         assert page.evaluate("document.querySelector('a.open') !== null"), "beside its page the link stays"
+        # As it is put while a result is replaced: its own security policy must not keep it from leading elsewhere.
+        (tmp_path / "moment.html").write_bytes(leading_into((tmp_path / "index.html").read_bytes(), "spaceport-1"))
+        page.open((tmp_path / "moment.html").as_uri())
+        page.wait_for("location.pathname.endsWith('moment.html') && document.readyState === 'complete'")
+        assert page.evaluate("document.querySelector('#about a').href.endsWith('/spaceport-1/report.html')")
         assert [error for error in page.errors if "favicon" not in error] == []
 
 

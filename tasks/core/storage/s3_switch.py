@@ -52,7 +52,7 @@ def replace_objects(
     try:
         beside.upload(filled, new)
         confirm()
-        if not folder.write(page, _leading_into((filled / page).read_bytes(), version), only_over=before.etag):
+        if not folder.write(page, leading_into((filled / page).read_bytes(), version), only_over=before.etag):
             raise StorageError(f"{folder.uri}/{page} was changed by somebody else at the same moment; try again.")
     except BaseException:
         with suppress(SpaceportError):  # the first error is the one to hear of; what stays is removed next time
@@ -65,7 +65,7 @@ def replace_objects(
     folder.delete(staged)
 
 
-def _leading_into(page: bytes, folder: str) -> bytes:
+def leading_into(page: bytes, folder: str) -> bytes:
     """An HTML page with its links turned into a folder beside it."""
     head, base = b"<head>", f'<base href="{folder}/">'.encode()  # in front of the page's policy, which allows no base
     return page.replace(head, head + base, 1) if head in page else base + page
