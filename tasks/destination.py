@@ -5,20 +5,21 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-
-from tasks.core.errors import DestinationError, StorageError, UnsafeNameError
+from tasks.core.errors import DestinationError, StorageError
 from tasks.core.georeference import GEOREFERENCE_FILE
 from tasks.core.local_path import local_path
-from tasks.core.safe_names import MAX_KEY_BYTES, safe_name
-from tasks.core.scene import MODEL_FOLDER
+from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER
 from tasks.core.settings import Settings
 from tasks.core.sog.layout import LOD_FOLDER
 from tasks.core.storage import LocalWorkspace, OutputCache, S3Folder, Workspace
-from tasks.core.storage.disk import is_disk_full, watching_disk
-from tasks.core.storage.folder_locks import working_folder
+from tasks.core.storage.disk import flush, is_disk_full, watching_disk
+from tasks.core.storage.folder_locks import sole_writer, working_folder
+from tasks.core.storage.folder_switch import replace_files, stands_in_way, takes_links
+from tasks.core.storage.s3_lock import Confirm, sole_writer_on_s3
+from tasks.core.storage.s3_switch import replace_objects
+from tasks.result_list import CONTENTS_FILE, is_name_within, is_report_of_ours, read_list, written_list
 from tasks.workspace import open_folder
 
 PAGE_FILE = "index.html"
@@ -27,19 +28,17 @@ REPORT_DATA_FILE = "report.json"
 SPLAT_FILE, PLY_FILE = "scene.sog", "scene.ply"
 PREVIEW_FILE, FLY_AROUND_FILE = "preview.jpg", "fly-around.webp"
 COLMAP_FOLDER = "colmap"
+STREAM_PAGE_FILE = "stream.html"
 RESULT_FOLDERS = (COLMAP_FOLDER, LOD_FOLDER)
 ALWAYS_WRITTEN = (
     *(PAGE_FILE, REPORT_FILE, REPORT_DATA_FILE, SPLAT_FILE, PLY_FILE, PREVIEW_FILE, FLY_AROUND_FILE, GEOREFERENCE_FILE),
     *(f"{COLMAP_FOLDER}/{MODEL_FOLDER}/{part}.bin" for part in ("cameras", "images", "points3D")),
 )
-CONTENTS = TypeAdapter(list[str])  # paths below the destination, posix
-CONTENTS_FILE = "spaceport-files.json"  # lists the files that we have put there; the next result removes those it lacks
-
-
-class _ReportVersions(BaseModel):
-    """What every report of ours says: it tells a result from before there were lists of files."""
-
-    versions: dict[str, str]
+# Where the names of files depend on the photos and on the splat, and of what kinds these files are.
+PARTS_FOLDERS = (f"{COLMAP_FOLDER}/{MODEL_FOLDER}", f"{COLMAP_FOLDER}/{IMAGES_FOLDER}", LOD_FOLDER)
+PARTS_SUFFIXES = (".bin", ".json", ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+LOCK_FILE = ".spaceport.lock"
+LOCAL_PATIENCE_SECONDS, S3_PATIENCE_SECONDS = 60.0, 900.0  # for another writer, who takes seconds, or uploads
 
 
 class Destination(ABC):
@@ -56,26 +55,31 @@ class Destination(ABC):
         """A local folder to put the result together in; it is gone when the block ends. Raises DiskFullError."""
 
     def deliver(self, result: Path) -> None:
-        """Put every file of a scratch folder in place of the older one of its name.
+        """Put every file of a scratch folder in place of the older one of its name, in one step.
 
-        Files that an earlier result has put there and this one has not are removed; nothing else is touched. The page
-        goes last: it holds its splat in itself, so the two always match. Raises DestinationError or StorageError.
+        Files that an earlier result has put there and this one has not are removed; nothing else is touched. Only one
+        process does this at a time. One that dies leaves the older result whole or this one whole: on S3 for those who
+        begin at the page. Raises DestinationError or StorageError.
         """
         names = sorted(path.relative_to(result).as_posix() for path in result.rglob("*") if path.is_file())
-        self.require_ours(names)
-        older = self._listed()
-        self._list({*older, *names})  # first, so that files of an interrupted delivery are known as ours
-        for together in (
-            [name for name in names if "/" in name],
-            [name for name in names if "/" not in name and name != PAGE_FILE],
-            [name for name in names if name == PAGE_FILE],
-        ):
-            self._put(result, together)
-        self._remove(sorted(older - set(names)))
-        self._list(set(names))
+        with self._alone() as confirm:
+            self.require_ours(names)
+            older = self._listed()
+            self._list({*older, *names})  # first, so that files of an interrupted delivery are known as ours
+            self._replace(result, names, older, confirm)
+            self._list(set(names))
 
-    def require_ours(self, names: Iterable[str] = ALWAYS_WRITTEN) -> None:
-        """Raises DestinationError where one of these files would replace what no earlier result has put there."""
+    def require_ours(self, names: Iterable[str] | None = None) -> None:
+        """Make sure that a result replaces only what an earlier one has put there.
+
+        Args:
+            names: the result's files; None before a run, when those of its pictures are not known: any picture counts
+                that is where they go.
+
+        Raises DestinationError.
+        """
+        if names is None:
+            names = {*ALWAYS_WRITTEN, STREAM_PAGE_FILE, *(f"{folder}/any" for folder in PARTS_FOLDERS), *self._parts()}
         foreign = sorted(self._in_the_way(set(names), set(names) - self._listed()))
         if foreign and not self._is_result_without_list():
             more = f" and {len(foreign) - 1} more files" if len(foreign) > 1 else ""
@@ -84,26 +88,30 @@ class Destination(ABC):
                 "move away what is in its place, or name another destination (--out in a terminal)."
             )
 
+    def _parts(self) -> set[str]:
+        """Files that are there now and may be parts of a result whose names nobody knows before a run."""
+        found = {f"{folder}/{name}" for folder in PARTS_FOLDERS for name in self._below(folder)}
+        return {name for name in found if is_name_within(name) and name.lower().endswith(PARTS_SUFFIXES)}
+
     def _is_result_without_list(self) -> bool:
         """Whether a result lies there that is older than our lists of files."""
-        if self._read(CONTENTS_FILE) is not None:
-            return False
-        try:
-            return "spaceport" in _ReportVersions.model_validate_json(self._read(REPORT_DATA_FILE) or b"").versions
-        except ValidationError:
-            return False
+        return self._read(CONTENTS_FILE) is None and is_report_of_ours(self._read(REPORT_DATA_FILE) or b"")
 
     @abstractmethod
     def _in_the_way(self, names: set[str], unlisted: set[str]) -> set[str]:
         """Which of the unlisted files are there; and what is in place of folders of any of the names."""
 
     @abstractmethod
-    def _put(self, result: Path, names: list[str]) -> None:
-        """Put these files of a scratch folder, each in one step."""
+    def _below(self, folder: str) -> Iterable[str]:
+        """The names of the files below a folder of the result."""
 
     @abstractmethod
-    def _remove(self, names: list[str]) -> None:
-        """Remove files; those that are not there are no trouble."""
+    def _alone(self) -> AbstractContextManager[Confirm]:
+        """Keep other writers out. Gives a function that raises StorageError when one has come in all the same."""
+
+    @abstractmethod
+    def _replace(self, result: Path, names: list[str], older: set[str], confirm: Confirm) -> None:
+        """Put the files of a scratch folder in place of older ones, in one step, and remove what it has not."""
 
     @abstractmethod
     def _write(self, name: str, content: bytes) -> None:
@@ -114,17 +122,11 @@ class Destination(ABC):
         """A file, or None when it is not there. Raises StorageError."""
 
     def _list(self, names: set[str]) -> None:
-        self._write(CONTENTS_FILE, CONTENTS.dump_json(sorted(names), indent=1))
+        self._write(CONTENTS_FILE, written_list(names))
 
     def _listed(self) -> set[str]:
         """Files that earlier results have put there; none where their list is missing or is no list of ours."""
-        content = self._read(CONTENTS_FILE)
-        if content is None:
-            return set()
-        try:
-            return {name for name in CONTENTS.validate_json(content) if is_name_within(name)}
-        except ValidationError:
-            return set()
+        return read_list(self._read(CONTENTS_FILE) or b"")
 
     @abstractmethod
     def link(self, name: str) -> str:
@@ -138,14 +140,6 @@ class Destination(ABC):
         return content
 
 
-def is_name_within(name: str) -> bool:
-    """Whether a name stays inside the folder. The list is not trusted: others may have written it."""
-    try:
-        return safe_name(name, MAX_KEY_BYTES) == name
-    except UnsafeNameError:
-        return False
-
-
 def open_destination(name: str, workspace: Workspace) -> Destination:
     """The place of that name. Raises DestinationError when the name cannot be one."""
     if name.startswith("s3://"):
@@ -156,7 +150,7 @@ def open_destination(name: str, workspace: Workspace) -> Destination:
 
 
 class LocalDestination(Destination):
-    """A local folder, where files are replaced by renames."""
+    """A local folder."""
 
     def __init__(self, folder: Path, workspace: Workspace) -> None:
         self._folder = folder
@@ -167,8 +161,13 @@ class LocalDestination(Destination):
         """As in Destination; a folder that had to be made for the trial is removed: a failed run leaves nothing."""
         missing = [folder for folder in (self._folder, *self._folder.parents) if not folder.exists()]
         try:
-            with self.scratch():  # with its lock, which not every file system has
-                pass
+            with self.scratch() as partial:  # with its lock, which not every file system has
+                if (self._folder / PAGE_FILE).exists() and not takes_links(partial):
+                    raise DestinationError(
+                        f"The file system of {self._folder} has no symbolic links, without which the older result "
+                        "there cannot be replaced in one step: remove it, or name another destination (--out in a "
+                        "terminal)."
+                    )
         finally:
             for folder in missing:
                 with suppress(OSError):  # what could not be made is not there
@@ -197,46 +196,49 @@ class LocalDestination(Destination):
             raise StorageError(f"{name} of {self.uri} cannot be read ({error.strerror}).") from error
 
     def _in_the_way(self, names: set[str], unlisted: set[str]) -> set[str]:
-        """As in Destination. We make no links, so what lies behind one is another place."""
-        others = {other.relative_to(self._folder).as_posix() for name in names for other in self._not_folders(name)}
-        return others | {name for name in unlisted if os.path.lexists(self._folder / name)}
+        """As in Destination. No link of ours is a folder, so what lies behind one is another place."""
+        others = {other for name in names for other in stands_in_way(self._folder, name)}
+        folders = {self._folder / name for name in names if (self._folder / name).is_dir()}
+        there = {name for name in unlisted if os.path.lexists(self._folder / name)}
+        return {other.relative_to(self._folder).as_posix() for other in others | folders} | there
 
-    def _put(self, result: Path, names: list[str]) -> None:
-        """As in Destination, by a rename each."""
-        for name in names:
-            place = self._folder / name
-            try:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                (result / name).replace(place)
-            except OSError as error:
-                if is_disk_full(error):
-                    raise
-                raise DestinationError(
-                    f"{place} cannot be written ({error.strerror}): move away what is in its place, or name another "
-                    "destination."
-                ) from error
+    def _below(self, folder: str) -> Iterator[str]:
+        """As in Destination; nothing behind a link."""
+        for path, _, names in os.walk(self._folder / folder):
+            yield from ((Path(path) / name).relative_to(self._folder / folder).as_posix() for name in names)
 
-    def _remove(self, names: list[str]) -> None:
-        """As in Destination; folders that are empty then are removed too."""
-        for name in names:
-            if self._not_folders(name):
-                continue
-            place = self._folder / name
-            with suppress(OSError):
-                place.unlink()
-                for parent in place.relative_to(self._folder).parents[:-1]:
-                    (self._folder / parent).rmdir()  # refuses one that is not empty, which ends this
+    @contextmanager
+    def _alone(self) -> Iterator[Confirm]:
+        """As in Destination."""
+        with self._refusals(), sole_writer(self._folder / LOCK_FILE, self.uri, LOCAL_PATIENCE_SECONDS):
+            yield lambda: None  # the file system itself keeps others out
+
+    def _replace(self, result: Path, names: list[str], older: set[str], confirm: Confirm) -> None:
+        """As in Destination, by a link that is turned to the new files."""
+        with self._refusals():
+            replace_files(self._folder, result, names, older, PAGE_FILE)
 
     def _write(self, name: str, content: bytes) -> None:
         """As in Destination."""
-        with self.scratch() as partial:
-            (partial / name).write_bytes(content)
-            self._put(partial, [name])
+        partial = self._folder / f".{name}.partial"
+        with self._refusals():
+            partial.write_bytes(content)
+            flush(partial)
+            partial.replace(self._folder / name)
+            flush(self._folder)
 
-    def _not_folders(self, name: str) -> list[Path]:
-        """What is in place of folders of the result: files, and links, through which another place would change."""
-        folders = [self._folder / parent for parent in PurePosixPath(name).parents[:-1]]
-        return [folder for folder in folders if folder.is_symlink() or folder.is_file()]
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Say which file the system refuses to write; a full disk is said elsewhere."""
+        try:
+            yield
+        except OSError as error:
+            if is_disk_full(error):
+                raise
+            raise DestinationError(
+                f"{error.filename or self._folder} cannot be written ({error.strerror}): move away what is in its "
+                "place, or name another destination."
+            ) from error
 
     def _make(self) -> None:
         try:
@@ -253,7 +255,7 @@ class LocalDestination(Destination):
 
 
 class S3Destination(Destination):
-    """A folder on S3, which replaces one object at a time, in one step."""
+    """A folder on S3, which replaces one object at a time."""
 
     def __init__(self, folder: S3Folder) -> None:
         self._folder = folder
@@ -277,13 +279,17 @@ class S3Destination(Destination):
         below = {f"{folder}/{found.name}" for folder in folders for found in self._folder.below(folder).objects()}
         return unlisted & (below | {name for name in unlisted if "/" not in name and self._folder.head(name)})
 
-    def _put(self, result: Path, names: list[str]) -> None:
+    def _below(self, folder: str) -> Iterator[str]:
         """As in Destination."""
-        self._folder.upload(result, names)
+        return (found.name for found in self._folder.below(folder).objects())
 
-    def _remove(self, names: list[str]) -> None:
+    def _alone(self) -> AbstractContextManager[Confirm]:
         """As in Destination."""
-        self._folder.delete(names)
+        return sole_writer_on_s3(self._folder, S3_PATIENCE_SECONDS)
+
+    def _replace(self, result: Path, names: list[str], older: set[str], confirm: Confirm) -> None:
+        """As in Destination, by the page."""
+        replace_objects(self._folder, result, names, older, PAGE_FILE, self._list, confirm)
 
     def _write(self, name: str, content: bytes) -> None:
         """As in Destination."""

@@ -43,6 +43,7 @@ from tasks.destination import (
     REPORT_DATA_FILE,
     REPORT_FILE,
     SPLAT_FILE,
+    STREAM_PAGE_FILE,
     open_destination,
 )
 from tasks.dispatch import run_elsewhere, runs_elsewhere
@@ -59,7 +60,6 @@ PICTURES_CODE = StageCode(
     ("tasks.core.report.preview", "tasks.core.viewer.page", "tasks.core.measurements", "tasks.core.render.backends"),
     ("numba", "numpy", "PIL", "scipy", "torch", "gsplat"),
 )
-STREAM_PAGE_FILE = "stream.html"
 REPORTED_PACKAGES = ("spaceport", "prefect", "pycolmap", "torch", "gsplat", "numba", "numpy", "pillow")
 
 

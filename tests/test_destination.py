@@ -14,16 +14,18 @@ from tasks.core.errors import DestinationError, DiskFullError, StorageError
 from tasks.core.safe_names import safe_name
 from tasks.core.sog.writer import write_sog
 from tasks.core.storage import S3Folder
+from tasks.core.storage.s3_lock import LOCK_FILE
+from tasks.core.storage.s3_switch import leading_into
 from tasks.core.viewer.page import write_page
 from tasks.core.viewer.view import ViewerSettings
 from tasks.destination import (
-    CONTENTS_FILE,
     PAGE_FILE,
     REPORT_FILE,
     LocalDestination,
     S3Destination,
     open_destination,
 )
+from tasks.result_list import CONTENTS_FILE
 from tasks.workspace import open_workspace
 from tests.browser import chromium
 from tests.core.sog.splats import terrain
@@ -99,16 +101,6 @@ def test_what_a_smaller_result_has_not_is_removed_and_the_users_own_is_not(
         assert not (Path(uri) / "lod" / "0").exists()
     publish(uri, tmp_path, large)
     assert files() == {*large, CONTENTS_FILE, *mine}
-
-
-def test_what_was_put_before_an_interruption_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        patch.setattr(LocalDestination, "_remove", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            publish(str(out), tmp_path, {"index.html": b"1", "lod/a.webp": b"1"})
-    publish(str(out), tmp_path, {"index.html": b"2"})
-    assert {entry.name for entry in out.iterdir()} == {"index.html", CONTENTS_FILE}
 
 
 def test_the_longest_name_of_an_image_is_known_as_ours(tmp_path: Path) -> None:
@@ -199,8 +191,9 @@ def test_the_page_goes_last(folder: S3Folder, tmp_path: Path) -> None:
     finally:
         folder.client.meta.events.unregister("before-parameter-build.s3.PutObject", unique_id="order")
     names = [key.removeprefix(f"{folder.prefix}/") for key in put]
-    assert names[0] == names[-1] == CONTENTS_FILE
-    files = [name for name in names if name != CONTENTS_FILE]
+    assert names[:2] == [LOCK_FILE, CONTENTS_FILE]
+    assert names[-1] == CONTENTS_FILE
+    files = [name for name in names if name not in (CONTENTS_FILE, LOCK_FILE)]
     assert files[0] == "colmap/a.jpg"
     assert files[-1] == "index.html"
     assert sorted(files) == ["colmap/a.jpg", "index.html", "report.html", "scene.sog"]
@@ -234,6 +227,11 @@ def test_the_page_and_the_report_open_through_their_links(folder: S3Folder, tmp_
         page.open((tmp_path / "report.html").as_uri())
         page.wait_for("location.protocol === 'file:' && document.readyState === 'complete'")
         assert page.evaluate("document.querySelector('a.open') !== null"), "beside its page the link stays"
+        # As it is put while a result is replaced: its own security policy must not keep it from leading elsewhere.
+        (tmp_path / "moment.html").write_bytes(leading_into((tmp_path / "index.html").read_bytes(), "spaceport-1"))
+        page.open((tmp_path / "moment.html").as_uri())
+        page.wait_for("location.pathname.endsWith('moment.html') && document.readyState === 'complete'")
+        assert page.evaluate("document.querySelector('#about a').href.endsWith('/spaceport-1/report.html')")
         assert [error for error in page.errors if "favicon" not in error] == []
 
 

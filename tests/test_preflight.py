@@ -26,6 +26,7 @@ from tasks.core.errors import (
     SpaceportError,
 )
 from tasks.core.options import ReconstructOptions, parse_options
+from tasks.core.storage import open_s3_folder
 from tasks.preflight import CHECK, check_run
 from tests.pictures import save_textured
 from tests.s3_server import S3Server
@@ -101,6 +102,37 @@ def over_a_model(folder: Path) -> dict[str, Any]:
     return {"destination": str(folder / "project")}
 
 
+def over_pictures(folder: Path) -> dict[str, Any]:
+    (folder / "project/colmap/images/flight").mkdir(parents=True)
+    (folder / "project/colmap/images/flight/x.jpg").write_text("mine")
+    return {"destination": str(folder / "project")}
+
+
+def over_a_streamed_splat(folder: Path) -> dict[str, Any]:
+    (folder / "project/lod/0").mkdir(parents=True)
+    (folder / "project/lod/0/means.webp").write_text("mine")
+    return {"destination": str(folder / "project")}
+
+
+def over_a_page_of_their_own(folder: Path) -> dict[str, Any]:
+    (folder / "project").mkdir(parents=True)
+    (folder / "project/stream.html").write_text("mine")
+    return {"destination": str(folder / "project")}
+
+
+def through_a_link(folder: Path) -> dict[str, Any]:
+    (folder / "project").mkdir()
+    (folder / "elsewhere").mkdir()
+    (folder / "project/lod").symlink_to(folder / "elsewhere")
+    return {"destination": str(folder / "project")}
+
+
+def over_a_folder(folder: Path) -> dict[str, Any]:
+    (folder / "project/scene.sog").mkdir(parents=True)
+    (folder / "project/spaceport-files.json").write_text('["scene.sog"]')
+    return {"destination": str(folder / "project")}
+
+
 def without_a_name(_: Path) -> dict[str, Any]:
     return {"photos": ""}
 
@@ -151,6 +183,11 @@ def half_a_model(folder: Path) -> dict[str, Any]:
         (over_the_images_of_a_model, DestinationError, "where the result's folder colmap would go"),
         (over_a_page, DestinationError, "would replace index.html in .*/site, which no earlier result has put there"),
         (over_a_model, DestinationError, "would replace colmap/sparse/0/cameras.bin in"),
+        (over_pictures, DestinationError, "would replace colmap/images/flight/x.jpg in"),
+        (over_a_streamed_splat, DestinationError, "would replace lod/0/means.webp in"),
+        (over_a_page_of_their_own, DestinationError, "would replace stream.html in"),
+        (through_a_link, DestinationError, "would replace lod in"),
+        (over_a_folder, DestinationError, "would replace scene.sog in"),
         (without_a_name, InputError, "is empty: write its path"),
         (photos_of_nobody, InputError, "a user whom this machine does not know"),
         (out_of_nobody, InputError, "a user whom this machine does not know"),
@@ -173,6 +210,26 @@ def test_what_cannot_end_well_is_refused(
         check_run(**changed)
     assert sorted(tmp_path.rglob("*")) == made, "a trial leaves nothing"
     assert len(before) == 5
+
+
+def test_what_cannot_be_part_of_a_result_is_no_trouble(given: dict[str, Any], tmp_path: Path) -> None:
+    """Nor what an earlier result has put there."""
+    out = tmp_path / "out"
+    for name in ("colmap/images/.DS_Store", "colmap/images/notes.txt", "lod/README", "colmap/database.db"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("mine")
+    (out / "colmap/images/ours.jpg").write_text("ours")
+    (out / "spaceport-files.json").write_text('["colmap/images/ours.jpg"]')
+    check_run(**given)
+
+
+def test_pictures_of_others_on_s3_are_refused(given: dict[str, Any], s3_environment: S3Server) -> None:
+    place = open_s3_folder(f"s3://{s3_environment.new_bucket()}/out")
+    place.write("colmap/images/x.jpg", b"mine")
+    with pytest.raises(DestinationError, match=r"would replace colmap/images/x\.jpg in s3://"):
+        check_run(**{**given, "destination": place.uri})
+    place.write("spaceport-files.json", b'["colmap/images/x.jpg"]')
+    check_run(**{**given, "destination": place.uri})
 
 
 def test_a_gpu_is_asked_for_only_where_training_runs_in_this_process(

@@ -32,7 +32,8 @@ from tasks.core.scene import Camera, Scene
 from tasks.core.sog.reader import read_sog
 from tasks.core.storage import MANIFEST_FILE, S3Folder, verify_output
 from tasks.core.transforms import rotation_angle_deg, similarity_from_points
-from tasks.destination import CONTENTS_FILE, open_destination
+from tasks.destination import open_destination
+from tasks.result_list import CONTENTS_FILE
 from tasks.workspace import open_workspace
 from tests.browser import chromium
 from tests.patience import STALL_SECONDS

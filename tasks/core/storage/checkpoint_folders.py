@@ -1,6 +1,5 @@
 """The two kinds of places for checkpoints: a local folder, and a folder on S3."""
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from tasks.core.errors import StorageError
 from tasks.core.safe_names import below
 from tasks.core.storage.checkpoint_place import CheckpointPlace
-from tasks.core.storage.disk import watching_disk
+from tasks.core.storage.disk import flush, watching_disk
 from tasks.core.storage.folder_locks import working_folder
 from tasks.core.storage.output_cache import OutputCache
 from tasks.core.storage.s3_folder import S3Folder
@@ -35,14 +34,15 @@ class LocalCheckpoints(CheckpointPlace):
     def names(self) -> list[str]:
         """As in CheckpointPlace."""
         with suppress(FileNotFoundError):
-            return sorted((entry.name for entry in self._folder.iterdir() if entry.is_file()), reverse=True)
+            names = (entry.name for entry in self._folder.iterdir() if entry.is_file())
+            return sorted((name for name in names if not name.startswith(".")), reverse=True)  # locks are hidden
         return []
 
     def put(self, file: Path) -> None:
         """As in CheckpointPlace; on the disk when it returns: first its bytes, then its name."""
-        _flush(file, os.O_RDONLY)
+        flush(file)
         file.replace(self._folder / file.name)
-        _flush(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        flush(self._folder)
 
     def get(self, name: str, scratch: Path) -> Path:
         """The file itself."""
@@ -87,12 +87,3 @@ class S3Checkpoints(CheckpointPlace):
     def remove(self, names: list[str]) -> None:
         """As in CheckpointPlace."""
         self._folder.delete(names)
-
-
-def _flush(path: Path, flags: int) -> None:
-    """Wait until the disk has a file's bytes, or a folder's names."""
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,7 @@
 """A full disk of this machine, said in one sentence."""
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from tasks.core.errors import DiskFullError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_SUCH_THING = (errno.EINVAL, errno.ENOTSUP)  # of network file systems whose folders cannot be waited for
 
 
 def is_disk_full(error: OSError) -> bool:
@@ -39,3 +41,15 @@ def watching_disk(folder: Path, needed_bytes: int | None = None) -> Iterator[Non
         if not is_disk_full(error):
             raise
         raise disk_full(folder, needed_bytes) from error
+
+
+def flush(path: Path) -> None:
+    """Wait until the disk has a file's bytes, or a folder's names. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_THING or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)

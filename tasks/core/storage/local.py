@@ -9,12 +9,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tasks.core.errors import DestinationError, StorageError
+from tasks.core.safe_names import below
 from tasks.core.storage.checkpoint_folders import LocalCheckpoints
 from tasks.core.storage.disk import is_disk_full, watching_disk
 from tasks.core.storage.folder_locks import working_folder
 from tasks.core.storage.manifest import Manifest, verify_output, write_manifest
 from tasks.core.storage.workspace import RUNS_FOLDER, STAGES_FOLDER, Workspace, checkpoints_name, output_name, run_name
 
+_ROOT_MODE = 0o700  # photos, results and links of their owner; a root that exists keeps its mode
 _COMMIT_ATTEMPTS = 20  # each lost to another run that moved at the same moment
 
 
@@ -51,7 +53,7 @@ class LocalWorkspace(Workspace):
         with ExitStack() as stack:
             try:
                 stack.enter_context(watching_disk(parent))
-                parent.mkdir(parents=True, exist_ok=True)
+                self._make(parent)
                 folder = stack.enter_context(working_folder(parent, ".", ".partial"))
             except OSError as error:
                 if is_disk_full(error):
@@ -82,23 +84,20 @@ class LocalWorkspace(Workspace):
 
     def fetch(self, uri: str) -> Path:
         """The stored folder itself."""
-        folder = Path(uri)
+        folder = self._place(uri)
         verify_output(folder)
         return folder
 
     def read(self, uri: str, name: str) -> bytes:
         """As in Workspace."""
         try:
-            return (Path(uri) / name).read_bytes()
+            return below(self._place(uri), name).read_bytes()
         except OSError as error:
             raise StorageError(f"{name} of {uri} cannot be read ({error.strerror}); run again with --fresh.") from error
 
     def remove_output(self, uri: str) -> None:
         """As in Workspace."""
-        folder = Path(uri).resolve()
-        if not folder.is_relative_to(self.root / STAGES_FOLDER):
-            raise StorageError(f"{uri} does not lie in the workspace {self.root}.")
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self._place(uri), ignore_errors=True)
 
     def checkpoints(self, key: str, run: str | None = None) -> LocalCheckpoints:
         """As in Workspace."""
@@ -114,11 +113,11 @@ class LocalWorkspace(Workspace):
 
     def write_run_file(self, run: str, name: str, content: bytes) -> None:
         """As in Workspace; a reader sees the old file or the new one, whole."""
-        place = self.root / run_name(run) / name
+        place = below(self.root / run_name(run), name)
         partial = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
         with watching_disk(place.parent, len(content)):
             try:
-                place.parent.mkdir(parents=True, exist_ok=True)
+                self._make(place.parent)
                 partial.write_bytes(content)
                 partial.replace(place)
             except OSError as error:
@@ -131,7 +130,7 @@ class LocalWorkspace(Workspace):
     def read_run_file(self, run: str, name: str) -> bytes | None:
         """As in Workspace."""
         try:
-            return (self.root / run_name(run) / name).read_bytes()
+            return below(self.root / run_name(run), name).read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -161,3 +160,17 @@ class LocalWorkspace(Workspace):
             return None
         run, _, name = path.resolve().relative_to(runs).as_posix().partition("/")
         return self.run_file_url(run, name)
+
+    def _make(self, folder: Path) -> None:
+        """Make a folder of the workspace. A new root is closed to other users. Raises OSError."""
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        self.root.mkdir(mode=_ROOT_MODE, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _place(self, uri: str) -> Path:
+        """The folder of an output. Raises StorageError for a path that is not below the folder of all outputs."""
+        folder = Path(uri).resolve()
+        outputs = self.root / STAGES_FOLDER
+        if folder == outputs or not folder.is_relative_to(outputs):
+            raise StorageError(f"{uri} is not an output in the workspace {self.root}.")
+        return folder

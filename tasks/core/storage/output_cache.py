@@ -1,22 +1,20 @@
 """Local copies of stored outputs, for workspaces that lie elsewhere.
 
-A copy is a folder named by the digest of its files, which appears in one rename. Whoever uses a copy holds a shared
-lock on its folder until the process ends, so that another process that makes room does not take it away; the lock dies
-with the process, however that ends.
+A copy is a folder named by the digest of its files, which appears in one rename. A process that uses a copy holds a
+shared lock on it until the process ends, so that another one that makes room does not take it away; the lock dies with
+the process, however that ends.
 """
 
 import fcntl
 import os
-import shutil
 import time
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tasks.core.errors import DestinationError, StorageError
 from tasks.core.storage.disk import disk_full, free_bytes, is_disk_full, watching_disk
-from tasks.core.storage.folder_locks import lock_folder, remove_unused
+from tasks.core.storage.folder_locks import lock_file, remove_unused, take_lock, working_folder
 from tasks.core.storage.manifest import Manifest, verify_output, write_manifest
 
 _ADOPT_ATTEMPTS = 5  # each lost to another process that moved at the same moment
@@ -38,10 +36,10 @@ class OutputCache:
         Raises DestinationError when the cache cannot be written or its file system has no locks, DiskFullError when
         the block fills the disk.
         """
-        folder = self._folder / f".{uuid.uuid4().hex}.partial"
-        with watching_disk(self._folder):
+        with watching_disk(self._folder), ExitStack() as stack:
             try:
-                folder.mkdir(parents=True)
+                self._folder.mkdir(parents=True, exist_ok=True)
+                folder = stack.enter_context(working_folder(self._folder, ".", ".partial"))
             except OSError as error:
                 if is_disk_full(error):
                     raise
@@ -49,21 +47,14 @@ class OutputCache:
                     f"The folder for local copies {self._folder} cannot be written ({error.strerror}); name another "
                     "place with SPACEPORT_HOME."
                 ) from error
-        lock = None
-        try:
-            lock = lock_folder(folder, fcntl.LOCK_SH)
-            with watching_disk(folder):
-                yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            if lock is not None:
-                os.close(lock)
+            yield folder
 
     def adopt(self, filled: Path, manifest: Manifest) -> Path:
         """Make a filled scratch folder the copy of an output, and give the copy's folder."""
         write_manifest(filled, manifest)
         place = self._folder / manifest.full_digest
         for _ in range(_ADOPT_ATTEMPTS):
+            self._hold(place)  # before there is something to remove
             with suppress(OSError):  # a copy is there
                 filled.rename(place)
             found = self.get(manifest)
@@ -76,19 +67,14 @@ class OutputCache:
         """The copy of an output, verified and kept until this process ends; None when there is none that is whole."""
         name = manifest.full_digest
         place = self._folder / name
-        if name not in self._held:
-            lock = lock_folder(place, fcntl.LOCK_SH)
-            if lock is None:
-                return None
-            self._held[name] = lock
+        if not place.is_dir() or not self._hold(place):
+            return None
         try:
             whole = verify_output(place).full_digest == name
         except StorageError:
             whole = False
         if not whole:
-            lock = self._held.pop(name, None)
-            if lock is not None:
-                os.close(lock)
+            self._let_go(place)
             return None
         os.utime(place)  # the order in which copies go
         return place
@@ -101,7 +87,7 @@ class OutputCache:
                 used_at = entry.stat().st_mtime
                 if not entry.name.startswith("."):
                     copies.append((used_at, entry, _bytes_below(entry)))
-                elif time.time() - used_at > _ABANDONED_SECONDS:
+                elif entry.is_dir() and time.time() - used_at > _ABANDONED_SECONDS:
                     remove_unused(entry)
         excess = sum(size for _, _, size in copies) + needed_bytes - self._limit_bytes
         for _, entry, size in sorted(copies):
@@ -111,6 +97,20 @@ class OutputCache:
                 excess -= size
         if free_bytes(self._folder) < needed_bytes:
             raise disk_full(self._folder, needed_bytes)
+
+    def _hold(self, place: Path) -> bool:
+        """Keep a copy, or the place for one, until this process ends. False while another process removes it."""
+        if place.name not in self._held:
+            lock = take_lock(lock_file(place), fcntl.LOCK_SH)
+            if lock is None:
+                return False
+            self._held[place.name] = lock
+        return True
+
+    def _let_go(self, place: Path) -> None:
+        lock = self._held.pop(place.name, None)
+        if lock is not None:
+            os.close(lock)
 
 
 def _bytes_below(folder: Path) -> int:

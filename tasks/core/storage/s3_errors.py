@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
 from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError
 
 from tasks.core.errors import DestinationError, InputError, SpaceportError, StorageError
@@ -14,6 +15,11 @@ _THROTTLING_CODES = frozenset(["SlowDown", "Throttling", "ThrottlingException", 
 _TIMEOUT_CODES = frozenset(["RequestTimeout", "RequestTimeoutException"])
 _CREDENTIAL_CODES = frozenset(["ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"])
 _BROKEN_BODY_CODES = frozenset(["BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "InvalidDigest"])
+
+_RAISED = (
+    *(boto.BotoCoreError, boto.ClientError, ResponseParserError),
+    *(RetriesExceededError, S3DownloadFailedError, ValueError),
+)
 
 
 def code_of(error: boto.ClientError) -> str:
@@ -26,12 +32,17 @@ def s3_errors(place: str, refused: type[InputError] = DestinationError) -> Itera
     """Turn what boto3 raises about `place` into our errors.
 
     Raises:
-        StorageError: the network, a server that is busy or broken, an object that is gone: a retry can help.
+        StorageError: the network, a server that is busy, broken or not S3, an object that is gone: a retry can help.
         InputError: of the class `refused`: no such bucket, no access, no credentials, a name that cannot be.
     """
     try:
         yield
-    except (boto.BotoCoreError, boto.ClientError, RetriesExceededError, S3DownloadFailedError, ValueError) as error:
+    except RecursionError as error:  # boto3 asks for the bucket's region, is sent on, asks for the region …
+        raise StorageError(
+            f"{place} cannot be reached: the server sends every request on to another place without end; check the "
+            "bucket's region and AWS_ENDPOINT_URL."
+        ) from error
+    except _RAISED as error:
         raise _translated(error, place, refused) from error
 
 

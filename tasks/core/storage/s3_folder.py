@@ -1,12 +1,7 @@
-"""A folder on S3: the one place of tasks/ that calls boto3.
+"""A folder on S3: the one place of tasks/ that calls boto3. Transfers are parallel."""
 
-Transfers are parallel. The classic client is asked for by name: boto3 would pick the CRT client on some machines, which
-does not speak to every S3-compatible server.
-"""
-
-import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -14,18 +9,25 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
-from boto3.s3.transfer import TransferConfig, create_transfer_manager
+from boto3.s3.transfer import create_transfer_manager
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tasks.core.errors import DestinationError, InputError, StorageError
 from tasks.core.storage.content_types import presentation
 from tasks.core.storage.disk import watching_disk
+from tasks.core.storage.s3_answers import watch_answers
 from tasks.core.storage.s3_errors import LOST_RACE_CODES, MISSING_CODES, code_of, s3_errors
+from tasks.core.storage.s3_transfers import (
+    COPY_CONFIG,
+    PARALLEL_TRANSFERS,
+    TRANSFER_CONFIG,
+    BytesCallback,
+    Counter,
+    Known,
+)
 from tasks.core.storage.workspace import LINK_SECONDS
 
-PARALLEL_TRANSFERS = 16
-_REPORT_SECONDS = 0.2
 _KEYS_A_DELETE = 1000  # S3's limit
 
 CLIENT_CONFIG = Config(
@@ -35,14 +37,6 @@ CLIENT_CONFIG = Config(
     read_timeout=60,
     max_pool_connections=2 * PARALLEL_TRANSFERS,
 )
-_TRANSFER_CONFIG = TransferConfig(
-    preferred_transfer_client="classic",
-    max_concurrency=PARALLEL_TRANSFERS,
-    multipart_threshold=32 * 2**20,
-    multipart_chunksize=16 * 2**20,
-)
-
-BytesCallback = Callable[[int], None]  # bytes moved so far, told to the thread that waits
 
 
 @dataclass(frozen=True)
@@ -155,8 +149,8 @@ class S3Folder:
 
     def upload(self, folder: Path, names: Iterable[str], on_bytes: BytesCallback | None = None) -> None:
         """Put files of a local folder under their own names."""
-        counter = _Counter()
-        with self._errors(), create_transfer_manager(self.client, _TRANSFER_CONFIG) as manager:
+        counter = Counter()
+        with self._errors(), create_transfer_manager(self.client, TRANSFER_CONFIG) as manager:
             uploads = [
                 manager.upload(str(folder / name), self.bucket, self._key(name), presentation(name), [counter])
                 for name in names
@@ -175,17 +169,39 @@ class S3Folder:
             return
         for folder in {path.parent for _, path in files}:
             folder.mkdir(parents=True, exist_ok=True)
-        counter = _Counter()
+        counter = Counter()
         with (
             watching_disk(files[0][1].parent, needed_bytes),
             self._errors(),
-            create_transfer_manager(self.client, _TRANSFER_CONFIG) as manager,
+            create_transfer_manager(self.client, TRANSFER_CONFIG) as manager,
         ):
             downloads = [
-                manager.download(self.bucket, self._key(found.name), str(path), None, [counter, _Known(found)])
+                manager.download(
+                    self.bucket, self._key(found.name), str(path), None, [counter, Known(found.size, found.etag)]
+                )
                 for found, path in files
             ]
             counter.wait(downloads, on_bytes)
+
+    def copy(self, source: "S3Folder", names: Iterable[str]) -> None:
+        """Put objects of another folder here under their names; S3 copies their bytes itself."""
+        wanted = set(names)
+        found = [each for each in source.objects() if each.name in wanted]
+        with self._errors(), create_transfer_manager(self.client, COPY_CONFIG) as manager:
+            copies = [
+                manager.copy(
+                    {"Bucket": source.bucket, "Key": source._key(each.name)},
+                    self.bucket,
+                    self._key(each.name),
+                    {"MetadataDirective": "REPLACE", **presentation(each.name)},
+                    [Known(each.size, each.etag)],
+                )
+                for each in found
+            ]
+            Counter().wait(copies, None)
+        missing = wanted - {each.name for each in found}
+        if missing:
+            raise StorageError(f"{min(missing)} of {source.uri} is gone.")
 
     def delete(self, names: Sequence[str]) -> None:
         """Remove objects; those that are not there are no trouble."""
@@ -245,37 +261,5 @@ def open_s3_folder(
     config = CLIENT_CONFIG.merge(options.pop("config")) if options.get("config") else CLIENT_CONFIG
     with s3_errors(uri, refused):
         client = (session or boto3.Session()).client("s3", config=config, **options)
+    watch_answers(client)
     return S3Folder(client, parts.netloc, "/".join(part for part in path.split("/") if part), refused)
-
-
-class _Known:
-    """Tells a download what it would ask S3 for: half of all requests for small objects."""
-
-    def __init__(self, found: StoredObject) -> None:
-        self._found = found
-
-    def on_queued(self, future: Any, **_: object) -> None:
-        """Called by s3transfer. With the ETag, the parts of a large object are parts of the same one."""
-        future.meta.provide_transfer_size(self._found.size)
-        future.meta.provide_object_etag(self._found.etag)
-
-
-class _Counter:
-    """What the threads of a transfer tell their progress to."""
-
-    def __init__(self) -> None:
-        self._moved: list[int] = []  # appended to by several threads, which lists are safe for
-
-    def on_progress(self, bytes_transferred: int, **_: object) -> None:
-        """Called by s3transfer; the number is negative when a part starts over."""
-        self._moved.append(bytes_transferred)
-
-    def wait(self, transfers: Iterable[Any], on_bytes: BytesCallback | None) -> None:
-        """Wait for all transfers; the first that failed raises what it failed with."""
-        for transfer in transfers:
-            while on_bytes is not None and not transfer.done():
-                on_bytes(sum(self._moved))
-                time.sleep(_REPORT_SECONDS)
-            transfer.result()
-        if on_bytes is not None:
-            on_bytes(sum(self._moved))

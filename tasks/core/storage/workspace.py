@@ -11,26 +11,38 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from tasks.core.errors import UnsafeNameError
+from tasks.core.safe_names import safe_name, shown
 from tasks.core.storage.checkpoint_place import CheckpointPlace
 from tasks.core.storage.manifest import Manifest
 
-RUNS_FOLDER, STAGES_FOLDER = "runs", "stages"
+RUNS_FOLDER, STAGES_FOLDER, CHECKPOINTS_FOLDER = "runs", "stages", "checkpoints"
 LINK_SECONDS = 7 * 24 * 3600  # how long a link to a stored file opens; the longest that S3 signs
 
 
 def output_name(stage: str, key: str) -> str:
-    """Where below the root the output of a stage lies, or would lie."""
-    return f"{STAGES_FOLDER}/{stage}/{key}"
+    """The place of a stage's output below the root. Raises UnsafeNameError."""
+    return f"{STAGES_FOLDER}/{_part(stage)}/{_part(key)}"
 
 
 def run_name(run: str) -> str:
-    """Where below the root the folder of a run lies."""
-    return f"{RUNS_FOLDER}/{run}"
+    """The place of a run's folder below the root. Raises UnsafeNameError."""
+    return f"{RUNS_FOLDER}/{_part(run)}"
 
 
 def checkpoints_name(key: str, run: str | None = None) -> str:
-    """Where below the root the checkpoints of an output lie, or those that only one run goes on from."""
-    return f"checkpoints/{key}" if run is None else f"checkpoints/{key}/{run}"
+    """The place of an output's checkpoints below the root, or of those that one run alone continues from.
+
+    Raises UnsafeNameError.
+    """
+    return f"{CHECKPOINTS_FOLDER}/{_part(key)}" if run is None else f"{CHECKPOINTS_FOLDER}/{_part(key)}/{_part(run)}"
+
+
+def _part(name: str) -> str:
+    """A name that is one part of a path. Raises UnsafeNameError for any other."""
+    if safe_name(name) != name or "/" in name:
+        raise UnsafeNameError(f"{shown(name)} is not a name for a folder of a workspace.")
+    return name
 
 
 class Workspace(ABC):

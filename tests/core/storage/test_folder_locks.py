@@ -10,7 +10,8 @@ import pytest
 
 from tasks.core.errors import DestinationError
 from tasks.core.storage import LocalWorkspace, OutputCache
-from tasks.core.storage.folder_locks import remove_unused, working_folder
+from tasks.core.storage.folder_locks import lock_file, remove_unused, sole_writer, working_folder
+from tasks.core.storage.lock_holder import LockHolder
 
 MOST_CALLS = 200
 
@@ -71,3 +72,84 @@ def test_a_folder_of_another_user_stays(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Path, "rename", not_ours)
     assert not remove_unused(theirs)
     assert theirs.is_dir()
+
+
+def test_a_folder_is_not_locked_but_a_file_that_names_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux' NFS knows locks of files on every machine, and those of folders on one."""
+    flock = fcntl.flock
+    locked: list[Path] = []
+
+    def noted(descriptor: int, kind: int) -> None:
+        locked.append(Path(f"/dev/fd/{descriptor}").readlink())
+        flock(descriptor, kind)
+
+    monkeypatch.setattr(fcntl, "flock", noted)
+    with working_folder(tmp_path, "."), OutputCache(tmp_path / "cache", 1).scratch() as folder:
+        assert LockHolder.model_validate_json(lock_file(folder).read_bytes()) == LockHolder.here()
+        assert len(locked) >= 2
+        assert all(path.is_file() for path in locked)
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["cache"]
+
+
+ELSEWHERE = LockHolder(host="elsewhere", boot="another", pid=1)
+RESTARTED = LockHolder(host=LockHolder.here().host, boot="an earlier one", pid=1)
+CONTAINER = LockHolder(host="elsewhere", boot=LockHolder.here().boot, pid=1)
+
+
+@pytest.mark.parametrize(
+    ("holder", "age_seconds", "stays"),
+    [
+        (ELSEWHERE, 0, True),
+        (ELSEWHERE, 8 * 24 * 3600, False),
+        (RESTARTED, 0, False),
+        (CONTAINER, 0, False),
+        (None, 0, False),
+    ],
+    ids=["another machine", "another machine long ago", "before a restart", "a container of this machine", "no lock"],
+)
+def test_what_another_machine_works_on_stays(
+    tmp_path: Path, holder: LockHolder | None, age_seconds: float, stays: bool
+) -> None:
+    """Also where the file system knows its lock on that machine alone, so that it seems free here."""
+    theirs = tmp_path / ".0123abcd.partial"
+    theirs.mkdir()
+    if holder is not None:
+        lock_file(theirs).write_text(holder.model_dump_json())
+        written_at = lock_file(theirs).stat().st_mtime - age_seconds
+        os.utime(lock_file(theirs), (written_at, written_at))
+    with working_folder(tmp_path, ".", ".partial"):
+        assert theirs.is_dir() == stays
+        assert lock_file(theirs).exists() == stays
+
+
+def test_folders_that_others_have_named_stay(tmp_path: Path) -> None:
+    (tmp_path / ".partial-download").mkdir()
+    (tmp_path / ".lock-mine.lock").touch()
+    with working_folder(tmp_path, ".partial-"):
+        pass
+    assert {entry.name for entry in tmp_path.iterdir()} == {".partial-download", ".lock-mine.lock"}
+
+
+def test_a_lock_whose_folder_is_gone_is_removed(tmp_path: Path) -> None:
+    lock_file(tmp_path / ".partial-0123abcd").write_text(RESTARTED.model_dump_json())
+    with working_folder(tmp_path, ".partial-"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_writer_at_a_time_and_the_other_is_told_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    here = LockHolder.here()
+    with sole_writer(path, "the result", 0):
+        told = f"Process {here.pid} on {here.host} has been putting a result at the result"
+        with pytest.raises(DestinationError, match=told), sole_writer(path, "the result", 0):
+            pass
+    path.write_text(ELSEWHERE.model_dump_json())
+    with pytest.raises(DestinationError, match="Process 1 on elsewhere"), sole_writer(path, "the result", 0):
+        pass
+    path.write_text(RESTARTED.model_dump_json())
+    with sole_writer(path, "the result", 0):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -1,13 +1,17 @@
+import shutil
+import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from tasks.core.errors import DestinationError, DiskFullError, StorageError
+from tasks.core.errors import DestinationError, DiskFullError, StorageError, UnsafeNameError
 from tasks.core.storage import (
     MANIFEST_FILE,
     LocalWorkspace,
@@ -111,6 +115,82 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "stages" / "train").iterdir()) == []
 
 
+def test_what_is_free_is_counted_before_the_folder_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a full disk is said to have room for what was just removed from it."""
+
+    def usage(_: Path) -> shutil._ntuple_diskusage:
+        used = any(tmp_path.rglob("half"))
+        return shutil._ntuple_diskusage(10**9, 10**9 * used, 0 if used else 10**9)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+
+    def fill() -> None:
+        with LocalWorkspace(tmp_path).new_output("train", "k") as folder:
+            (folder / "half").write_bytes(b"half")
+            Path("/dev/full").write_bytes(b"no room")
+
+    with pytest.raises(DiskFullError, match="is full: 0 MB are free"):
+        fill()
+
+
+def test_a_new_root_is_closed_to_others_and_an_old_one_keeps_its_mode(tmp_path: Path) -> None:
+    def put(root: Path) -> int:
+        with LocalWorkspace(root).new_output("train", "k"):
+            pass
+        return stat.S_IMODE(root.stat().st_mode)
+
+    LocalWorkspace(tmp_path / "run").write_run_file("flight-1", "a.txt", b"a")
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
+    assert put(tmp_path / "far" / "new") == 0o700
+    (tmp_path / "old").mkdir(mode=0o755)
+    (tmp_path / "old").chmod(0o755)
+    assert put(tmp_path / "old") == 0o755
+
+
+def test_names_stay_in_the_workspace(tmp_path: Path) -> None:
+    workspace = LocalWorkspace(tmp_path / "workspace")
+    outside = tmp_path / "outside"
+    with LocalWorkspace(outside).new_output("train", "k") as folder:
+        LocalWorkspace(outside).commit(folder, "train", "k", describe_output(folder, "train", {}, "0/1", 1.0))
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"mine")
+    place = store(workspace, "k")
+    (place.parent / "link").symlink_to(outside / "stages/train/k")
+    escapes = (
+        f"{place}/../../../../outside/stages/train/k",
+        str(place.parent / "link"),
+        str(outside / "stages/train/k"),
+    )
+    with_uri: list[Callable[[str], object]] = [
+        workspace.fetch,
+        workspace.remove_output,
+        lambda uri: workspace.read(uri, MANIFEST_FILE),
+    ]
+    for uri, ask in product((*escapes, str(workspace.root), str(workspace.root / "stages")), with_uri):
+        with pytest.raises(StorageError, match="is not an output in the workspace"):
+            ask(uri)
+    with_name: list[Callable[[str], object]] = [
+        lambda name: workspace.read(str(place), name),
+        lambda name: workspace.read_run_file("flight-1", name),
+        lambda name: workspace.write_run_file("flight-1", name, b"theirs"),
+    ]
+    with_run: list[Callable[[str], object]] = [
+        lambda run: workspace.read_run_file(run, "secret"),
+        lambda run: workspace.write_run_file(run, "secret", b"theirs"),
+        workspace.remove_run,
+        workspace.run_files,
+        workspace.remove_checkpoints,
+        lambda run: workspace.checkpoints("k", run),
+        lambda run: workspace.find("train", run),
+    ]
+    names = product(("../../../../secret", str(secret)), with_name)
+    for name, ask in (*names, *product(("..", "../..", "a/../../..", str(tmp_path), ""), with_run)):
+        with pytest.raises(UnsafeNameError):
+            ask(name)
+    assert secret.read_bytes() == b"mine"
+    assert (outside / "stages/train/k" / MANIFEST_FILE).is_file()
+
+
 def test_a_manifest_keeps_to_its_folder() -> None:
     for name in ("../x", "/x", "a/../../x", ""):
         with pytest.raises(ValidationError):
@@ -180,4 +260,6 @@ def test_what_a_killed_process_left_is_removed_and_what_others_work_on_is_not(tm
         other.wait()
         assert theirs.is_dir()
         with workspace.new_output("train", "b") as ours:
-            assert list((tmp_path / "stages" / "train").iterdir()) == [ours]
+            left = (tmp_path / "stages" / "train").iterdir()
+            assert [entry for entry in left if entry.is_dir()] == [ours]
+        assert list((tmp_path / "stages" / "train").iterdir()) == []
