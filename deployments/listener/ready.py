@@ -49,12 +49,12 @@ class Limits(BaseModel):
     ask: str = Field("the operator of this account", min_length=1, max_length=200)  # who can raise them
 
     @classmethod
-    def from_json(cls, text: str) -> "Limits":
+    def from_json(cls, text: str, said_as: str = "SPACEPORT_UPLOAD_LIMITS") -> "Limits":
         """Raises OptionsError with the first thing that is wrong."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise OptionsError(f"SPACEPORT_UPLOAD_LIMITS: {_first(error)}") from error
+            raise OptionsError(f"{said_as}: {_first(error)}") from error
 
 
 class Ready(BaseModel):

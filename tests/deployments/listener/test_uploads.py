@@ -79,11 +79,11 @@ def test_a_name_that_would_be_another_capture_elsewhere_is_refused(key: str) -> 
 
 
 def test_the_refusal_of_a_name_has_the_way_out() -> None:
-    with pytest.raises(InputError, match="upload it as 'uploads/a/b/READY.json'"):
+    with pytest.raises(InputError, match=r"upload it as 'uploads/a/b/READY.json'"):
         at("a//b/READY.json").require_plain_name()
-    with pytest.raises(InputError, match="upload it as 'uploads/flight.zip'"):
+    with pytest.raises(InputError, match=r"upload it as 'uploads/flight.zip'"):
         at("/flight.zip").require_plain_name()
-    with pytest.raises(InputError, match="control characters. Upload it under another name"):
+    with pytest.raises(InputError, match=r"control characters. Upload it under another name"):
         at("a\x1b[2J.zip").require_plain_name()
 
 
