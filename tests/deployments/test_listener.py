@@ -219,6 +219,7 @@ def test_the_process_listens_until_it_is_told_to_stop(aws: AwsServer, account: A
         **os.environ,
         **aws.environment,
         "SPACEPORT_INFRASTRUCTURE": parameter,
+        "SPACEPORT_UPLOAD_LIMITS": '{"max_preset": "draft"}',
         "PREFECT_API_URL": str(PREFECT_API_URL.value()),
         "PYTHONPATH": str(REPOSITORY),
     }
@@ -233,3 +234,5 @@ def test_the_process_listens_until_it_is_told_to_stop(aws: AwsServer, account: A
         process.kill()
         process.wait()
     assert account.waiting() == 0
+    (run,) = runs_of(upload.bucket)
+    assert run.parameters["options"]["preset"] == "draft", "the limits of its environment hold"
