@@ -28,6 +28,21 @@ def test_a_sentence_about_the_photos_is_told(kind: type[errors.SpaceportError]) 
     )
 
 
+def test_a_way_out_that_uploads_have_not_says_whom_to_ask() -> None:
+    sentence = "PhotosError: x.zip unpacks to 90.0 GiB, the limit is 80 GiB: split it, or raise photos.max_archive_gib."
+    assert reason(Failed(message=RAISED + sentence)) == (
+        f"{sentence} Uploads cannot choose photos.max_archive_gib: ask desk@example.org."
+    )
+    told = reason(Failed(message="RegistrationError: 2 photos: use sfm.max_features_image_size or sfm.matcher."))
+    assert "choose sfm.max_features_image_size: ask" in told
+    assert "choose sfm.matcher: ask" in reason(Failed(message="RegistrationError: use sfm.matcher=auto."))
+    long = reason(Failed(message=f"{RAISED}PhotosError: photos.max_archive_gib {'x' * 1000}"))
+    assert len(long) == MOST_CHARACTERS
+    assert long.endswith("ask desk@example.org.")
+    theirs = "PhotosError: no photos: lower photos.min_side_px."
+    assert reason(Failed(message=RAISED + theirs)) == theirs
+
+
 @pytest.mark.parametrize("kind", [*OTHERS, ValueError, KeyError, OSError])
 def test_what_other_errors_say_stays_with_the_operator(kind: type[Exception]) -> None:
     for message in (f"{RAISED}{kind.__name__}: {SECRET}", f"{kind.__name__}: PhotosError: {SECRET}"):
