@@ -65,11 +65,11 @@ class Runs:
         return [run for run in found if run.idempotency_key != upload.identity]
 
     def cancel(self, run: FlowRun) -> None:
-        """Cancel the run of a version that was replaced; one that is gone is no trouble."""
+        """Cancel the run of a version that was replaced or removed; one that has ended or is gone is no trouble."""
         if run.state_type not in LIVING:
             return
         with suppress(ObjectNotFound):
-            self._client.set_flow_run_state(run.id, Cancelling(message="A newer version was uploaded."))
+            self._client.set_flow_run_state(run.id, Cancelling(message="Its upload was replaced or removed."))
 
     def fresh_since(self, upload: Upload, since: datetime) -> int:
         """The number of runs of other uploads since a moment that compute everything anew."""

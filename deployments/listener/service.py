@@ -152,7 +152,7 @@ class Listener:
             replaced = [run] if run else []
             self._patiently(lambda: self._places.forget(upload))
         for each in replaced:
-            log.info("run %s is cancelled: a newer version was uploaded", each.id)
+            log.info("run %s is cancelled: its upload was replaced or removed", each.id)
             self._patiently(partial(self._runs.cancel, each))
 
     def _tell_failed(self, upload: Upload, error: str) -> None:

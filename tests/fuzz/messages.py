@@ -227,7 +227,7 @@ def check_ready(content: bytes) -> None:
     options.model_dump_json()
 
 
-def play(chance: random.Random, folder: Path) -> None:
+def play(chance: random.Random) -> None:
     """A queue of messages about captures whose names are alike, some of them twice, with files of any content."""
     buckets, queue, runs = Buckets(), Queue(), Remembering()
     places = Places(buckets, RESULTS, None)
@@ -261,9 +261,10 @@ def play(chance: random.Random, folder: Path) -> None:
 
 
 def quietly(chance: random.Random, folder: Path) -> None:
+    """Nothing is written to the folder: all of it is in memory."""
     logging.disable(logging.CRITICAL)
     try:
-        play(chance, folder)
+        play(chance)
     finally:
         logging.disable(logging.NOTSET)
 
