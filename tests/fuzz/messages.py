@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def a_message(chance: random.Random, upload: Upload) -> str:
     while rarely(chance) and isinstance(place, dict) and place:
         name = chance.choice(sorted(place))
         if not isinstance(place[name], dict):
-            place[name] = chance.choice(ODD_VALUES)
+            place[name] = deepcopy(chance.choice(ODD_VALUES))
         place = place[name]
     return (
         changed(chance, json.dumps(whole).encode()).decode("utf-8", "replace") if rarely(chance) else json.dumps(whole)
