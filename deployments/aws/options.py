@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from deployments.listener.ready import Limits
 from tasks.core.errors import OptionsError
 
 DIGEST = r"^sha256:[0-9a-f]{64}$"
@@ -25,12 +26,19 @@ class AwsOptions(BaseModel):
     spot: bool = True  # first attempts on spot instances, later ones on demand
     email: str | None = Field(None, pattern=r"^[^@\s]+@[^@\s]+$")  # who hears of alarms and of the budget
     monthly_budget_usd: float = Field(100, gt=0)
+    upload_limits: str = "{}"  # JSON: what READY.json may ask for at most (deployments/listener/ready.py)
     public_results: bool = False  # results for everybody who knows their address, through CloudFront
 
     @field_validator("gpu_instance_types", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
         return tuple(value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("upload_limits")
+    @classmethod
+    def _limits(cls, value: str) -> str:
+        Limits.from_json(value, "-c upload_limits")
+        return value
 
     @classmethod
     def from_context(cls, value_of: Callable[[str], object]) -> "AwsOptions":

@@ -184,7 +184,8 @@ class Services(Stack):
         task = task_definition(
             self, "Listener", self._compute.execution_role, self._listener_role(), cpu=256, memory=1024
         )
-        self._container(task, "listener", ["python", "-m", "deployments.listener"])
+        limits = {"SPACEPORT_UPLOAD_LIMITS": self._options.upload_limits}
+        self._container(task, "listener", ["python", "-m", "deployments.listener"], limits)
         return service(self, "Listener", self._compute, self._network, task, overlapping=True)
 
     def _listener_role(self) -> iam.Role:
@@ -202,6 +203,7 @@ class Services(Stack):
         allow(made, OBJECTS, ["s3:GetObject"], [objects_arn(self, data.uploads_name, UPLOADS)])
         signals = [objects_arn(self, data.uploads_name, f"{UPLOADS}/*{name}.json") for name in ("DONE", "FAILED")]
         allow(made, OBJECTS, ["s3:PutObject", "s3:DeleteObject"], signals)
+        allow_listing(made, data.results_name, RESULTS)  # or a missing report is a 403, like one that may not be read
         allow(made, OBJECTS, ["s3:GetObject"], [objects_arn(self, data.results_name, RESULTS)])
         allow(made, None, ["ssm:GetParameter"], [region_arn(self, "ssm", f"parameter{INFRASTRUCTURE}")])
         return made

@@ -6,20 +6,23 @@ import boto3
 from prefect.client.orchestration import get_client
 
 from deployments.listener.messages import Messages
+from deployments.listener.ready import Limits
 from deployments.listener.runs import Runs
 from deployments.listener.service import Listener
 from deployments.listener.signals import Places
 from deployments.service import exit_status_of, on_end_signal, served_account
+from tasks.core.settings import Settings
 from tasks.core.storage.s3_folder import CLIENT_CONFIG
 
 
 def serve() -> None:
-    """Raises InputError when there is no account to listen for."""
+    """Raises InputError when there is no account to listen for, or for limits without a meaning."""
+    limits = Limits.from_json(Settings.from_environment().upload_limits)
     account = served_account()
     messages = Messages(boto3.client("sqs"), account.queue_url, account.dead_letters_url)
     places = Places(boto3.client("s3", config=CLIENT_CONFIG), account.results, account.public_url)
     with get_client(sync_client=True) as client:
-        listener = Listener(messages, places, Runs(client), account.uploads_bucket)
+        listener = Listener(messages, places, Runs(client), account.uploads_bucket, limits)
         on_end_signal(listener.stop)
         listener.listen()
 

@@ -2,7 +2,8 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +15,7 @@ from deployments.listener.log import log
 VISIBILITY_SECONDS = 120  # how long a message is ours before it must be extended
 POLL_SECONDS = 20  # the longest that SQS waits for messages
 AT_ONCE = 10  # the most that SQS hands out
+REASON_CHARACTERS = 1000
 ATTEMPTS = 5  # as in deployments/aws/data.py; the last one says why it failed
 
 
@@ -33,6 +35,14 @@ class Message(BaseModel):
         return self.deliveries >= ATTEMPTS
 
 
+@dataclass
+class _InHand:
+    """A message that is worked on. The lock is held while SQS is asked about it."""
+
+    message: Message
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
 class Messages:
     """A queue and its dead letters. A context manager, which extends what is worked on in a thread."""
 
@@ -41,8 +51,8 @@ class Messages:
     ) -> None:
         self._sqs, self._queue, self._dead = sqs, queue_url, dead_letters_url
         self._visibility = visibility_seconds
-        self._working: dict[str, Message] = {}
-        self._lock = threading.Lock()
+        self._working: dict[str, _InHand] = {}  # by receipt
+        self._lock = threading.Lock()  # of that dictionary; never held while SQS is asked
         self._ended = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="visibility", daemon=True)
 
@@ -75,7 +85,7 @@ class Messages:
             for each in answer.get("Messages", [])
         ]
         with self._lock:
-            self._working.update({message.handle: message for message in taken})
+            self._working.update({message.handle: _InHand(message) for message in taken})
         return taken
 
     def done(self, message: Message) -> None:
@@ -94,26 +104,47 @@ class Messages:
             self._sqs.send_message(
                 QueueUrl=self._dead,
                 MessageBody=message.body or " ",
-                MessageAttributes={"reason": {"DataType": "String", "StringValue": reason[:1000] or "unknown"}},
+                MessageAttributes={"reason": {"DataType": "String", "StringValue": _attribute(reason) or "unknown"}},
             )
             self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=message.handle)
 
     @contextmanager
     def _settling(self, message: Message) -> Iterator[None]:
-        with self._lock:  # not to be extended any more, above all when it is given back
-            self._working.pop(message.handle, None)
-        yield
+        """Without being extended any more, above all when it is given back."""
+        with self._lock:
+            in_hand = self._working.pop(message.handle, None)
+        with in_hand.lock if in_hand else nullcontext():  # waits for an extension of this message alone
+            yield
 
     def _keep(self) -> None:
         while not self._ended.wait(self._visibility / 3):
             with self._lock:
-                for message in self._working.values():
-                    try:
-                        self._set_visibility(message, self._visibility)
-                    except (BotoCoreError, ClientError) as error:
-                        log.warning("message %s could not be extended (%s)", message.id, error)
+                working = list(self._working.values())
+            for in_hand in working:
+                self._extend(in_hand)
+
+    def _extend(self, in_hand: _InHand) -> None:
+        """Keep a message for longer, unless it was settled meanwhile."""
+        message = in_hand.message
+        with in_hand.lock:
+            with self._lock:
+                settled = message.handle not in self._working
+            if settled:
+                return
+            try:
+                self._set_visibility(message, self._visibility)
+            except (BotoCoreError, ClientError) as error:
+                log.warning("message %s could not be extended (%s)", message.id, error)
 
     def _set_visibility(self, message: Message, seconds: int) -> None:
         self._sqs.change_message_visibility(
             QueueUrl=self._queue, ReceiptHandle=message.handle, VisibilityTimeout=seconds
         )
+
+
+def _attribute(text: str) -> str:
+    """The text with characters that SQS takes: it refuses a message with others, which then comes back for ever."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text[:REASON_CHARACTERS]
+    )

@@ -1,5 +1,6 @@
 """Runs of `reconstruct` on the Prefect server, one for each version of an upload."""
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -8,19 +9,25 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterEndTime,
+    FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelling
 
 from deployments.every_run import every_run
-from deployments.listener.uploads import Ready, Upload
+from deployments.listener.ready import Ready
+from deployments.listener.uploads import Upload
 
 DEPLOYMENT = "reconstruct/reconstruct"
-TAG = "upload"
+TAG, FRESH_TAG = "upload", "fresh"
+NAME_CHARACTERS = 100  # of the capture's
 ENDS = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
+LIVING = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED)
 
 
 class Runs:
@@ -43,10 +50,35 @@ class Runs:
         return self._client.create_flow_run_from_deployment(
             self._deployment,
             parameters=parameters,
-            name=f"{upload.capture}-{upload.version[:8]}",  # the versions of a capture are told apart
-            tags=["spaceport", TAG],
+            name=f"{upload.capture[:NAME_CHARACTERS]}-{upload.version[:8]}",  # tells versions of a capture apart
+            tags=["spaceport", TAG, upload.tag, *([FRESH_TAG] if ready.fresh else [])],
             idempotency_key=upload.identity,
         )
+
+    def others(self, upload: Upload) -> list[FlowRun]:
+        """Runs of other versions of the same capture that have not ended."""
+        living = FlowRunFilter(
+            tags=FlowRunFilterTags(all_=["spaceport", TAG, upload.tag]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(LIVING))),
+        )
+        found = every_run(self._client, FlowRunSort.ID_DESC, flow_run_filter=living)
+        return [run for run in found if run.idempotency_key != upload.identity]
+
+    def cancel(self, run: FlowRun) -> None:
+        """Cancel the run of a version that was replaced or removed; one that has ended or is gone is no trouble."""
+        if run.state_type not in LIVING:
+            return
+        with suppress(ObjectNotFound):
+            self._client.set_flow_run_state(run.id, Cancelling(message="Its upload was replaced or removed."))
+
+    def fresh_since(self, upload: Upload, since: datetime) -> int:
+        """The number of runs of other uploads since a moment that compute everything anew."""
+        wanted = FlowRunFilter(
+            tags=FlowRunFilterTags(all_=["spaceport", TAG, FRESH_TAG]),
+            expected_start_time=FlowRunFilterExpectedStartTime(after_=since),
+        )
+        found = every_run(self._client, FlowRunSort.ID_DESC, flow_run_filter=wanted)
+        return sum(run.idempotency_key != upload.identity for run in found)
 
     def ended(self, since: datetime) -> list[FlowRun]:
         """Runs of uploads that ended after a moment, the last one first."""

@@ -4,6 +4,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TypeVar
 
 import httpx
@@ -13,17 +16,21 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from deployments.ends import Ends
 from deployments.listener.log import log
-from deployments.listener.messages import POLL_SECONDS, Message, Messages
+from deployments.listener.messages import ATTEMPTS, POLL_SECONDS, Message, Messages
+from deployments.listener.ready import Limits, Ready, lowered, read_ready, too_many_fresh
+from deployments.listener.reasons import bounded, reason_of
 from deployments.listener.runs import Runs
-from deployments.listener.signals import DONE, FAILED, Places, Signal
-from deployments.listener.uploads import MessageError, Ready, Upload, read_event, read_ready
+from deployments.listener.signals import Places, Signal
+from deployments.listener.uploads import DONE, FAILED, MessageError, Upload, read_event
 from tasks.core.errors import InputError
+from tasks.core.storage.s3_errors import may_pass
 
 WORKERS = 4  # messages at once
 PATIENCE_SECONDS = 600.0  # how long a message is kept while the Prefect server or S3 is away
 RETRY_SECONDS = 5.0
 SIGNALS_SECONDS = 10.0
 GIVE_BACK_SECONDS = 30  # doubled with every delivery
+FRESH_WITHIN = timedelta(days=1)
 PASSING = (httpx.TransportError, PrefectHTTPStatusError, BotoCoreError, ClientError)
 
 T = TypeVar("T")
@@ -32,8 +39,12 @@ T = TypeVar("T")
 class Listener:
     """Listens until it is told to stop; then it finishes what it has in hand."""
 
-    def __init__(self, messages: Messages, places: Places, runs: Runs, bucket: str) -> None:
+    def __init__(
+        self, messages: Messages, places: Places, runs: Runs, bucket: str, limits: Limits | None = None
+    ) -> None:
         self._messages, self._places, self._runs, self._bucket = messages, places, runs, bucket
+        self._limits = limits or Limits()
+        self._counting = threading.Lock()  # while runs that compute everything anew are counted and one is made
         self._stopping = threading.Event()
         self._ends = Ends(runs.ended)
 
@@ -82,6 +93,7 @@ class Listener:
         except Exception as error:  # noqa: BLE001 - whatever it is, the message must be settled
             log.exception("message %s failed, delivery %d", message.id, message.deliveries)
             if message.is_last_delivery:
+                self._tell_given_up(message)
                 self._messages.put_aside(message, f"{type(error).__name__}: {error}")
             else:
                 self._messages.give_back(message, after_seconds=GIVE_BACK_SECONDS * 2**message.deliveries)
@@ -98,28 +110,64 @@ class Listener:
         except MessageError as error:
             log.warning("message %s is put aside: %s", message.id, error)
             return str(error)
-        try:
-            self._start(upload)
-        except InputError as error:
-            log.warning("%s is put aside: %s", upload.identity, error)
-            failed = Signal(version=upload.version, run=None, error=str(error))
-            self._patiently(lambda: self._places.announce(upload, FAILED, failed))
-            self._patiently(lambda: self._places.forget_other(upload, FAILED))
-            return str(error)
-        return None
-
-    def _start(self, upload: Upload) -> None:
-        """Raises InputError for an upload that cannot become a run."""
         if not self._patiently(lambda: self._places.is_current(upload)):
-            log.info(
-                "%s has been replaced or removed since; its own message speaks for the newer version", upload.identity
-            )
-            return
-        ready = Ready() if upload.is_archive else read_ready(self._patiently(lambda: self._places.content(upload)))
+            log.info("%s has been replaced or removed since; its own message speaks for the newer version", upload)
+            return None
+        try:
+            run, reason = self._run(upload), None
+        except InputError as error:
+            log.warning("%s is put aside: %s", upload, error)
+            self._tell_failed(upload, str(error))
+            run, reason = None, str(error)
+        self._supersede(upload, run)
+        return reason
+
+    def _run(self, upload: Upload) -> FlowRun:
+        """The run of an upload. Raises InputError for an upload that cannot become one."""
+        upload.require_plain_name()
+        if upload.is_archive:
+            ready = lowered(Ready(), self._limits)
+        else:
+            ready = read_ready(self._patiently(lambda: self._places.content(upload)), self._limits)
         destination = self._places.destination(upload)
-        run = self._patiently(lambda: self._runs.start(upload, ready, destination))
-        self._patiently(lambda: self._places.forget_older(upload))
-        log.info("%s: run %s %s", upload.identity, run.id, run.state_name)
+        with self._counting if ready.fresh else nullcontext():
+            if ready.fresh:
+                since = datetime.now(UTC) - FRESH_WITHIN
+                if self._patiently(lambda: self._runs.fresh_since(upload, since)) >= self._limits.max_fresh_a_day:
+                    raise too_many_fresh(self._limits)
+            run = self._patiently(lambda: self._runs.start(upload, ready, destination))
+        log.info("%s: run %s %s", upload, run.id, run.state_name)
+        return run
+
+    def _supersede(self, upload: Upload, run: FlowRun | None) -> None:
+        """Let the newest version win: cancel other versions' runs, or this one's if it has been replaced meanwhile.
+
+        The others are listed before it is asked which version is current, so that no newer one's run is among them.
+        """
+        others = self._patiently(lambda: self._runs.others(upload))
+        if self._patiently(lambda: self._places.is_current(upload)):
+            replaced = others
+            self._patiently(lambda: self._places.forget_older(upload))
+        else:
+            replaced = [run] if run else []
+            self._patiently(lambda: self._places.forget(upload))
+        for each in replaced:
+            log.info("run %s is cancelled: its upload was replaced or removed", each.id)
+            self._patiently(partial(self._runs.cancel, each))
+
+    def _tell_failed(self, upload: Upload, error: str) -> None:
+        failed = Signal(version=upload.version, run=None, error=bounded(error))
+        self._patiently(lambda: self._places.announce(upload, FAILED, failed))
+        self._patiently(lambda: self._places.forget_other(upload, FAILED))
+
+    def _tell_given_up(self, message: Message) -> None:
+        """Put FAILED.json for an upload that is not tried again. Raises nothing: the dead letters have the reason."""
+        try:
+            upload = read_event(message.body, self._bucket)
+            if self._places.is_current(upload):
+                self._tell_failed(upload, f"No run could be started, in {ATTEMPTS} tries. Ask {self._limits.ask}.")
+        except Exception:  # noqa: BLE001 - must not keep the message from being put aside
+            log.exception("message %s: %s cannot be put", message.id, FAILED)
 
     def _announce_until_stopped(self, interval_seconds: float) -> None:
         try:
@@ -154,16 +202,18 @@ class Listener:
             return
         name = DONE if run.state_type == StateType.COMPLETED else FAILED
         present = self._places.signal(upload, name)
-        error = None if name == DONE else _reason(run)
-        if present is None or (present.run, present.error) != (str(run.id), error):
+        error = None if name == DONE else reason_of(run, self._limits.ask)
+        if present is None or (present.version, present.run, present.error) != (upload.version, str(run.id), error):
             signal = (
-                self._places.done(upload, str(run.id))
+                self._places.done(upload, run)
                 if name == DONE
                 else Signal(version=upload.version, run=str(run.id), error=error)
             )
             self._places.announce(upload, name, signal)
-            log.info("%s: %s", upload.identity, name)
+            log.info("%s: %s", upload, name)
         self._places.forget_other(upload, name)  # of the run before it was retried
+        if not self._places.is_current(upload):  # replaced meanwhile: the newer version's run gives the answer
+            self._places.forget(upload)
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """Ask again while a server is away, for as long as that may last; the message stays ours meanwhile."""
@@ -178,16 +228,11 @@ class Listener:
                 self._stopping.wait(RETRY_SECONDS)
 
 
-def _reason(run: FlowRun) -> str:
-    return (run.state.message if run.state else None) or run.state_name or "unknown"
-
-
 def _may_pass(error: Exception) -> bool:
     """Whether the same question may be answered later."""
+    if isinstance(error, ClientError):
+        return may_pass(error)
     if isinstance(error, PrefectHTTPStatusError):
         status = error.response.status_code
-    elif isinstance(error, ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    else:
-        return True
-    return status in (408, 429) or status >= 500
+        return status in (408, 429) or status >= 500
+    return True

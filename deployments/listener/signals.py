@@ -4,14 +4,19 @@ from typing import Any
 from urllib.parse import quote
 
 from botocore.exceptions import ClientError
+from prefect.client.schemas.objects import FlowRun
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deployments.listener.log import log
-from deployments.listener.uploads import READY_BYTES, Upload
+from deployments.listener.ready import READY_BYTES
+from deployments.listener.uploads import DONE, FAILED, Upload
+from tasks.core.errors import UnsafeNameError
+from tasks.core.safe_names import MAX_KEY_BYTES, safe_name
+from tasks.core.storage.s3_errors import is_missing, may_pass
 
-DONE, FAILED = "DONE.json", "FAILED.json"
 LINK_SECONDS = 7 * 24 * 3600  # the longest that S3 signs; a role's own credentials end after some hours
-_MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchVersion"}
+SIGNAL_BYTES = 64 * 1024  # ours have about a thousand; those who upload can put anything there
+REPORT_BYTES = 16 * 2**20  # a report of some thousand photos has about one
 
 
 class Signal(BaseModel):
@@ -51,45 +56,53 @@ class Places:
 
     def __init__(self, s3: Any, results: str, public_url: str | None) -> None:
         self._s3 = s3
-        self._results_bucket, _, self._results_prefix = results.removeprefix("s3://").partition("/")
+        self._results_bucket, _, prefix = results.removeprefix("s3://").partition("/")
+        self._results_start = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._public_url = public_url
 
     def destination(self, upload: Upload) -> str:
-        """Where the run of an upload publishes."""
-        return f"s3://{self._results_bucket}/{self._results_key(upload, '')}".rstrip("/")
+        """Where the run of an upload publishes: a folder that no other capture and no other version has."""
+        return f"s3://{self._results_bucket}/{self._results_start}{upload.place}"
 
     def is_current(self, upload: Upload) -> bool:
         """Whether the object is still in this version, and not replaced or removed since."""
         try:
             found = self._s3.head_object(Bucket=upload.bucket, Key=upload.key)
         except ClientError as error:
-            if error.response["Error"]["Code"] in _MISSING:
+            if is_missing(error, self._s3, upload.bucket, upload.key):
                 return False
             raise
         return upload.version in (found.get("VersionId"), found["ETag"].strip('"'))
 
     def content(self, upload: Upload) -> bytes:
-        """Of READY.json, no more of it than it may hold."""
-        answer = self._s3.get_object(Bucket=upload.bucket, Key=upload.key)
-        content: bytes = answer["Body"].read(READY_BYTES + 1)
-        return content
+        """Of READY.json, no more of it than shows that it is too long. Empty where it is gone."""
+        return self._read(upload.bucket, upload.key, READY_BYTES) or b""
 
     def signal(self, upload: Upload, name: str) -> Signal | None:
         """The signal that is there, whatever it answers; None where there is none, or a file that is not one."""
-        content = self._read(upload.bucket, upload.signal_key(name))
+        content = self._read(upload.bucket, upload.signal_key(name), SIGNAL_BYTES)
         if content is None:
             return None
         try:
-            return Signal.model_validate_json(content)
+            if len(content) <= SIGNAL_BYTES:
+                return Signal.model_validate_json(content)
         except ValidationError:  # those who upload can put anything there
-            log.warning("%s beside %s is no signal of ours", name, upload.identity)
-            return None
+            pass
+        log.warning("%s beside %s is no signal of ours", name, upload)
+        return None
 
     def forget_older(self, upload: Upload) -> None:
-        """Remove signals that answer another version: whoever waits shall not take them for an answer to this one."""
+        """Remove signals that answer another version, so that they are not taken for an answer to this one."""
         for name in (DONE, FAILED):
             present = self.signal(upload, name)
             if present is not None and present.version != upload.version:
+                self._s3.delete_object(Bucket=upload.bucket, Key=upload.signal_key(name))
+
+    def forget(self, upload: Upload) -> None:
+        """Remove signals that answer this version."""
+        for name in (DONE, FAILED):
+            present = self.signal(upload, name)
+            if present is not None and present.version == upload.version:
                 self._s3.delete_object(Bucket=upload.bucket, Key=upload.signal_key(name))
 
     def forget_other(self, upload: Upload, name: str) -> None:
@@ -107,39 +120,65 @@ class Places:
             ContentType="application/json",
         )
 
-    def done(self, upload: Upload, run: str) -> Signal:
-        """What there is to say of a result, from its report."""
-        content = self._read(self._results_bucket, self._results_key(upload, "report.json"))
-        try:
-            told = _Told.model_validate_json(content or "{}")
-        except ValidationError as error:  # of another version, or not ours; the result is there all the same
-            log.warning("report.json of %s cannot be read (%s)", upload.identity, error.errors()[0]["msg"])
-            told = _Told()
+    def done(self, upload: Upload, run: FlowRun) -> Signal:
+        """What there is to say of a result, with figures from its report where that can be read.
+
+        Raises botocore's errors that may pass.
+        """
+        place = self._place_of(upload, run)
+        told = self._told(f"{self._results_start}{place}/report.json")
         return Signal(
             version=upload.version,
-            run=run,
-            results=self.destination(upload),
-            page=self._link(upload, "index.html"),
-            report=self._link(upload, "report.html"),
+            run=str(run.id),
+            results=f"s3://{self._results_bucket}/{self._results_start}{place}",
+            page=self._link(place, "index.html"),
+            report=self._link(place, "report.html"),
             psnr_db=told.train.psnr_db,
             seconds=told.seconds.total,
             cost_usd=told.cost_usd.total,
         )
 
-    def _link(self, upload: Upload, name: str) -> str:
+    def _place_of(self, upload: Upload, run: FlowRun) -> str:
+        """The folder below all results where the run has published: runs of earlier releases named it otherwise."""
+        start = f"s3://{self._results_bucket}/{self._results_start}"
+        said = str(run.parameters.get("destination", ""))
+        place = said.removeprefix(start)
+        try:
+            if said.startswith(start) and safe_name(place, MAX_KEY_BYTES) == place:
+                return place
+        except UnsafeNameError:
+            pass
+        return upload.place
+
+    def _told(self, key: str) -> _Told:
+        """The report's figures; none where it cannot be read: the result is there all the same."""
+        try:
+            content = self._read(self._results_bucket, key, REPORT_BYTES)
+            if content is not None and len(content) <= REPORT_BYTES:
+                return _Told.model_validate_json(content)
+            log.warning("%s is %s", key, "not there" if content is None else "too long")
+        except ClientError as error:
+            if may_pass(error):
+                raise
+            log.warning("%s cannot be read (%s)", key, error)
+        except ValidationError as error:  # of another release, or not ours
+            log.warning("%s cannot be read (%s)", key, error.errors()[0]["msg"])
+        return _Told()
+
+    def _link(self, place: str, name: str) -> str:
         if self._public_url is not None:
-            return f"{self._public_url.rstrip('/')}/{quote(f'{upload.capture}/{name}')}"
-        parameters = {"Bucket": self._results_bucket, "Key": self._results_key(upload, name)}
+            return f"{self._public_url.rstrip('/')}/{quote(f'{place}/{name}')}"
+        parameters = {"Bucket": self._results_bucket, "Key": f"{self._results_start}{place}/{name}"}
         return str(self._s3.generate_presigned_url("get_object", Params=parameters, ExpiresIn=LINK_SECONDS))
 
-    def _results_key(self, upload: Upload, name: str) -> str:
-        return "/".join(part for part in (self._results_prefix, upload.capture, name) if part)
-
-    def _read(self, bucket: str, key: str) -> bytes | None:
+    def _read(self, bucket: str, key: str, at_most: int) -> bytes | None:
+        """An object, or the first `at_most` bytes of it and one more; None where there is none."""
         try:
-            content: bytes = self._s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+            body = self._s3.get_object(Bucket=bucket, Key=key)["Body"]
         except ClientError as error:
-            if error.response["Error"]["Code"] in _MISSING:
+            if is_missing(error, self._s3, bucket, key):
                 return None
             raise
+        with body:
+            content: bytes = body.read(at_most + 1)
         return content

@@ -1,19 +1,23 @@
 """What a message of the queue says: which object completed which capture."""
 
+import hashlib
 import json
 import re
-from pathlib import PurePosixPath
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from tasks.core.errors import InputError, OptionsError
-from tasks.core.options import ReconstructOptions
+from tasks.core.errors import InputError, UnsafeNameError
+from tasks.core.safe_names import MAX_KEY_BYTES, safe_name, shown
 
 FOLDER = "uploads"
 READY_FILE = "READY.json"
-READY_BYTES = 64 * 1024  # options are some hundred bytes
-_KEY = re.compile(rf"^{FOLDER}/(?P<capture>[^/].*?)(?P<end>/{READY_FILE}|\.zip)$")
-_IDENTITY = re.compile(r"^s3://(?P<bucket>[^/]+)/(?P<key>.+)#(?P<version>[^#]+)$", re.DOTALL)
+DONE, FAILED = "DONE.json", "FAILED.json"
+_KEY = re.compile(rf"{FOLDER}/(?P<capture>.+?)(?P<end>/{re.escape(READY_FILE)}|\.zip)", re.DOTALL)
+_IDENTITY = re.compile(r"s3://(?P<bucket>[^/]+)/(?P<key>.+)#(?P<version>[^#]+)", re.DOTALL)
+_VERSION = re.compile(r"[!-\"$-~]{1,1024}")  # ASCII without spaces and without #, which ends the key in an identity
+_NOT_IN_PLACES = re.compile(r"[^A-Za-z0-9]+")
+_PLACE_CHARACTERS = 40  # of the capture's own name, for people
+_PLACE_DIGITS = 24  # hexadecimal, which tell places apart
 
 
 class MessageError(InputError):
@@ -37,13 +41,19 @@ class Upload(BaseModel):
     @classmethod
     def of_identity(cls, identity: str | None) -> "Upload | None":
         """The upload of a run; None for a run that was started by somebody else."""
-        found = _IDENTITY.match(identity or "")
-        return cls(**found.groupdict()) if found and _KEY.match(found["key"]) else None
+        found = _IDENTITY.fullmatch(identity or "")
+        if found is None or not _KEY.fullmatch(found["key"]) or not _VERSION.fullmatch(found["version"]):
+            return None
+        return cls(**found.groupdict())
+
+    def __str__(self) -> str:
+        """For logs: short, and without control characters."""
+        return f"{shown(self.key)} {self.version[:8]}"
 
     @property
     def capture(self) -> str:
         """Its name, with slashes where the key has them."""
-        found = _KEY.match(self.key)
+        found = _KEY.fullmatch(self.key)
         assert found is not None, self.key
         return found["capture"]
 
@@ -58,9 +68,42 @@ class Upload(BaseModel):
         place = self.key if self.is_archive else self.key.removesuffix(f"/{READY_FILE}")
         return f"s3://{self.bucket}/{place}"
 
+    @property
+    def place(self) -> str:
+        """The folder of its result among all results: one part of a path, and no other version or capture has it."""
+        return _place(self.capture, self.identity)
+
+    @property
+    def tag(self) -> str:
+        """The same for all versions of this capture, and for no other capture: runs are found by it."""
+        return _place(self.capture, f"s3://{self.bucket}/{self.key}")
+
     def signal_key(self, name: str) -> str:
         """The key of DONE.json or FAILED.json: in the capture's folder, or beside the archive."""
         return f"{self.key}.{name}" if self.is_archive else f"{self.key.removesuffix(READY_FILE)}{name}"
+
+    def require_plain_name(self) -> None:
+        """Raises InputError for a name that means another capture elsewhere: storage leaves out empty parts."""
+        try:
+            plain = safe_name(self.capture.strip("/"))
+        except UnsafeNameError as error:
+            raise InputError(f"{error} Upload it under another name.") from error
+        if plain != self.capture:
+            end = self.key.removeprefix(f"{FOLDER}/{self.capture}")
+            raise InputError(
+                f"The capture's name {shown(self.capture)} has empty parts, dots or backslashes between its slashes: "
+                f"upload it as {shown(f'{FOLDER}/{plain}{end}')}."
+            )
+
+
+def places_start(capture: str) -> str:
+    """How the places of all versions of a capture begin; other captures' may begin so too."""
+    return f"{_NOT_IN_PLACES.sub('-', capture).strip('-')[:_PLACE_CHARACTERS].strip('-') or 'capture'}-"
+
+
+def _place(capture: str, identity: str) -> str:
+    digest = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{places_start(capture)}{digest[:_PLACE_DIGITS]}"
 
 
 def read_event(body: str, bucket: str) -> Upload:
@@ -76,36 +119,34 @@ def read_event(body: str, bucket: str) -> Upload:
         key = str(stored["key"])
         # Emulators spell the ETag in other ways.
         version = stored.get("version-id") or stored.get("etag") or stored.get("eTag")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MessageError(f"not an event of S3 by EventBridge ({type(error).__name__}: {error})") from error
     if kind != ("aws.s3", "Object Created"):
-        raise MessageError(f"an event {kind[1]!r} of {kind[0]!r}, not 'Object Created' of 'aws.s3'")
+        raise MessageError(f"an event {shown(str(kind[1]))} of {shown(str(kind[0]))}, not 'Object Created' of 'aws.s3'")
     if there != bucket:
-        raise MessageError(f"about the bucket {there}, while this listener listens for {bucket}")
-    found = _KEY.match(key)
-    if found is None or ".." in PurePosixPath(found["capture"]).parts:
-        raise MessageError(f"the key {key!r} is neither {FOLDER}/<capture>/{READY_FILE} nor {FOLDER}/<capture>.zip")
+        raise MessageError(f"about the bucket {shown(there)}, while this listener listens for {bucket}")
+    found = _KEY.fullmatch(key)
+    if found is None or {".", ".."} & set(key.split("/")):
+        raise MessageError(
+            f"the key {shown(key)} is neither {FOLDER}/<capture>/{READY_FILE} nor {FOLDER}/<capture>.zip"
+        )
     if not version:
         raise MessageError("the object has neither version nor ETag")
-    return Upload(bucket=there, key=key, version=str(version).strip('"'))
+    upload = Upload(bucket=there, key=key, version=str(version).strip('"'))
+    if not _VERSION.fullmatch(upload.version):
+        raise MessageError(f"the version {shown(upload.version)} is none of S3")
+    _require_answerable(upload)
+    return upload
 
 
-class Ready(BaseModel):
-    """What READY.json may hold; nothing at all is fine."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    options: ReconstructOptions = Field(default_factory=ReconstructOptions)
-    fresh: bool = False
-
-
-def read_ready(content: bytes) -> Ready:
-    """Raises OptionsError with the first thing that is wrong."""
-    if len(content) > READY_BYTES:
-        raise OptionsError(f"{READY_FILE} has {len(content)} bytes; {READY_BYTES} are the most.")
+def _require_answerable(upload: Upload) -> None:
+    """Raises MessageError where nothing can be put beside the upload."""
     try:
-        return Ready.model_validate_json(content) if content.strip() else Ready()
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise OptionsError(f"{READY_FILE}: {where}: {first['msg']}.") from error
+        longest = max(len(upload.signal_key(name).encode()) for name in (DONE, FAILED))
+    except UnicodeEncodeError as error:
+        raise MessageError(f"the key {shown(upload.key)} is not valid UTF-8") from error
+    if longest > MAX_KEY_BYTES:
+        raise MessageError(
+            f"the key {shown(upload.key)} leaves no room for {FAILED} beside it: {longest} bytes, and S3 takes "
+            f"{MAX_KEY_BYTES}"
+        )

@@ -5,8 +5,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from deployments.infrastructure import Infrastructure
-from deployments.listener.signals import DONE, FAILED, Signal
-from deployments.listener.uploads import FOLDER, READY_FILE, Ready
+from deployments.listener.ready import ready_json
+from deployments.listener.signals import Signal
+from deployments.listener.uploads import DONE, FAILED, FOLDER, READY_FILE, places_start
 from deployments.validation.published import Published
 from deployments.validation.ways import RunFailedError, Way, names_below
 from tasks.core.options import ReconstructOptions
@@ -21,13 +22,13 @@ class ThroughListener(Way):
     def __init__(self, account: Infrastructure, capture: str) -> None:
         super().__init__(open_workspace(account.workspace), capture)
         self._upload = open_s3_folder(f"s3://{account.uploads_bucket}/{FOLDER}/{capture}")
-        self._results = open_s3_folder(f"{account.results.rstrip('/')}/{capture}")
+        self._results = open_s3_folder(account.results)
         self.describes = f"upload to {self._upload.uri}, then the listener"
 
     def start(self, photos: Path, options: ReconstructOptions) -> None:
         """As in Way; READY.json last."""
         self._upload.upload(photos, names_below(photos))
-        self._upload.write(READY_FILE, Ready(options=options, fresh=True).model_dump_json().encode())
+        self._upload.write(READY_FILE, ready_json(options, fresh=True))
 
     def ended(self) -> Published | None:
         """As in Way, by the signal beside the upload."""
@@ -54,5 +55,7 @@ class ThroughListener(Way):
 
     def remove_places(self) -> None:
         """As in Way."""
-        for place in (self._upload, self._results):
+        starts = places_start(self.capture)  # no other capture's: its name is made for this validation
+        results = [self._results.below(name) for name in self._results.folders() if name.startswith(starts)]
+        for place in (self._upload, *results):
             place.delete([found.name for found in place.objects()])

@@ -40,6 +40,7 @@ class Settings(BaseModel):
     cache_bytes: int = DEFAULT_CACHE_GB * 10**9  # bound of the local copies of remote outputs
     hourly_cost_usd: float | None = None  # price of this machine; null where nobody said
     metrics: bool = False  # write measurements for CloudWatch among the output
+    upload_limits: str = "{}"  # JSON: what uploads may ask for at most (deployments/listener/ready.py)
     # For `python -m deployments.apply` alone; `spaceport up` has options for them.
     cpu_slots: int = 2  # stages at once in pool `cpu`
     gpu_slots: int = 1  # trainings at once
@@ -70,6 +71,7 @@ class Settings(BaseModel):
             cache_bytes=_cache_bytes(environment),
             hourly_cost_usd=_number(environment, "SPACEPORT_HOURLY_COST_USD", "a price in US dollars, such as 0.53"),
             metrics=_choice(environment, "SPACEPORT_METRICS", ("off", "emf")) == "emf",
+            upload_limits=environment.get("SPACEPORT_UPLOAD_LIMITS") or "{}",
             cpu_slots=_slots(environment, "SPACEPORT_CPU_SLOTS", 2),
             gpu_slots=_slots(environment, "SPACEPORT_GPU_SLOTS", 1),
             notify=environment.get("SPACEPORT_NOTIFY") or None,

@@ -54,6 +54,7 @@ def test_every_value_is_taken() -> None:
             "SPACEPORT_CPU_SLOTS": "4",
             "SPACEPORT_GPU_SLOTS": "2",
             "SPACEPORT_GPU_POOL": "ec2-gpu",
+            "SPACEPORT_UPLOAD_LIMITS": '{"max_steps": 10}',
         }
     )
     assert settings.workspace == "s3://bucket/prefix"
@@ -64,6 +65,7 @@ def test_every_value_is_taken() -> None:
     assert settings.metrics
     assert json.loads(settings.job_variables_again) == json.loads(again)
     assert (settings.cpu_slots, settings.gpu_slots, settings.gpu_pool) == (4, 2, "ec2-gpu")
+    assert settings.upload_limits == '{"max_steps": 10}'
 
 
 def test_an_empty_variable_is_one_that_is_not_set() -> None:

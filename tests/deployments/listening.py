@@ -3,14 +3,19 @@
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+
 from deployments.infrastructure import Infrastructure
-from deployments.listener.messages import Messages
+from deployments.listener.messages import Message, Messages
+from deployments.listener.ready import Limits
 from deployments.listener.runs import Runs
 from deployments.listener.service import Listener
 from deployments.listener.signals import Places
@@ -64,9 +69,19 @@ class Account:
     def places(self) -> Places:
         return Places(self.s3, self.infrastructure.results, self.infrastructure.public_url)
 
-    def listener(self, runs: Runs, messages: Messages | None = None) -> Listener:
+    def listener(self, runs: Runs, messages: Messages | None = None, limits: Limits | None = None) -> Listener:
         bucket = self.infrastructure.uploads_bucket
-        return Listener(messages or self.messages(), self.places(), runs, bucket)
+        return Listener(messages or self.messages(), self.places(), runs, bucket, limits)
+
+    def handle(self, runs: Runs, upload: Upload, limits: Limits | None = None) -> None:
+        """What the listener does with the event of an upload."""
+        message = Message(id="1", handle="no receipt", body=event(upload), deliveries=1)
+        self.listener(runs, limits=limits).handle(message)
+
+    def result(self, upload: Upload, name: str, content: bytes = b"result") -> None:
+        """A file of the upload's result, as its run would publish it."""
+        bucket, _, place = self.places().destination(upload).removeprefix("s3://").partition("/")
+        self.s3.put_object(Bucket=bucket, Key=f"{place}/{name}", Body=content)
 
 
 @contextmanager
@@ -129,3 +144,23 @@ def event(upload: Upload, **changed: object) -> str:
         "detail": {"version": "0", "bucket": {"name": upload.bucket}, "object": stored, "reason": "PutObject"},
     }
     return json.dumps({**whole, **changed})
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    thread = threading.Thread(target=listener.listen, args=(1, 0.2))
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.stop()
+        thread.join()
+
+
+def runs_of(bucket: str) -> list[FlowRun]:
+    """Every run of an upload to that bucket."""
+    found: list[FlowRun] = []
+    with get_client(sync_client=True) as client:
+        while page := client.read_flow_runs(limit=200, offset=len(found)):
+            found += page
+    return [run for run in found if (run.idempotency_key or "").startswith(f"s3://{bucket}/")]

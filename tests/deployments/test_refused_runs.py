@@ -11,13 +11,11 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.listener.runs import Runs
-from deployments.listener.signals import FAILED
-from deployments.listener.uploads import READY_FILE
+from deployments.listener.uploads import FAILED, READY_FILE
 from flows.runs import stage_runs
 from tasks.preflight import CHECK
 from tests.aws_server import AwsServer, aws_server
-from tests.deployments.listening import event, new_account
-from tests.deployments.test_listener import listening, runs_of
+from tests.deployments.listening import event, listening, new_account, runs_of
 from tests.local_server import Served, serving
 from tests.pictures import save_textured
 from tests.server_process import eventually
@@ -87,6 +85,6 @@ def test_a_run_started_by_the_listener(server: Served, aws: AwsServer, photos: P
             eventually(lambda: account.places().signal(upload, FAILED) is not None, FAILED)
         signal = account.places().signal(upload, FAILED)
     assert run.state is not None
-    assert "DestinationError: There is no bucket for s3://no-such-bucket/results/meadow" in str(run.state.message)
+    assert "DestinationError: There is no bucket for s3://no-such-bucket/results/meadow-" in str(run.state.message)
     assert signal is not None
     assert "no-such-bucket" in (signal.error or "")

@@ -11,13 +11,15 @@ from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed, Failed, State
 from typer.testing import CliRunner
 
 from deployments.apply import apply_pools_only
 from deployments.infrastructure import Infrastructure
-from deployments.listener.signals import DONE, FAILED, Places, Signal
-from deployments.listener.uploads import READY_FILE, Upload, read_ready
+from deployments.listener.ready import Limits, read_ready
+from deployments.listener.signals import Places, Signal
+from deployments.listener.uploads import DONE, FAILED, READY_FILE, Upload
 from deployments.plan import Plan
 from deployments.pools import POOLS
 from deployments.validation.published import Published
@@ -98,11 +100,12 @@ class Account:
 
         keys = eventually(ready, "READY.json")
         upload = Upload(bucket=self.uploads.bucket, key=keys[0], version="1")
-        assert read_ready(self.places.content(upload)).fresh
+        assert read_ready(self.places.content(upload), Limits()).fresh
         self.captures.append(upload.capture)
         made_by_a_run(self.infrastructure.workspace, upload.capture)
         publish(self.places.destination(upload))
-        signal = self.places.done(upload, "a run") if name == DONE else Signal(version="1", run="a run", error="no GPU")
+        run = FlowRun(flow_id=UUID(int=0))
+        signal = self.places.done(upload, run) if name == DONE else Signal(version="1", run="a run", error="no GPU")
         self.places.announce(upload, name, signal)
 
     def left(self) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deployments.listener.signals import DONE, FAILED
+from deployments.listener.uploads import DONE, FAILED
 from tasks.core.demo.flight import fly
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.progress import ignore_progress

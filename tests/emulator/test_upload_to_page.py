@@ -5,8 +5,8 @@ Two hundred at once, and much else that a queue can do: tests/deployments/test_l
 
 import json
 
-from deployments.listener.signals import DONE, FAILED, Signal
-from deployments.listener.uploads import Upload
+from deployments.listener.signals import Signal
+from deployments.listener.uploads import DONE, FAILED, Upload
 from tests.emulator.account import Emulated
 from tests.emulator.captures import POISON, Landed
 
@@ -17,10 +17,13 @@ def test_an_upload_becomes_a_page(emulated: Emulated, landed: Landed) -> None:
     assert done.version == landed.current
     assert done.psnr_db is not None
     assert done.psnr_db > 15, "of a small splat after half a minute"
-    page = emulated.content(there.results_bucket, "results/meadow/index.html")
+    upload = Upload(bucket=there.uploads_bucket, key="uploads/meadow/READY.json", version=landed.current)
+    result = f"results/{upload.place}"
+    assert done.results == f"s3://{there.results_bucket}/{result}"
+    page = emulated.content(there.results_bucket, f"{result}/index.html")
     assert b"<html" in page[:2000].lower()
-    assert len(emulated.content(there.results_bucket, "results/meadow/scene.sog")) > 1000
-    report = json.loads(emulated.content(there.results_bucket, "results/meadow/report.json"))
+    assert len(emulated.content(there.results_bucket, f"{result}/scene.sog")) > 1000
+    report = json.loads(emulated.content(there.results_bucket, f"{result}/report.json"))
     assert report["train"]["resumed_from_step"] is None
 
 

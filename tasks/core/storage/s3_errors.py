@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
@@ -25,6 +26,35 @@ _RAISED = (
 def code_of(error: boto.ClientError) -> str:
     """S3's word for what went wrong."""
     return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def status_of(error: boto.ClientError) -> int:
+    """S3's HTTP status; 0 where the answer has none."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def may_pass(error: boto.ClientError) -> bool:
+    """Whether the same request may succeed later."""
+    status = status_of(error)
+    return status >= 500 or status in (408, 429) or code_of(error) in _THROTTLING_CODES | _TIMEOUT_CODES
+
+
+def is_missing(error: boto.ClientError, client: Any, bucket: str, key: str) -> bool:
+    """Whether a request failed because there is no such object.
+
+    To those who may read objects and not list the bucket, S3 answers 403 for a missing object
+    (https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html). AWS leaves open what it answers where they may
+    list below some prefixes only. So a 403 is checked with a list; where that is refused as well, nothing is known.
+    """
+    if code_of(error) in MISSING_CODES:
+        return True
+    if status_of(error) != 403:
+        return False
+    try:
+        answer = client.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+    except boto.ClientError:
+        return False
+    return all(found["Key"] != key for found in answer.get("Contents", []))
 
 
 @contextmanager
@@ -65,7 +95,7 @@ def _translated(error: Exception, place: str, refused: type[InputError]) -> Spac
 
 def _answered(error: boto.ClientError, place: str, refused: type[InputError]) -> SpaceportError:
     code = code_of(error)
-    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    status = status_of(error)
     said = f"{code}: {error.response.get('Error', {}).get('Message', '')}".rstrip(": ")
     if code == "NoSuchBucket":
         return refused(f"There is no bucket for {place}: create it, or correct the name or AWS_ENDPOINT_URL.")

@@ -17,7 +17,7 @@ from tasks.core.errors import DestinationError, InputError, StorageError
 from tasks.core.storage.content_types import presentation
 from tasks.core.storage.disk import watching_disk
 from tasks.core.storage.s3_answers import watch_answers
-from tasks.core.storage.s3_errors import LOST_RACE_CODES, MISSING_CODES, code_of, s3_errors
+from tasks.core.storage.s3_errors import LOST_RACE_CODES, MISSING_CODES, code_of, is_missing, s3_errors
 from tasks.core.storage.s3_transfers import (
     COPY_CONFIG,
     PARALLEL_TRANSFERS,
@@ -115,7 +115,7 @@ class S3Folder:
             try:
                 answer = self.client.get_object(Bucket=self.bucket, Key=self._key(name))
             except ClientError as error:
-                if code_of(error) in MISSING_CODES:
+                if is_missing(error, self.client, self.bucket, self._key(name)):
                     return None
                 raise
             return answer["Body"].read(), answer["ETag"]

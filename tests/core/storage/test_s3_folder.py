@@ -119,6 +119,28 @@ def answer(code: str, status: int) -> ClientError:
     return ClientError(response, "PutObject")  # type: ignore[arg-type]
 
 
+class Unlisted:
+    """S3 as it answers those who may not list the bucket, or not for this."""
+
+    def __init__(self, there: str, *, may_list: bool) -> None:
+        self._there, self._may_list = there, may_list
+
+    def get_object(self, **_: object) -> None:
+        raise answer("AccessDenied", 403)
+
+    def list_objects_v2(self, **_: object) -> dict[str, list[dict[str, str]]]:
+        if not self._may_list:
+            raise answer("AccessDenied", 403)
+        return {"Contents": [{"Key": self._there}]}
+
+
+def test_a_missing_object_is_told_from_a_refusal_where_s3_answers_403_to_both() -> None:
+    assert S3Folder(Unlisted("a/object-of-a-longer-name", may_list=True), "bucket", "a").read("object") is None
+    for client in (Unlisted("a/object", may_list=True), Unlisted("a/other", may_list=False)):
+        with pytest.raises(DestinationError, match="denied"):
+            S3Folder(client, "bucket", "a").read("object")
+
+
 @pytest.mark.parametrize(
     ("raised", "expected"),
     [

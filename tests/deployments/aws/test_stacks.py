@@ -197,6 +197,20 @@ def test_training_cannot_touch_uploads_or_results(templates: Templates) -> None:
     assert "/results/" not in text
 
 
+@pytest.mark.parametrize(("bucket", "prefix"), [("uploads", "uploads/*"), ("results", "results/*")])
+def test_the_listener_can_tell_a_missing_object_from_a_refusal(templates: Templates, bucket: str, prefix: str) -> None:
+    """To those who may not list, S3 answers 403 to both: tasks/core/storage/s3_errors.py."""
+    listings = [each for each in statements_of(templates, "ListenerRole") if each["Action"] == "s3:ListBucket"]
+    (listing,) = [each for each in listings if f"-{bucket}-" in json.dumps(each["Resource"])]
+    assert listing["Condition"] == {"StringLike": {"s3:prefix": [prefix]}}
+
+
+def test_the_listener_is_told_what_uploads_may_ask_for(templates: Templates) -> None:
+    tasks = {each["Family"]: each["ContainerDefinitions"] for each in templates.properties("AWS::ECS::TaskDefinition")}
+    (listener,) = tasks["spaceport-listener"]
+    assert {"Name": "SPACEPORT_UPLOAD_LIMITS", "Value": "{}"} in listener["Environment"]
+
+
 def test_every_alarm_reaches_somebody(templates: Templates) -> None:
     alarms = templates.properties("AWS::CloudWatch::Alarm")
     assert len(alarms) == 11
@@ -259,6 +273,7 @@ def test_the_watch_tells_metrics_and_may_stop_tasks(templates: Templates) -> Non
     [
         ({"max_gpu_instances": "0"}, "max_gpu_instances=0"),
         ({"cpu_digest": "latest"}, "cpu_digest=latest"),
+        ({"upload_limits": '{"max_step": 1}'}, "-c upload_limits: 'max_step'"),
         ({"prefect_api_url": "https://example.org/api"}, "prefect_api_key_secret"),
     ],
 )
