@@ -9,8 +9,9 @@ from tasks.core.errors import PhotosError
 from tasks.core.local_path import local_path
 from tasks.core.measurements import PhotosSection
 from tasks.core.photos.files import file_names, is_raw_name, offered_photos
-from tasks.core.photos.flight_log import log_among, log_on_machine
+from tasks.core.photos.flight_log import is_beside_photos, log_among, log_on_machine
 from tasks.core.photos.ingest import ingest
+from tasks.core.photos.log_file import require_log_file
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.progress import ProgressCallback
 from tasks.core.refs import PhotosRef, RunContext
@@ -34,16 +35,17 @@ def ingest_photos(source: str, options: PhotosOptions, context: RunContext) -> P
 
     Raises PhotosError.
     """
-    log = log_on_machine(options.flight_log)
-    among = "" if log else options.flight_log
-    offered = open_source(source, context.workspace, among)
+    named = options.flight_log
+    # beside photos on S3, such a name is that of an object, whatever this process finds in the folder it works in
+    log = None if is_remote_source(source) and is_beside_photos(named) else log_on_machine(named)
+    offered = open_source(source, context.workspace, "" if log else named)
     capture = capture_name(source)
     output = run_stage(
         STAGE,
         CODE,
         context,
         inputs=[
-            *([offered.digest] if isinstance(offered, RemotePhotos) else _local_inputs(offered, among)),
+            *([offered.digest] if isinstance(offered, RemotePhotos) else _local_inputs(offered, named)),
             *([digest_of(log, [log])] if log else []),
         ],
         options=options.model_dump(mode="json"),
@@ -89,6 +91,8 @@ def _local_inputs(source: Path, flight_log: str) -> list[str]:
     offered = offered_photos(source)
     read = [photo.path for photo in offered if not is_raw_name(photo.name)]
     log = log_among(flight_log, file_names(source))
+    if log:
+        require_log_file(source / log)
     digest = digest_of(source, [*read, source / log] if log else read)
     return [digest, *(printable(photo.name) for photo in offered if is_raw_name(photo.name))]
 
