@@ -15,6 +15,7 @@ from tasks.core.sfm.frame import normalise
 from tasks.core.sfm.given_images import image_name, name_images
 from tasks.core.sfm.import_model import find_model
 from tasks.core.sfm.job import PLAN_FILE, Job
+from tasks.core.sfm.model_numbers import check_numbers
 from tasks.core.sfm.resampling import write_plan
 from tasks.core.sfm.scene_writer import undistort_model, write_scene
 
@@ -26,6 +27,7 @@ def import_in_worker(job: Job) -> SfmSection:
     """Check the model against its images, normalise its frame, and write it as a scene."""
     folder = find_model(job.source)
     model = read_model(folder)
+    check_numbers(model)
     unregistered = tuple(sorted(image_name(image) for image in model.images.values() if not image.has_pose))
     images = job.source / IMAGES_FOLDER
     sources = name_images(model, images)
