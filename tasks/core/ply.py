@@ -51,12 +51,19 @@ def read_ply(path: Path) -> Gaussians:
     return gaussians_of_ply(open_ply(path), path.name)
 
 
+def require_regular(path: Path) -> None:
+    """Raise FormatError for what is there and is no regular file: a FIFO or a device may never end."""
+    if path.exists() and not path.is_file():
+        raise FormatError(f"{path} is no regular file: give the file that holds the splat.")
+
+
 def open_ply(path: Path) -> PlyData:
     """The elements of a .ply, mapped from the disk where it is binary.
 
     Nothing is allocated that the file is not large enough to fill. Raises FormatError.
     """
     try:
+        require_regular(path)
         _check_header(path)
         return PlyData.read(str(path))
     except FileNotFoundError:

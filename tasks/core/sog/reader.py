@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from tasks.core.errors import FormatError
 from tasks.core.gaussians import Gaussians
-from tasks.core.ply import MAX_GAUSSIANS, SplatModel
+from tasks.core.ply import MAX_GAUSSIANS, SplatModel, require_regular
 from tasks.core.sog import layout
 from tasks.core.sog.decode import decode, decode_version_1
 from tasks.core.sog.pixels import Pixels, ReadMember
@@ -49,6 +49,7 @@ def _members(path: Path) -> Iterator[ReadMember]:
         yield lambda name, limit: _read_file(path / name, limit)
         return
     try:
+        require_regular(path)
         archive = zipfile.ZipFile(path)
     except FileNotFoundError:
         raise FormatError(f"{path} does not exist.") from None
@@ -63,6 +64,7 @@ _ZIP_ERRORS = (*DAMAGED_ZIP, OSError)
 
 def _read_file(path: Path, limit: int) -> bytes:
     try:
+        require_regular(path)
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -43,6 +44,18 @@ def repacked(bundle: bytes, path: Path, changes: dict[str, bytes | None], method
 def meta_of(bundle: bytes) -> dict[str, Any]:
     with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
         return dict(json.loads(archive.read("meta.json")))
+
+
+@pytest.mark.parametrize("name", ["a.ply", "a.sog", "meta.json", "means_l.webp"])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(name: str, bundle: bytes, tmp_path: Path) -> None:
+    """Opening a FIFO waits for another program, for ever if need be."""
+    with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+        archive.extractall(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    source = tmp_path / name if name != "means_l.webp" else tmp_path
+    with pytest.raises(FormatError, match=f"{name} is no regular file"):
+        convert(source, tmp_path / "out.ply")
 
 
 def test_every_truncation_is_refused(bundle: bytes, tmp_path: Path) -> None:
