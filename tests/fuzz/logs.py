@@ -10,7 +10,7 @@ from tasks.core.photos.flight_log import read_flight_log
 from tasks.core.photos.log_match import place_photos
 from tasks.core.photoset import ALTITUDES_M, Gps, Photo
 
-SUITE_ROUNDS = 1000
+SUITE_ROUNDS = 800
 LONGEST_MESSAGE = 700  # characters
 SECRET = "Secr3t"
 START = datetime(2026, 5, 1, 10, tzinfo=UTC)

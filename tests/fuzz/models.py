@@ -20,7 +20,7 @@ from tasks.core.sfm.job import WORK_FOLDER, Job
 from tasks.core.sfm.options import SfmOptions
 from tests.core.sfm.given_model import PARAMETERS, write_given
 
-SUITE_ROUNDS = 150
+SUITE_ROUNDS = 100
 LONGEST_MESSAGE = 2_000  # characters
 NUMBERS = (0.0, -1.0, 1e300, -1e300, 1e-300, float("nan"), float("inf"), 1e10, 3.0)
 COUNTS = (0, 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1)

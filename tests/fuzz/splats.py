@@ -23,7 +23,7 @@ from tasks.core.sog.layout import META_FILE
 from tasks.core.sog.writer import write_sog
 from tests.core.sog.splats import terrain
 
-SUITE_ROUNDS = 400
+SUITE_ROUNDS = 150
 COUNT = 70
 LONGEST_MESSAGE = 1_000  # characters
 CONVERTED_SHARE = 0.05  # of the splats that could be read: writing costs a hundred times as much
