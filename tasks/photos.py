@@ -9,7 +9,7 @@ from tasks.core.errors import PhotosError
 from tasks.core.local_path import local_path
 from tasks.core.measurements import PhotosSection
 from tasks.core.photos.files import file_names, is_raw_name, offered_photos
-from tasks.core.photos.flight_log import is_beside_photos, log_among, log_on_machine
+from tasks.core.photos.flight_log import log_among, log_on_machine
 from tasks.core.photos.ingest import ingest
 from tasks.core.photos.log_file import require_log_file
 from tasks.core.photos.options import PhotosOptions
@@ -35,21 +35,21 @@ def ingest_photos(source: str, options: PhotosOptions, context: RunContext) -> P
 
     Raises PhotosError.
     """
-    named = options.flight_log
-    # beside photos on S3, such a name is that of an object, whatever this process finds in the folder it works in
-    log = None if is_remote_source(source) and is_beside_photos(named) else log_on_machine(named)
-    offered = open_source(source, context.workspace, "" if log else named)
+    log = log_on_machine(options.flight_log, relative=not is_remote_source(source))
+    among = "" if log else options.flight_log
+    found = options.model_copy(update={"flight_log": str(log)}) if log else options
+    offered = open_source(source, context.workspace, among)
     capture = capture_name(source)
     output = run_stage(
         STAGE,
         CODE,
         context,
         inputs=[
-            *([offered.digest] if isinstance(offered, RemotePhotos) else _local_inputs(offered, named)),
+            *([offered.digest] if isinstance(offered, RemotePhotos) else _local_inputs(offered, among)),
             *([digest_of(log, [log])] if log else []),
         ],
         options=options.model_dump(mode="json"),
-        compute=lambda folder: _ingest(offered, capture, folder, options),
+        compute=lambda folder: _ingest(offered, capture, folder, found),
     )
     measured = read_measurements(output.uri, PhotosSection, context)
     if output.cached:

@@ -110,30 +110,34 @@ def is_beside_photos(wanted: str) -> bool:
         return False
 
 
-def log_on_machine(wanted: str) -> Path | None:
+def log_on_machine(wanted: str, *, relative: bool) -> Path | None:
     """The flight log that photos.flight_log names by its path on this machine; None where it names no such path.
+
+    `relative`: whether a path counts that begins where this process works, which strangers must not choose.
 
     Raises PhotosError for one that is no regular file or too large to be read.
     """
     if not wanted:
         return None
     path = local_path(wanted)
+    if not relative and not path.is_absolute():
+        return None
     try:
         exists = path.exists()
     except OSError:  # too long a name, or a folder that may not be entered
         exists = False
     if exists:
         require_log_file(path)
-    return path if exists or path.is_absolute() else None
+    return path.absolute() if exists or path.is_absolute() else None
 
 
 def find_log(wanted: str, folder: Path) -> Path:
-    """The path of the flight log: of a file in the photos' folder, else on this machine. It need not exist.
+    """The path of the flight log: an absolute one, else that of a file in the photos' folder. It need not exist.
 
     Raises PhotosError as `log_among` and `log_on_machine` do, UnsafeNameError for a name that leads out of the folder.
     """
-    name = log_among(wanted, file_names(folder))
-    return (None if name else log_on_machine(wanted)) or below(folder, name or wanted)
+    on_machine = log_on_machine(wanted, relative=False)
+    return on_machine or below(folder, log_among(wanted, file_names(folder)) or wanted)
 
 
 def log_among(wanted: str, names: Sequence[str]) -> str | None:

@@ -64,7 +64,7 @@ def test_only_regular_files_are_read(kind: str, tmp_path: Path) -> None:
         path.symlink_to("/dev/zero")
     assert "'log.csv' is no regular file" in refused(path)
     with pytest.raises(PhotosError, match="no regular file"):  # before anything hashes it
-        log_on_machine(str(path))
+        log_on_machine(str(path), relative=False)
 
 
 def test_a_file_is_not_read_beyond_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_a_file_is_not_read_beyond_the_bound(tmp_path: Path, monkeypatch: pytest
         file.truncate(log_file.MOST_LOG_BYTES + 1)
     assert "has more than 64 MiB" in refused(path)
     with pytest.raises(PhotosError, match="more than 64 MiB"):
-        log_on_machine(str(path))
+        log_on_machine(str(path), relative=False)
     monkeypatch.setattr(log_file, "MOST_LOG_BYTES", 10)  # a file of the system has no size before it is read
     assert "has more than" in refused(Path("/proc/self/status"))
 
@@ -88,22 +88,25 @@ def test_more_places_than_any_flight_has_are_refused(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("name", ["a" * 300, "a/" * 400, "a" * 300 + "/log.csv", "nul\0.csv"])
 def test_a_name_that_no_file_can_have_is_refused_in_a_sentence(name: str, tmp_path: Path) -> None:
-    assert log_on_machine(name) is None
+    assert log_on_machine(name, relative=True) is None
     assert refused(tmp_path / name).startswith("The flight log ")
 
 
-def test_a_log_in_the_photos_folder_comes_before_one_where_the_process_works(
+def test_a_relative_name_is_never_that_of_a_file_where_the_process_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A stranger's archive may name a log that it does not hold."""
     for folder in ("photos/logs", "elsewhere"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "log.csv").touch()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert find_log("log.csv", tmp_path / "photos") == tmp_path / "photos/logs/log.csv"
-    assert find_log("log.csv", tmp_path / "elsewhere") == tmp_path / "elsewhere/log.csv"
-    (tmp_path / "photos/logs/log.csv").unlink()
-    assert find_log("log.csv", tmp_path / "photos") == Path("log.csv")
-    assert find_log("other.csv", tmp_path / "photos") == tmp_path / "photos/other.csv"
+    photos = tmp_path / "photos"
+    assert find_log("log.csv", photos) == photos / "logs/log.csv"
+    assert find_log(str(tmp_path / "elsewhere/log.csv"), photos) == tmp_path / "elsewhere/log.csv"
+    (photos / "logs/log.csv").unlink()
+    assert find_log("log.csv", photos) == photos / "log.csv"
+    assert log_on_machine("log.csv", relative=False) is None
+    assert log_on_machine("log.csv", relative=True) == tmp_path / "elsewhere/log.csv"
 
 
 @pytest.mark.parametrize(
