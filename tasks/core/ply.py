@@ -9,6 +9,7 @@ from plyfile import PlyData, PlyElement, PlyParseError
 
 from tasks.core.errors import FormatError
 from tasks.core.gaussians import SH_COEFFICIENTS, Float32, Gaussians
+from tasks.core.safe_names import reason
 
 SplatModel = Literal["default", "antialiased", "2dgs"]  # how a splat is meant to be drawn; others than ours are marked
 
@@ -70,7 +71,7 @@ def open_ply(path: Path) -> PlyData:
         raise FormatError(f"{path} does not exist.") from None
     # plyfile leaves some of what damaged numbers do to numpy
     except (PlyParseError, KeyError, IndexError, TypeError, ValueError, OverflowError, MemoryError, OSError) as error:
-        raise FormatError(f"{path.name} is not a splat .ply: {error}.") from error
+        raise FormatError(f"{path.name} is not a splat .ply: {reason(error)}.") from error
 
 
 def _check_header(path: Path) -> None:

@@ -50,6 +50,12 @@ def shown(name: str) -> str:
     return f"'{text}'" if len(text) <= SHOWN_CHARACTERS else f"'{text[:SHOWN_CHARACTERS]}…'"
 
 
+def reason(error: BaseException) -> str:
+    """What a library says of a file, for a message: decoders quote what they stumble over, however long it is."""
+    text = printable(str(error).strip() or type(error).__name__)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+
+
 def printable(text: str) -> str:
     """The text with escapes for control characters and for bytes that were not UTF-8.
 

@@ -8,7 +8,7 @@ from PIL import Image, UnidentifiedImageError
 
 from tasks.core.errors import FormatError
 from tasks.core.measurements import SfmSection
-from tasks.core.safe_names import below
+from tasks.core.safe_names import below, reason
 from tasks.core.scene import IMAGES_FOLDER
 from tasks.core.sfm.binary_model import check_binary_model
 from tasks.core.sfm.frame import normalise
@@ -63,8 +63,7 @@ def read_model(folder: Path) -> pycolmap.Reconstruction:
     try:
         return pycolmap.Reconstruction(folder)
     except (ValueError, RuntimeError, IndexError, KeyError) as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise FormatError(f"{folder} is not a complete COLMAP model: {reason}.") from error
+        raise FormatError(f"{folder} is not a complete COLMAP model: {reason(error)}.") from error
 
 
 def _require_images(model: pycolmap.Reconstruction, images: Path, sources: dict[str, Path]) -> None:

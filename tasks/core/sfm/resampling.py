@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.core.errors import FormatError
-from tasks.core.safe_names import printable, shown
+from tasks.core.safe_names import reason, shown
 
-LONGEST_REASON = 160  # characters of what a decoder says
 SUPERSAMPLING = 2  # the warp runs at twice the resolution, then 2x2 pixels are averaged: no aliasing
 JPEG_QUALITY = 96
 AS_NAMED = ("PNG", "WEBP", "TIFF", "BMP")  # a photo of any other name becomes a JPEG: a GIF has 256 colours
@@ -142,9 +141,8 @@ def _reading(photo: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:  # the system's word of the disk
             raise
-        said = printable(str(error) or type(error).__name__)[:LONGEST_REASON]
         raise FormatError(
-            f"{shown(photo.name)} is damaged or cut off ({said}): copy it again, or leave it out."
+            f"{shown(photo.name)} is damaged or cut off ({reason(error)}): copy it again, or leave it out."
         ) from error
 
 

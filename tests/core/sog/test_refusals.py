@@ -58,6 +58,16 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(name: str, bundle
         convert(source, tmp_path / "out.ply")
 
 
+def test_what_a_library_says_of_a_file_is_cut_and_printable(bundle: bytes, tmp_path: Path) -> None:
+    """zipfile quotes the name in a member's header, which may be as long as the file."""
+    at = bundle.index(b"PK\x03\x04") + 26  # length of the first member's name
+    (tmp_path / "a.sog").write_bytes(bundle[:at] + b"\xff\x3f" + bundle[at + 2 :])
+    with pytest.raises(FormatError, match=r"in a\.sog cannot be read: File name in directory .*…") as caught:
+        read_sog(tmp_path / "a.sog")
+    assert len(str(caught.value)) < 300
+    assert str(caught.value).isprintable()
+
+
 def test_every_truncation_is_refused(bundle: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.sog"
     for length in range(0, len(bundle), max(1, len(bundle) // 200)):
