@@ -2,10 +2,9 @@
 
 from rich.markup import escape
 
-from tasks.core.safe_names import printable
+from tasks.core.safe_names import printable_lines
 
 
 def plain(text: object) -> str:
     """The text as it is where rich reads markup, without control characters but line ends and tabs."""
-    lines = str(text).split("\n")
-    return escape("\n".join("\t".join(map(printable, line.split("\t"))) for line in lines))
+    return escape(printable_lines(str(text)))

@@ -12,6 +12,8 @@ from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
 from pydantic import JsonValue
 
+from tasks.core.report.markdown import plain_markdown
+
 ArtifactKind = Literal["progress", "table", "image", "markdown"]
 
 
@@ -20,6 +22,7 @@ class Shown:
     """What an artifact says at one moment.
 
     `data` is a percentage for "progress", a list of rows for "table", a URL for "image" and text for "markdown".
+    `description` is shown as it is: marks of Markdown in it mean nothing.
     """
 
     kind: ArtifactKind
@@ -82,7 +85,7 @@ class RunArtifacts:
         artifact = ArtifactCreate(
             key=key,
             type=shown.kind,
-            description=shown.description,
+            description=_described(shown),
             data=data,
             flow_run_id=flow_run_id,
             task_run_id=task_run_id,
@@ -109,4 +112,8 @@ class RunArtifacts:
 
 
 def _update(shown: Shown, data: JsonValue) -> ArtifactUpdate:
-    return ArtifactUpdate(data=data, description=shown.description)
+    return ArtifactUpdate(data=data, description=_described(shown))
+
+
+def _described(shown: Shown) -> str | None:
+    return None if shown.description is None else plain_markdown(shown.description)

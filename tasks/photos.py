@@ -11,6 +11,7 @@ from tasks.core.measurements import PhotosSection
 from tasks.core.photos.files import file_names, is_raw_name, offered_photos
 from tasks.core.photos.flight_log import log_among, log_on_machine
 from tasks.core.photos.ingest import ingest
+from tasks.core.photos.log_file import require_log_file
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.progress import ProgressCallback
 from tasks.core.refs import PhotosRef, RunContext
@@ -34,8 +35,9 @@ def ingest_photos(source: str, options: PhotosOptions, context: RunContext) -> P
 
     Raises PhotosError.
     """
-    log = log_on_machine(options.flight_log)
+    log = log_on_machine(options.flight_log, relative=not is_remote_source(source))
     among = "" if log else options.flight_log
+    found = options.model_copy(update={"flight_log": str(log)}) if log else options
     offered = open_source(source, context.workspace, among)
     capture = capture_name(source)
     output = run_stage(
@@ -47,7 +49,7 @@ def ingest_photos(source: str, options: PhotosOptions, context: RunContext) -> P
             *([digest_of(log, [log])] if log else []),
         ],
         options=options.model_dump(mode="json"),
-        compute=lambda folder: _ingest(offered, capture, folder, options),
+        compute=lambda folder: _ingest(offered, capture, folder, found),
     )
     measured = read_measurements(output.uri, PhotosSection, context)
     if output.cached:
@@ -89,6 +91,8 @@ def _local_inputs(source: Path, flight_log: str) -> list[str]:
     offered = offered_photos(source)
     read = [photo.path for photo in offered if not is_raw_name(photo.name)]
     log = log_among(flight_log, file_names(source))
+    if log:
+        require_log_file(source / log)
     digest = digest_of(source, [*read, source / log] if log else read)
     return [digest, *(printable(photo.name) for photo in offered if is_raw_name(photo.name))]
 

@@ -212,12 +212,13 @@ def _compose_report(
     costs = {name: ref.cost_usd for name, ref in stages.items()}
     costs["publish"] = None if price is None else price * (now - publish_start) / 3600
     sog_section = read_measurements(sog.uri, SogSection, context)
+    sfm_section = read_measurements(scene.uri, SfmSection, context)
     known_costs = [cost for cost in costs.values() if cost is not None]
     return Report(
         capture=scene.capture,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         photos=None if photos is None else read_measurements(photos.uri, PhotosSection, context),
-        sfm=read_measurements(scene.uri, SfmSection, context),
+        sfm=sfm_section,
         train=read_measurements(gaussians.uri, TrainSection, context),
         sog=sog_section,
         seconds=SecondsSection(
@@ -229,7 +230,7 @@ def _compose_report(
         estimate=estimate,
         peak_memory_bytes=max([publish_memory.peak_bytes, *(ref.peak_memory_bytes or 0 for ref in stages.values())]),
         cache_hits=tuple(name for name, ref in stages.items() if ref.cached),
-        degradations=(*gaussians.degradations, *sog_section.degradations),
+        degradations=(*sfm_section.degradations, *gaussians.degradations, *sog_section.degradations),
         options=options.spelled_out(),
         versions={
             "python": platform.python_version(),

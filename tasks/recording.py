@@ -17,7 +17,6 @@ from tasks.reporting import listening_here, run_logger
 from tasks.run_log import LOGGERS, RunLog
 
 UPDATE_SECONDS = 5.0  # between two updates of one artifact, each of which costs the server some 10 ms
-LOG_SECONDS = 30.0  # between two writings of a log to the workspace
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,7 +84,7 @@ def recording(stage: str, context: RunContext) -> Iterator[None]:
 def _logging_to(stage: str, context: RunContext, artifacts: RunArtifacts, writer: BackgroundWriter) -> Iterator[RunLog]:
     # The stage's own run keeps its log under the stage's name; the run that waits for it has little to say.
     name = f"{stage}-dispatch" if runs_elsewhere(stage, context) else stage
-    log = RunLog(name, context, artifacts.flow_run_id, lambda: writer.put("log", log.write, LOG_SECONDS))
+    log = RunLog(name, context, artifacts.flow_run_id, lambda: writer.put("log", log.write, log.pause_seconds))
     loggers = [logging.getLogger(logger) for logger in LOGGERS]
     for logger in loggers:
         logger.addHandler(log)

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from tasks.core.errors import PhotosError, StorageError, UnsafeNameError
 from tasks.core.photos.files import is_photo_name
 from tasks.core.photos.flight_log import log_among
+from tasks.core.photos.log_file import require_log_size
 from tasks.core.progress import Progress, ProgressCallback
 from tasks.core.safe_names import TakenNames, below, shown
 from tasks.core.storage import S3Folder, StoredObject, Workspace
@@ -94,7 +95,9 @@ def _flight_log(uri: str, objects: list[StoredObject], wanted: str) -> StoredObj
     name = log_among(wanted, [found.name for found in objects])
     if name is None:
         raise PhotosError(f"There is no flight log {shown(wanted)} at {uri}: upload it there, or correct its name.")
-    return next(found for found in objects if found.name == name)
+    log = next(found for found in objects if found.name == name)
+    require_log_size(log.name, log.size)
+    return log
 
 
 def is_archive(uri: str) -> bool:

@@ -61,8 +61,9 @@ def can_retry(_task: object, _task_run: object, state: State[object]) -> bool:
         state.result()
     except SpaceportError as error:
         return error.retryable and not isinstance(error.__cause__, StageRunFailed)
-    except OSError as error:  # network and disk
-        return not isinstance(error, LASTING) and error.errno not in LASTING_NUMBERS
+    except OSError as error:  # network and disk; Pillow's own, of a damaged picture, are plain ones without a number
+        damaged = type(error) is OSError and error.errno is None
+        return not damaged and not isinstance(error, LASTING) and error.errno not in LASTING_NUMBERS
     except httpx.TransportError:  # Prefect's server out of reach
         return True
     except Exception:  # noqa: BLE001 - whatever else failed, doing it again gives the same

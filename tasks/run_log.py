@@ -10,10 +10,17 @@ from uuid import UUID
 from tasks.core.errors import SpaceportError
 from tasks.core.progress import Progress
 from tasks.core.refs import RunContext
+from tasks.core.safe_names import printable_lines
 from tasks.workspace import open_workspace
 
 # Prefect's loggers of runs, and ours.
+NEW_LINE, CONTINUED = "\n", "\n    "  # further lines of a message are indented
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "tasks", "flows")
+
+# Every writing sends the whole log, because S3 appends to nothing. So the longer it is, the longer the pause: 9 kB a
+# second at most, until a log of 5 MB is written every ten minutes.
+LEAST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 30.0, 600.0
+BYTES_PER_PAUSE = 256 * 2**10  # written after the least pause; twice the bytes wait twice as long
 
 
 def log_name(stage: str) -> str:
@@ -36,6 +43,7 @@ class RunLog(logging.Handler):
         self._earlier: bytes | None = None  # read when the first lines are written
         self._lines: list[str] = []
         self._written = 0
+        self._bytes = 0  # of earlier and these lines
         self._writing = threading.Lock()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -57,18 +65,27 @@ class RunLog(logging.Handler):
         text = str(error) if isinstance(error, SpaceportError) else "".join(traceback.format_exception(error)).rstrip()
         self._add(datetime.now(UTC).timestamp(), "ERROR", f"{type(error).__name__}: {text}")
 
+    @property
+    def pause_seconds(self) -> float:
+        """How long to wait after a writing before the next one."""
+        return min(max(1.0, self._bytes / BYTES_PER_PAUSE) * LEAST_PAUSE_SECONDS, MOST_PAUSE_SECONDS)
+
     def write(self) -> None:
-        """Put everything so far into the run's folder. Raises StorageError or DestinationError."""
+        """Put what is new, and all before it, into the run's folder. Raises StorageError or DestinationError."""
         with self._writing:
             count = len(self._lines)
             if count > self._written:
                 if self._earlier is None:
                     self._earlier = self._store.read_run_file(self._run, self._name) or b""
+                    self._bytes += len(self._earlier)
                 content = self._earlier + "".join(self._lines[:count]).encode()
                 self._store.write_run_file(self._run, self._name, content)
                 self._written = count
 
     def _add(self, timestamp: float, level: str, text: str) -> None:
         time = datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self._lines.append(f"{time} {level:8} {text}\n")
+        # no name in a message can act on a terminal, or look like a line of the log
+        line = f"{time} {level:8} {printable_lines(text).replace(NEW_LINE, CONTINUED)}\n"
+        self._lines.append(line)
+        self._bytes += len(line.encode())
         self._on_line()

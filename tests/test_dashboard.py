@@ -128,14 +128,14 @@ def test_another_attempt_continues_the_log_and_the_artifact(context: RunContext)
         attempts.append(1)
         stage_progress("photos")(Progress(len(attempts), 2, f"attempt {len(attempts)}"))
         if len(attempts) == 1:
-            raise OSError("the network is gone")
+            raise ConnectionError("the network is gone")
         return 7
 
     quick = stage.with_options(retry_delay_seconds=0)
     [artifact] = artifacts_of(run_in_flow(lambda: quick(context))).values()
     assert artifact.data == 100
     log = run_file(context, "logs/photos.log").decode()
-    assert log.index("attempt 1") < log.index("OSError: the network is gone") < log.index("attempt 2")
+    assert log.index("attempt 1") < log.index("ConnectionError: the network is gone") < log.index("attempt 2")
 
 
 def test_a_stage_in_a_run_of_its_own_shows_itself_in_the_run_that_asked_for_it(context: RunContext) -> None:

@@ -58,10 +58,15 @@ def test_bytes_of_raw_files_are_not_read(source: Path, context: RunContext) -> N
     assert ingested(source, context).cached
 
 
-@pytest.mark.parametrize("place", ["flight/log.csv", "elsewhere.csv"])
-def test_the_flight_log_counts(place: str, source: Path, context: RunContext, tmp_path: Path) -> None:
-    log = tmp_path / place
-    named = "log.csv" if place.startswith("flight") else str(log)
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [("flight/log.csv", "log.csv"), ("elsewhere.csv", "{folder}/elsewhere.csv"), ("elsewhere.csv", "elsewhere.csv")],
+)
+def test_the_flight_log_counts(
+    place: str, named: str, source: Path, context: RunContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    log, named = tmp_path / place, named.format(folder=tmp_path)
     rows = "".join(f"47,{number},100\n" for number in range(8, 11))
     log.write_text(f"lat,lon,altitude(m)\n{rows}")
     first = ingested(source, context, flight_log=named)

@@ -125,6 +125,28 @@ def test_the_flight_log_beside_photos_on_s3_is_read(uploaded: str, bucket: S3Fol
         ingest_photos.fn(uploaded, PhotosOptions(flight_log="other.csv"), context)
 
 
+@pytest.mark.parametrize("named", ["log.csv", "./log.csv", "../work/log.csv"])
+def test_beside_photos_on_s3_no_file_of_the_workers_own_folder_is_read(
+    named: str, uploaded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uploaders may name the log: a worker's own one would say where its owner flies."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/log.csv").write_text("lat,lon,altitude(m)\n47,8,100\n47,9,100\n47,10,100\n")
+    monkeypatch.chdir(tmp_path / "work")
+    context = RunContext(workspace=str(tmp_path / "workspace"), run="flight-1")
+    with pytest.raises(PhotosError, match="There is no flight log"):
+        ingest_photos.fn(uploaded, PhotosOptions(flight_log=named), context)
+
+
+def test_a_log_on_s3_that_is_too_large_is_not_downloaded(
+    uploaded: str, bucket: S3Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.core.photos.log_file.MOST_LOG_BYTES", 10)
+    bucket.write("uploads/north field/log.csv", b"x" * 11)
+    with pytest.raises(PhotosError, match=r"The flight log 'log\.csv' has more than"):
+        open_source(uploaded, str(tmp_path), "log.csv")
+
+
 @pytest.mark.parametrize(
     ("uri", "sentence"),
     [

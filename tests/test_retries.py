@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
         (OSError(errno.EIO, "a disk that stutters"), 3),
         (FileNotFoundError(errno.ENOENT, "no such file"), 1),
         (PermissionError(errno.EACCES, "not allowed"), 1),
+        (OSError("image file is truncated"), 1),
         (OSError(errno.EROFS, "read-only"), 1),
         (UnidentifiedImageError("no picture"), 1),
         (PhotosError("no photos"), 1),

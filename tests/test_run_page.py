@@ -104,6 +104,35 @@ def test_a_failed_stage_is_in_its_log_and_on_the_runs_page(context: RunContext) 
         assert set(client.read_flow_run(runs[0]).tags) >= {"spaceport", "standard", "North Field"}
 
 
+def test_names_on_a_failed_runs_page_are_no_markdown(context: RunContext) -> None:
+    """A member's name made a link and a picture there, in the summary as in its description and a stage's progress."""
+    name = "[Sign in](http://evil.example)![](http://evil.example/a.png)\n\n# x"
+
+    @stage_task("photos")
+    def stage(context: RunContext) -> int:
+        stage_progress("photos")(Progress(1, 4, name))
+        raise RegistrationError(f"{name} is no photo.")
+
+    runs: list[UUID] = []
+
+    def body() -> None:
+        runs.append(UUID(str(flow_run.id)))
+        with run_page(name, ReconstructOptions(), context):
+            stage(context)
+
+    with pytest.raises(RegistrationError):
+        run_in_flow(body)
+    artifacts = artifacts_of(runs[0])
+    for artifact in artifacts.values():
+        for text in filter(None, (artifact.description, artifact.data if artifact.type == "markdown" else None)):
+            assert "Sign in" in str(text)
+            assert "[Sign" not in str(text).replace("\\[", "")
+            assert "](http://evil" not in str(text).replace("\\]", "")
+            assert "\n# x" not in str(text)
+    assert "progress-photos" in artifacts
+    assert any(key.endswith("-summary") for key in artifacts)
+
+
 def test_a_run_ends_with_a_summary(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_in_flow(lambda: show_result(context, f"{PAGES}/flight-1/splat"))
     artifacts = artifacts_of(run)

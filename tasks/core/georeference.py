@@ -1,5 +1,6 @@
 """Where on Earth a scene stands: `georeference.json`, in the scene's folder and beside the published splat."""
 
+import math
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -18,6 +19,11 @@ class GpsResidual(BaseModel):
     north_m: float
     up_m: float
 
+    @property
+    def length_m(self) -> float:
+        """The distance of the camera from where GPS says it was."""
+        return math.hypot(self.east_m, self.north_m, self.up_m)
+
 
 class Georeference(BaseModel):
     """A scene in metres, East-North-Up around a WGS84 origin."""
@@ -28,8 +34,16 @@ class Georeference(BaseModel):
     longitude_deg: float
     altitude_m: float  # as the photos' GPS or flight log has it: above the ellipsoid or the sea, which EXIF leaves open
     enu_from_scene: tuple[tuple[float, float, float, float], ...] = IDENTITY  # [4, 4]; scenes are made in ENU
-    residual_rms_m: float  # of camera centres against GPS
+    residual_rms_m: float  # of camera centres against GPS, of the photos that it was fitted to
+    residual_median_m: float | None = None  # of all photos that have GPS; null in files of before it was measured
+    left_out: tuple[str, ...] = ()  # names of photos whose GPS is too far from their camera: not fitted to
     residuals: tuple[GpsResidual, ...] = ()  # of each registered photo that has GPS
+
+    @property
+    def misplaced(self) -> tuple[GpsResidual, ...]:
+        """The residuals of the photos that were left out, the greatest first."""
+        found = [residual for residual in self.residuals if residual.name in self.left_out]
+        return tuple(sorted(found, key=lambda residual: -residual.length_m))
 
     def save(self, folder: Path) -> None:
         """Write the file into a folder."""

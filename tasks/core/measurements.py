@@ -72,12 +72,13 @@ class SfmSection(Section):
     mean_reprojection_error_px: float | None = None
     points: int
     georeferenced: bool
-    gps_residual_rms_m: float | None = None
+    gps_residual_rms_m: float | None = None  # of the photos whose GPS the georeference was fitted to
     georeference: Georeference | None = None  # also in georeference.json, beside the splat
     matcher: str  # "exhaustive", "spatial+sequential", or "given" for a user's own COLMAP model
     mapper: str  # "incremental", "global", or "given"
     rung: str = "given"  # of the ladder of efforts, whose result is used
     tries: tuple[SfmTry, ...] = ()  # in order, the last one not always the best
+    degradations: tuple[str, ...] = ()  # what the photos say and is not believed
 
 
 class CurvePoint(Section):

@@ -3,6 +3,7 @@
 Layout of the folder: `images/<name>` (upright JPEG or PNG, nothing rotated by EXIF) and `photos.json`.
 """
 
+import math
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -12,6 +13,15 @@ from tasks.core.safe_names import safe_name
 
 PHOTOS_FILE = "photos.json"
 IMAGES_FOLDER = "images"
+ALTITUDES_M = (-500.0, 20_000.0)  # below the shore of the Dead Sea; above whatever takes photos of a place
+FULL_FRAME_DIAGONAL_MM = math.hypot(36, 24)  # 35 mm equivalents compare diagonals: CIPA DCG-001, section 5
+FOCAL_LENGTHS_MM = (5.0, 1500.0)  # 35 mm equivalents of lenses: from a fisheye's to a telescope's
+
+
+def is_believed_focal(focal_px: float, width: int, height: int) -> bool:
+    """Whether a lens can have this focal length, in pixels of an image of this size."""
+    shortest, longest = FOCAL_LENGTHS_MM
+    return shortest <= round(focal_px * FULL_FRAME_DIAGONAL_MM / math.hypot(width, height), 6) <= longest
 
 
 class Gps(BaseModel):
@@ -34,6 +44,7 @@ class Photo(BaseModel):
     height: int
     sha256: str  # of the file as the user gave it
     focal_px: float | None = None  # from EXIF, in pixels of the long side's scale at width x height
+    focal_doubted: bool = False  # EXIF has a focal length that no lens has, so that only others of it count, if any
     camera: str | None = None  # EXIF make and model: photos that agree in it, in size and focal length share intrinsics
     taken_at: str | None = None  # EXIF local time, ISO 8601
     utc_offset_minutes: int | None = None  # of that time, by EXIF's offset or by the GPS clock

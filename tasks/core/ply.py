@@ -9,6 +9,7 @@ from plyfile import PlyData, PlyElement, PlyParseError
 
 from tasks.core.errors import FormatError
 from tasks.core.gaussians import SH_COEFFICIENTS, Float32, Gaussians
+from tasks.core.safe_names import reason
 
 SplatModel = Literal["default", "antialiased", "2dgs"]  # how a splat is meant to be drawn; others than ours are marked
 
@@ -51,19 +52,26 @@ def read_ply(path: Path) -> Gaussians:
     return gaussians_of_ply(open_ply(path), path.name)
 
 
+def require_regular(path: Path) -> None:
+    """Raise FormatError for what is there and is no regular file: a FIFO or a device may never end."""
+    if path.exists() and not path.is_file():
+        raise FormatError(f"{path} is no regular file: give the file that holds the splat.")
+
+
 def open_ply(path: Path) -> PlyData:
     """The elements of a .ply, mapped from the disk where it is binary.
 
     Nothing is allocated that the file is not large enough to fill. Raises FormatError.
     """
     try:
+        require_regular(path)
         _check_header(path)
         return PlyData.read(str(path))
     except FileNotFoundError:
         raise FormatError(f"{path} does not exist.") from None
     # plyfile leaves some of what damaged numbers do to numpy
     except (PlyParseError, KeyError, IndexError, TypeError, ValueError, OverflowError, MemoryError, OSError) as error:
-        raise FormatError(f"{path.name} is not a splat .ply: {error}.") from error
+        raise FormatError(f"{path.name} is not a splat .ply: {reason(error)}.") from error
 
 
 def _check_header(path: Path) -> None:

@@ -14,6 +14,7 @@ MAX_KEY_BYTES = 1024  # S3's limit
 MAX_NAME_BYTES = 900  # which leaves room for the folders that the name is put below
 MAX_PART_BYTES = 255  # what nearly all file systems take
 SHOWN_CHARACTERS = 120
+TURNING = ("LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI")  # bidirectional classes
 CONTROL = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and of line and paragraph ends
 _DRIVE = re.compile(r"[A-Za-z]:")
 
@@ -49,14 +50,30 @@ def shown(name: str) -> str:
     return f"'{text}'" if len(text) <= SHOWN_CHARACTERS else f"'{text[:SHOWN_CHARACTERS]}…'"
 
 
+def reason(error: BaseException) -> str:
+    """What a library says of a file, for a message: decoders quote what they stumble over, however long it is."""
+    text = printable(str(error).strip() or type(error).__name__)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+
+
 def printable(text: str) -> str:
-    """The text with escapes for control characters and for bytes that were not UTF-8."""
+    """The text with escapes for control characters and for bytes that were not UTF-8.
+
+    Characters that turn the direction of text around count as control characters: they hide what a file's ending is.
+    """
+    if text.isprintable():
+        return text
     return "".join(
         character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in (*CONTROL, "Cs")
+        if unicodedata.category(character) in (*CONTROL, "Cs") or unicodedata.bidirectional(character) in TURNING
         else character
         for character in text
     )
+
+
+def printable_lines(text: str) -> str:
+    """As `printable`, but line ends and tabs stay: for terminals and logs."""
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
 def _fault(name: str) -> str | None:

@@ -8,7 +8,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tasks.core.errors import UnsafeNameError
-from tasks.core.safe_names import MAX_NAME_BYTES, MAX_PART_BYTES, TakenNames, below, safe_name
+from tasks.core.safe_names import (
+    MAX_NAME_BYTES,
+    MAX_PART_BYTES,
+    TakenNames,
+    below,
+    printable,
+    printable_lines,
+    reason,
+    safe_name,
+)
 
 # Pieces that make names dangerous, among any others.
 parts = st.sampled_from(
@@ -117,3 +126,20 @@ def test_a_name_is_kept_where_it_is_free() -> None:
         "y/a.jpg",
         "x-2",
     ]
+
+
+def test_characters_that_turn_text_around_are_shown_as_what_they_are() -> None:
+    """On a terminal, `a\u202egpj.exe` looks like aexe.jpg."""
+    turned = "".join("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+    assert printable(f"a{turned}gpj.exe") == r"a\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069gpj.exe"
+    assert printable("Größe שלום 日本 👩‍🚀") == "Größe שלום 日本 👩‍🚀", "other scripts are not"
+
+
+def test_lines_and_tabs_stay_where_lines_are_shown() -> None:
+    assert printable_lines("a\tb\x1b[2J\nc\r\n") == "a\tb\\x1b[2J\nc\\r\n"
+
+
+def test_what_a_library_says_is_one_short_line() -> None:
+    assert reason(ValueError("a\nb")) == r"a\nb"
+    assert reason(ValueError()) == "ValueError"
+    assert len(reason(ValueError("x" * 10_000))) == 121

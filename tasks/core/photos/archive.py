@@ -11,7 +11,7 @@ from tasks.core.errors import PhotosError, UnsafeNameError
 from tasks.core.photos.files import is_photo_name
 from tasks.core.photos.flight_log import log_among
 from tasks.core.photos.options import PhotosOptions
-from tasks.core.safe_names import TakenNames, below, safe_name, shown
+from tasks.core.safe_names import TakenNames, below, reason, safe_name, shown
 from tasks.core.zip_errors import DAMAGED_ZIP
 
 CHUNK_BYTES = 1 << 20
@@ -82,7 +82,7 @@ def unreadable(archive: Path, error: Exception) -> PhotosError:
     """The error for one of DAMAGED_ZIP."""
     if isinstance(error, UnicodeDecodeError):
         return PhotosError(f"{archive.name} holds a file name that is not valid {error.encoding}: pack it again.")
-    return PhotosError(f"{archive.name} is not a complete .zip archive ({error}): pack or upload it again.")
+    return PhotosError(f"{archive.name} is not a complete .zip archive ({reason(error)}): pack or upload it again.")
 
 
 def _checked_members(

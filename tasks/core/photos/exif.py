@@ -11,9 +11,8 @@ from typing import Any
 from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 
-from tasks.core.photoset import Gps
+from tasks.core.photoset import ALTITUDES_M, FULL_FRAME_DIAGONAL_MM, Gps, is_believed_focal
 
-FULL_FRAME_DIAGONAL_MM = math.hypot(36, 24)  # 35 mm equivalents compare diagonals: CIPA DCG-001, section 5
 MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # EXIF 2.32, FocalPlaneResolutionUnit
 UTC_OFFSET = re.compile(r"Z|(?P<sign>[+-])(?P<hours>[01]\d):(?P<minutes>[0-5]\d)")
 GPS_CLOCK_MINUTES = 3.0  # between the photo and the GPS fix
@@ -55,6 +54,7 @@ class ExifFacts:
 
     orientation: int  # 1 = upright, 2..8 as in EXIF
     focal_px: float | None
+    focal_doubted: bool  # EXIF has one that no lens has, which does not count
     camera: str | None
     taken_at: str | None
     utc_offset_minutes: int | None
@@ -66,7 +66,15 @@ def read_exif(image: Image.Image) -> ExifFacts:
     try:
         return _facts(image)
     except MALFORMED:  # an EXIF block that Pillow cannot walk through says nothing, but the pixels are good
-        return ExifFacts(orientation=1, focal_px=None, camera=None, taken_at=None, utc_offset_minutes=None, gps=None)
+        return ExifFacts(
+            orientation=1,
+            focal_px=None,
+            focal_doubted=False,
+            camera=None,
+            taken_at=None,
+            utc_offset_minutes=None,
+            gps=None,
+        )
 
 
 def _facts(image: Image.Image) -> ExifFacts:
@@ -75,9 +83,11 @@ def _facts(image: Image.Image) -> ExifFacts:
     position = exif.get_ifd(IFD.GPSInfo)
     orientation = exif.get(Base.Orientation, 1)
     taken_at = _taken_at(exif, details)
+    focal_px, focal_doubted = _focal_px(details, *image.size)
     return ExifFacts(
         orientation=orientation if orientation in range(1, 9) else 1,
-        focal_px=_focal_px(details, *image.size),
+        focal_px=focal_px,
+        focal_doubted=focal_doubted,
         camera=_camera(exif),
         taken_at=taken_at,
         utc_offset_minutes=None if taken_at is None else _utc_offset_minutes(details, position, taken_at),
@@ -128,10 +138,25 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _focal_px(details: Mapping[int, Any], width: int, height: int) -> float | None:
+def _focal_px(details: Mapping[int, Any], width: int, height: int) -> tuple[float | None, bool]:
+    """The first focal length of EXIF that is believed, and whether there was one that is not."""
+    said = [
+        focal_px
+        for focal_px in (_focal_of_equivalent(details, width, height), _focal_of_sensor(details, width, height))
+        if focal_px is not None
+    ]
+    believed = [focal_px for focal_px in said if is_believed_focal(focal_px, width, height)]
+    return (believed[0] if believed else None), len(believed) < len(said)
+
+
+def _focal_of_equivalent(details: Mapping[int, Any], width: int, height: int) -> float | None:
     equivalent_mm = _number(details.get(Base.FocalLengthIn35mmFilm))
-    if equivalent_mm and equivalent_mm > 0:
-        return equivalent_mm / FULL_FRAME_DIAGONAL_MM * math.hypot(width, height)
+    if not equivalent_mm or equivalent_mm < 0:  # 0: not known
+        return None
+    return equivalent_mm / FULL_FRAME_DIAGONAL_MM * math.hypot(width, height)
+
+
+def _focal_of_sensor(details: Mapping[int, Any], width: int, height: int) -> float | None:
     focal_mm = _number(details.get(Base.FocalLength))
     resolution = _number(details.get(Base.FocalPlaneXResolution))
     unit_mm = MM_PER_RESOLUTION_UNIT.get(details.get(Base.FocalPlaneResolutionUnit, 2))
@@ -192,6 +217,8 @@ def _gps(tags: Mapping[int, Any]) -> Gps | None:
     altitude = _number(tags.get(GPS.GPSAltitude))
     if altitude is not None and tags.get(GPS.GPSAltitudeRef) in (1, b"\x01", "\x01"):
         altitude = -altitude
+    if altitude is not None and not ALTITUDES_M[0] <= altitude <= ALTITUDES_M[1]:
+        altitude = None
     return Gps(latitude_deg=latitude, longitude_deg=longitude, altitude_m=altitude)
 
 

@@ -1,10 +1,9 @@
 """A flight log as a table: where the drone was, in WGS84 and metres, at what time or at which photo.
 
 Units are read from headers (`altitude(ft)`, `altitude_m`) or values (`120 ft`), never guessed from how large the
-numbers are.
+numbers are. Messages name columns and lines by number and quote neither: the file may be any that a stranger named.
 """
 
-import csv
 import math
 import re
 from collections.abc import Sequence
@@ -12,11 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-from tasks.core.errors import PhotosError
+from tasks.core.errors import PhotosError, UnsafeNameError
 from tasks.core.local_path import local_path
-from tasks.core.photos.files import is_hidden
-from tasks.core.photoset import Gps
-from tasks.core.safe_names import shown
+from tasks.core.photos.files import file_names, is_hidden
+from tasks.core.photos.log_file import read_rows, require_log_file
+from tasks.core.photoset import ALTITUDES_M, Gps
+from tasks.core.safe_names import below, safe_name, shown
 
 METERS = {"m": 1.0, "meter": 1.0, "meters": 1.0, "metre": 1.0, "metres": 1.0} | dict.fromkeys(
     ("ft", "foot", "feet"), 0.3048
@@ -30,8 +30,10 @@ ALTITUDE = (
 )
 TIME = ("time", "datetime", "timestamp", "dateandtime", "takenat")
 CLOCKS = ("utc", "gmt", "local", "")
-HEADER = re.compile(r"^\s*(?P<name>[^(\[]*?)\s*(?:[(\[]\s*(?P<unit>[^)\]]*?)\s*[)\]])?\s*$")
-VALUE = re.compile(r"^\s*(?P<number>[-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*(?P<unit>[A-Za-z]*)\s*$")
+VALUE = re.compile(r"(?P<number>[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(?P<unit>[A-Za-z]*)")
+LONGEST_VALUE = 100  # characters; no number, unit or time needs as many
+MOST_PLACES = 500_000  # 14 hours of ten lines a second
+NAMED_COLUMNS = 5
 TIME_FORMATS = ("%Y:%m:%d %H:%M:%S", "%Y:%m:%d %H:%M:%S.%f", "%Y/%m/%d %H:%M:%S")
 
 
@@ -46,67 +48,96 @@ class LogRow:
 
 @dataclass(frozen=True)
 class _Column:
-    header: str
+    what: str  # latitude, longitude, altitude or time
     index: int
     unit: str
+
+    def __str__(self) -> str:
+        return f"column {self.index + 1} ({self.what})"
 
 
 def read_flight_log(path: Path) -> tuple[LogRow, ...]:
     """The rows that have a position, in the file's order; rows without a fix are left out.
 
     Raises:
-        PhotosError: the file cannot be read, a column is missing or there are several, a unit is not said or not
-            known, or a value is none.
+        PhotosError: the file cannot be read or is too large, a column is missing or there are several, a unit is not
+            said or not known, a value is none or beyond what is possible, or there are too many places.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            numbered = [
-                (number, line)
-                for number, line in enumerate(file.read().splitlines(), start=1)
-                if line.strip() and not line.startswith("#")
-            ]
-    except (OSError, UnicodeDecodeError) as error:
-        raise PhotosError(f"The flight log {path} cannot be read ({error}): give a CSV file in UTF-8.") from None
-    if len(numbered) < 2:
-        raise PhotosError(
-            f"The flight log {path.name} has {len(numbered)} lines: give a header and a line for each place."
-        )
-    (_, headers), *rows = _rows(path, numbered)
-    latitude = _one_column(path, headers, LATITUDE, "latitude")
-    longitude = _one_column(path, headers, LONGITUDE, "longitude")
-    altitude = _one_column(path, headers, ALTITUDE, "altitude")
+    log = shown(path.name)
+    numbered = read_rows(path)
+    _, headers = next(numbered, (0, []))
+    if not headers:
+        raise PhotosError(f"The flight log {log} is empty: give a header and a line for each place.")
+    latitude = _one_column(log, headers, LATITUDE, "latitude")
+    longitude = _one_column(log, headers, LONGITUDE, "longitude")
+    altitude = _one_column(log, headers, ALTITUDE, "altitude")
     for column in (latitude, longitude):
         if column.unit not in DEGREES:
-            raise PhotosError(f"{path.name}: column {column.header!r} is in {column.unit!r}; give decimal degrees.")
-    times = _columns(headers, TIME)
+            raise PhotosError(f"{log}: {column} is in another unit; give decimal degrees.")
+    times = _columns(headers, TIME, "time")
     clocked = [column for column in times if column.unit in CLOCKS]  # others count from the start of the flight
     if len(clocked) > 1:
-        raise PhotosError(f"{path.name} has several times: {_named(clocked)}. Keep one of these columns.")
+        raise PhotosError(f"{log} has several times: {_named(clocked)}. Keep one of these columns.")
     read: list[LogRow] = []
-    for number, row in rows:
+    for number, row in numbered:
         cells = [row[column.index] if column.index < len(row) else "" for column in (latitude, longitude, altitude)]
         if not all(cell.strip() for cell in cells):
             continue
         place = Gps(
-            latitude_deg=_degrees(path, number, latitude, cells[0], 90),
-            longitude_deg=_degrees(path, number, longitude, cells[1], 180),
-            altitude_m=_meters(path, number, altitude, cells[2]),
+            latitude_deg=_degrees(log, number, latitude, cells[0], 90),
+            longitude_deg=_degrees(log, number, longitude, cells[1], 180),
+            altitude_m=_meters(log, number, altitude, cells[2]),
         )
         if place.latitude_deg == 0 and place.longitude_deg == 0:  # no fix yet
             continue
-        time, utc = _seconds(path, number, clocked[0], row) if clocked else (None, False)
+        if len(read) == MOST_PLACES:
+            raise PhotosError(f"{log} has more than {MOST_PLACES:,} places: keep the lines of this flight.")
+        time, utc = _seconds(log, number, clocked[0], row) if clocked else (None, False)
         read.append(LogRow(place, time, utc))
     if not read:
-        raise PhotosError(f"The flight log {path.name} has no line with latitude, longitude and altitude.")
+        raise PhotosError(f"The flight log {log} has no line with latitude, longitude and altitude.")
     return tuple(read)
 
 
-def log_on_machine(wanted: str) -> Path | None:
-    """The flight log that photos.flight_log names by its path on this machine; None where it names no such path."""
+def is_beside_photos(wanted: str) -> bool:
+    """Whether photos.flight_log can only name a file of the photos' own folder, and none elsewhere on the machine.
+
+    That is a relative path without `..` and without a home folder; an empty name, which asks for no log, is one too.
+    """
+    try:
+        return wanted == "" or not safe_name(wanted).startswith("~")
+    except UnsafeNameError:
+        return False
+
+
+def log_on_machine(wanted: str, *, relative: bool) -> Path | None:
+    """The flight log that photos.flight_log names by its path on this machine; None where it names no such path.
+
+    `relative`: whether a path counts that begins where this process works, which strangers must not choose.
+
+    Raises PhotosError for one that is no regular file or too large to be read.
+    """
     if not wanted:
         return None
     path = local_path(wanted)
-    return path if path.is_absolute() or path.is_file() else None
+    if not relative and not path.is_absolute():
+        return None
+    try:
+        exists = path.exists()
+    except OSError:  # too long a name, or a folder that may not be entered
+        exists = False
+    if exists:
+        require_log_file(path)
+    return path.absolute() if exists or path.is_absolute() else None
+
+
+def find_log(wanted: str, folder: Path) -> Path:
+    """The path of the flight log: an absolute one, else that of a file in the photos' folder. It need not exist.
+
+    Raises PhotosError as `log_among` and `log_on_machine` do, UnsafeNameError for a name that leads out of the folder.
+    """
+    on_machine = log_on_machine(wanted, relative=False)
+    return on_machine or below(folder, log_among(wanted, file_names(folder)) or wanted)
 
 
 def log_among(wanted: str, names: Sequence[str]) -> str | None:
@@ -129,92 +160,91 @@ def log_among(wanted: str, names: Sequence[str]) -> str | None:
     ending = [name for name in names if PurePosixPath(name).parts[-len(parts) :] == parts and not is_hidden(name)]
     if len(ending) > 1:
         raise PhotosError(
-            f"{len(ending)} files beside the photos could be the flight log {wanted}: {shown(ending[0])}, "
+            f"{len(ending)} files beside the photos could be the flight log {shown(wanted)}: {shown(ending[0])}, "
             f"{shown(ending[1])}. Give photos.flight_log the path of one of them."
         )
     return ending[0] if ending else None
 
 
-def _rows(path: Path, numbered: Sequence[tuple[int, str]]) -> list[tuple[int, list[str]]]:
-    """The cells of each row, and the number of the line in the file where the row begins."""
-    lines = [line for _, line in numbered]
-    reader = csv.reader(lines, delimiter=max(",;\t", key=lines[0].count))
-    rows: list[tuple[int, list[str]]] = []
-    try:
-        begin = 0
-        for row in reader:
-            rows.append((numbered[begin][0], row))
-            begin = reader.line_num
-    except csv.Error as error:
-        raise PhotosError(f"The flight log {path.name} is no CSV file ({error}): export it again.") from error
-    return rows
+def _split_header(header: str) -> tuple[str, str]:
+    """Name and unit, in small letters, of `Altitude (ft)`, `altitude[ft]` or `altitude`."""
+    text = header.strip().lower()
+    opened = min((text.index(bracket) for bracket in "([" if bracket in text), default=len(text))
+    unit = text[opened + 1 : -1]
+    if text[opened:] and text[-1] in ")]" and not any(bracket in unit for bracket in ")]"):
+        return text[:opened].strip(), unit.strip()
+    return text, ""
 
 
-def _columns(headers: Sequence[str], names: Sequence[str]) -> list[_Column]:
+def _columns(headers: Sequence[str], names: Sequence[str], what: str) -> list[_Column]:
     found = []
     for index, header in enumerate(headers):
-        match = HEADER.match(header)
-        name, unit = (match["name"].lower(), (match["unit"] or "").lower()) if match else (header.lower(), "")
+        name, unit = _split_header(header)
         pieces = [piece for piece in re.split(r"[\s_.:-]+", name) if piece]
         if not unit and len(pieces) > 1 and pieces[-1] in (*METERS, *DEGREES, *CLOCKS, "ms", "s", "sec", "seconds"):
             *pieces, unit = pieces
         if "".join(pieces) in names:
-            found.append(_Column(header.strip(), index, unit))
+            found.append(_Column(what, index, unit))
     return found
 
 
-def _one_column(path: Path, headers: Sequence[str], names: Sequence[str], what: str) -> _Column:
-    found = _columns(headers, names)
+def _one_column(log: str, headers: Sequence[str], names: Sequence[str], what: str) -> _Column:
+    found = _columns(headers, names, what)
     if len(found) == 1:
         return found[0]
     if found:
-        raise PhotosError(f"{path.name}: {_named(found)} could all be the {what}. Keep one of these columns.")
+        raise PhotosError(f"{log}: {_named(found)} could all be the {what}. Keep one of these columns.")
     raise PhotosError(
-        f"{path.name} has no column {what!r} (it has {', '.join(header.strip() for header in headers)}): rename "
-        "the one that holds it."
+        f"None of the {len(headers)} columns of {log} is the {what}: give a CSV file whose first line names its "
+        "columns, 'latitude', 'longitude' and 'altitude(m)' or 'altitude(ft)' among them."
     )
 
 
 def _named(columns: Sequence[_Column]) -> str:
-    return ", ".join(repr(column.header) for column in columns)
+    named = ", ".join(str(column) for column in columns[:NAMED_COLUMNS])
+    return named + (f" and {len(columns) - NAMED_COLUMNS} more" if len(columns) > NAMED_COLUMNS else "")
 
 
-def _number(path: Path, line: int, column: _Column, cell: str) -> tuple[float, str]:
-    match = VALUE.match(cell)
+def _number(log: str, line: int, column: _Column, cell: str) -> tuple[float, str]:
+    match = VALUE.fullmatch(cell.strip()) if len(cell) <= LONGEST_VALUE else None
     try:
         number = float(match["number"]) if match else math.nan
     except ValueError:
         number = math.nan
     if match is None or not math.isfinite(number):
-        raise PhotosError(f"{path.name}, line {line}: {cell!r} in column {column.header!r} is no number.")
+        raise PhotosError(f"{log}, line {line}: {column} holds no number.")
     return number, match["unit"].lower()
 
 
-def _degrees(path: Path, line: int, column: _Column, cell: str, limit: float) -> float:
-    number, unit = _number(path, line, column, cell)
+def _degrees(log: str, line: int, column: _Column, cell: str, limit: float) -> float:
+    number, unit = _number(log, line, column, cell)
     if unit not in DEGREES:
-        raise PhotosError(f"{path.name}, line {line}: {cell!r} in column {column.header!r}; give decimal degrees.")
+        raise PhotosError(f"{log}, line {line}: {column} is in another unit; give decimal degrees.")
     if abs(number) > limit:
-        raise PhotosError(f"{path.name}, line {line}: {cell!r} in column {column.header!r} is beyond {limit:.0f}°.")
+        raise PhotosError(f"{log}, line {line}: {column} is beyond {limit:.0f}°.")
     return number
 
 
-def _meters(path: Path, line: int, column: _Column, cell: str) -> float:
-    number, unit = _number(path, line, column, cell)
+def _meters(log: str, line: int, column: _Column, cell: str) -> float:
+    number, unit = _number(log, line, column, cell)
     if unit and column.unit and METERS.get(unit) != METERS.get(column.unit):
-        raise PhotosError(f"{path.name}, line {line}: {cell!r} in column {column.header!r} has two units.")
+        raise PhotosError(f"{log}, line {line}: {column} has two units, of its header and of the value. Keep one.")
     unit = unit or column.unit
     if unit not in METERS:
-        said = f"is in {unit!r}" if unit else "has no unit"
+        said = "is neither in metres nor in feet" if unit else "has no unit"
+        raise PhotosError(f"{log}: {column} {said}; name it 'altitude(m)' or 'altitude(ft)', whichever it is.")
+    meters = number * METERS[unit]
+    lowest, highest = ALTITUDES_M
+    if not lowest <= meters <= highest:
         raise PhotosError(
-            f"{path.name}: column {column.header!r} {said}; name it 'altitude(m)' or 'altitude(ft)', whichever it is."
+            f"{log}, line {line}: {column} is not between {lowest:,.0f} and {highest:,.0f} m: correct it or its unit."
         )
-    return number * METERS[unit]
+    return meters
 
 
-def _seconds(path: Path, line: int, column: _Column, row: Sequence[str]) -> tuple[float, bool]:
+def _seconds(log: str, line: int, column: _Column, row: Sequence[str]) -> tuple[float, bool]:
     """Seconds since 1970, and whether they are of UTC."""
-    cell = row[column.index].strip() if column.index < len(row) else ""
+    cell = row[column.index].strip()[: LONGEST_VALUE + 1] if column.index < len(row) else ""
     moment: datetime | None = None
     try:
         moment = datetime.fromisoformat(cell)
@@ -233,7 +263,7 @@ def _seconds(path: Path, line: int, column: _Column, row: Sequence[str]) -> tupl
             moment = None
     if moment is None:
         raise PhotosError(
-            f"{path.name}, line {line}: {cell!r} in column {column.header!r} is no date and time; give 2026-05-01 "
-            "10:20:30, or name a column that counts from take-off 'time(s)' or 'time(ms)'."
+            f"{log}, line {line}: {column} holds no date and time; give 2026-05-01 10:20:30, or name a column that "
+            "counts from take-off 'time(s)' or 'time(ms)'."
         )
     return moment.replace(tzinfo=UTC).timestamp(), utc or column.unit in ("utc", "gmt")

@@ -97,6 +97,7 @@ def _read(source: HeaderSource) -> Photo | None:
         height=height,
         sha256="",
         focal_px=exif.focal_px,
+        focal_doubted=exif.focal_doubted,
         camera=exif.camera,
         taken_at=exif.taken_at,
         utc_offset_minutes=exif.utc_offset_minutes,

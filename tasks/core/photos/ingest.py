@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from tasks.core.errors import PhotosError, UnsafeNameError
 from tasks.core.photos.archive import unpack
-from tasks.core.photos.files import Offered, file_names, natural_order, offered_photos
-from tasks.core.photos.flight_log import log_among, log_on_machine, read_flight_log
+from tasks.core.photos.files import Offered, natural_order, offered_photos
+from tasks.core.photos.flight_log import find_log, read_flight_log
 from tasks.core.photos.log_match import place_photos
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.photos.pixels import RejectedError, StagedPhoto, stage_photo
@@ -44,7 +44,7 @@ def ingest(source: Path, out: Path, options: PhotosOptions, on_progress: Progres
     staging.mkdir(parents=True, exist_ok=True)
     try:
         folder = _as_folder(source, staging / "unpacked", options)
-        log = read_flight_log(_log_path(options.flight_log, folder)) if options.flight_log else ()
+        log = read_flight_log(find_log(options.flight_log, folder)) if options.flight_log else ()
         offered = offered_photos(folder)
         staged, rejected = _stage_all(offered, staging, options, on_progress)
         unique, twins = _without_twins(staged)
@@ -79,12 +79,6 @@ def _as_folder(source: Path, unpacked: Path, options: PhotosOptions) -> Path:
     unpacked.mkdir()
     unpack(source, unpacked, options)
     return unpacked
-
-
-def _log_path(name: str, folder: Path) -> Path:
-    """The flight log: a path on this machine, else a file in the photos' folder."""
-    on_machine = log_on_machine(name)
-    return on_machine or below(folder, log_among(name, file_names(folder)) or name)
 
 
 def _stage_all(
@@ -147,6 +141,7 @@ def _place(staged: list[StagedPhoto], images: Path) -> Iterable[Photo]:
             height=photo.height,
             sha256=photo.sha256,
             focal_px=photo.exif.focal_px,
+            focal_doubted=photo.exif.focal_doubted,
             camera=photo.exif.camera,
             taken_at=photo.exif.taken_at,
             utc_offset_minutes=photo.exif.utc_offset_minutes,

@@ -25,6 +25,7 @@ _MAP_POINTS = 20_000  # more would only paint over each other
 _MAP_DPI = 160
 _PICTURE_DPI = 160
 _WIDTH = 5.6  # inches; the page scales the drawing, so a small number means large letters
+_FARTHEST = 3  # times the extent of all cameras, to which the map reaches for photos that were left out
 _KEPT_SHARE = (2, 98)  # percentiles of the sparse points that the map must show; strays would shrink everything
 
 
@@ -58,7 +59,7 @@ def _curve_figure(curve: tuple[CurvePoint, ...]) -> tuple[Figure, Axes]:
 def camera_map(scene: Scene, held_out: tuple[str, ...], left_out: tuple[LeftOutPhoto, ...] = ()) -> Markup:
     """The scene from above: sparse points in their colours, cameras with their viewing directions.
 
-    Photos that were left out stand where their GPS says, if the scene has a georeference.
+    Photos that were left out stand where their GPS says, if the scene has a georeference and that is not far from it.
     """
     kinds = ("training camera", _ACCENT), ("held-out camera", _HELD_OUT)
     figure, axes = _map_figure(scene, held_out, kinds, left_out)
@@ -68,7 +69,7 @@ def camera_map(scene: Scene, held_out: tuple[str, ...], left_out: tuple[LeftOutP
 def camera_map_picture(scene: Scene, left_out: tuple[LeftOutPhoto, ...], rejected: int) -> bytes:
     """The same as a PNG on white, before anything is trained; what could not be drawn is counted below it."""
     figure, axes = _map_figure(scene, (), (("registered camera", _ACCENT), ("", _HELD_OUT)), left_out)
-    nowhere = sum(photo.position_m is None for photo in left_out)
+    nowhere = len(left_out) - len(_lost_places(scene, left_out))
     said = [f"{len(scene.cameras)} registered", f"{len(left_out)} not registered"]
     said += [f"{nowhere} of them without a place to draw"] if nowhere else []
     said += [f"{rejected} rejected before"] if rejected else []
@@ -87,7 +88,7 @@ def _map_figure(
     places = np.column_stack([centers @ right, centers @ ahead])  # [C, 2]
     forwards = np.stack([camera.forward for camera in scene.cameras])
     directions = np.column_stack([forwards @ right, forwards @ ahead])  # shorter than 1 where a camera looks down
-    lost = np.array([photo.position_m for photo in left_out if photo.position_m is not None]).reshape(-1, 3)
+    lost = _lost_places(scene, left_out)
     lost = np.column_stack([lost @ right, lost @ ahead])  # [L, 2]
     low, high = _limits(points, np.concatenate([places, lost]))
     size = high - low
@@ -117,6 +118,14 @@ def _map_figure(
     axes.set_ylabel("north (m)" if metric else "y (scene units, not metres)")
     axes.legend(frameon=False, fontsize=9.5, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=3, labelcolor=_INK)
     return figure, axes
+
+
+def _lost_places(scene: Scene, left_out: tuple[LeftOutPhoto, ...]) -> Float64:
+    """Where photos that were left out were taken [L, 3]: a single wrong place would make the map one of a country."""
+    lost = np.array([photo.position_m for photo in left_out if photo.position_m is not None]).reshape(-1, 3)
+    middle = np.median([camera.center for camera in scene.cameras], axis=0)
+    near: Float64 = lost[np.linalg.norm(lost - middle, axis=1) <= _FARTHEST * scene.extent]
+    return near
 
 
 def _ground_axes(up: Float64) -> tuple[Float64, Float64]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tasks.core.errors import InputError, SpaceportError
+from tasks.core.report.markdown import code_markdown, link_markdown, plain_markdown, quoted_markdown
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,18 @@ class RunSummary:
 def summary_markdown(run: RunSummary) -> str:
     """The page of a run that ended well."""
     links = [("Open the splat", run.page_url), ("Report", run.report_url)]
-    shown = [f"[{text}]({url})" for text, url in links if url is not None]
+    shown = [link_markdown(text, url) for text, url in links if url is not None]
     parts = [
-        f"# {run.capture}",
+        f"# {plain_markdown(run.capture)}",
         f"**{run_facts(run)}**",
-        " · ".join([*shown, f"files in `{run.place}`"]),
+        " · ".join([*shown, f"files in {code_markdown(run.place)}"]),
     ]
     if run.preview_url is not None:
-        parts.append(f"![The splat from its first view]({run.preview_url})")
+        parts.append("!" + link_markdown("The splat from its first view", run.preview_url))
     if run.degradations:
-        parts.append("**Done worse than asked for**\n\n" + "\n".join(f"- {text}" for text in run.degradations))
+        parts.append(
+            "**Done worse than asked for**\n\n" + "\n".join(f"- {plain_markdown(text)}" for text in run.degradations)
+        )
     parts.append(_table(run))
     if run.log_urls:
         parts.append(_logs(run.log_urls))
@@ -69,9 +72,12 @@ def failure_markdown(
     capture: str, stage: str | None, error: BaseException, log_urls: tuple[tuple[str, str], ...]
 ) -> str:
     """The page of a run that failed: what, why, and what to do."""
-    title = f"# {capture}: failed" + (f" in {stage}" if stage else "")
+    title = f"# {plain_markdown(capture)}: failed" + (f" in {stage}" if stage else "")
     reason = str(error) or type(error).__name__
-    parts = [title, f"> {reason}" if isinstance(error, SpaceportError) else f"> {type(error).__name__}: {reason}"]
+    parts = [
+        title,
+        quoted_markdown(reason if isinstance(error, SpaceportError) else f"{type(error).__name__}: {reason}"),
+    ]
     parts.append(f"**What to do.** {_advice(error)}")
     if log_urls:
         parts.append(_logs(log_urls))
@@ -110,7 +116,8 @@ def _table(run: RunSummary) -> str:
         seconds = "–" if line.seconds is None else _duration(line.seconds)
         memory = "–" if line.peak_memory_bytes is None else f"{line.peak_memory_bytes / 1e9:.2f} GB"
         expected = _expected(line.expected_seconds)
-        lines.append(f"| {line.stage} | {expected} | {seconds} | {_dollars(line.cost_usd)} | {memory} | {line.where} |")
+        where = plain_markdown(line.where)
+        lines.append(f"| {line.stage} | {expected} | {seconds} | {_dollars(line.cost_usd)} | {memory} | {where} |")
     costs = [line.cost_usd for line in run.stages if line.cost_usd is not None]
     memories = [line.peak_memory_bytes for line in run.stages if line.peak_memory_bytes is not None]
     memory = f"{max(memories) / 1e9:.2f} GB" if memories else "–"
@@ -121,7 +128,7 @@ def _table(run: RunSummary) -> str:
 
 
 def _logs(log_urls: tuple[tuple[str, str], ...]) -> str:
-    return "Full logs: " + " · ".join(f"[{stage}]({url})" for stage, url in log_urls)
+    return "Full logs: " + " · ".join(link_markdown(stage, url) for stage, url in log_urls)
 
 
 def _dollars(value: float | None) -> str:

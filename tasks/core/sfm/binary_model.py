@@ -18,15 +18,27 @@ POINT3D_HEAD = struct.Struct("<q3d3BdQ")
 CAMERA_HEAD = struct.Struct("<IiQQ")
 IMAGE_HEAD = struct.Struct("<I7dI")
 COUNT = struct.Struct("<Q")
+FRAME_HEAD = struct.Struct("<II7dI")
+FRAME_DATA_BYTES = 16  # sensor type and id, data id
+RIG_HEAD = struct.Struct("<II")
+SENSOR_HEAD = struct.Struct("<iI")
+POSED_SENSOR_HEAD = struct.Struct("<iIB")  # and whether a pose follows
+POSE_BYTES = 56
 
 
 def check_binary_model(folder: Path) -> None:
-    """Walk through cameras.bin, images.bin and points3D.bin, where they exist.
+    """Walk through the binary files of a model, those that exist.
 
     Raises:
         FormatError: a file ends before or after its last entry.
     """
-    walks = {"cameras.bin": _camera_end, "images.bin": _image_end, "points3D.bin": _point_end}
+    walks = {
+        "cameras.bin": _camera_end,
+        "images.bin": _image_end,
+        "points3D.bin": _point_end,
+        "frames.bin": _frame_end,
+        "rigs.bin": _rig_end,
+    }
     for name, entry_end in walks.items():
         if (folder / name).is_file():
             _check(folder / name, entry_end)
@@ -68,6 +80,23 @@ def _image_end(data: bytes, position: int) -> int:
 def _point_end(data: bytes, position: int) -> int:
     track_length = POINT3D_HEAD.unpack_from(data, position)[-1]
     return _within(data, position + POINT3D_HEAD.size + track_length * TRACK_ELEMENT_BYTES)
+
+
+def _frame_end(data: bytes, position: int) -> int:
+    entries = FRAME_HEAD.unpack_from(data, position)[-1]
+    return _within(data, position + FRAME_HEAD.size + entries * FRAME_DATA_BYTES)
+
+
+def _rig_end(data: bytes, position: int) -> int:
+    _, sensors = RIG_HEAD.unpack_from(data, position)
+    position += RIG_HEAD.size
+    for number in range(sensors):
+        if number == 0:  # all others are posed against it
+            position = _within(data, position + SENSOR_HEAD.size)
+        else:
+            *_, posed = POSED_SENSOR_HEAD.unpack_from(data, position)
+            position = _within(data, position + POSED_SENSOR_HEAD.size + (POSE_BYTES if posed else 0))
+    return position
 
 
 def _within(data: bytes, end: int) -> int:

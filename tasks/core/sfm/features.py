@@ -12,7 +12,8 @@ import psutil
 import pycolmap
 
 from tasks.core.machine_memory import available_memory_bytes
-from tasks.core.photoset import IMAGES_FOLDER, Photo
+from tasks.core.photoset import IMAGES_FOLDER, Photo, is_believed_focal
+from tasks.core.safe_names import printable
 from tasks.core.sfm.grey import features_image_size, scaled_size, write_all_grey
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.pairs import Pair, PairChoice
@@ -72,8 +73,8 @@ class FeatureDatabase:
 
         Without EXIF the size alone decides: frames of a video then share one camera, which registers more of them.
         pycolmap reads the focal length from the EXIF of the first photo of each camera, and decodes it for that; the
-        others are entered without a look at them. Image numbers follow from the order of entry, and with them
-        everything that depends on numbers, so that a run can be repeated.
+        others are entered without a look at them. A focal length that no lens has is dropped. Image numbers follow
+        from the order of entry, and with them everything that depends on numbers, so that a run can be repeated.
         """
 
         def intrinsics(i: int) -> tuple[int, int, str, float]:
@@ -86,6 +87,7 @@ class FeatureDatabase:
             with pycolmap.Database.open(self.path) as database:
                 like = database.read_image_with_name(first)
                 assert like is not None
+                _drop_absurd_focal_length(database, like.camera_id, self._photos[self.names.index(first)])
                 frame = database.read_frame(like.frame_id)
                 for name in others:
                     image = pycolmap.Image(name=name, camera_id=like.camera_id)
@@ -170,3 +172,18 @@ class FeatureDatabase:
         needed_bytes = pixels * BYTES_PER_PIXEL * (4 if doubled else 1)
         fit = int(available_memory_bytes() * 0.8 / needed_bytes)
         return max(1, min(len(psutil.Process().cpu_affinity() or [0]) if psutil.LINUX else os.cpu_count() or 1, fit))
+
+
+def _drop_absurd_focal_length(database: pycolmap.Database, camera_id: int, photo: Photo) -> None:
+    """Make the camera one of a photo without EXIF, where pycolmap took a focal length from it that is not believed.
+
+    pycolmap reads the 35 mm equivalent for itself, also from EXIF in which the photos stage can make out nothing.
+    """
+    camera = database.read_camera(camera_id)
+    believed = is_believed_focal(camera.mean_focal_length(), camera.width, camera.height)
+    if not camera.has_prior_focal_length or (believed and not photo.focal_doubted):
+        return
+    logger.info("the focal length in EXIF of %s is not believed", printable(photo.name))
+    camera.has_prior_focal_length = False
+    camera.focal_length = pycolmap.ImageReaderOptions().default_focal_length_factor * max(camera.width, camera.height)
+    database.update_camera(camera)

@@ -9,6 +9,7 @@ import pycolmap
 from tasks.core.georeference import Georeference, GpsResidual
 from tasks.core.nvectors import latitude_longitude, moved, nvectors
 from tasks.core.photoset import Gps
+from tasks.core.safe_names import printable
 from tasks.core.transforms import Float64
 
 logger = logging.getLogger(__name__)
@@ -79,13 +80,22 @@ def georeference_model(model: pycolmap.Reconstruction, gps: dict[str, Gps], rand
             "no georeference: GPS errs by %.1f m over a spread of %.1f m", np.median(residuals_m), np.median(spread_m)
         )
         return None
+    fitted = residuals_m <= GPS_INLIER_M
+    if fitted.sum() < MIN_GPS_PHOTOS:
+        logger.info("no georeference: GPS fits %d cameras within %.0f m", fitted.sum(), GPS_INLIER_M)
+        return None
     model.transform(metric_from_model)
+    for name, residual_m in zip(names, residuals_m, strict=True):
+        if residual_m > GPS_INLIER_M:
+            logger.info("GPS of %s is %.0f m from its camera, and left out of the fit", printable(name), residual_m)
     latitude, longitude, altitude = origin
     return Georeference(
         latitude_deg=latitude,
         longitude_deg=longitude,
         altitude_m=altitude,
-        residual_rms_m=float(np.sqrt((residuals_m**2).mean())),
+        residual_rms_m=float(np.sqrt((residuals_m[fitted] ** 2).mean())),
+        residual_median_m=float(np.median(residuals_m)),
+        left_out=tuple(name for name, fits in zip(names, fitted, strict=True) if not fits),
         residuals=tuple(
             GpsResidual(name=name, east_m=east, north_m=north, up_m=up)
             for name, (east, north, up) in zip(names, offsets_m.tolist(), strict=True)

@@ -8,13 +8,14 @@ from PIL import Image, UnidentifiedImageError
 
 from tasks.core.errors import FormatError
 from tasks.core.measurements import SfmSection
-from tasks.core.safe_names import below
+from tasks.core.safe_names import below, reason
 from tasks.core.scene import IMAGES_FOLDER
 from tasks.core.sfm.binary_model import check_binary_model
 from tasks.core.sfm.frame import normalise
 from tasks.core.sfm.given_images import image_name, name_images
 from tasks.core.sfm.import_model import find_model
 from tasks.core.sfm.job import PLAN_FILE, Job
+from tasks.core.sfm.model_numbers import check_numbers
 from tasks.core.sfm.resampling import write_plan
 from tasks.core.sfm.scene_writer import undistort_model, write_scene
 
@@ -26,6 +27,7 @@ def import_in_worker(job: Job) -> SfmSection:
     """Check the model against its images, normalise its frame, and write it as a scene."""
     folder = find_model(job.source)
     model = read_model(folder)
+    check_numbers(model)
     unregistered = tuple(sorted(image_name(image) for image in model.images.values() if not image.has_pose))
     images = job.source / IMAGES_FOLDER
     sources = name_images(model, images)
@@ -61,8 +63,7 @@ def read_model(folder: Path) -> pycolmap.Reconstruction:
     try:
         return pycolmap.Reconstruction(folder)
     except (ValueError, RuntimeError, IndexError, KeyError) as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise FormatError(f"{folder} is not a complete COLMAP model: {reason}.") from error
+        raise FormatError(f"{folder} is not a complete COLMAP model: {reason(error)}.") from error
 
 
 def _require_images(model: pycolmap.Reconstruction, images: Path, sources: dict[str, Path]) -> None:

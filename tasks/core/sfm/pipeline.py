@@ -7,7 +7,7 @@ import pycolmap
 
 from tasks.core.errors import RegistrationError
 from tasks.core.measurements import LeftOutPhoto, SfmSection, SfmTry
-from tasks.core.photoset import IMAGES_FOLDER, PhotoSet
+from tasks.core.photoset import FOCAL_LENGTHS_MM, IMAGES_FOLDER, PhotoSet
 from tasks.core.safe_names import below
 from tasks.core.sfm.features import FeatureDatabase
 from tasks.core.sfm.frame import enu_position, place_in_frame
@@ -60,7 +60,19 @@ def reconstruct_in_worker(job: Job) -> SfmSection:
         mapper=ladder.best.mapper,
         rung=ladder.chosen.rung,
         tries=ladder.tries,
+        degradations=doubts(photos),
     )
+
+
+def doubts(photos: PhotoSet) -> tuple[str, ...]:
+    """What EXIF of the photos says and is not believed, in sentences."""
+    doubted = sum(photo.focal_doubted for photo in photos.photos)
+    shortest, longest = FOCAL_LENGTHS_MM
+    said = (
+        f"The focal length in EXIF of {doubted} of {len(photos.photos)} photos is not believed: no lens has less than "
+        f"{shortest:.0f} or more than {longest:,.0f} mm (35 mm equivalent). It was found from the photos alone."
+    )
+    return (said,) if doubted else ()
 
 
 @dataclass(frozen=True)

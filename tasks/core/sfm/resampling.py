@@ -5,8 +5,9 @@ camera), and this side, in another process, moves the pixels. Positions are in p
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from tasks.core.errors import FormatError
+from tasks.core.safe_names import reason, shown
 
 SUPERSAMPLING = 2  # the warp runs at twice the resolution, then 2x2 pixels are averaged: no aliasing
 JPEG_QUALITY = 96
@@ -98,13 +102,48 @@ def undistort_photo(source: Path, target: Path, warp: Warp) -> None:
 
 
 def undistort_photos(jobs: list[tuple[Path, Path, Warp]], on_done: Callable[[int], None]) -> None:
-    """`undistort_photo` for all (source, target, warp), on all cores; `on_done` is told how many are finished."""
+    """`undistort_photo` for all (source, target, warp), on all cores; `on_done` is told how many are finished.
+
+    Raises FormatError for a photo that is damaged.
+    """
+
+    def undistort(job: tuple[Path, Path, Warp]) -> None:
+        with _reading(job[0]):
+            undistort_photo(*job)
+
+    _for_all(undistort, jobs, on_done)
+
+
+def require_whole(images: list[Path]) -> None:
+    """Decode images that are used as they are, on all cores. Raises FormatError for one that is damaged."""
+
+    def decode(path: Path) -> None:
+        with _reading(path), Image.open(path) as image:
+            image.load()
+
+    _for_all(decode, images, lambda _: None)
+
+
+def _for_all(do: Callable[[Any], None], jobs: list[Any], on_done: Callable[[int], None]) -> None:
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     try:
-        for done, _ in enumerate(pool.map(lambda job: undistort_photo(*job), jobs), start=1):
+        for done, _ in enumerate(pool.map(do, jobs), start=1):
             on_done(done)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _reading(photo: Path) -> Iterator[None]:
+    """Turn what decoders raise for a damaged photo, which is nearly anything, into FormatError."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's word of the disk
+            raise
+        raise FormatError(
+            f"{shown(photo.name)} is damaged or cut off ({reason(error)}): copy it again, or leave it out."
+        ) from error
 
 
 def _magnification(warp: Warp) -> float:

@@ -14,7 +14,7 @@ from tasks.core.sfm.job import KEPT_DATABASE_FILE, PLAN_FILE, Job
 from tasks.core.sfm.kept_database import drop, take
 from tasks.core.sfm.log import WORKER_PERCENT
 from tasks.core.sfm.process import run_worker
-from tasks.core.sfm.resampling import read_plan, undistort_photos
+from tasks.core.sfm.resampling import read_plan, require_whole, undistort_photos
 from tasks.core.storage.checkpoint_place import CheckpointPlace
 
 
@@ -29,6 +29,7 @@ def run_job(job: Job, on_progress: ProgressCallback, kept: CheckpointPlace | Non
         section = _run_worker(job, on_progress, kept)
         plan = read_plan(job.work / PLAN_FILE)
         images = job.out / IMAGES_FOLDER
+        require_whole([path for path in sorted(images.rglob("*")) if path.is_file()])  # of a given model, as they are
 
         def report(done: int) -> None:
             percent = WORKER_PERCENT + (100 - WORKER_PERCENT) * done / len(plan)

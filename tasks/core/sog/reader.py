@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from tasks.core.errors import FormatError
 from tasks.core.gaussians import Gaussians
-from tasks.core.ply import MAX_GAUSSIANS, SplatModel
+from tasks.core.ply import MAX_GAUSSIANS, SplatModel, require_regular
+from tasks.core.safe_names import reason
 from tasks.core.sog import layout
 from tasks.core.sog.decode import decode, decode_version_1
 from tasks.core.sog.pixels import Pixels, ReadMember
@@ -49,11 +50,12 @@ def _members(path: Path) -> Iterator[ReadMember]:
         yield lambda name, limit: _read_file(path / name, limit)
         return
     try:
+        require_regular(path)
         archive = zipfile.ZipFile(path)
     except FileNotFoundError:
         raise FormatError(f"{path} does not exist.") from None
     except _ZIP_ERRORS as error:
-        raise FormatError(f"{path.name} is not a .sog bundle (a zip file): {error}.") from error
+        raise FormatError(f"{path.name} is not a .sog bundle (a zip file): {reason(error)}.") from error
     with archive:
         yield lambda name, limit: _read_zipped(archive, path.name, name, limit)
 
@@ -63,6 +65,7 @@ _ZIP_ERRORS = (*DAMAGED_ZIP, OSError)
 
 def _read_file(path: Path, limit: int) -> bytes:
     try:
+        require_regular(path)
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
@@ -79,7 +82,7 @@ def _read_zipped(archive: zipfile.ZipFile, bundle: str, name: str, limit: int) -
     except KeyError:
         raise FormatError(f"{bundle} has no {name}.") from None
     except _ZIP_ERRORS as error:
-        raise FormatError(f"{name} in {bundle} cannot be read: {error}. The file is damaged.") from error
+        raise FormatError(f"{name} in {bundle} cannot be read: {reason(error)}. The file is damaged.") from error
     if len(data) > limit:
         raise FormatError(f"{name} in {bundle} is larger than {limit:,} bytes, more than its content can need.")
     return data

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.core.errors import FormatError
+from tasks.core.safe_names import reason
 
 _RIFF_HEADER = 12  # "RIFF", size, "WEBP"
 _CHUNK_HEADER = 8
@@ -63,4 +64,4 @@ def decode_webp(data: bytes, name: str) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(data), formats=["WEBP"]) as image:
             return np.asarray(image.convert("RGBA"))
     except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
-        raise FormatError(f"{name} cannot be decoded: {error}. The file is damaged; write it again.") from error
+        raise FormatError(f"{name} cannot be decoded: {reason(error)}. The file is damaged; write it again.") from error

@@ -50,26 +50,30 @@ def test_units_are_read_where_they_are_said(header: str, cell: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("latitude,longitude,altitude\n47,8,100\n", "'altitude' has no unit"),
-        ("latitude,longitude,altitude(km)\n47,8,0.1\n", r"'altitude\(km\)' is in 'km'"),
-        ("latitude,longitude,altitude(m),altitude(ft)\n47,8,30,100\n", r"'altitude\(m\)', 'altitude\(ft\)' could all"),
-        ("latitude,lat,longitude,altitude(m)\n47,47,8,30\n", "'latitude', 'lat' could all be the latitude"),
-        ("latitude,longitude,height_above_takeoff(m)\n47,8,30\n", "no column 'altitude' .*height_above_takeoff"),
-        ("latitude(rad),longitude,altitude(m)\n0.8,8,30\n", r"'latitude\(rad\)' is in 'rad'"),
-        ("latitude,longitude,altitude(m)\n97,8,30\n", "line 2: '97' in column 'latitude' is beyond 90°"),
-        ("latitude,longitude,altitude(m)\n47,east,30\n", "line 2: 'east' in column 'longitude' is no number"),
+        ("latitude,longitude,altitude\n47,8,100\n", r"column 3 \(altitude\) has no unit"),
+        ("latitude,longitude,altitude(km)\n47,8,0.1\n", r"column 3 \(altitude\) is neither in metres nor in feet"),
+        ("latitude,longitude,altitude(m),altitude(ft)\n47,8,30,100\n", r"column 3 .*, column 4 .* could all be"),
+        ("latitude,lat,longitude,altitude(m)\n47,47,8,30\n", r"column 1 .*, column 2 .* could all be the latitude"),
+        ("latitude,longitude,height_above_takeoff(m)\n47,8,30\n", "None of the 3 columns of 'log.csv' is the altitude"),
+        ("latitude(rad),longitude,altitude(m)\n0.8,8,30\n", r"column 1 \(latitude\) is in another unit"),
+        ("latitude,longitude,altitude(m)\n97,8,30\n", r"line 2: column 1 \(latitude\) is beyond 90°"),
+        ("latitude,longitude,altitude(m)\n47,-181,30\n", r"line 2: column 2 \(longitude\) is beyond 180°"),
+        (
+            "latitude,longitude,altitude(m)\n47,8,1e300\n",
+            r"line 2: column 3 \(altitude\) is not between -500 and 20,000",
+        ),
+        ("latitude,longitude,altitude(ft)\n47,8,-2000\n", r"line 2: column 3 .* is not between -500 and 20,000 m"),
+        ("latitude,longitude,altitude(m)\n47,east,30\n", r"line 2: column 2 \(longitude\) holds no number"),
+        ("latitude,longitude,altitude(m)\n47,8deg ft,30\n", "line 2: column 2 .* holds no number"),
+        ("latitude,longitude,altitude(m)\n47,8 ft,30\n", "line 2: column 2 .* is in another unit"),
         ("latitude,longitude,altitude(ft)\n47,8,30 m\n", "two units"),
-        ("latitude,longitude,altitude(m),time\n47,8,30,12.5\n", "'12.5' in column 'time' is no date"),
-        (
-            "lat,lon,alt(m),time\n47,8,30,9999-12-31T23:00-12:00\n",
-            "'9999-12-31T23:00-12:00' in column 'time' is no date",
-        ),
-        (
-            "lat,lon,alt(m),time\n47,8,30,0001-01-01T01:00+14:00\n",
-            "'0001-01-01T01:00.14:00' in column 'time' is no date",
-        ),
+        ("latitude,longitude,altitude(m),time\n47,8,30,12.5\n", r"line 2: column 4 \(time\) holds no date"),
+        ("lat,lon,alt(m),time\n47,8,30,9999-12-31T23:00-12:00\n", r"column 4 \(time\) holds no date"),
+        ("lat,lon,alt(m),time\n47,8,30,0001-01-01T01:00+14:00\n", r"column 4 \(time\) holds no date"),
         ("latitude,longitude,altitude(m)\n0,0,30\n,,\n", "no line with latitude"),
-        ("latitude,longitude,altitude(m)\n", "has 1 lines"),
+        ("latitude,longitude,altitude(m)\n", "no line with latitude"),
+        ("# nothing\n\n", "is empty"),
+        (",".join(["lat"] * 9), r"column 5 \(latitude\) and 4 more could all be the latitude"),
     ],
 )
 def test_what_is_not_clear_is_an_error_that_names_the_column(text: str, named: str, tmp_path: Path) -> None:
@@ -271,13 +275,15 @@ def test_without_times_the_order_counts_if_the_numbers_agree(tmp_path: Path) -> 
 def test_a_line_that_is_wrong_is_named_by_its_number_in_the_file(tmp_path: Path) -> None:
     """Blank lines and comments count, and so do the lines of a cell with line breaks."""
     text = '# made by hand\n\nnote,latitude,longitude,altitude(m)\n\n"two\nlines",47,8,1\n# and\nx,97,8,1\n'
-    with pytest.raises(PhotosError, match="line 8: '97' in column 'latitude'"):
+    with pytest.raises(PhotosError, match=r"line 8: column 2 \(latitude\)"):
         read_flight_log(log(tmp_path, text))
 
 
 def test_a_cell_too_long_for_csv_is_an_error_in_words(tmp_path: Path) -> None:
-    with pytest.raises(PhotosError, match="is no CSV file"):
-        read_flight_log(log(tmp_path, f"latitude,longitude,altitude(m)\n{'4' * 200_000},8,1\n"))
+    """A quotation mark that nothing ends takes in all lines after it."""
+    endless = '"' + ("4" * 1_000 + "\n") * 200
+    with pytest.raises(PhotosError, match=r"is no CSV file near line \d+: export it again"):
+        read_flight_log(log(tmp_path, f"latitude,longitude,altitude(m)\n{endless}"))
 
 
 @pytest.mark.parametrize(("folder", "named"), [("", "log.csv"), ("flight/", "log.csv"), ("flight/", "flight/log.csv")])
@@ -295,7 +301,7 @@ def test_ingest_takes_the_log_from_inside_a_zip(folder: str, named: str, tmp_pat
 def test_two_logs_of_one_name_are_an_error(tmp_path: Path) -> None:
     files = {f"{i}.jpg": encoded(i) for i in range(3)} | {"a/log.csv": b"x", "b/log.csv": b"x"}
     for source in (zip_of(tmp_path / "in.zip", files), folder_of(tmp_path / "in", files)):
-        with pytest.raises(PhotosError, match=r"2 files beside the photos could be the flight log log\.csv"):
+        with pytest.raises(PhotosError, match=r"2 files beside the photos could be the flight log 'log\.csv'"):
             ingest(source, tmp_path / "out", PhotosOptions(flight_log="log.csv"), ignore_progress)
 
 
@@ -315,5 +321,5 @@ def test_ingest_takes_the_log_from_beside_the_photos(tmp_path: Path) -> None:
     photos = ingest(source, tmp_path / "out", PhotosOptions(flight_log="log.csv"), ignore_progress)
     assert photos.flight_log == "3 photos placed by the order of the flight log"
     assert photos.photos[0].gps == Gps(latitude_deg=47, longitude_deg=8, altitude_m=30.48)
-    with pytest.raises(PhotosError, match=r"nowhere\.csv cannot be read"):
+    with pytest.raises(PhotosError, match=r"'nowhere\.csv' cannot be read"):
         ingest(source, tmp_path / "other", PhotosOptions(flight_log="nowhere.csv"), ignore_progress)

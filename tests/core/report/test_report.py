@@ -11,6 +11,7 @@ from PIL import Image
 
 from tasks.core.errors import StorageError
 from tasks.core.gaussians import Gaussians
+from tasks.core.georeference import Georeference, GpsResidual
 from tasks.core.measurements import LeftOutPhoto, Report, held_out_picture
 from tasks.core.render.backends import rasterizer_for
 from tasks.core.report import html
@@ -90,6 +91,25 @@ def test_what_was_not_measured_is_said_so(scene: Scene, renders: Path, tmp_path:
     assert "No views were held out" in text
 
 
+def test_photos_whose_gps_does_not_fit_are_named_and_not_averaged(scene: Scene, renders: Path, tmp_path: Path) -> None:
+    misplaced = [GpsResidual(name=f"{i}.jpg", east_m=3_274_914.6 / 10**i, north_m=0, up_m=0) for i in range(7)]
+    georeference = Georeference(
+        latitude_deg=47.1,
+        longitude_deg=8.2,
+        altitude_m=450.0,
+        residual_rms_m=0.8,
+        residual_median_m=0.6,
+        left_out=tuple(residual.name for residual in misplaced),
+        residuals=(GpsResidual(name="good.jpg", east_m=0.6, north_m=0, up_m=0), *misplaced),
+    )
+    report = full_report(scene, ())
+    report = report.model_copy(update={"sfm": report.sfm.model_copy(update={"georeference": georeference})})
+    write_report(report, scene, renders, tmp_path / "report.html")
+    text = visible_text((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "cameras against GPS 0.80 m rms, 0.60 m median; left out because GPS says another place" in text
+    assert "0.jpg (3 275 km), 1.jpg (327 km), 2.jpg (33 km), 3.jpg (3275 m), 4.jpg (327 m) and 2 more" in text
+
+
 def test_at_most_twelve_pairs_and_the_rest_counted(tmp_path: Path) -> None:
     scene = pictured_scene(tmp_path, 15)
     names = tuple(camera.name for camera in scene.cameras)
@@ -144,6 +164,8 @@ def test_photos_that_were_left_out_stand_where_gps_says(tmp_path: Path) -> None:
     nowhere = LeftOutPhoto(name="nowhere.jpg", reason="blurred")
     scene = scene_of(tmp_path, orbit(6), georeferenced=True)
     assert "not registered" in camera_map(scene, (), (lost, nowhere))
+    far = LeftOutPhoto(name="c.jpg", reason="blurred", position_m=(3e6, 0.0, 0.0))
+    assert camera_map(scene, (), (far,)) == camera_map(scene, ()), "one wrong place made a map of a country"
     assert "not registered" not in camera_map(scene, (), (nowhere,))
     with Image.open(io.BytesIO(camera_map_picture(scene, (lost, nowhere), 1))) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)

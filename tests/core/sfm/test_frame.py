@@ -185,3 +185,21 @@ def test_rotation_between(target: tuple[float, float, float]) -> None:
     np.testing.assert_allclose(rotation @ source, wanted, atol=1e-12)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(rotation) == pytest.approx(1)
+
+
+def test_a_photo_with_a_wrong_place_is_left_out_of_the_fit_and_of_its_residual() -> None:
+    """The report said 3274914.63 m rms of a fit that was good to millimetres."""
+    centers, rotations = orbit()
+    gps = gps_of(centers)
+    elsewhere = {"3.jpg": Gps(latitude_deg=20.0, longitude_deg=-30.0, altitude_m=0.0), "7.jpg": gps["8.jpg"]}
+    elsewhere["7.jpg"] = elsewhere["7.jpg"].model_copy(update={"altitude_m": 1400.0})
+    georeference = georeference_model(model(centers, rotations), gps | elsewhere, random_seed=0)
+    assert georeference is not None
+    assert georeference.residual_rms_m < 1e-2
+    assert georeference.residual_median_m is not None
+    assert georeference.residual_median_m < 1e-2
+    assert georeference.left_out == ("3.jpg", "7.jpg")
+    assert [residual.name for residual in georeference.misplaced] == ["3.jpg", "7.jpg"]
+    assert georeference.misplaced[0].length_m > 1e6
+    assert len(georeference.residuals) == len(centers)
+    assert georeference.latitude_deg == pytest.approx(46.5, abs=1e-3)

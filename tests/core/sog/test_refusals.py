@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -43,6 +44,28 @@ def repacked(bundle: bytes, path: Path, changes: dict[str, bytes | None], method
 def meta_of(bundle: bytes) -> dict[str, Any]:
     with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
         return dict(json.loads(archive.read("meta.json")))
+
+
+@pytest.mark.parametrize("name", ["a.ply", "a.sog", "meta.json", "means_l.webp"])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(name: str, bundle: bytes, tmp_path: Path) -> None:
+    """Opening a FIFO waits for another program, for ever if need be."""
+    with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+        archive.extractall(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    source = tmp_path / name if name != "means_l.webp" else tmp_path
+    with pytest.raises(FormatError, match=f"{name} is no regular file"):
+        convert(source, tmp_path / "out.ply")
+
+
+def test_what_a_library_says_of_a_file_is_cut_and_printable(bundle: bytes, tmp_path: Path) -> None:
+    """zipfile quotes the name in a member's header, which may be as long as the file."""
+    at = bundle.index(b"PK\x03\x04") + 26  # length of the first member's name
+    (tmp_path / "a.sog").write_bytes(bundle[:at] + b"\xff\x3f" + bundle[at + 2 :])
+    with pytest.raises(FormatError, match=r"in a\.sog cannot be read: File name in directory .*…") as caught:
+        read_sog(tmp_path / "a.sog")
+    assert len(str(caught.value)) < 300
+    assert str(caught.value).isprintable()
 
 
 def test_every_truncation_is_refused(bundle: bytes, tmp_path: Path) -> None:

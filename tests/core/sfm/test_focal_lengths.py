@@ -1,0 +1,76 @@
+"""A focal length that no lens has leaves the cameras of photos without EXIF."""
+
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+from PIL import Image
+from PIL.ExifTags import IFD, Base
+
+from tasks.core.photos.ingest import ingest
+from tasks.core.photos.options import PhotosOptions
+from tasks.core.photoset import PhotoSet
+from tasks.core.progress import ignore_progress
+from tasks.core.sfm import pipeline
+from tasks.core.sfm.features import FeatureDatabase
+from tasks.core.sfm.options import SfmOptions
+
+SIZE = (96, 72)
+Cameras = list[tuple[str, list[float], bool]]
+
+
+def photo_set(folder: Path, lenses: list[dict[int, object]]) -> PhotoSet:
+    (folder / "in").mkdir(parents=True)
+    for i, lens in enumerate(lenses):
+        exif = Image.Exif()
+        exif.get_ifd(IFD.Exif).update(lens)
+        pixels = np.random.default_rng(i).integers(0, 255, (*SIZE[::-1], 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"in/{i}.jpg", exif=exif)
+    return ingest(folder / "in", folder / "photos", PhotosOptions(), ignore_progress).photo_set
+
+
+def cameras_of(folder: Path, photos: PhotoSet) -> Cameras:
+    database = FeatureDatabase(folder / "work", folder / "photos", photos.photos, SfmOptions())
+    database.add_cameras()
+    with pycolmap.Database.open(database.path) as stored:
+        return [(c.model_name, list(c.params), c.has_prior_focal_length) for c in stored.read_all_cameras()]
+
+
+def shot(folder: Path, lenses: list[dict[int, object]]) -> Cameras:
+    return cameras_of(folder, photo_set(folder, lenses))
+
+
+@pytest.mark.parametrize("mm", [1, 4, 1501, 65535])
+def test_an_absurd_equivalent_changes_no_camera(mm: int, tmp_path: Path) -> None:
+    """pycolmap reads EXIF for itself: with 65535 mm, 0 of 14 photos were placed."""
+    absurd: dict[int, object] = {Base.FocalLengthIn35mmFilm: mm}
+    without = shot(tmp_path / "without", [{}] * 3)
+    assert shot(tmp_path / "all", [absurd] * 3) == without
+    assert shot(tmp_path / "one", [absurd, {}, {}]) == without
+    assert [prior for *_, prior in without] == [False]
+
+
+def test_a_focal_length_of_a_lens_is_where_the_search_begins(tmp_path: Path) -> None:
+    [(_, parameters, prior)] = shot(tmp_path, [{Base.FocalLengthIn35mmFilm: 24}] * 3)
+    assert prior
+    assert parameters[0] == pytest.approx(24 / np.hypot(36, 24) * np.hypot(*SIZE), rel=1e-3)  # COLMAP rounds 43.27
+
+
+def test_an_absurd_equivalent_beside_a_good_sensor_counts_as_none(tmp_path: Path) -> None:
+    sensor = {Base.FocalLength: 35.0, Base.FocalPlaneXResolution: SIZE[0] / 3.6, Base.FocalPlaneResolutionUnit: 3}
+    without = shot(tmp_path / "without", [{**sensor}] * 3)
+    assert shot(tmp_path / "with", [{**sensor, Base.FocalLengthIn35mmFilm: 65535}] * 3) == without
+
+
+def test_what_only_pycolmap_can_read_is_not_believed_either(tmp_path: Path) -> None:
+    read = photo_set(tmp_path, [{Base.FocalLengthIn35mmFilm: 65535}] * 3)
+    unread = PhotoSet(photos=tuple(photo.model_copy(update={"focal_doubted": False}) for photo in read.photos))
+    assert [prior for *_, prior in cameras_of(tmp_path, unread)] == [False]
+
+
+def test_the_report_says_how_many_are_not_believed(tmp_path: Path) -> None:
+    absurd: dict[int, object] = {Base.FocalLengthIn35mmFilm: 65535}
+    [said] = pipeline.doubts(photo_set(tmp_path / "a", [absurd, absurd, {}]))
+    assert said.startswith("The focal length in EXIF of 2 of 3 photos is not believed")
+    assert pipeline.doubts(photo_set(tmp_path / "b", [{}] * 3)) == ()
