@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from tasks.core.errors import PhotosError, UnsafeNameError
+from tasks.core.image_file import ImageError
 from tasks.core.photos.archive import unpack
 from tasks.core.photos.files import Offered, file_names, natural_order, offered_photos
 from tasks.core.photos.flight_log import log_among, log_on_machine, read_flight_log
 from tasks.core.photos.log_match import place_photos
+from tasks.core.photos.memory import MemoryBudget
 from tasks.core.photos.options import PhotosOptions
-from tasks.core.photos.pixels import RejectedError, StagedPhoto, stage_photo
+from tasks.core.photos.pixels import StagedPhoto, stage_photo
 from tasks.core.photoset import IMAGES_FOLDER, PHOTOS_FILE, CheckedPhotos, Photo, PhotoSet, RejectedPhoto
 from tasks.core.progress import Progress, ProgressCallback
 from tasks.core.safe_names import TakenNames, below, printable, safe_name
@@ -91,13 +93,14 @@ def _stage_all(
     offered: list[Offered], staging: Path, options: PhotosOptions, on_progress: ProgressCallback
 ) -> tuple[list[StagedPhoto], list[RejectedPhoto]]:
     """Check and store all photos on all cores (Pillow decodes without the interpreter's lock)."""
+    memory = MemoryBudget()
 
     def outcome(numbered: tuple[int, Offered]) -> StagedPhoto | RejectedPhoto:
         index, photo = numbered
         try:
             safe_name(photo.name)
-            return stage_photo(photo, staging / f"{index:06d}", options)
-        except (RejectedError, UnsafeNameError) as reason:
+            return stage_photo(photo, staging / f"{index:06d}", options, memory)
+        except (ImageError, UnsafeNameError) as reason:
             return RejectedPhoto(name=printable(photo.name), reason=str(reason).removesuffix("."))
 
     staged: list[StagedPhoto] = []

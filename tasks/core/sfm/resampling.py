@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tasks.core.image_file import open_image
+
 SUPERSAMPLING = 2  # the warp runs at twice the resolution, then 2x2 pixels are averaged: no aliasing
 JPEG_QUALITY = 96
 AS_NAMED = ("PNG", "WEBP", "TIFF", "BMP")  # a photo of any other name becomes a JPEG: a GIF has 256 colours
@@ -80,7 +82,7 @@ def undistort_photo(source: Path, target: Path, warp: Warp) -> None:
     sources = np.clip(warp.sources, 0, [warp.source_width, warp.source_height])
     scale = min(1.0, SUPERSAMPLING * _magnification(warp))
     working = (max(round(warp.source_width * scale), 1), max(round(warp.source_height * scale), 1))
-    with Image.open(source) as image:
+    with open_image(source) as image:
         image.draft("RGB", working)  # JPEG only: decodes at 1/2, 1/4 or 1/8, never below the working size
         photo = image.convert("RGB")
     if photo.size != working:
