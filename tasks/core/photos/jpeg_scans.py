@@ -1,8 +1,8 @@
 """The scans of a JPEG, of which each can cost a pass over all of its pixels.
 
-Where the first scan does not hold all there is (progressive files, and those with a scan for each colour), libjpeg keeps
-the coefficients of the whole picture in memory, and goes over them again for each scan. A file of some kilobytes can
-have thousands of scans.
+Where the first scan does not hold all there is (progressive files, and those with a scan for each colour), libjpeg
+keeps the coefficients of the whole picture in memory, and goes over them again for each scan. A file of some kilobytes
+can have thousands of scans.
 """
 
 import re

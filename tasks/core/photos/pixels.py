@@ -104,9 +104,8 @@ def _read_header(file: IO[bytes], options: PhotosOptions, memory: MemoryBudget) 
     if size == 0:
         raise ImageError("the file is empty")
     if size > MOST_FILE_BYTES:
-        raise ImageError(
-            f"{size / 1e9:.1f} GB in one file, the limit is {MOST_FILE_BYTES / 1e9:.1f} GB; export it as JPEG"
-        )
+        limit = MOST_FILE_BYTES / 1e9
+        raise ImageError(f"{size / 1e9:.1f} GB in one file, the limit is {limit:.1f} GB; export it as JPEG")
     with memory.taking(size), reading_image():  # as much as some decoders read for the header alone
         image = open_image(file)
         if min(image.size) < options.min_side_px:
@@ -148,7 +147,7 @@ def _decoded(file: IO[bytes], header: _Header) -> Image.Image:
     with reading_image():
         image = open_image(file)
         if header.kept and header.format in JPEG_FORMATS:
-            image.draft("L", tuple(max(side // DRAFT_SCALE, 1) for side in image.size))
+            image.draft("L", (max(image.width // DRAFT_SCALE, 1), max(image.height // DRAFT_SCALE, 1)))
         image.load()
         return image
 
@@ -156,14 +155,14 @@ def _decoded(file: IO[bytes], header: _Header) -> Image.Image:
 def _upright(picture: Image.Image, orientation: int) -> Image.Image:
     """The picture turned, in 8 bits: L, RGB, or RGBA where there is transparency."""
     deep = picture.mode in DEEP_MODES
-    transparent = not deep and ("A" in picture.getbands() or "transparency" in picture.info)
+    transparent = not deep and (picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info)
     mode = "RGBA" if transparent else "L" if deep or picture.mode == "L" else "RGB"
     steps: list[Callable[[Image.Image], Image.Image]] = []
     if deep:
         steps.append(_eight_bit)
     if orientation in UPRIGHT_BY:
         steps.append(lambda picture: picture.transpose(UPRIGHT_BY[orientation]))
-    if (not deep and picture.mode != mode) or (transparent and "transparency" in picture.info):
+    if not deep and picture.mode != mode:
         steps.append(lambda picture: _converted(picture, mode))
     with reading_image():
         for step in steps:
@@ -173,6 +172,8 @@ def _upright(picture: Image.Image, orientation: int) -> Image.Image:
 
 def _converted(picture: Image.Image, mode: str) -> Image.Image:
     try:
+        if picture.mode == "LAB":  # Pillow makes colours of it, but no brightness
+            raise ValueError("Lab")
         return picture.convert(mode)
     except ValueError as error:
         raise ImageError(f"colours that cannot be converted ({error}); export it as JPEG") from None
