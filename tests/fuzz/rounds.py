@@ -38,8 +38,8 @@ def suite_rounds(target: str) -> int:
 def play(target: str, seed: int, first: int, goes_on: Callable[[int], bool]) -> int:
     """Play rounds from number `first` while `goes_on(rounds played)` is true; the count of those played.
 
-    Raises FaultError for the first round that raises, or after which the process has grown too much. The process ends with
-    all stacks on stderr where a round does not end.
+    Raises FaultError for the first round that raises, or after which the process has grown too much. The process ends
+    with all stacks on stderr where a round does not end.
     """
     play_round = _module(target).ROUND
     before = _most_resident_bytes()

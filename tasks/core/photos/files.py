@@ -16,6 +16,7 @@ RAW_SUFFIXES = frozenset([".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2"
 PHOTO_SUFFIXES = (
     frozenset([*READ_BY_PILLOW, *READ_BY_HEIF]) | RAW_SUFFIXES
 )  # raw files are offered, and rejected by name
+MOST_FILE_BYTES = 1 << 30  # of one photo; the largest cameras' TIFF have 900 MB
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,13 @@ def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
         digits = piece.lstrip("0")  # by count and value of the digits: Python makes no number of more than 4300
         key.append((0, len(digits), digits) if piece.isdecimal() and piece.isascii() else (1, 0, piece))
     return (*key, (2, 0, name))
+
+
+def require_photo_size(size_bytes: int) -> None:
+    """Raises ImageError for a file that is larger than photos are."""
+    if size_bytes > MOST_FILE_BYTES:
+        limit = MOST_FILE_BYTES / 1e9
+        raise ImageError(f"{size_bytes / 1e9:.1f} GB in one file, the limit is {limit:.1f} GB; export it as JPEG")
 
 
 def open_regular(path: Path) -> BinaryIO:

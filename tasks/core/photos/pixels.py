@@ -18,7 +18,7 @@ from PIL import Image
 
 from tasks.core.image_file import ImageError, open_image, reading_image
 from tasks.core.photos.exif import ExifFacts, read_exif, upright_exif
-from tasks.core.photos.files import Offered, is_raw_name, open_regular
+from tasks.core.photos.files import Offered, is_raw_name, open_regular, require_photo_size
 from tasks.core.photos.jpeg_scans import coefficient_bytes, require_few_scans
 from tasks.core.photos.memory import DEEP_MODES, JPEG_FORMATS, MemoryBudget, decoding_bytes
 from tasks.core.photos.options import PhotosOptions
@@ -29,7 +29,6 @@ BLANK_DEVIATION = 1.0  # of 255 levels; sensor noise alone gives about 1, the du
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 COPIED_SUFFIXES = {"JPEG": JPEG_SUFFIXES, "MPO": JPEG_SUFFIXES, "PNG": (".png",)}
 DRAFT_SCALE = 8
-MOST_FILE_BYTES = 1 << 30  # the largest cameras' TIFF have 900 MB
 MOST_JPEG_PX = 65_500  # libjpeg's limit
 STRIP_PIXELS = 1 << 22  # as many are looked at at once
 UPRIGHT_BY = {  # EXIF's orientation; Pillow's exif_transpose also rewrites EXIF, which values of a wrong type make fail
@@ -103,9 +102,7 @@ def _read_header(file: IO[bytes], options: PhotosOptions, memory: MemoryBudget) 
     size = os.fstat(file.fileno()).st_size
     if size == 0:
         raise ImageError("the file is empty")
-    if size > MOST_FILE_BYTES:
-        limit = MOST_FILE_BYTES / 1e9
-        raise ImageError(f"{size / 1e9:.1f} GB in one file, the limit is {limit:.1f} GB; export it as JPEG")
+    require_photo_size(size)
     with memory.taking(size), reading_image():  # as much as some decoders read for the header alone
         image = open_image(file)
         if min(image.size) < options.min_side_px:
