@@ -32,7 +32,7 @@ def print_estimate(
     configure_prefect(settings)
     from tasks.estimate import capture_at, machines_of_run
 
-    capture = capture_at(photos, workspace or settings.workspace)
+    capture = capture_at(photos, workspace or settings.workspace, options.photos)
     if not capture.photos:
         raise PhotosError(f"No photo in {photos} has a header that can be read: give JPEG, PNG, HEIC, WebP or TIFF.")
     machines = machines_of_run()

@@ -91,7 +91,7 @@ def _say_estimate(source: str, options: ReconstructOptions, settings: Settings, 
     if is_remote_source(source) and is_archive(source):
         return
     try:
-        capture = capture_at(source, settings.workspace)
+        capture = capture_at(source, settings.workspace, options.photos)
         if not capture.photos:
             return
         words = in_words(section_of(estimate_stages(capture, options, machines_of_run())))

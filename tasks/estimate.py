@@ -11,7 +11,8 @@ from tasks.core.estimate.run import estimate_stages, in_words, section_of
 from tasks.core.local_path import local_path
 from tasks.core.measurements import EstimateSection
 from tasks.core.options import ReconstructOptions
-from tasks.core.photos.headers import HeaderSource, headers_of, read_headers
+from tasks.core.photos.headers import HEADER_BYTES, HeaderSource, headers_of, read_headers
+from tasks.core.photos.options import PhotosOptions
 from tasks.core.photoset import PHOTOS_FILE, PhotoSet
 from tasks.core.refs import PhotosRef, RunContext
 from tasks.core.settings import STAGES, Settings
@@ -21,18 +22,18 @@ from tasks.reporting import run_logger
 from tasks.sfm import is_given_model
 from tasks.workspace import open_workspace
 
-HEADER_BYTES = 128 * 1024  # of a photo on S3: EXIF is at most 64 kB, and the size stands behind it
 
-
-def capture_at(source: str, workspace: str) -> Capture:
+def capture_at(source: str, workspace: str, options: PhotosOptions | None = None) -> Capture:
     """What headers say of the photos at a place: a folder or .zip, a folder on S3, or a folder with a COLMAP model.
+
+    `options` bound an archive, whose directory is checked before anything in it is read.
 
     Raises PhotosError for a place without photos, InputError for an archive on S3.
     """
     if is_given_model(source):
         return Capture.of_given_model(local_path(source).resolve())
     if not is_remote_source(source):
-        return Capture.of_headers(read_headers(local_source(source)))
+        return Capture.of_headers(read_headers(local_source(source), options))
     if is_archive(source):
         raise InputError(f"The photos in {source} are not known before it is downloaded: name a copy on this machine.")
     found = find_photos(source, open_workspace(workspace))

@@ -81,20 +81,21 @@ def _ingest_local(source: Path, folder: Path, options: PhotosOptions, report: Pr
 
 
 def _local_inputs(source: Path, flight_log: str) -> list[str]:
-    """Inputs that name the output of local photos: the bytes of every file that is read, and the names of raw files.
+    """Inputs that name the output of local photos: the bytes of every file that is read, and the names of other photos.
 
-    Other files beside the photos, such as videos, are not read. `flight_log`: photos.flight_log, where it is one of the
-    photos' folder.
+    Those are raw files and pipes. Other files beside the photos, such as videos, are not read. `flight_log`:
+    photos.flight_log, where it is one of the photos' folder.
     """
     if source.is_file():
         return [digest_of(source, [source])]
     offered = offered_photos(source)
-    read = [photo.path for photo in offered if not is_raw_name(photo.name)]
+    read = [photo.path for photo in offered if not is_raw_name(photo.name) and photo.path.is_file()]
     log = log_among(flight_log, file_names(source))
     if log:
         require_log_file(source / log)
     digest = digest_of(source, [*read, source / log] if log else read)
-    return [digest, *(printable(photo.name) for photo in offered if is_raw_name(photo.name))]
+    known = set(read)
+    return [digest, *(printable(photo.name) for photo in offered if photo.path not in known)]
 
 
 def is_remote_source(source: str) -> bool:
@@ -121,6 +122,8 @@ def local_source(source: str) -> Path:
     path = local_path(source)
     if not path.exists():
         raise PhotosError(f"{source} does not exist; give a folder or a .zip of photos.")
+    if not path.is_dir() and not path.is_file():  # a pipe, from which reading may never end
+        raise PhotosError(f"{source} is neither a folder nor a regular file; give a folder or a .zip of photos.")
     if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
         raise PhotosError(f"{source} cannot be read: its owner has to permit it.")
     return path.resolve()

@@ -16,7 +16,7 @@ CORE_LAYERS = (
     {"photos", "sfm", "training", "sog", "viewer", "report", "demo"},
     {"render"},
     {"scene", "gaussians", "ply", "storage", "refs", "photoset", "measurements", "settings"},
-    {"stage_code", "kernel_cache", "peak_memory"},
+    {"stage_code", "kernel_cache", "peak_memory", "image_file"},
     {
         "georeference",
         "local_path",

@@ -8,6 +8,7 @@ SpaceportError
 │   ├── RegistrationError     too few photos could be placed in one scene
 │   ├── FormatError           a .ply, .sog or COLMAP file does not hold what its format promises
 │   └── UnsafeNameError       a file name in an archive, a model or a listing leads out of its folder
+│       └── UnstorableNameError   such a name is too long, or holds what no name should
 ├── MissingPartError        something this machine needs is not installed; the message says how to      exit status 1
 ├── ServerError             the Prefect server of this machine does not run, or could not be started    exit status 1
 ├── StageError              a stage failed although its input was acceptable                            exit status 1
@@ -60,6 +61,10 @@ class FormatError(InputError):
 
 class UnsafeNameError(InputError):
     """A file name that others chose cannot be joined to a folder."""
+
+
+class UnstorableNameError(UnsafeNameError):
+    """A file name that others chose does no harm, but no folder can hold it."""
 
 
 class MissingPartError(SpaceportError):

@@ -8,35 +8,32 @@ import re
 import unicodedata
 from pathlib import Path, PurePosixPath
 
-from tasks.core.errors import UnsafeNameError
+from tasks.core.errors import UnsafeNameError, UnstorableNameError
 
 MAX_KEY_BYTES = 1024  # S3's limit
 MAX_NAME_BYTES = 900  # which leaves room for the folders that the name is put below
+WANTED_NAME_BYTES = MAX_NAME_BYTES - 16  # which leaves room for -2, -3, … where a name is taken
 MAX_PART_BYTES = 255  # what nearly all file systems take
 SHOWN_CHARACTERS = 120
-TURNING = ("LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI")  # bidirectional classes
 CONTROL = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and of line and paragraph ends
+# Characters that turn the direction of the text after them, in which "gpj.exe" reads as "exe.jpg".
+DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def safe_name(name: str, at_most_bytes: int = MAX_NAME_BYTES) -> str:
     """The name as a relative posix path that stays below any folder it is joined to.
 
-    Backslashes count as slashes; empty parts and `.` are left out. Raises UnsafeNameError, which says why.
+    Backslashes count as slashes; empty parts and `.` are left out. Raises UnsafeNameError, which says why, and
+    UnstorableNameError for a name that leads nowhere else.
     """
-    reason = _fault(name)
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-    if reason is None and not parts:
-        reason = "is empty"
-    if reason is None and _DRIVE.match(parts[0]):
-        reason = "names a drive"
-    if reason is None and len("/".join(parts).encode()) > at_most_bytes:
-        reason = f"is longer than {at_most_bytes} bytes"
-    if reason is None and max(len(part.encode()) for part in parts) > MAX_PART_BYTES:
-        reason = f"has a part of more than {MAX_PART_BYTES} bytes"
-    if reason is not None:
+    if reason := _danger(name, parts):
         raise UnsafeNameError(f"The file name {shown(name)} {reason}.")
-    return "/".join(parts)
+    path = "/".join(parts)
+    if reason := _fault(path, at_most_bytes):
+        raise UnstorableNameError(f"The file name {shown(name)} {reason}.")
+    return path
 
 
 def below(folder: Path, name: str) -> Path:
@@ -57,15 +54,12 @@ def reason(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with escapes for control characters and for bytes that were not UTF-8.
-
-    Characters that turn the direction of text around count as control characters: they hide what a file's ending is.
-    """
+    """The text with escapes for control characters, changes of direction, and bytes that were not UTF-8."""
     if text.isprintable():
         return text
     return "".join(
         character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in (*CONTROL, "Cs") or unicodedata.bidirectional(character) in TURNING
+        if unicodedata.category(character) in (*CONTROL, "Cs") or character in DIRECTIONS
         else character
         for character in text
     )
@@ -76,17 +70,27 @@ def printable_lines(text: str) -> str:
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
-def _fault(name: str) -> str | None:
-    if any(unicodedata.category(character) in CONTROL for character in name):
-        return "holds control characters"
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return "is not valid UTF-8"
+def _danger(name: str, parts: list[str]) -> str | None:
     if name.startswith(("/", "\\")):
         return "is an absolute path"
-    if ".." in name.replace("\\", "/").split("/"):
+    if ".." in parts:
         return "leads out of its folder"
+    if not parts:
+        return "is empty"
+    return "names a drive" if _DRIVE.match(parts[0]) else None
+
+
+def _fault(path: str, at_most_bytes: int) -> str | None:
+    if any(unicodedata.category(character) in CONTROL for character in path):
+        return "holds control characters"
+    try:
+        encoded = path.encode()
+    except UnicodeEncodeError:
+        return "is not valid UTF-8"
+    if len(encoded) > at_most_bytes:
+        return f"is longer than {at_most_bytes} bytes"
+    if max(len(part) for part in encoded.split(b"/")) > MAX_PART_BYTES:
+        return f"has a part of more than {MAX_PART_BYTES} bytes"
     return None
 
 
@@ -96,14 +100,16 @@ class TakenNames:
     def __init__(self) -> None:
         self._files: set[str] = set()
         self._folders: set[str] = set()
+        self._counts: dict[str, int] = {}  # by wanted name: 20,000 of the same one would be tried for hours
 
     def take(self, wanted: str) -> str:
         """The name, or one with -2, -3, … where a file or folder has it already. Raises UnsafeNameError."""
-        first = name = PurePosixPath(safe_name(wanted))
-        count = 1
+        first = name = PurePosixPath(safe_name(wanted, WANTED_NAME_BYTES))
+        count = self._counts.get(_folded(first), 1)
         while not self._is_free(name):
             count += 1
             name = self._renamed(first, count)
+        self._counts[_folded(first)] = count
         self._files.add(_folded(name))
         self._folders.update(_folded(folder) for folder in name.parents)
         return safe_name(name.as_posix())

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from tasks.core.georeference import Georeference
+from tasks.core.image_file import open_image
 from tasks.core.safe_names import below
 from tasks.core.transforms import Float64, rigid_inverse
 
@@ -109,7 +109,7 @@ class Scene:
 
     def image(self, camera: Camera) -> NDArray[np.uint8]:
         """The camera's undistorted image, RGB [height, width, 3]."""
-        with Image.open(self.image_path(camera)) as image:
+        with open_image(self.image_path(camera)) as image:
             return np.asarray(image.convert("RGB"))
 
     def split(self, hold_out_every: int = 8) -> tuple[tuple[Camera, ...], tuple[Camera, ...]]:

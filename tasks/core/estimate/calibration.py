@@ -47,7 +47,7 @@ def _material() -> tuple[bytes, np.ndarray]:
 
 def _work(encoded: bytes, values: np.ndarray) -> None:
     """Decode a photo, as three stages do, and exponentials, products and sums, of which rendering is made."""
-    with Image.open(io.BytesIO(encoded)) as picture:
+    with Image.open(io.BytesIO(encoded), formats=["JPEG"]) as picture:
         picture.load()
     total = values
     for _ in range(12):

@@ -3,60 +3,103 @@
 All members are checked before anything is written; sizes are counted while reading, because headers can lie.
 """
 
+import errno
 import stat
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.core.errors import PhotosError, UnsafeNameError
-from tasks.core.photos.files import is_photo_name
+from tasks.core.errors import PhotosError, UnsafeNameError, UnstorableNameError
+from tasks.core.image_file import ImageError
+from tasks.core.photos.files import is_photo_name, require_photo_size
 from tasks.core.photos.flight_log import log_among
 from tasks.core.photos.options import PhotosOptions
-from tasks.core.safe_names import TakenNames, below, reason, safe_name, shown
+from tasks.core.photoset import RejectedPhoto
+from tasks.core.safe_names import TakenNames, below, reason, shown
+from tasks.core.storage.disk import disk_full, free_bytes
 from tasks.core.zip_errors import DAMAGED_ZIP
 
 CHUNK_BYTES = 1 << 20
-RATIO_FREE_BYTES = 10 << 20  # below this size a member's ratio does no harm, and flat test pictures compress well
+RATIO_FREE_BYTES = 10 << 20  # below this size a ratio does no harm, and flat test pictures compress well
 GIB = 1 << 30
 
 
-def unpack(archive: Path, out: Path, options: PhotosOptions) -> None:
+@dataclass(frozen=True)
+class Members:
+    """The files of an archive whose directory is in order, under names that fit below one folder."""
+
+    files: tuple[tuple[zipfile.ZipInfo, str], ...]
+    rejected: tuple[RejectedPhoto, ...]  # photos that cannot be unpacked, though nothing is wrong with the others
+
+    @property
+    def photos(self) -> list[tuple[zipfile.ZipInfo, str]]:
+        """The files that are offered as photos."""
+        return [(member, name) for member, name in self.files if is_photo_name(name)]
+
+
+def require_archive(source: Path) -> None:
+    """Raises PhotosError for what is no folder and no .zip: nothing, another file, or a pipe, which has no end."""
+    if not source.exists():
+        raise PhotosError(f"{source} does not exist: give a folder of photos or a .zip.")
+    if not source.is_file():
+        raise PhotosError(f"{source} is neither a folder nor a regular file: give a folder of photos or a .zip.")
+    if source.suffix.lower() != ".zip":
+        raise PhotosError(f"{source.name} is one file: give a folder of at least 3 photos, or a .zip.")
+
+
+@contextmanager
+def open_archive(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a .zip; what is wrong with it, also when members are read, is a PhotosError. Errors of the disk pass."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            yield opened
+    except (*DAMAGED_ZIP, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # the system's, of the disk
+            raise
+        if isinstance(error, UnicodeDecodeError):
+            raise PhotosError(
+                f"{archive.name} holds a file name that is not valid {error.encoding}: pack it again."
+            ) from error
+        raise PhotosError(
+            f"{archive.name} is not a complete .zip archive ({reason(error)}): pack or upload it again."
+        ) from error
+
+
+def unpack(archive: Path, out: Path, options: PhotosOptions) -> list[RejectedPhoto]:
     """Write the archive's photos and its flight log below `out`, and empty files for its other members.
 
     The empty files keep "no photos among N files" true without spending disk on what is never read. Of members with the
     same name each gets one of its own.
 
+    Returns:
+        Photos that were left out: their names cannot be stored, or they are too large.
+
     Raises:
         PhotosError: the archive is corrupt, encrypted, has a member that would land outside of `out`, or is larger
             unpacked than the options allow; or several members could be the flight log.
+        DiskFullError: the disk has no room for what is to be unpacked.
         OSError: `out` cannot be written.
     """
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            members = _checked_members(archive, opened, options)
-            log = log_among(options.flight_log, [name for _, name in members])
-            left_bytes = int(options.max_archive_gib * GIB)
-            taken = TakenNames()
-            for member, name in members:
-                target = below(out, taken.take(name))
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if is_photo_name(name) or name == log:
-                    left_bytes -= _unpack_member(opened, member, target, left_bytes, options)
-                else:
-                    target.touch()
-    except DAMAGED_ZIP as error:
-        raise unreadable(archive, error) from error
-    except OSError as error:
-        if error.errno is not None:  # the system's word of the disk, not bz2's of the archive
-            raise
-        raise unreadable(archive, error) from error
-
-
-def member_name(archive: Path, member: zipfile.ZipInfo) -> str:
-    """A member's path below the folder that the archive is unpacked to. Raises PhotosError."""
-    try:
-        return safe_name(member.filename)
-    except UnsafeNameError as error:
-        raise PhotosError(f"{archive.name} is unsafe: {error} Pack it again without that file.") from error
+    with open_archive(archive) as opened:
+        members = checked_members(archive, opened, options)
+        if members.rejected:
+            require_photos(archive, members)
+        log = log_among(options.flight_log, [name for _, name in members.files])
+        wanted = {name for _, name in members.photos} | ({log} if log else set())
+        needed = sum(member.file_size for member, name in members.files if name in wanted)
+        if needed > free_bytes(out):
+            raise disk_full(out, needed)
+        left_bytes = int(options.max_archive_gib * GIB)
+        for member, name in members.files:
+            target = below(out, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if name in wanted:
+                left_bytes -= _unpack_member(opened, member, target, left_bytes, options)
+            else:
+                target.touch()
+    return list(members.rejected)
 
 
 def check_archive(archive: Path, options: PhotosOptions) -> None:
@@ -66,29 +109,26 @@ def check_archive(archive: Path, options: PhotosOptions) -> None:
         PhotosError: the archive is corrupt, encrypted, unsafe, or larger than the options allow; or it holds no photo.
     """
     try:
-        with zipfile.ZipFile(archive) as opened:
-            members = _checked_members(archive, opened, options)
-    except DAMAGED_ZIP as error:
-        raise unreadable(archive, error) from error
+        with open_archive(archive) as opened:
+            require_photos(archive, checked_members(archive, opened, options))
     except OSError as error:
         raise PhotosError(f"{archive.name} cannot be read ({error.strerror}): give permission to read it.") from error
-    if not any(is_photo_name(name) for _, name in members):
-        raise PhotosError(
-            f"No photos among {len(members)} files in {archive.name}: give JPEG, PNG, HEIC, WebP or TIFF in it."
-        )
 
 
-def unreadable(archive: Path, error: Exception) -> PhotosError:
-    """The error for one of DAMAGED_ZIP."""
-    if isinstance(error, UnicodeDecodeError):
-        return PhotosError(f"{archive.name} holds a file name that is not valid {error.encoding}: pack it again.")
-    return PhotosError(f"{archive.name} is not a complete .zip archive ({reason(error)}): pack or upload it again.")
+def require_photos(archive: Path, members: Members) -> None:
+    """Raises PhotosError for an archive without a photo."""
+    if members.photos:
+        return
+    if members.rejected:
+        first = members.rejected[0]
+        raise PhotosError(f"No photo in {archive.name} can be used; {first.name}: {first.reason}.")
+    raise PhotosError(
+        f"No photos among {len(members.files)} files in {archive.name}: give JPEG, PNG, HEIC, WebP or TIFF in it."
+    )
 
 
-def _checked_members(
-    archive: Path, opened: zipfile.ZipFile, options: PhotosOptions
-) -> list[tuple[zipfile.ZipInfo, str]]:
-    """The archive's files with their safe names; refuses what its directory already shows to be unsafe."""
+def checked_members(archive: Path, opened: zipfile.ZipFile, options: PhotosOptions) -> Members:
+    """The archive's files. Raises PhotosError for what its directory already shows to be unsafe."""
     members = [member for member in opened.infolist() if not member.filename.endswith("/")]
     if len(members) > options.max_archive_members:
         raise PhotosError(
@@ -96,43 +136,79 @@ def _checked_members(
             "split it, or raise photos.max_archive_members."
         )
     for member in members:
-        name = shown(member.filename)
-        if stat.S_ISLNK(member.external_attr >> 16):
-            raise PhotosError(f"{archive.name} is unsafe: its member {name} is a symbolic link.")
-        if member.flag_bits & 0x1:
-            raise PhotosError(f"{archive.name} is encrypted: pack it again without a password.")
-        if member.file_size > RATIO_FREE_BYTES and member.file_size > options.max_archive_ratio * member.compress_size:
-            raise _bomb(archive.name, member.filename, options)
+        _require_harmless(archive, member, options)
     declared = sum(member.file_size for member in members)
     if declared > options.max_archive_gib * GIB:
         raise PhotosError(
             f"{archive.name} unpacks to {declared / GIB:.1f} GiB, the limit is {options.max_archive_gib:g} GiB: "
             "split it, or raise photos.max_archive_gib."
         )
-    return [(member, member_name(archive, member)) for member in members]
+    if _is_bomb(declared, sum(member.compress_size for member in members), options):
+        raise _bomb(archive.name, "it", options)
+    return _named(archive, members)
+
+
+def _require_harmless(archive: Path, member: zipfile.ZipInfo, options: PhotosOptions) -> None:
+    name = shown(member.filename)
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise PhotosError(f"{archive.name} is unsafe: its member {name} is a symbolic link.")
+    if member.flag_bits & 0x1:
+        raise PhotosError(f"{archive.name} is encrypted: pack it again without a password.")
+    if member.compress_type == zipfile.ZIP_BZIP2:  # zipfile unpacks 4 kB of it at once, to gigabytes
+        raise PhotosError(
+            f"{archive.name} cannot be unpacked in bounded memory, as its member {name} is packed by bzip2: pack it "
+            "again as an ordinary .zip."
+        )
+    if _is_bomb(member.file_size, member.compress_size, options):
+        raise _bomb(archive.name, f"its member {name}", options)
+
+
+def _named(archive: Path, members: list[zipfile.ZipInfo]) -> Members:
+    """Members with names of their own; photos that do no harm but cannot be unpacked are apart."""
+    taken = TakenNames()
+    files: list[tuple[zipfile.ZipInfo, str]] = []
+    rejected: list[RejectedPhoto] = []
+    for member in members:
+        is_photo = is_photo_name(member.filename.replace("\\", "/"))
+        try:
+            if is_photo:
+                require_photo_size(member.file_size)
+            files.append((member, taken.take(member.filename)))
+        except (ImageError, UnstorableNameError) as error:
+            if is_photo:
+                name = shown(member.filename).strip("'")
+                rejected.append(RejectedPhoto(name=name, reason=str(error).removesuffix(".")))
+        except UnsafeNameError as error:
+            raise PhotosError(f"{archive.name} is unsafe: {error} Pack it again without that file.") from error
+    return Members(tuple(files), tuple(rejected))
 
 
 def _unpack_member(
     opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, left_bytes: int, options: PhotosOptions
 ) -> int:
     """Write one member and return its size in bytes; stop as soon as it grows past a limit."""
+    archive = Path(opened.filename or "").name
     written = 0
     with opened.open(member) as source, target.open("wb") as sink:
         while chunk := source.read(CHUNK_BYTES):
             written += len(chunk)
             if written > left_bytes:
                 raise PhotosError(
-                    f"{Path(opened.filename or '').name} unpacks to more than {options.max_archive_gib:g} GiB "
-                    "although it declares less: split it, or raise photos.max_archive_gib."
+                    f"{archive} unpacks to more than {options.max_archive_gib:g} GiB although it declares less: "
+                    "split it, or raise photos.max_archive_gib."
                 )
-            if written > max(RATIO_FREE_BYTES, options.max_archive_ratio * member.compress_size):
-                raise _bomb(Path(opened.filename or "").name, member.filename, options)
+            if _is_bomb(written, member.compress_size, options):
+                raise _bomb(archive, f"its member {shown(member.filename)}", options)
             sink.write(chunk)
     return written
 
 
-def _bomb(archive: str, member: str, options: PhotosOptions) -> PhotosError:
+def _is_bomb(unpacked_bytes: int, packed_bytes: int, options: PhotosOptions) -> bool:
+    return unpacked_bytes > max(RATIO_FREE_BYTES, options.max_archive_ratio * packed_bytes)
+
+
+def _bomb(archive: str, what: str, options: PhotosOptions) -> PhotosError:
     return PhotosError(
-        f"{archive} looks like a zip bomb: its member {shown(member)} unpacks to more than "
-        f"{options.max_archive_ratio:g} times its compressed size; raise photos.max_archive_ratio if it is meant."
+        f"{archive} looks like a zip bomb: {what} unpacks to more than {options.max_archive_ratio:g} times its "
+        "compressed size; raise photos.max_archive_ratio if it is meant."
     )

@@ -2,10 +2,13 @@
 
 import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from tasks.core.errors import PhotosError
+from tasks.core.image_file import ImageError
 
 READ_BY_PILLOW = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp")
 READ_BY_HEIF = (".heic", ".heif", ".hif", ".avif")
@@ -13,6 +16,7 @@ RAW_SUFFIXES = frozenset([".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2"
 PHOTO_SUFFIXES = (
     frozenset([*READ_BY_PILLOW, *READ_BY_HEIF]) | RAW_SUFFIXES
 )  # raw files are offered, and rejected by name
+MOST_FILE_BYTES = 1 << 30  # of one photo; the largest cameras' TIFF have 900 MB
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,23 @@ def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
         digits = piece.lstrip("0")  # by count and value of the digits: Python makes no number of more than 4300
         key.append((0, len(digits), digits) if piece.isdecimal() and piece.isascii() else (1, 0, piece))
     return (*key, (2, 0, name))
+
+
+def require_photo_size(size_bytes: int) -> None:
+    """Raises ImageError for a file that is larger than photos are."""
+    if size_bytes > MOST_FILE_BYTES:
+        limit = MOST_FILE_BYTES / 1e9
+        raise ImageError(f"{size_bytes / 1e9:.1f} GB in one file, the limit is {limit:.1f} GB; export it as JPEG")
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read. Raises ImageError for a pipe, a device and the like, from which reading may never end."""
+    if stat.S_ISREG(path.stat().st_mode):  # opening some devices already does something
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()
+    raise ImageError("no regular file but a pipe, a device or the like; give the photo itself")
 
 
 def file_names(folder: Path, unreadable: list[OSError] | None = None) -> list[str]:

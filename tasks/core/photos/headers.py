@@ -1,6 +1,8 @@
 """What photos say before anybody decodes them: their size, and what EXIF tells of focal length, time and place."""
 
+import io
 import os
+import threading
 import zipfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,16 +11,20 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, UnidentifiedImageError
-
-from tasks.core.errors import PhotosError
+from tasks.core.image_file import ImageError, open_image, reading_image
 from tasks.core.photos import pixels  # noqa: F401 - teaches Pillow to open HEIC
-from tasks.core.photos.archive import member_name, unreadable
+from tasks.core.photos.archive import checked_members, open_archive, require_archive, require_photos
 from tasks.core.photos.exif import read_exif
-from tasks.core.photos.files import is_photo_name, is_raw_name, natural_order, offered_photos
+from tasks.core.photos.files import is_raw_name, natural_order, offered_photos, open_regular
+from tasks.core.photos.memory import MemoryBudget
+from tasks.core.photos.options import PhotosOptions
 from tasks.core.photoset import Photo
-from tasks.core.zip_errors import DAMAGED_ZIP
 
+HEADER_BYTES = 128 * 1024  # EXIF is at most 64 kB, and the size stands behind it
+# Of members whose header is not in their first bytes (some decoders want the whole file): so much of each, and of all
+# together as much as the archive's own size, and this.
+MOST_WHOLE_BYTES = 64 << 20
+WHOLE_FREE_BYTES = 64 << 20
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
@@ -35,64 +41,97 @@ class PhotoHeaders:
 
 @dataclass(frozen=True)
 class HeaderSource:
-    """A file that is offered as a photo: its name, and how to open it, or as much of it as is at hand."""
+    """A file that is offered as a photo: its name, and how to open it, or as much of it as is at hand.
+
+    `whole` opens all of it, or returns None, where `open` is only its beginning and no header is found in that.
+    """
 
     name: str
     open: Callable[[], IO[bytes]]
+    whole: Callable[[], IO[bytes] | None] = lambda: None
 
 
-def read_headers(source: Path) -> PhotoHeaders:
-    """The headers of the photos in a folder or a .zip.
+def read_headers(source: Path, options: PhotosOptions | None = None) -> PhotoHeaders:
+    """The headers of the photos in a folder or a .zip, whose directory is checked first as for unpacking.
 
-    Raises PhotosError as the photos stage does for what is no folder, no archive, or holds no photos.
+    Raises PhotosError as the photos stage does for what is no folder, no archive, an unsafe one, or holds no photos.
     """
     if source.is_dir():
-        return headers_of(HeaderSource(photo.name, partial(_opened, photo.path)) for photo in offered_photos(source))
-    if source.suffix.lower() != ".zip":
-        raise PhotosError(f"{source.name} is one file: give a folder of photos, or a .zip.")
-    try:
-        with zipfile.ZipFile(source) as archive:
-            members = [
-                member
-                for member in archive.infolist()
-                if not member.filename.endswith("/") and is_photo_name(member.filename)
-            ]
-            if not members:
-                raise PhotosError(f"No photos among {len(archive.infolist())} files in {source.name}.")
-            return headers_of(
-                HeaderSource(member_name(source, member), partial(archive.open, member)) for member in members
-            )
-    except DAMAGED_ZIP as error:
-        raise unreadable(source, error) from error
+        return headers_of(
+            HeaderSource(photo.name, partial(open_regular, photo.path)) for photo in offered_photos(source)
+        )
+    require_archive(source)
+    with open_archive(source) as archive:
+        members = checked_members(source, archive, options or PhotosOptions())
+        require_photos(source, members)
+        allowance = _Allowance(source.stat().st_size + WHOLE_FREE_BYTES)
+        found = headers_of(
+            HeaderSource(name, partial(_beginning, archive, member), partial(_whole, archive, member, allowance))
+            for member, name in members.photos
+        )
+    return PhotoHeaders(found.photos, found.unreadable + len(members.rejected))
 
 
 def headers_of(sources: Iterable[HeaderSource]) -> PhotoHeaders:
     """The headers of files; what cannot be read is counted."""
     offered = sorted(sources, key=lambda source: natural_order(source.name))
+    memory = MemoryBudget()
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(_read, offered))
+        found = list(pool.map(partial(_read, memory), offered))
     photos = [photo for photo in found if photo is not None]
     if photos and all(photo.taken_at for photo in photos):
         photos.sort(key=lambda photo: photo.taken_at or "")  # as the photos stage does
     return PhotoHeaders(tuple(photos), len(found) - len(photos))
 
 
-def _opened(path: Path) -> IO[bytes]:
-    return path.open("rb")
+class _Allowance:
+    """Bytes that several threads may still read."""
+
+    def __init__(self, left_bytes: int) -> None:
+        self._left_bytes = left_bytes
+        self._lock = threading.Lock()
+
+    def take(self, wanted_bytes: int) -> bool:
+        with self._lock:
+            if wanted_bytes > self._left_bytes:
+                return False
+            self._left_bytes -= wanted_bytes
+            return True
 
 
-def _read(source: HeaderSource) -> Photo | None:
+def _beginning(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
+    with archive.open(member) as file:
+        return io.BytesIO(file.read(HEADER_BYTES))
+
+
+def _whole(archive: zipfile.ZipFile, member: zipfile.ZipInfo, allowance: _Allowance) -> IO[bytes] | None:
+    """A member in memory: Pillow goes back and forth, and a member is unpacked anew for each way back."""
+    if not HEADER_BYTES < member.file_size <= MOST_WHOLE_BYTES or not allowance.take(member.file_size):
+        return None
+    with archive.open(member) as file:
+        return io.BytesIO(file.read(member.file_size))
+
+
+def _read(memory: MemoryBudget, source: HeaderSource) -> Photo | None:
     if is_raw_name(source.name):
         return None
+    return _photo(memory, source.name, source.open) or _photo(memory, source.name, source.whole)
+
+
+def _photo(memory: MemoryBudget, name: str, opener: Callable[[], IO[bytes] | None]) -> Photo | None:
+    """What a file's header says; None where it has none: the photos stage will say what is wrong with it."""
     try:
-        with source.open() as file, Image.open(file) as image:
+        file = opener()
+        if file is None:
+            return None
+        # As much as some decoders read for the header alone.
+        with file, memory.taking(file.seek(0, os.SEEK_END)), reading_image(), open_image(file) as image:
             exif = read_exif(image)
             width, height = image.size[::-1] if exif.orientation in TURNED else image.size
-    # As Pillow raises for what is no image or a damaged one; RuntimeError is zipfile's word for an encrypted member.
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError, RuntimeError):
-        return None  # the photos stage will say what is wrong with it
+    except (ImageError, OSError):
+        return None
     return Photo(
-        name=source.name,
+        name=name,
         width=width,
         height=height,
         sha256="",

@@ -8,15 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from tasks.core.errors import PhotosError, UnsafeNameError
-from tasks.core.photos.archive import unpack
+from tasks.core.image_file import ImageError
+from tasks.core.photos.archive import require_archive, unpack
 from tasks.core.photos.files import Offered, natural_order, offered_photos
 from tasks.core.photos.flight_log import find_log, read_flight_log
 from tasks.core.photos.log_match import place_photos
+from tasks.core.photos.memory import MemoryBudget
 from tasks.core.photos.options import PhotosOptions
-from tasks.core.photos.pixels import RejectedError, StagedPhoto, stage_photo
+from tasks.core.photos.pixels import StagedPhoto, stage_photo
 from tasks.core.photoset import IMAGES_FOLDER, PHOTOS_FILE, CheckedPhotos, Photo, PhotoSet, RejectedPhoto
 from tasks.core.progress import Progress, ProgressCallback
-from tasks.core.safe_names import TakenNames, below, printable, safe_name
+from tasks.core.safe_names import WANTED_NAME_BYTES, TakenNames, below, printable, safe_name
 
 MIN_PHOTOS = 3
 STAGING_FOLDER = ".staging"
@@ -43,14 +45,14 @@ def ingest(source: Path, out: Path, options: PhotosOptions, on_progress: Progres
     staging = out / STAGING_FOLDER
     staging.mkdir(parents=True, exist_ok=True)
     try:
-        folder = _as_folder(source, staging / "unpacked", options)
+        folder, refused = _as_folder(source, staging / "unpacked", options)
         log = read_flight_log(find_log(options.flight_log, folder)) if options.flight_log else ()
         offered = offered_photos(folder)
         staged, rejected = _stage_all(offered, staging, options, on_progress)
         unique, twins = _without_twins(staged)
         photos = CheckedPhotos(
             photo_set=PhotoSet(photos=tuple(_place(_in_capture_order(unique), out / IMAGES_FOLDER))),
-            rejected=tuple(sorted([*rejected, *twins], key=lambda photo: natural_order(photo.name))),
+            rejected=tuple(sorted([*refused, *rejected, *twins], key=lambda photo: natural_order(photo.name))),
         )
         _require_enough(source, photos)
         if log:
@@ -66,32 +68,29 @@ def ingest(source: Path, out: Path, options: PhotosOptions, on_progress: Progres
     return photos
 
 
-def _as_folder(source: Path, unpacked: Path, options: PhotosOptions) -> Path:
-    """The folder that holds the source's files; a .zip is unpacked first."""
+def _as_folder(source: Path, unpacked: Path, options: PhotosOptions) -> tuple[Path, list[RejectedPhoto]]:
+    """The folder that holds the source's files, and photos that are not in it; a .zip is unpacked first."""
     if source.is_dir():
         if not os.access(source, os.R_OK | os.X_OK):
             raise PhotosError(f"{source} cannot be read: give its owner's permission to read it.")
-        return source
-    if not source.exists():
-        raise PhotosError(f"{source} does not exist: give a folder of photos or a .zip.")
-    if source.suffix.lower() != ".zip":
-        raise PhotosError(f"{source.name} is one file: give a folder with at least {MIN_PHOTOS} photos, or a .zip.")
+        return source, []
+    require_archive(source)
     unpacked.mkdir()
-    unpack(source, unpacked, options)
-    return unpacked
+    return unpacked, unpack(source, unpacked, options)
 
 
 def _stage_all(
     offered: list[Offered], staging: Path, options: PhotosOptions, on_progress: ProgressCallback
 ) -> tuple[list[StagedPhoto], list[RejectedPhoto]]:
     """Check and store all photos on all cores (Pillow decodes without the interpreter's lock)."""
+    memory = MemoryBudget()
 
     def outcome(numbered: tuple[int, Offered]) -> StagedPhoto | RejectedPhoto:
         index, photo = numbered
         try:
-            safe_name(photo.name)
-            return stage_photo(photo, staging / f"{index:06d}", options)
-        except (RejectedError, UnsafeNameError) as reason:
+            safe_name(photo.name, WANTED_NAME_BYTES)
+            return stage_photo(photo, staging / f"{index:06d}", options, memory)
+        except (ImageError, UnsafeNameError) as reason:
             return RejectedPhoto(name=printable(photo.name), reason=str(reason).removesuffix("."))
 
     staged: list[StagedPhoto] = []

@@ -1,31 +1,36 @@
 """Decoding one photo to the last byte, judging it, and storing it upright in a format every later stage reads."""
 
+import errno
 import hashlib
 import io
-import warnings
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pillow_heif
-from PIL import Image, ImageStat, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import Image
 
+from tasks.core.image_file import ImageError, open_image, reading_image
 from tasks.core.photos.exif import ExifFacts, read_exif, upright_exif
-from tasks.core.photos.files import Offered, is_raw_name
+from tasks.core.photos.files import Offered, is_raw_name, open_regular, require_photo_size
+from tasks.core.photos.jpeg_scans import coefficient_bytes, require_few_scans
+from tasks.core.photos.memory import DEEP_MODES, JPEG_FORMATS, MemoryBudget, decoding_bytes
 from tasks.core.photos.options import PhotosOptions
 
 pillow_heif.register_heif_opener()
-# beyond half of its limit Pillow only warns; the limit itself is what rejects a photo here
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 BLANK_DEVIATION = 1.0  # of 255 levels; sensor noise alone gives about 1, the dullest usable photo more than 10
-COPIED_SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "MPO": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "PNG": (".png",),
-}
-DRAFTED_FORMATS = ("JPEG", "MPO")
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
+COPIED_SUFFIXES = {"JPEG": JPEG_SUFFIXES, "MPO": JPEG_SUFFIXES, "PNG": (".png",)}
+DRAFT_SCALE = 8
 MOST_JPEG_PX = 65_500  # libjpeg's limit
+STRIP_PIXELS = 1 << 22  # as many are looked at at once
 UPRIGHT_BY = {  # EXIF's orientation; Pillow's exif_transpose also rewrites EXIF, which values of a wrong type make fail
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,11 +40,10 @@ UPRIGHT_BY = {  # EXIF's orientation; Pillow's exif_transpose also rewrites EXIF
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-
-
-class RejectedError(Exception):
-    """This photo cannot be used; the text says why. Never leaves the photos stage."""
+# What the system says of one file, and not of its disk.
+OF_ONE_FILE = frozenset(
+    [errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO]
+)
 
 
 @dataclass(frozen=True)
@@ -55,85 +59,171 @@ class StagedPhoto:
     exif: ExifFacts
 
 
-def stage_photo(offered: Offered, path: Path, options: PhotosOptions) -> StagedPhoto:
+@dataclass(frozen=True)
+class _Header:
+    """What is known of a photo before it is decoded."""
+
+    format: str
+    width: int
+    height: int
+    exif: ExifFacts
+    small_exif: Image.Exif  # for converted pixels
+    kept: bool  # whether the file stays as it is
+    needed_bytes: int  # of memory, to decode and convert it
+
+
+def stage_photo(offered: Offered, path: Path, options: PhotosOptions, memory: MemoryBudget) -> StagedPhoto:
     """Check one photo and store it at `path`: byte for byte where it can stay, else upright as JPEG or PNG.
 
+    It waits until `memory` has room for the photo.
+
     Raises:
-        RejectedError: the file is no image, is cut off, too small, too large, or blank.
+        ImageError: the file is no image, is cut off, too small, too large, or blank.
+        OSError: the disk fails.
     """
     if is_raw_name(offered.name):
-        raise RejectedError("a camera's raw file; export it as JPEG")
+        raise ImageError("a camera's raw file; export it as JPEG")
+    with _opened(offered.path) as file:
+        header = _read_header(file, options, memory)
+        with memory.taking(header.needed_bytes):
+            return _stage(offered, file, header, path, options)
+
+
+def _opened(path: Path) -> IO[bytes]:
     try:
-        data = offered.path.read_bytes()
+        return open_regular(path)
     except OSError as error:
-        raise RejectedError(f"cannot be read ({error.strerror})") from None
-    if not data:
-        raise RejectedError("the file is empty")
-    image, (width, height), exif = _decode(data)
-    if min(width, height) < options.min_side_px:
-        raise RejectedError(f"{width}x{height} px is too small; need {options.min_side_px} px")
-    deep = image.mode in DEEP_MODES
-    upright = _eight_bit(image) if deep else image
-    upright = upright.transpose(UPRIGHT_BY[exif.orientation]) if exif.orientation in UPRIGHT_BY else upright
-    try:
-        deviation = ImageStat.Stat(upright.convert("L")).stddev[0]
-    except ValueError as error:
-        raise RejectedError(f"colours that cannot be converted ({error}); export it as JPEG") from None
-    if deviation < BLANK_DEVIATION:
-        raise RejectedError(f"blank: its brightness varies by {deviation:.1f} of 255 levels")
+        if error.errno not in OF_ONE_FILE:
+            raise
+        raise ImageError(f"cannot be read ({error.strerror})") from None
 
-    suffixes = COPIED_SUFFIXES.get(image.format or "", ())
-    suffix = Path(offered.name).suffix
-    if suffixes and exif.orientation == 1 and image.mode != "CMYK" and not deep:
-        path.write_bytes(data)
+
+def _read_header(file: IO[bytes], options: PhotosOptions, memory: MemoryBudget) -> _Header:
+    size = os.fstat(file.fileno()).st_size
+    if size == 0:
+        raise ImageError("the file is empty")
+    require_photo_size(size)
+    with memory.taking(size), reading_image():  # as much as some decoders read for the header alone
+        image = open_image(file)
+        if min(image.size) < options.min_side_px:
+            raise ImageError(f"{image.width}x{image.height} px is too small; need {options.min_side_px} px")
+        exif = read_exif(image)
+        copied = image.format in COPIED_SUFFIXES and image.mode not in ("CMYK", *DEEP_MODES)
+        kept = copied and exif.orientation == 1
+        if image.format in JPEG_FORMATS and coefficient_bytes(file):
+            require_few_scans(file)
+        needed = decoding_bytes(image, file, size, kept)
+        return _Header(image.format or "", *image.size, exif, upright_exif(image), kept, needed)
+
+
+def _stage(offered: Offered, file: IO[bytes], header: _Header, path: Path, options: PhotosOptions) -> StagedPhoto:
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # typeshed asks for more
+    if header.kept:
+        _require_contrast(_decoded(file, header))
+        file.seek(0)
+        with path.open("wb") as target:
+            shutil.copyfileobj(file, target)
+        suffix, suffixes = Path(offered.name).suffix, COPIED_SUFFIXES[header.format]
         suffix = suffix if suffix.lower() in suffixes else suffixes[0]
-    else:
-        width, height = upright.size
-        suffix = _store_converted(upright, upright_exif(image), path, options.conversion_quality)
-    digest = hashlib.sha256(data).hexdigest()
-    return StagedPhoto(offered, path, suffix, width, height, digest, exif)
+        return StagedPhoto(offered, path, suffix, header.width, header.height, digest, header.exif)
+    # Nothing else refers to a picture that the next one is made of: it is gone before that one is encoded.
+    upright = _upright(_decoded(file, header), header.exif.orientation)
+    _require_contrast(upright)
+    suffix, content = _encoded(upright, header.small_exif, options.conversion_quality)
+    path.write_bytes(content)
+    return StagedPhoto(offered, path, suffix, *upright.size, digest, header.exif)
 
 
-def _decode(data: bytes) -> tuple[Image.Image, tuple[int, int], ExifFacts]:
-    """The first frame, read to its last byte; its width and height in the file; its EXIF.
+def _decoded(file: IO[bytes], header: _Header) -> Image.Image:
+    """The first frame, read to its last byte.
 
     The pixels of a JPEG that is kept as it is serve to judge it only: they are grey and at an eighth of its size, which
     reads as many bytes in a third of the time.
     """
-    try:
-        image = Image.open(io.BytesIO(data))
-        size = image.size
-        if image.format in DRAFTED_FORMATS and image.mode != "CMYK" and (exif := read_exif(image)).orientation == 1:
-            image.draft("L", (max(size[0] // 8, 1), max(size[1] // 8, 1)))
-            image.load()
-            return image, size, exif
+    with reading_image():
+        image = open_image(file)
+        if header.kept and header.format in JPEG_FORMATS:
+            image.draft("L", (max(image.width // DRAFT_SCALE, 1), max(image.height // DRAFT_SCALE, 1)))
         image.load()
-        return image, size, read_exif(image)
-    except Image.DecompressionBombError:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-        raise RejectedError(f"more than {limit:.0f} megapixels; scale it down") from None
-    except UnidentifiedImageError:
-        raise RejectedError("not an image, whatever its name says") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError, RuntimeError) as error:
-        # what Pillow's decoders raise for bytes that stop early or make no sense
-        raise RejectedError(f"damaged or cut off ({error})") from None
+        return image
+
+
+def _upright(picture: Image.Image, orientation: int) -> Image.Image:
+    """The picture turned, in 8 bits: L, RGB, or RGBA where there is transparency."""
+    deep = picture.mode in DEEP_MODES
+    transparent = not deep and (picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info)
+    mode = "RGBA" if transparent else "L" if deep or picture.mode == "L" else "RGB"
+    steps: list[Callable[[Image.Image], Image.Image]] = []
+    if deep:
+        steps.append(_eight_bit)
+    if orientation in UPRIGHT_BY:
+        steps.append(lambda picture: picture.transpose(UPRIGHT_BY[orientation]))
+    if not deep and picture.mode != mode:
+        steps.append(lambda picture: _converted(picture, mode))
+    with reading_image():
+        for step in steps:
+            picture = step(picture)
+    return picture
+
+
+def _converted(picture: Image.Image, mode: str) -> Image.Image:
+    try:
+        if picture.mode == "LAB":  # Pillow makes colours of it, but no brightness
+            raise ValueError("Lab")
+        return picture.convert(mode)
+    except ValueError as error:
+        raise ImageError(f"colours that cannot be converted ({error}); export it as JPEG") from None
+
+
+def _strips(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The picture in pieces from top to bottom, each with its first row."""
+    rows = max(STRIP_PIXELS // picture.width, 1)
+    for top in range(0, picture.height, rows):
+        yield top, picture.crop((0, top, picture.width, min(top + rows, picture.height)))
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     """A deep grey image scaled to 8 bits: from 16 bits by value, floats by their own range."""
-    values = np.asarray(image, dtype=np.float64)
-    top = float(values.max(initial=0.0))
+    top = max(float(_values(strip).max(initial=0.0)) for _, strip in _strips(image))
     full = 65535.0 if 1.0 < top <= 65535.0 else max(top, 1e-12)
-    return Image.fromarray((np.clip(values / full, 0, 1) * 255).round().astype(np.uint8))
+    scaled = Image.new("L", image.size)
+    for row, strip in _strips(image):
+        levels = (np.clip(_values(strip) / np.float32(full), 0, 1) * 255).round().astype(np.uint8)
+        scaled.paste(Image.fromarray(levels), (0, row))
+    return scaled
 
 
-def _store_converted(upright: Image.Image, exif: Image.Exif, path: Path, quality: int) -> str:
-    """Re-encode and return the suffix: PNG where there is transparency, else JPEG."""
-    if "A" in upright.getbands() or "transparency" in upright.info:
-        upright.convert("RGBA").save(path, format="PNG", exif=exif, compress_level=3)
-        return ".png"
+def _values(strip: Image.Image) -> NDArray[np.float32]:
+    """Levels [H, W]; what is no number counts as black."""
+    return np.nan_to_num(np.asarray(strip, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _require_contrast(picture: Image.Image) -> None:
+    """Raises ImageError for a picture of one even brightness."""
+    histogram = np.zeros(256, np.int64)
+    with reading_image():
+        for _, strip in _strips(picture):
+            histogram += np.asarray(_converted(strip, "L").histogram(), np.int64)
+    levels, count = np.arange(256), int(histogram.sum())
+    mean = float(histogram @ levels) / count
+    deviation = math.sqrt(float(histogram @ (levels - mean) ** 2) / count)
+    if deviation < BLANK_DEVIATION:
+        raise ImageError(f"blank: its brightness varies by {deviation:.1f} of 255 levels")
+
+
+def _encoded(upright: Image.Image, exif: Image.Exif, quality: int) -> tuple[str, memoryview]:
+    """A suffix and the file: PNG where there is transparency, else JPEG.
+
+    In memory, where an encoder's error is the photo's and not the disk's.
+    """
+    buffer = io.BytesIO()
+    if upright.mode == "RGBA":
+        with reading_image():
+            upright.save(buffer, format="PNG", exif=exif, compress_level=3)
+        return ".png", buffer.getbuffer()
     if max(upright.size) > MOST_JPEG_PX:
-        raise RejectedError(f"{upright.width}x{upright.height} px; a JPEG has at most {MOST_JPEG_PX} px a side")
-    colours = upright if upright.mode in ("L", "RGB") else upright.convert("RGB")
-    colours.save(path, format="JPEG", exif=exif, quality=quality, subsampling=0)
-    return ".jpg"
+        raise ImageError(f"{upright.width}x{upright.height} px; a JPEG has at most {MOST_JPEG_PX} px a side")
+    with reading_image():
+        upright.save(buffer, format="JPEG", exif=exif, quality=quality, subsampling=0)
+    return ".jpg", buffer.getbuffer()

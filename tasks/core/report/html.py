@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
 from tasks.core.errors import StorageError
+from tasks.core.image_file import open_image
 from tasks.core.measurements import Report, held_out_picture
 from tasks.core.report.charts import camera_map, quality_curve
 from tasks.core.scene import Scene
@@ -136,7 +137,7 @@ def _pair(report: Report, scene: Scene, renders: Path, index: int) -> ViewPair:
     camera = next(camera for camera in scene.cameras if camera.name == name)
     path = renders / held_out_picture(name)
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             render = image.convert("RGB")
     except OSError as error:
         raise StorageError(

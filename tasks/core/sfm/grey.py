@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from tasks.core.image_file import open_image
 from tasks.core.photoset import Photo
 
 VIDEO_IMAGE_SIZE, VIDEO_SHARE = 1280, 2 / 3  # px, and of the long side: up to 2400 px it is the share that counts
@@ -34,7 +35,7 @@ def scaled_size(width: int, height: int, long_side: int) -> tuple[int, int]:
 
 def write_grey(source: Path, target: Path, long_side: int) -> None:
     """Store a photo as an 8-bit grey image with a long side of at most `long_side` px."""
-    with Image.open(source) as photo:
+    with open_image(source) as photo:
         size = scaled_size(photo.width, photo.height, long_side)
         photo.draft("L", photo.size)  # JPEG only
         grey = photo.convert("L")

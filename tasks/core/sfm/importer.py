@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 import pycolmap
-from PIL import Image, UnidentifiedImageError
 
 from tasks.core.errors import FormatError
+from tasks.core.image_file import ImageError, open_image, reading_image
 from tasks.core.measurements import SfmSection
 from tasks.core.safe_names import below, reason
 from tasks.core.scene import IMAGES_FOLDER
@@ -89,9 +89,9 @@ def _require_images(model: pycolmap.Reconstruction, images: Path, sources: dict[
 def _size(path: Path) -> tuple[int, int]:
     """Width and height as COLMAP sees them: EXIF orientation is not applied."""
     try:
-        with Image.open(path) as image:
+        with reading_image(), open_image(path) as image:
             return image.size
-    except (UnidentifiedImageError, OSError) as error:
+    except (ImageError, OSError) as error:
         raise FormatError(f"{path.name} cannot be read as an image: {error}.") from error
 
 

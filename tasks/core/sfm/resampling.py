@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.core.errors import FormatError
-from tasks.core.safe_names import reason, shown
+from tasks.core.image_file import ImageError, open_image, reading_image
+from tasks.core.safe_names import shown
 
 SUPERSAMPLING = 2  # the warp runs at twice the resolution, then 2x2 pixels are averaged: no aliasing
 JPEG_QUALITY = 96
@@ -84,7 +85,7 @@ def undistort_photo(source: Path, target: Path, warp: Warp) -> None:
     sources = np.clip(warp.sources, 0, [warp.source_width, warp.source_height])
     scale = min(1.0, SUPERSAMPLING * _magnification(warp))
     working = (max(round(warp.source_width * scale), 1), max(round(warp.source_height * scale), 1))
-    with Image.open(source) as image:
+    with open_image(source) as image:
         image.draft("RGB", working)  # JPEG only: decodes at 1/2, 1/4 or 1/8, never below the working size
         photo = image.convert("RGB")
     if photo.size != working:
@@ -118,7 +119,7 @@ def require_whole(images: list[Path]) -> None:
     """Decode images that are used as they are, on all cores. Raises FormatError for one that is damaged."""
 
     def decode(path: Path) -> None:
-        with _reading(path), Image.open(path) as image:
+        with _reading(path), open_image(path) as image:
             image.load()
 
     _for_all(decode, images, lambda _: None)
@@ -135,15 +136,12 @@ def _for_all(do: Callable[[Any], None], jobs: list[Any], on_done: Callable[[int]
 
 @contextmanager
 def _reading(photo: Path) -> Iterator[None]:
-    """Turn what decoders raise for a damaged photo, which is nearly anything, into FormatError."""
+    """Turn what decoders raise for a damaged photo into FormatError."""
     try:
-        yield
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the system's word of the disk
-            raise
-        raise FormatError(
-            f"{shown(photo.name)} is damaged or cut off ({reason(error)}): copy it again, or leave it out."
-        ) from error
+        with reading_image():
+            yield
+    except ImageError as error:
+        raise FormatError(f"{shown(photo.name)}: {error}. Copy it again, or leave it out.") from error
 
 
 def _magnification(warp: Warp) -> float:

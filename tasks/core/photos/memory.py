@@ -1,0 +1,95 @@
+"""How much memory a photo takes while it is decoded, and a budget that all threads share.
+
+A file of a few kilobytes can hold a picture of gigabytes, so what counts is pixels × bytes, known from the header.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from PIL import Image
+
+from tasks.core.image_file import ImageError
+from tasks.core.photos.jpeg_scans import coefficient_bytes
+
+BUDGET_BYTES = 1_500_000_000
+DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # grey of more than 8 bits
+JPEG_FORMATS = ("JPEG", "MPO")
+PIXEL_BYTES = dict.fromkeys(("1", "L", "P"), 1) | dict.fromkeys(DEEP_MODES[2:], 2)  # of Pillow's modes; 4 in all others
+COLOUR_BYTES = 4
+CONVERTED_BYTES = 2 * COLOUR_BYTES  # a colour picture and its turned copy, or what it is encoded to
+READ_WHOLE = ("WEBP", "HEIF", "AVIF")  # files that Pillow and the decoder read into memory
+# What decoders hold beside Pillow's picture, in bytes for each pixel: measured at 4000x4000, and rounded up for alpha
+# and for 10 bits.
+DECODER_BYTES = {"WEBP": 14, "HEIF": 6, "AVIF": 10, "BMP": 2}
+BITS_PER_SAMPLE = 258  # a tag of TIFF
+MOST_SAMPLE_BITS = 128  # of a pixel: four numbers of 32 bits
+
+
+class MemoryBudget:
+    """Bytes that several threads take and return; who asks first is served first."""
+
+    def __init__(self, total_bytes: int = BUDGET_BYTES) -> None:
+        self.total_bytes = total_bytes
+        self._taken_bytes = 0
+        self._waiting: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taking(self, needed_bytes: int) -> Iterator[None]:
+        """Wait until so much is free, and hold it; never inside another. Raises ImageError for more than all."""
+        if needed_bytes > self.total_bytes:
+            raise ImageError(
+                f"takes {needed_bytes / 1e9:.1f} GB of memory to decode, the limit is {self.total_bytes / 1e9:.1f} GB; "
+                "scale it down"
+            )
+        ticket = object()
+        with self._changed:
+            self._waiting.append(ticket)
+            self._changed.wait_for(
+                lambda: self._waiting[0] is ticket and self._taken_bytes + needed_bytes <= self.total_bytes
+            )
+            self._waiting.popleft()
+            self._taken_bytes += needed_bytes
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken_bytes -= needed_bytes
+                self._changed.notify_all()
+
+
+def decoding_bytes(image: Image.Image, file: IO[bytes], file_bytes: int, kept: bool) -> int:
+    """The most memory that a photo takes, from its header on.
+
+    Args:
+        image: opened from the file, nothing decoded yet.
+        file: the photo's file; its position is moved.
+        file_bytes: its size.
+        kept: whether the file is stored as it is, and its pixels are only looked at.
+    """
+    pixels = image.width * image.height
+    own = PIXEL_BYTES.get(image.mode, COLOUR_BYTES)
+    beside = DECODER_BYTES.get(image.format or "", 0)
+    of_file = 2 * file_bytes if image.format in READ_WHOLE else 0
+    if image.format in JPEG_FORMATS:
+        beside = coefficient_bytes(file)
+        of_file = file_bytes if beside else 0  # which is read whole to count its scans
+        if kept:
+            return pixels * beside + pixels // 64 + of_file  # decoded at an eighth of its size
+    elif image.format == "TIFF" and image.info.get("compression") != "raw":
+        beside = -(-_sample_bits(image) // 8)  # one strip may hold the whole picture
+    if kept:
+        return pixels * (own + beside) + of_file
+    grey = image.mode in ("L", *DEEP_MODES)
+    return pixels * (beside + (own + 1 if grey else CONVERTED_BYTES)) + of_file
+
+
+def _sample_bits(image: Image.Image) -> int:
+    bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (MOST_SAMPLE_BITS,))
+    numbers = bits if isinstance(bits, tuple) else (bits,)
+    known = all(isinstance(number, int) and number >= 0 for number in numbers)
+    return min(sum(numbers), MOST_SAMPLE_BITS) if known else MOST_SAMPLE_BITS
