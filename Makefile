@@ -102,8 +102,10 @@ soak: $(READY) ## Twenty runs queued for one training slot
 synth: $(READY) ## CloudFormation templates of deployments/aws into cdk.out, without a network
 	JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=1 CDK_OUTDIR=$(CURDIR)/cdk.out $(BIN)/python -m deployments.aws.app
 
-aws-check: synth $(CHECKOV) ## cdk-nag, cfn-lint and checkov look at the templates
-	$(BIN)/cfn-lint -- cdk.out/*.template.json
+aws-check: $(READY) $(CHECKOV) ## cdk-nag, cfn-lint and checkov look at the templates of two ways to deploy
+	rm -rf cdk.out
+	JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=1 $(BIN)/python -m tests.deployments.aws.synthesize cdk.out
+	$(BIN)/cfn-lint -- cdk.out/*/*.template.json
 	$(CHECKOV) --directory cdk.out --framework cloudformation --skip-download --compact --quiet
 
 $(CHECKOV): # pins packages that Spaceport has in other versions

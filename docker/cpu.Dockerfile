@@ -45,5 +45,7 @@ ENV PATH=/opt/spaceport/.venv/bin:$PATH \
 RUN SPACEPORT_HOME=/tmp/smoke PREFECT_HOME=/tmp/smoke/prefect NUMBA_CACHE_DIR=/tmp/smoke/numba \
     spaceport demo --preset draft --set train.steps=100 --workspace /tmp/smoke/workspace --out /tmp/smoke/out \
  && rm -rf /tmp/smoke
+# All that is written to when the rest is read-only. Declared here, since a volume of ECS then has the same owner.
+VOLUME ["/tmp", "/scratch", "/var/lib/spaceport"]
 STOPSIGNAL SIGTERM
 CMD ["spaceport", "doctor"]
