@@ -4,7 +4,8 @@
 #
 # `--build-arg PIP_OPTIONS="--extra-index-url https://download.pytorch.org/whl/cpu"` takes PyTorch's build without CUDA
 # libraries, 3 GB less; the GPU image has those.
-ARG BASE_IMAGE=python:3.11.14-slim-bookworm
+# By digest: a tag can be moved to another image.
+ARG BASE_IMAGE=python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 
 FROM ${BASE_IMAGE} AS build
 ARG PIP_OPTIONS=""

@@ -4,9 +4,9 @@
 #
 # It builds without a GPU. CUDA is that of PyPI's torch 2.13.0, which has no build for CUDA 12.8; machines that run it
 # need a driver of 580 or later. `prefect flow-run execute` on ECS and `python -m deployments.gpu_host` on EC2 run in it.
-ARG CUDA=13.0.2
-ARG BUILD_IMAGE=nvidia/cuda:${CUDA}-devel-ubuntu24.04
-ARG BASE_IMAGE=nvidia/cuda:${CUDA}-base-ubuntu24.04
+# By digest: a tag can be moved to another image.
+ARG BUILD_IMAGE=nvidia/cuda:13.0.2-devel-ubuntu24.04@sha256:5dc1bca23d05bd37b011be68ec470c03b403a5da07ec3a86e41af9470e9d0cc6
+ARG BASE_IMAGE=nvidia/cuda:13.0.2-base-ubuntu24.04@sha256:2ab6381d970b211fb93853796dc6707eb8a72575a375c422b17cf4d8b2641701
 
 FROM ${BUILD_IMAGE} AS build
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
@@ -30,11 +30,13 @@ RUN python3 -m venv .venv \
  && .venv/bin/pip uninstall --quiet --yes pycolmap \
  && .venv/bin/pip install --quiet --no-deps "pycolmap-cuda12==$(sed -n 's/^pycolmap==//p' constraints.txt)" \
     nvidia-cuda-runtime-cu12==12.8.90 nvidia-curand-cu12==10.3.9.90
-# The version that the constraints name, from its tag: the wheel on PyPI holds no compiled kernels.
+# The version that the constraints name, from the commit of its tag: the wheel on PyPI holds no compiled kernels.
+ARG GSPLAT_COMMIT=937e29912570c372bed6747a5c9bf85fed877bae
 RUN .venv/bin/pip install --quiet setuptools==80.9.0 wheel==0.45.1 \
  && TORCH_CUDA_ARCH_LIST="${CUDA_ARCHITECTURES}" MAX_JOBS=${MAX_JOBS} .venv/bin/pip install --quiet --no-deps \
     --no-build-isolation --force-reinstall \
-    "gsplat @ git+https://github.com/nerfstudio-project/gsplat@v$(sed -n 's/^gsplat==//p' constraints.txt)" \
+    "gsplat @ git+https://github.com/nerfstudio-project/gsplat@${GSPLAT_COMMIT}" \
+ && [ "$(.venv/bin/pip show gsplat | sed -n 's/^Version: //p')" = "$(sed -n 's/^gsplat==//p' constraints.txt)" ] \
  && for architecture in $(echo "${CUDA_ARCHITECTURES}" | tr -d . | tr ';' ' '); do \
       cuobjdump --list-elf "$(find .venv -path '*gsplat*' -name '*.so' -print -quit)" | grep --quiet "sm_${architecture}" || exit 1; \
     done
