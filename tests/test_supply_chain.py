@@ -1,6 +1,7 @@
 """What others make and this project runs is named so that it cannot become something else, and is looked up."""
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,44 @@ def test_github_does_what_the_local_ci_does() -> None:
     wanted = {command.split("#")[0].strip() for command in re.findall(r"^make .*$", local, re.MULTILINE)}
     there = {step.get("run", "") for step in steps(loaded(REPOSITORY / ".github/workflows/ci.yml"))}
     assert wanted <= there
+
+
+def pins(name: str) -> dict[str, str]:
+    """Packages and versions that a file of requirements names, by normalized name."""
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    found = re.findall(r"^([A-Za-z0-9_.-]+)==([^\s\\;]+)", text, re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version in found}
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-gpu", "requirements-node"])
+def test_every_package_of_the_images_has_hashes(name: str) -> None:
+    text = (REPOSITORY / f"docker/{name}.txt").read_text(encoding="utf-8")
+    packages = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
+    assert len(packages) == len(pins(f"docker/{name}.txt"))
+    for package in packages:
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", package), package.split()[0]
+
+
+def test_images_have_the_versions_that_everybody_tests_with() -> None:
+    constrained = pins("constraints.txt")
+    for name in ("docker/requirements.txt", "docker/requirements-node.txt"):
+        for package, version in pins(name).items():
+            assert constrained.get(package, version) == version, f"{name}: {package}; run make image-hashes"
+    assert pins("docker/requirements-gpu.txt")["pycolmap-cuda12"] == constrained["pycolmap"]
+
+
+def test_images_have_everything_that_the_project_asks_for() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = {re.split(r"[<>=~\[ ]", each)[0].lower() for each in project["dependencies"]}
+    assert asked <= set(pins("docker/requirements.txt")), "run make image-hashes"
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_images_install_by_hash_unless_told_otherwise(kind: str) -> None:
+    text = (REPOSITORY / f"docker/{kind}.Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    for command in re.findall(r"bin/pip install (.*?)(?:;|&&|$)", text, re.MULTILINE):
+        from_the_project = "--editable ." in command and "--no-deps" in command
+        from_a_commit = "gsplat @ git+https" in command
+        if not (from_the_project or from_a_commit or "${PIP_OPTIONS}" in command):
+            assert "--require-hashes" in command, command
+    assert kind == "gpu" or "ARG HASHED=yes" in text
