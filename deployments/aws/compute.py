@@ -37,10 +37,12 @@ EC2_GROUP_ON_DEMAND = f"{EC2_GROUP}-on-demand"  # that the scaler turns to when 
 # Instances of pool ec2-gpu have a log of their own: the runs on them can write to it, and to no service's.
 RUN_LOGS, SERVICE_LOGS, GPU_HOST_LOGS = "/spaceport/runs", "/spaceport/services", "/spaceport/gpu-hosts"
 
+# ECS_SELINUX_CAPABLE says that the instance takes tasks with `dockerSecurityOptions` (pools/ecs-gpu.json).
 ECS_AGENT = """
 cat >> /etc/ecs/ecs.config <<CONFIG
 ECS_CLUSTER={cluster}
 ECS_ENABLE_GPU_SUPPORT=true
+ECS_SELINUX_CAPABLE=true
 ECS_ENABLE_SPOT_INSTANCE_DRAINING=true
 ECS_CONTAINER_STOP_TIMEOUT=115s
 ECS_IMAGE_PULL_BEHAVIOR=prefer-cached

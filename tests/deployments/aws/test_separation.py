@@ -183,6 +183,14 @@ def test_nothing_runs_in_the_network_of_its_host(templates: Templates) -> None:
         assert "--privileged" not in script
 
 
+def test_instances_of_ecs_take_tasks_that_ask_for_no_new_privileges(templates: Templates) -> None:
+    """https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html, dockerSecurityOptions."""
+    scripts = [json.dumps(each) for each in templates.properties(LAUNCH_TEMPLATE)]
+    agents = [script for script in scripts if "ECS_CLUSTER=" in script]
+    assert len(agents) == 2
+    assert all("ECS_SELINUX_CAPABLE=true" in script for script in agents)
+
+
 @pytest.mark.parametrize(("word", "hops"), [("ECS_CLUSTER=", 1), ("docker run", 2)])
 def test_tasks_of_ecs_do_not_reach_the_instances_role(templates: Templates, word: str, hops: int) -> None:
     found = [each for each in templates.properties(LAUNCH_TEMPLATE) if word in json.dumps(each)]
