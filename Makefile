@@ -8,7 +8,7 @@ MINISTACK := $(VENV)-ministack/bin/ministack
 CHECKOV := $(VENV)-checkov/bin/checkov
 VIEWER := tasks/core/viewer/npm
 
-.PHONY: help setup demo test test-faults test-processors lint format bench soak synth aws-check aws-images emulator-test image-test image-lint clean
+.PHONY: help setup demo test test-faults test-processors lint format bench soak synth aws-check aws-images emulator-test image-test image-lint image-hashes clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -102,8 +102,10 @@ soak: $(READY) ## Twenty runs queued for one training slot
 synth: $(READY) ## CloudFormation templates of deployments/aws into cdk.out, without a network
 	JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=1 CDK_OUTDIR=$(CURDIR)/cdk.out $(BIN)/python -m deployments.aws.app
 
-aws-check: synth $(CHECKOV) ## cdk-nag, cfn-lint and checkov look at the templates
-	$(BIN)/cfn-lint -- cdk.out/*.template.json
+aws-check: $(READY) $(CHECKOV) ## cdk-nag, cfn-lint and checkov look at the templates of two ways to deploy
+	rm -rf cdk.out
+	JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=1 $(BIN)/python -m tests.deployments.aws.synthesize cdk.out
+	$(BIN)/cfn-lint -- cdk.out/*/*.template.json
 	$(CHECKOV) --directory cdk.out --framework cloudformation --skip-download --compact --quiet
 
 $(CHECKOV): # pins packages that Spaceport has in other versions
@@ -126,6 +128,12 @@ aws-images: ## Build both images and push them to the account's repositories (Do
 	    --file docker/$$kind.Dockerfile --tag "$${repository%/cpu}/$$kind:$(AWS_VERSION)" . && \
 	  docker push "$${repository%/cpu}/$$kind:$(AWS_VERSION)" || exit 1; \
 	done
+
+COMPILE := uv pip compile --quiet --generate-hashes --no-annotate --python-platform x86_64-manylinux_2_28
+image-hashes: ## Packages of the images with the hashes of their files on PyPI, after a change of dependencies (needs uv)
+	UV_CUSTOM_COMPILE_COMMAND="make $@" $(COMPILE) --python-version 3.11 --constraint constraints.txt pyproject.toml docker/requirements.in --output-file docker/requirements.txt
+	UV_CUSTOM_COMPILE_COMMAND="make $@" $(COMPILE) --python-version 3.11 --constraint constraints.txt docker/requirements-node.in --output-file docker/requirements-node.txt
+	UV_CUSTOM_COMPILE_COMMAND="make $@" $(COMPILE) --python-version 3.12 --no-deps docker/requirements-gpu.in --output-file docker/requirements-gpu.txt
 
 image-lint: $(READY) ## hadolint reads the Dockerfiles
 	$(BIN)/hadolint docker/*.Dockerfile

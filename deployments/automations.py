@@ -1,4 +1,4 @@
-"""Automations of the server: they mark runs whose process is gone as crashed, and notify people of ends.
+"""Automations of the server: they crash runs whose process is gone, end those that hang, and tell people of ends.
 
 `python -m deployments.automations` prints those that need no block, for `prefect automation create --from-file`.
 """
@@ -18,6 +18,10 @@ from tasks.core.settings import HEARTBEAT_SECONDS, STAGES
 
 SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS + 10  # two heartbeats may get lost, as when the server restarts
 UNSTARTED_SECONDS = 900  # a machine that has to be rented first takes minutes to start a run
+# A process that hangs, in a driver or in native code, goes on sending heartbeats. These are bounds, not expectations: a
+# slow machine of one's own may train for days, while the account's sizes are known and paid by the hour.
+STAGE_HOURS, AWS_STAGE_HOURS = 7 * 24, 24
+RUN_HOURS = 14 * 24  # of a whole run, which waits in queues too
 PENDING, RUNNING = "prefect.flow-run.Pending", "prefect.flow-run.Running"
 HEARTBEAT = "prefect.flow-run.heartbeat"
 # After these a run is not expected to be heard of again.
@@ -26,6 +30,8 @@ ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancel
 WAITS = {f"prefect.flow-run.{state}" for state in ("Scheduled", "AwaitingRetry")}
 TAG = "spaceport"  # of every run of ours: from its deployment, from the stage's parent or from the terminal
 ZOMBIES = "Spaceport: a run whose process is gone has crashed"
+HUNG_STAGE = "Spaceport: a stage that never ends is cancelled"
+HUNG_RUN = "Spaceport: a run that never ends is cancelled"
 UNSTARTED = "Spaceport: a run whose worker died before it started it has crashed"
 FAILED = "Spaceport: tell that a run has failed"
 DONE = "Spaceport: tell that a run is done"
@@ -37,7 +43,7 @@ BODY = (
 
 async def apply_automations(client: PrefectClient, plan: Plan) -> list[str]:
     """Create or correct our automations, by name; without a URL to notify, nobody is told. Says what changed."""
-    changes = await _apply(client, zombies()) + await _apply(client, unstarted())
+    changes = [change for automation in always(plan) for change in await _apply(client, automation)]
     if plan.notify is None:
         return changes + [change for name in (FAILED, DONE) for change in await _remove(client, name)]
     block_id, block_changes = await apply_notification_block(client, plan.notify)
@@ -49,6 +55,12 @@ async def apply_automations(client: PrefectClient, plan: Plan) -> list[str]:
         trigger = _trigger(("reconstruct",), expect={f"prefect.flow-run.{state}" for state in states})
         changes += await _apply(client, AutomationCore(name=name, trigger=trigger, actions=[notification]))
     return changes
+
+
+def always(plan: Plan | None = None) -> tuple[AutomationCore, ...]:
+    """Those that need no block; without a plan, as for machines of one's own."""
+    hours = STAGE_HOURS if plan is None or plan.infrastructure is None else AWS_STAGE_HOURS
+    return zombies(), unstarted(), hung(HUNG_STAGE, STAGES, hours), hung(HUNG_RUN, ("reconstruct",), RUN_HOURS)
 
 
 def zombies() -> AutomationCore:
@@ -74,12 +86,25 @@ def unstarted() -> AutomationCore:
     )
 
 
-def _crash_of_silence(name: str, after: set[str], expect: set[str], seconds: int, message: str) -> AutomationCore:
-    trigger = _trigger(("reconstruct", *STAGES), expect=expect).model_copy(
-        update={"after": after, "posture": Posture.Proactive, "within": timedelta(seconds=seconds)}
+def hung(name: str, flows: tuple[str, ...], hours: float) -> AutomationCore:
+    """A run that is at work for longer than anything takes. Cancelling it lets its worker end its process or task."""
+    trigger = _unless_heard(flows, {RUNNING}, {"prefect.flow-run.Cancelling", *ENDS, *WAITS}, timedelta(hours=hours))
+    message = f"This run was at work for {hours:g} hours: it hangs, and is ended."
+    return AutomationCore(
+        name=name, trigger=trigger, actions=[ChangeFlowRunState(state=StateType.CANCELLING, message=message)]
     )
+
+
+def _crash_of_silence(name: str, after: set[str], expect: set[str], seconds: int, message: str) -> AutomationCore:
+    trigger = _unless_heard(("reconstruct", *STAGES), after, expect, timedelta(seconds=seconds))
     return AutomationCore(
         name=name, trigger=trigger, actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)]
+    )
+
+
+def _unless_heard(flows: tuple[str, ...], after: set[str], expect: set[str], within: timedelta) -> EventTrigger:
+    return _trigger(flows, expect=expect).model_copy(
+        update={"after": after, "posture": Posture.Proactive, "within": within}
     )
 
 
@@ -123,4 +148,4 @@ async def _remove(client: PrefectClient, name: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps([automation.model_dump(mode="json") for automation in (zombies(), unstarted())], indent=1))
+    print(json.dumps([automation.model_dump(mode="json") for automation in always()], indent=1))

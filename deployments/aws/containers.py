@@ -13,6 +13,8 @@ from deployments.aws.network import Network
 
 PLAIN_SETTINGS = "Addresses and names; what is secret comes from Secrets Manager."
 STOP_SECONDS = 60
+# Volumes of the task's own disk. The image declares them, so that they belong to its user (docker/cpu.Dockerfile).
+WRITABLE = ("/tmp", "/var/lib/spaceport")  # noqa: S108 - inside a container
 
 
 def task_definition(
@@ -43,9 +45,15 @@ def container(
     essential: bool = True,
     health_check: ecs.HealthCheck | None = None,
     port: int | None = None,
+    writable_root: bool = False,
 ) -> ecs.ContainerDefinition:
-    """A container of the CPU image; the Prefect secret is in each of `secret_names`."""
-    return task.add_container(
+    """A container of the CPU image; the Prefect secret is in each of `secret_names`.
+
+    It writes to folders of WRITABLE alone, unless `writable_root`, and has none of root's capabilities.
+    """
+    linux = ecs.LinuxParameters(task, f"{name}-init", init_process_enabled=True)
+    linux.drop_capabilities(ecs.Capability.ALL)
+    made = task.add_container(
         name,
         image=ecs.ContainerImage.from_registry(compute.cpu_image),
         command=list(command),
@@ -56,8 +64,14 @@ def container(
         health_check=health_check,
         port_mappings=None if port is None else [ecs.PortMapping(container_port=port)],
         stop_timeout=Duration.seconds(STOP_SECONDS),
-        linux_parameters=ecs.LinuxParameters(task, f"{name}-init", init_process_enabled=True),
+        linux_parameters=linux,
+        readonly_root_filesystem=not writable_root,
     )
+    for folder in WRITABLE:
+        volume = f"{name}{folder.replace('/', '-')}"
+        task.add_volume(name=volume)
+        made.add_mount_points(ecs.MountPoint(source_volume=volume, container_path=folder, read_only=False))
+    return made
 
 
 def service(
@@ -84,7 +98,7 @@ def service(
         desired_count=1,
         assign_public_ip=network.public_addresses,
         vpc_subnets=network.compute_subnets,
-        security_groups=[network.compute_group],
+        security_groups=[network.groups[name]],
         min_healthy_percent=100 if overlapping else 0,
         max_healthy_percent=200 if overlapping else 100,
         circuit_breaker=ecs.DeploymentCircuitBreaker(rollback=True),

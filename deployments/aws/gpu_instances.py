@@ -38,6 +38,7 @@ def gpu_group(
     *,
     spot: bool,
     name: str | None = None,
+    hops: int = 1,
 ) -> autoscaling.AutoScalingGroup:
     """From none to `max_gpu_instances` instances of whichever type is to be had.
 
@@ -50,6 +51,7 @@ def gpu_group(
         commands: what an instance does when it starts, after its scratch disk is there.
         spot: on spot instances only; else on demand only.
         name: of the group, where others have to know it; else CloudFormation makes one.
+        hops: to the metadata service. 1 keeps containers on the bridge from the instance's own role; 2 lets them in.
     """
     data = ec2.UserData.for_linux(shebang="#!/bin/bash")
     data.add_commands("set -euo pipefail", END_UNLESS_STARTED, SCRATCH.strip(), commands.strip())
@@ -60,11 +62,11 @@ def gpu_group(
         machine_image=ecs.EcsOptimizedImage.amazon_linux2023(ecs.AmiHardwareType.GPU),
         instance_type=ec2.InstanceType(options.gpu_instance_types[0]),
         role=role,
-        security_group=network.compute_group,
+        security_group=network.groups["Gpu"],
         user_data=data,
         instance_initiated_shutdown_behavior=ec2.InstanceInitiatedShutdownBehavior.TERMINATE,
         require_imdsv2=True,
-        http_put_response_hop_limit=1,  # containers on the bridge do not get the instance's own role
+        http_put_response_hop_limit=hops,
         block_devices=[
             ec2.BlockDevice(
                 device_name="/dev/xvda",

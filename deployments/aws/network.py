@@ -1,16 +1,30 @@
-"""One VPC. By default without NAT: public addresses to call out with, and security groups that let nobody in."""
+"""One VPC. By default without NAT: public addresses to call out with, and security groups that let nobody in.
+
+Each component has a security group of its own. All may call HTTPS; the server's port is open to those that ask it, and
+the database's to the server alone.
+"""
+
+from urllib.parse import urlsplit
 
 from aws_cdk import RemovalPolicy, Stack
 from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from deployments.aws.checks import AWS_KEY, excuse
+from deployments.aws.data import bucket_name
 from deployments.aws.options import AwsOptions
+from deployments.aws.roles import OBJECT_ACTIONS
+
+API_PORT = 4200  # of our own server
+DATABASE_PORT = 5433  # not the one that everybody tries
+HTTPS = 443
+CLIENTS = ("Worker", "Listener", "Run", "Gpu")  # of the Prefect server; Gpu: instances of both GPU pools
 
 
 class Network(Stack):
-    """VPC with subnets in two zones, the free S3 endpoint, and a log of what was refused."""
+    """VPC with subnets in two zones, the free S3 endpoint, security groups, and a log of what was refused."""
 
     def __init__(self, scope: Construct, name: str, options: AwsOptions) -> None:
         super().__init__(scope, name, description="Spaceport: VPC")
@@ -46,7 +60,61 @@ class Network(Stack):
             subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS if options.private else ec2.SubnetType.PUBLIC
         )
         self.public_addresses = not options.private
-        # Of everything that computes: no ingress rule at all.
-        self.compute_group = ec2.SecurityGroup(
-            self, "Compute", vpc=self.vpc, description="Spaceport tasks and instances: out only"
+        self._limit_endpoint()
+        self.groups = {name: self._group(name) for name in CLIENTS}
+        if options.prefect_api_url is None:
+            self._let_in_to_server()
+        else:
+            self._let_out_to(options.prefect_api_url)
+
+    def _limit_endpoint(self) -> None:
+        """Our two buckets for roles of this account, and reading what AWS keeps images and packages in."""
+        endpoint = self.vpc.node.find_child("S3")
+        assert isinstance(endpoint, ec2.GatewayVpcEndpoint)
+        buckets = [f"arn:{self.partition}:s3:::{bucket_name(self, use)}" for use in ("uploads", "results")]
+        ours = {"StringEquals": {"aws:PrincipalAccount": self.account}}
+        for actions, resources, conditions in (
+            (["s3:ListBucket"], buckets, ours),
+            (list(OBJECT_ACTIONS), [f"{bucket}/*" for bucket in buckets], ours),
+            (
+                ["s3:GetObject"],
+                [
+                    # https://docs.aws.amazon.com/AmazonECR/latest/userguide/vpc-endpoints.html
+                    f"arn:{self.partition}:s3:::prod-{self.region}-starport-layer-bucket/*",
+                    # Packages of Amazon Linux 2023, of which GPU instances install one when they start.
+                    f"arn:{self.partition}:s3:::al2023-repos-{self.region}-de612dc2/*",
+                ],
+                None,
+            ),
+        ):
+            endpoint.add_to_policy(
+                iam.PolicyStatement(
+                    principals=[iam.AnyPrincipal()], actions=actions, resources=resources, conditions=conditions
+                )
+            )
+
+    def _group(self, name: str) -> ec2.SecurityGroup:
+        """Lets nobody in, and HTTPS out: all of AWS is called by it."""
+        group = ec2.SecurityGroup(
+            self, name, vpc=self.vpc, description=f"Spaceport: {name.lower()}", allow_all_outbound=False
         )
+        group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(HTTPS), "AWS and other services")
+        return group
+
+    def _let_in_to_server(self) -> None:
+        server = self.groups["Server"] = self._group("Server")
+        for name in CLIENTS:
+            self.groups[name].add_egress_rule(server, ec2.Port.tcp(API_PORT), "Prefect API")
+            server.add_ingress_rule(self.groups[name], ec2.Port.tcp(API_PORT), f"Prefect API, {name.lower()}")
+        database = self.groups["Database"] = ec2.SecurityGroup(
+            self, "Database", vpc=self.vpc, description="Spaceport: database", allow_all_outbound=False
+        )
+        server.add_egress_rule(database, ec2.Port.tcp(DATABASE_PORT), "Postgres")
+        database.add_ingress_rule(server, ec2.Port.tcp(DATABASE_PORT), "Postgres, server")
+
+    def _let_out_to(self, api_url: str) -> None:
+        """The port of somebody else's server, where it is not that of HTTPS."""
+        url = urlsplit(api_url)
+        port = url.port or (80 if url.scheme == "http" else HTTPS)
+        for name in CLIENTS if port != HTTPS else ():
+            self.groups[name].add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(port), "Prefect API")

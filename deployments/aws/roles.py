@@ -13,7 +13,7 @@ from deployments.aws.data import RESULTS, UPLOADS, WORKSPACE, Data
 TASKS = "ecs-tasks.amazonaws.com"
 INSTANCES = "ec2.amazonaws.com"
 OBJECTS = "Objects below one prefix of one bucket: their names are not known beforehand."
-_WRITE = ("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload")
+OBJECT_ACTIONS = ("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload")
 
 
 def role(scope: Construct, name: str, service: str, description: str) -> iam.Role:
@@ -55,7 +55,12 @@ def run_role(scope: Construct, data: Data) -> iam.Role:
     allow_listing(made, data.uploads_name, UPLOADS)
     allow(made, OBJECTS, ["s3:GetObject"], [objects_arn(scope, data.uploads_name, UPLOADS)])
     allow_listing(made, data.results_name, WORKSPACE, RESULTS)
-    allow(made, OBJECTS, _WRITE, [objects_arn(scope, data.results_name, folder) for folder in (WORKSPACE, RESULTS)])
+    allow(
+        made,
+        OBJECTS,
+        OBJECT_ACTIONS,
+        [objects_arn(scope, data.results_name, folder) for folder in (WORKSPACE, RESULTS)],
+    )
     return made
 
 
@@ -69,7 +74,7 @@ def train_role(scope: Construct, data: Data) -> iam.Role:
 def allow_workspace(to: iam.Role, data: Data) -> None:
     """Read and write stage outputs, checkpoints and run folders."""
     allow_listing(to, data.results_name, WORKSPACE)
-    allow(to, OBJECTS, _WRITE, [objects_arn(to, data.results_name, WORKSPACE)])
+    allow(to, OBJECTS, OBJECT_ACTIONS, [objects_arn(to, data.results_name, WORKSPACE)])
 
 
 def allow_listing(to: iam.Role, bucket: str, *prefixes: str) -> None:
@@ -93,9 +98,11 @@ def streams_arn(scope: Construct, log_group: str) -> str:
     return region_arn(scope, "logs", f"log-group:{log_group}:*")
 
 
-def execution_role(scope: Construct, data: Data, log_groups: Sequence[str], secrets: Sequence[str]) -> iam.Role:
+def execution_role(
+    scope: Construct, name: str, data: Data, log_groups: Sequence[str], secrets: Sequence[str]
+) -> iam.Role:
     """Of ECS itself when it starts a container: image, log stream, secrets."""
-    made = role(scope, "ExecutionRole", TASKS, "Spaceport: pulls images, writes logs, reads the Prefect secret")
+    made = role(scope, name, TASKS, "Spaceport: pulls images, writes logs, reads the Prefect secret")
     allow_images(made, data)
     allow(
         made,

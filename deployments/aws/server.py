@@ -15,18 +15,16 @@ from deployments.aws.checks import AWS_KEY, acknowledge, excuse
 from deployments.aws.compute import SERVICE_LOGS, Compute
 from deployments.aws.containers import container, service, task_definition
 from deployments.aws.data import Data
-from deployments.aws.network import Network
+from deployments.aws.network import API_PORT, DATABASE_PORT, Network
 from deployments.aws.roles import TASKS, allow, execution_role, role
 
-PORT = 4200
-DATABASE_PORT = 5433  # not the one that everybody tries
 DATABASE = "prefect"
 ONE_ZONE = (
     "It holds the history of runs and nothing that cannot be computed again: a second zone doubles its price, and "
     "backups reach back a week."
 )
 SESSIONS = "Session channels know no resources. Who may open a session is said by ecs:ExecuteCommand."
-HEALTHY = f"import urllib.request as r; r.urlopen('http://127.0.0.1:{PORT}/api/health', timeout=5)"
+HEALTHY = f"import urllib.request as r; r.urlopen('http://127.0.0.1:{API_PORT}/api/health', timeout=5)"
 
 
 class Server(Stack):
@@ -36,13 +34,9 @@ class Server(Stack):
         super().__init__(scope, name, description="Spaceport: Prefect server and its database")
         self.database = self._database(network)
         self.service = self._service(network, data, compute)
-        self.api_url = f"http://server.spaceport.internal:{PORT}/api"
+        self.api_url = f"http://server.spaceport.internal:{API_PORT}/api"
 
     def _database(self, network: Network) -> rds.DatabaseInstance:
-        group = ec2.SecurityGroup(
-            self, "DatabaseGroup", vpc=network.vpc, description="Spaceport database", allow_all_outbound=False
-        )
-        group.add_ingress_rule(network.compute_group, ec2.Port.tcp(DATABASE_PORT), "Prefect server")
         engine = rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.VER_17_9)
         database = rds.DatabaseInstance(
             self,
@@ -51,7 +45,7 @@ class Server(Stack):
             instance_type=ec2.InstanceType("t4g.micro"),
             vpc=network.vpc,
             vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),
-            security_groups=[group],
+            security_groups=[network.groups["Database"]],
             port=DATABASE_PORT,
             database_name=DATABASE,
             credentials=rds.Credentials.from_generated_secret(DATABASE),
@@ -100,6 +94,7 @@ class Server(Stack):
         assert secret is not None
         starts = execution_role(
             self,
+            "ExecutionRole",
             data,
             [SERVICE_LOGS],
             [compute.prefect_secret.secret_arn, secret.secret_arn],
@@ -109,7 +104,7 @@ class Server(Stack):
             task,
             "server",
             compute,
-            ["prefect", "server", "start", "--host", "0.0.0.0", "--port", str(PORT)],  # noqa: S104 - the security group lets only our tasks in
+            ["prefect", "server", "start", "--host", "0.0.0.0", "--port", str(API_PORT)],  # noqa: S104 - the security group lets only our tasks in
             {
                 "PREFECT_SERVER_DATABASE_DRIVER": "postgresql+asyncpg",
                 "PREFECT_SERVER_DATABASE_HOST": self.database.db_instance_endpoint_address,
@@ -118,11 +113,12 @@ class Server(Stack):
                 "PREFECT_SERVER_DATABASE_USER": DATABASE,
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
                 "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "60",
-                "PREFECT_UI_API_URL": f"http://127.0.0.1:{PORT}/api",  # the near end of the session
+                "PREFECT_UI_API_URL": f"http://127.0.0.1:{API_PORT}/api",  # the near end of the session
                 "DO_NOT_TRACK": "1",
             },
             ["PREFECT_SERVER_API_AUTH_STRING"],
-            port=PORT,
+            writable_root=True,  # the agent of sessions does not work without
+            port=API_PORT,
             health_check=ecs.HealthCheck(
                 command=["CMD", "python", "-c", HEALTHY],
                 interval=Duration.seconds(15),
@@ -133,7 +129,6 @@ class Server(Stack):
         )
         server.add_secret("PREFECT_SERVER_DATABASE_PASSWORD", ecs.Secret.from_secrets_manager(secret, "password"))
         namespace = servicediscovery.PrivateDnsNamespace(self, "Names", name="spaceport.internal", vpc=network.vpc)
-        network.compute_group.add_ingress_rule(network.compute_group, ec2.Port.tcp(PORT), "Prefect API")
         return service(
             self,
             "Server",

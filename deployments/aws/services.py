@@ -74,11 +74,11 @@ class Services(Stack):
             "dead_letters_url": data.dead_letters.queue_url,
             "cluster": compute.cluster.cluster_arn,
             "subnets": network.vpc.select_subnets(subnet_type=network.compute_subnets.subnet_type).subnet_ids,
-            "security_groups": [network.compute_group.security_group_id],
+            "security_groups": [network.groups["Run"].security_group_id],
             "public_addresses": network.public_addresses,
             "cpu_image": compute.cpu_image,
             "gpu_image": compute.gpu_image,
-            "execution_role": compute.execution_role.role_arn,
+            "execution_role": compute.run_execution_role.role_arn,
             "run_role": compute.run_role.role_arn,
             "train_role": compute.train_role.role_arn,
             "log_group": compute.run_logs.log_group_name,
@@ -156,7 +156,7 @@ class Services(Stack):
             [region_arn(self, "ecs", "task/*")],
             {"StringEquals": {"ecs:CreateAction": "RunTask"}},
         )
-        roles = [each.role_arn for each in (compute.execution_role, compute.run_role, compute.train_role)]
+        roles = [each.role_arn for each in (compute.run_execution_role, compute.run_role, compute.train_role)]
         allow(made, None, ["iam:PassRole"], roles, {"StringEquals": {"iam:PassedToService": TASKS}})
         allow(
             made,

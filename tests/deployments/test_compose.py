@@ -45,6 +45,28 @@ def test_images_have_versions_and_volumes_are_declared(compose: dict[str, Any]) 
             assert volume.split(":")[0] in compose["volumes"]
 
 
+def test_nothing_can_be_written_to_but_volumes_and_nobody_gets_more_rights(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert not {"privileged", "cap_add", "network_mode", "pid"} & set(service), name
+    for name in ("postgres", "redis"):  # their images begin as root, and then could not change to their user
+        assert compose["services"][name]["user"] == name
+    for name, service in compose["services"].items():
+        if service["image"].startswith("spaceport:"):
+            writable = {*service["tmpfs"], *(volume.split(":")[1] for volume in service.get("volumes", []))}
+            assert writable == {"/tmp", "/var/lib/spaceport"}, name
+
+
+def test_the_images_declare_what_is_written_to() -> None:
+    """A volume of ECS belongs to root where the image does not declare it."""
+    for kind in ("cpu", "gpu"):
+        text = (REPOSITORY / f"docker/{kind}.Dockerfile").read_text(encoding="utf-8")
+        [declared] = re.findall(r"^VOLUME (.*)$", text, re.MULTILINE)
+        assert yaml.safe_load(declared) == ["/tmp", "/scratch", "/var/lib/spaceport"]
+
+
 def test_the_example_names_every_variable(compose: dict[str, Any]) -> None:
     asked = set(re.findall(r"\$\{(\w+)", (REPOSITORY / "docker/compose.yaml").read_text(encoding="utf-8")))
     example = (REPOSITORY / "docker/env.example").read_text(encoding="utf-8")

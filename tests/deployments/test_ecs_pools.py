@@ -140,6 +140,10 @@ def test_training_asks_for_a_gpu_and_a_place_for_it(aws: AwsServer) -> None:
     assert container["image"] == account().gpu_image
     assert container["stopTimeout"] == 115
     assert container["mountPoints"][0]["containerPath"] == "/scratch"
+    assert container["readonlyRootFilesystem"] is True
+    assert container["linuxParameters"]["capabilities"] == {"drop": ["ALL"]}
+    assert container["linuxParameters"]["tmpfs"][0]["containerPath"] == "/tmp"
+    assert container["dockerSecurityOptions"] == ["no-new-privileges"]
     assert task["capacityProviderName"] == "spot"
     assert not task["launchType"], "with a launch type, ECS would not wait for an instance"
     assert task["overrides"]["taskRoleArn"] == account().train_role
@@ -167,6 +171,9 @@ def test_other_stages_run_on_fargate(aws: AwsServer) -> None:
     assert task["launchType"] == "FARGATE"
     container = definition["containerDefinitions"][0]
     assert "resourceRequirements" not in container
+    assert container["readonlyRootFilesystem"] is True
+    assert container["linuxParameters"]["capabilities"] == {"drop": ["ALL"]}
+    assert [mount["containerPath"] for mount in container["mountPoints"]] == ["/scratch", "/tmp"]
     assert container["logConfiguration"]["options"]["awslogs-group"] == "/spaceport/runs"
     assert container["logConfiguration"]["options"]["awslogs-stream-prefix"] == "sfm"
     environment = {each["name"]: each["value"] for each in task["overrides"]["containerOverrides"][0]["environment"]}

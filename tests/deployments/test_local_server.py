@@ -3,6 +3,7 @@
 A run whose process dies is made first: the server takes its time to miss it, and the other tests use that time.
 """
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,10 +14,12 @@ from uuid import UUID
 import httpx
 import psutil
 import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.events.schemas.automations import AutomationCore
 from prefect.states import AwaitingRetry, Cancelled, Running, Scheduled
 from prefect.types._datetime import now
 
-from deployments.automations import SILENCE_SECONDS
+from deployments.automations import SILENCE_SECONDS, hung
 from deployments.local_state import WORKERS, read_state
 from deployments.specifications import FILE
 from tasks.core.demo.flight import fly
@@ -27,6 +30,11 @@ from tests.deployments.receiver import Receiver, receiving
 from tests.local_server import Served, serving
 from tests.patience import STALL_SECONDS, finished
 
+NOTHING: dict[str, Any] = {
+    "scene": {"uri": "/nothing", "digest": "0" * 64, "capture": "x", "cameras": 3, "points": 100},
+    "options": {},
+    "context": {"workspace": "/nothing", "run": "x"},
+}
 SMALL: dict[str, Any] = {"preset": "draft", "train": {"steps": 60, "max_gaussians": 3000, "max_image_size": 160}}
 
 
@@ -74,7 +82,24 @@ def rescheduled(server: Served) -> UUID:
 
 
 @pytest.fixture(scope="module")
-def doomed(server: Served, flight: Path, rescheduled: UUID) -> UUID:
+def hanging(server: Served) -> UUID:
+    """A run that is at work for longer than an automation allows, which here is the shortest that Prefect admits."""
+    with server.client() as client:
+        asyncio.run(create_automation(server, hung("Test: a stage hangs", ("train",), 10 / 3600)))
+        deployment = client.read_deployment_by_name("train/train")
+        later = Scheduled(scheduled_time=now("UTC") + timedelta(hours=1))
+        run = client.create_flow_run_from_deployment(deployment.id, parameters=NOTHING, state=later)
+        client.set_flow_run_state(run.id, Running(), force=True)
+    return run.id
+
+
+async def create_automation(server: Served, automation: AutomationCore) -> None:
+    async with PrefectClient(server.api_url) as client:
+        await client.create_automation(automation)
+
+
+@pytest.fixture(scope="module")
+def doomed(server: Served, flight: Path, rescheduled: UUID, hanging: UUID) -> UUID:
     """A run whose process is killed, and the worker, who would have noticed, with it. It is missed after the other."""
     run = server.start({"photos": str(flight), "options": SMALL})
     server.wait(run.id, "Running")
@@ -200,6 +225,13 @@ def test_a_run_whose_process_is_gone_crashes(
         client.set_flow_run_state(rescheduled, Cancelled(), force=True)
         others = {entry.state_name for entry in client.read_flow_runs() if entry.id != doomed}
     assert "Crashed" not in others, "the automation touched a run that had ended"
+
+
+def test_a_run_that_hangs_is_cancelled(server: Served, hanging: UUID) -> None:
+    server.wait(hanging, "Cancelling", "Cancelled")
+    with server.client() as client:
+        states = client.read_flow_run_states(hanging)
+    assert [state for state in states if "it hangs, and is ended" in (state.message or "")]
 
 
 def test_down_leaves_nothing(server: Served) -> None:

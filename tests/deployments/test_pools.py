@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -9,16 +10,18 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import WorkPool
+from prefect.events.schemas.automations import EventTrigger as EventTriggerOfClient
 from prefect.exceptions import ObjectNotFound
 from prefect.server.events.schemas.automations import EventTrigger
 from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.types._datetime import now
 
 from deployments.apply import apply_all, apply_pools_only
-from deployments.automations import zombies
+from deployments.automations import AWS_STAGE_HOURS, HEARTBEAT, HUNG_STAGE, STAGE_HOURS, always, zombies
 from deployments.plan import Plan
 from deployments.pools import POOLS
 from tasks.core.errors import InputError
+from tests.deployments.accounts import account
 
 PLAN = Plan(workspace="/workspace")
 
@@ -93,6 +96,19 @@ def test_pools_and_deployments_of_an_older_release_are_corrected() -> None:
         job = on_the_server("read_work_pool", name).base_job_template["job_configuration"]
         assert job["env"]["SPACEPORT_WORKSPACE"] == "/workspace"
     assert asyncio.run(apply_all(PLAN)) == []
+
+
+def test_a_hung_stage_of_an_account_is_ended_within_a_day() -> None:
+    """Heartbeats do not save it, and a stage that ended or waits for a machine is left alone."""
+    in_account = PLAN.model_copy(update={"infrastructure": account()})
+    for plan, hours in ((in_account, AWS_STAGE_HOURS), (PLAN, STAGE_HOURS)):
+        [stages] = [each for each in always(plan) if each.name == HUNG_STAGE]
+        assert isinstance(stages.trigger, EventTriggerOfClient)
+        assert stages.trigger.within == timedelta(hours=hours)
+        assert stages.trigger.after == {"prefect.flow-run.Running"}
+        assert HEARTBEAT not in stages.trigger.expect
+        assert {"prefect.flow-run.Completed", "prefect.flow-run.AwaitingRetry"} <= stages.trigger.expect
+    assert AWS_STAGE_HOURS <= 24
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_a_damaged_image_is_named(camera_model: str, tmp_path: Path) -> None:
     """Of a model that is ready the image was copied as it is, and training failed with an OSError, four times."""
     write_given(tmp_path / "given", camera_model=camera_model)
     edit(tmp_path / "given/images/2.jpg", lambda data: data[: len(data) // 2])
-    with pytest.raises(FormatError, match=r"'2\.jpg' is damaged or cut off \(.*truncated.*\): copy it again"):
+    with pytest.raises(FormatError, match=r"'2\.jpg': damaged or cut off \(.*truncated.*\)\. Copy it again"):
         import_model(tmp_path / "given", tmp_path / "out", WIDTH, ignore_progress)
 
 
