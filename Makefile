@@ -142,4 +142,4 @@ image-test: ## Build the CPU image with buildah on a Debian made here, and run i
 	docker/image-test.sh
 
 clean: ## Remove what make made, the virtual environment included
-	rm -rf $(VENV) $(VENV)-checkov $(VENV)-ministack cdk.out $(VIEWER)/node_modules spaceport-demo spaceport-data .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-checkov $(VENV)-ministack cdk.out $(VIEWER)/node_modules .mypy_cache .ruff_cache .pytest_cache
