@@ -14,8 +14,9 @@ MAX_KEY_BYTES = 1024  # S3's limit
 MAX_NAME_BYTES = 900  # which leaves room for the folders that the name is put below
 MAX_PART_BYTES = 255  # what nearly all file systems take
 SHOWN_CHARACTERS = 120
-TURNING = ("LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI")  # bidirectional classes
 CONTROL = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and of line and paragraph ends
+# Characters that turn the direction of the text after them, in which "gpj.exe" reads as "exe.jpg".
+DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -57,15 +58,10 @@ def reason(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with escapes for control characters and for bytes that were not UTF-8.
-
-    Characters that turn the direction of text around count as control characters: they hide what a file's ending is.
-    """
-    if text.isprintable():
-        return text
+    """The text with escapes for control characters, changes of direction, and bytes that were not UTF-8."""
     return "".join(
         character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in (*CONTROL, "Cs") or unicodedata.bidirectional(character) in TURNING
+        if unicodedata.category(character) in (*CONTROL, "Cs") or character in DIRECTIONS
         else character
         for character in text
     )
@@ -73,6 +69,8 @@ def printable(text: str) -> str:
 
 def printable_lines(text: str) -> str:
     """As `printable`, but line ends and tabs stay: for terminals and logs."""
+    if text.isprintable():
+        return text
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
