@@ -68,7 +68,7 @@ def _column(data: PlyData, element: str, prop: str, name: str) -> NDArray[np.uin
     rows = data[element].data
     if prop not in (rows.dtype.names or ()):
         raise FormatError(f"{name} has no property '{prop}' of element '{element}', which a compressed .ply needs.")
-    if element == "vertex" and rows.dtype[prop].kind != "u":
+    if element == "vertex" and (rows.dtype[prop].kind, rows.dtype[prop].itemsize) != ("u", 4):
         raise FormatError(f"{name}: '{prop}' is {rows.dtype[prop]}; a compressed .ply packs into uint.")
     return np.asarray(rows[prop])
 

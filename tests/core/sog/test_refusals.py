@@ -22,6 +22,7 @@ from tasks.core.sog.writer import write_sog
 from tests.core.sog.splats import terrain
 
 COUNT = 300
+GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,16 @@ def test_what_a_library_says_of_a_file_is_cut_and_printable(bundle: bytes, tmp_p
         read_sog(tmp_path / "a.sog")
     assert len(str(caught.value)) < 300
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("kind", ["uchar", "ushort", "int", "float"])
+def test_a_compressed_ply_packs_into_32_bits(kind: str, tmp_path: Path) -> None:
+    """Bytes in their place ended in an OverflowError."""
+    data = (GOLDEN / "splat_transform.compressed.ply").read_bytes()
+    packed = f"property {kind} packed_position".encode()
+    (tmp_path / "a.compressed.ply").write_bytes(data.replace(b"property uint packed_position", packed))
+    with pytest.raises(FormatError, match=r"'packed_position' is .*; a compressed \.ply packs into uint"):
+        convert(tmp_path / "a.compressed.ply", tmp_path / "out.ply")
 
 
 def test_every_truncation_is_refused(bundle: bytes, tmp_path: Path) -> None:
