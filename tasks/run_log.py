@@ -13,8 +13,8 @@ from tasks.core.refs import RunContext
 from tasks.core.safe_names import printable_lines
 from tasks.workspace import open_workspace
 
-# Prefect's loggers of runs, and ours.
 NEW_LINE, CONTINUED = "\n", "\n    "  # further lines of a message are indented
+# Prefect's loggers of runs, and ours.
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "tasks", "flows")
 
 # Every writing sends the whole log, because S3 appends to nothing. So the longer it is, the longer the pause: 9 kB a

@@ -55,8 +55,6 @@ def reason(error: BaseException) -> str:
 
 def printable(text: str) -> str:
     """The text with escapes for control characters, changes of direction, and bytes that were not UTF-8."""
-    if text.isprintable():
-        return text
     return "".join(
         character.encode("unicode_escape").decode()
         if unicodedata.category(character) in (*CONTROL, "Cs") or character in DIRECTIONS
@@ -67,6 +65,8 @@ def printable(text: str) -> str:
 
 def printable_lines(text: str) -> str:
     """As `printable`, but line ends and tabs stay: for terminals and logs."""
+    if text.isprintable():
+        return text
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 

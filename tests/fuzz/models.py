@@ -9,7 +9,7 @@ import shutil
 import struct
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def damage_model(chance: random.Random, folder: Path) -> None:
     """One round: a model with some of its bytes, numbers or words replaced."""
     text = chance.random() < 0.5
     given = folder / "given"
-    shutil.copytree(_whole(chance.choice(list(PARAMETERS)), text), given)
+    shutil.copytree(_whole(chance.choice(list(PARAMETERS)), text).name, given)
     for _ in range(chance.randint(1, 3)):
         path = chance.choice([path for path in sorted((given / "sparse/0").iterdir()) if path.stat().st_size])
         path.write_bytes((_damaged_text if text else _damaged_binary)(chance, path.read_bytes()))
@@ -66,9 +66,10 @@ ROUND = damage_model
 
 
 @cache
-def _whole(camera_model: str, text: bool) -> Path:
-    folder = Path(mkdtemp(prefix="fuzz-model-"))
-    write_given(folder, text=text, camera_model=camera_model)
+def _whole(camera_model: str, text: bool) -> TemporaryDirectory[str]:
+    """A folder that is removed when the process ends."""
+    folder = TemporaryDirectory(prefix="fuzz-model-")
+    write_given(Path(folder.name), text=text, camera_model=camera_model)
     return folder
 
 

@@ -8,6 +8,7 @@ import json
 import random
 import struct
 import zipfile
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -159,7 +160,7 @@ def _damage_meta(chance: random.Random, meta: Any) -> None:
     while True:
         key = chance.choice(list(part) if isinstance(part, dict) else range(len(part)))
         if not isinstance(part[key], dict | list) or not part[key] or chance.random() < 0.2:
-            part[key] = chance.choice(VALUES)
+            part[key] = deepcopy(chance.choice(VALUES))  # a later change of it is of this round alone
             return
         part = part[key]
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-from tasks.core.errors import PhotosError, UnsafeNameError
+from tasks.core.errors import PhotosError
 from tasks.core.local_path import local_path
 from tasks.core.photos.files import file_names, is_hidden
 from tasks.core.photos.log_file import read_rows, require_log_file
 from tasks.core.photoset import ALTITUDES_M, Gps
-from tasks.core.safe_names import below, safe_name, shown
+from tasks.core.safe_names import below, shown
 
 METERS = {"m": 1.0, "meter": 1.0, "meters": 1.0, "metre": 1.0, "metres": 1.0} | dict.fromkeys(
     ("ft", "foot", "feet"), 0.3048
@@ -97,17 +97,6 @@ def read_flight_log(path: Path) -> tuple[LogRow, ...]:
     if not read:
         raise PhotosError(f"The flight log {log} has no line with latitude, longitude and altitude.")
     return tuple(read)
-
-
-def is_beside_photos(wanted: str) -> bool:
-    """Whether photos.flight_log can only name a file of the photos' own folder, and none elsewhere on the machine.
-
-    That is a relative path without `..` and without a home folder; an empty name, which asks for no log, is one too.
-    """
-    try:
-        return wanted == "" or not safe_name(wanted).startswith("~")
-    except UnsafeNameError:
-        return False
 
 
 def log_on_machine(wanted: str, *, relative: bool) -> Path | None:

@@ -43,13 +43,15 @@ def read_compressed(data: PlyData, name: str) -> Gaussians:
     color = _shares(packed["color"], (24, 16, 8, 0), (8, 8, 8, 8))
     chunk_names = data["chunk"].data.dtype.names or () if n else ()
     rgb = between(color[:, :3], "", "rgb") if "min_r" in chunk_names else color[:, :3]
+    with np.errstate(over="ignore", invalid="ignore"):  # bounds of colours may be anything as well
+        sh0 = ((rgb - 0.5) / SH_C0).astype(np.float32)[:, None]
     opacity = np.clip(color[:, 3], _OPACITY_CLAMP, 1 - _OPACITY_CLAMP)
     return Gaussians(
         means=between(_shares(packed["position"], (21, 11, 0), (11, 10, 11)), "", "xyz"),
         quats=_rotations(packed["rotation"]),
         log_scales=between(_shares(packed["scale"], (21, 11, 0), (11, 10, 11)), "scale_", "xyz"),
         raw_opacities=np.log(opacity / (1 - opacity)).astype(np.float32),
-        sh0=((rgb - 0.5) / SH_C0).astype(np.float32)[:, None],
+        sh0=sh0,
         shN=_view_dependence(data, n, name),
     )
 
@@ -68,7 +70,7 @@ def _column(data: PlyData, element: str, prop: str, name: str) -> NDArray[np.uin
     rows = data[element].data
     if prop not in (rows.dtype.names or ()):
         raise FormatError(f"{name} has no property '{prop}' of element '{element}', which a compressed .ply needs.")
-    if element == "vertex" and rows.dtype[prop].kind != "u":
+    if element == "vertex" and (rows.dtype[prop].kind, rows.dtype[prop].itemsize) != ("u", 4):
         raise FormatError(f"{name}: '{prop}' is {rows.dtype[prop]}; a compressed .ply packs into uint.")
     return np.asarray(rows[prop])
 

@@ -7,7 +7,7 @@ import pytest
 
 from tasks.core.errors import PhotosError
 from tasks.core.photos import log_file
-from tasks.core.photos.flight_log import find_log, is_beside_photos, log_on_machine, read_flight_log
+from tasks.core.photos.flight_log import find_log, log_on_machine, read_flight_log
 
 SECRET = "hunter2"
 LONGEST_MESSAGE = 500  # characters
@@ -107,27 +107,6 @@ def test_a_relative_name_is_never_that_of_a_file_where_the_process_works(
     assert find_log("log.csv", photos) == photos / "log.csv"
     assert log_on_machine("log.csv", relative=False) is None
     assert log_on_machine("log.csv", relative=True) == tmp_path / "elsewhere/log.csv"
-
-
-@pytest.mark.parametrize(
-    ("name", "beside"),
-    [
-        ("", True),
-        ("log.csv", True),
-        ("logs/log.csv", True),
-        ("./log.csv", True),
-        ("/etc/passwd", False),
-        ("~/log.csv", False),
-        ("./~root/.netrc", False),
-        ("../log.csv", False),
-        ("logs/../../log.csv", False),
-        ("..\\log.csv", False),
-        ("C:/log.csv", False),
-        ("log\n.csv", False),
-    ],
-)
-def test_which_names_can_only_be_a_file_beside_the_photos(name: str, beside: bool) -> None:
-    assert is_beside_photos(name) is beside
 
 
 LONG_CELLS = [" " * 60_000 + "(", "(" * 60_000, "1" + " " * 60_000 + "!", "1" * 60_000 + "!", "_" * 60_000 + "1"]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from plyfile import PlyData, PlyElement
 
 from tasks.core.errors import DestinationError, FormatError
 from tasks.core.sog import pixels as pixels_module
@@ -22,6 +23,7 @@ from tasks.core.sog.writer import write_sog
 from tests.core.sog.splats import terrain
 
 COUNT = 300
+GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,26 @@ def test_what_a_library_says_of_a_file_is_cut_and_printable(bundle: bytes, tmp_p
         read_sog(tmp_path / "a.sog")
     assert len(str(caught.value)) < 300
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("kind", ["uchar", "ushort", "int", "float"])
+def test_a_compressed_ply_packs_into_32_bits(kind: str, tmp_path: Path) -> None:
+    """Bytes in their place ended in an OverflowError."""
+    data = (GOLDEN / "splat_transform.compressed.ply").read_bytes()
+    packed = f"property {kind} packed_position".encode()
+    (tmp_path / "a.compressed.ply").write_bytes(data.replace(b"property uint packed_position", packed))
+    with pytest.raises(FormatError, match=r"'packed_position' is .*; a compressed \.ply packs into uint"):
+        convert(tmp_path / "a.compressed.ply", tmp_path / "out.ply")
+
+
+def test_bounds_of_colours_at_the_end_of_float32_are_refused_by_the_writer(tmp_path: Path) -> None:
+    data = PlyData.read(str(GOLDEN / "splat_transform.compressed.ply"))
+    chunk = data["chunk"].data.copy()
+    chunk["max_r"] = 3.4e38
+    elements = [PlyElement.describe(chunk, "chunk"), *(data[name] for name in ("vertex", "sh") if name in data)]
+    PlyData(elements, byte_order="<").write(str(tmp_path / "a.compressed.ply"))
+    with np.errstate(all="raise", under="ignore"), pytest.raises(FormatError, match=r"sh0 of .* are not finite"):
+        convert(tmp_path / "a.compressed.ply", tmp_path / "out.sog")
 
 
 def test_every_truncation_is_refused(bundle: bytes, tmp_path: Path) -> None:
