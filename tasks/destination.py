@@ -26,9 +26,8 @@ PAGE_FILE = "index.html"
 REPORT_FILE = "report.html"
 REPORT_DATA_FILE = "report.json"
 SPLAT_FILE, PLY_FILE = "scene.sog", "scene.ply"
-PREVIEW_FILE, FLY_AROUND_FILE = "preview.jpg", "fly-around.webp"
+PREVIEW_FILE, FLY_AROUND_FILE, STREAM_PAGE_FILE = "preview.jpg", "fly-around.webp", "stream.html"
 COLMAP_FOLDER = "colmap"
-STREAM_PAGE_FILE = "stream.html"
 RESULT_FOLDERS = (COLMAP_FOLDER, LOD_FOLDER)
 ALWAYS_WRITTEN = (
     *(PAGE_FILE, REPORT_FILE, REPORT_DATA_FILE, SPLAT_FILE, PLY_FILE, PREVIEW_FILE, FLY_AROUND_FILE, GEOREFERENCE_FILE),
@@ -37,7 +36,7 @@ ALWAYS_WRITTEN = (
 # Where the names of files depend on the photos and on the splat, and of what kinds these files are.
 PARTS_FOLDERS = (f"{COLMAP_FOLDER}/{MODEL_FOLDER}", f"{COLMAP_FOLDER}/{IMAGES_FOLDER}", LOD_FOLDER)
 PARTS_SUFFIXES = (".bin", ".json", ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
-LOCK_FILE = ".spaceport.lock"
+LOCK_FILE = ".spaceport.lock"  # of a folder
 LOCAL_PATIENCE_SECONDS, S3_PATIENCE_SECONDS = 60.0, 900.0  # for another writer, who takes seconds, or uploads
 
 
@@ -52,14 +51,14 @@ class Destination(ABC):
 
     @abstractmethod
     def scratch(self) -> AbstractContextManager[Path]:
-        """A local folder to put the result together in; it is gone when the block ends. Raises DiskFullError."""
+        """A local folder to put the result together in, gone when the block ends. Raises DiskFullError."""
 
     def deliver(self, result: Path) -> None:
         """Put every file of a scratch folder in place of the older one of its name, in one step.
 
-        Files that an earlier result has put there and this one has not are removed; nothing else is touched. Only one
-        process does this at a time. One that dies leaves the older result whole or this one whole: on S3 for those who
-        begin at the page. Raises DestinationError or StorageError.
+        Files of an earlier result that this one has not are removed; nothing else is touched. One process at a time
+        does this. One that dies leaves either result whole: on S3 for those who begin at the page. Raises
+        DestinationError or StorageError.
         """
         names = sorted(path.relative_to(result).as_posix() for path in result.rglob("*") if path.is_file())
         with self._alone() as confirm:
@@ -81,7 +80,8 @@ class Destination(ABC):
         if names is None:
             names = {*ALWAYS_WRITTEN, STREAM_PAGE_FILE, *(f"{folder}/any" for folder in PARTS_FOLDERS), *self._parts()}
         foreign = sorted(self._in_the_way(set(names), set(names) - self._listed()))
-        if foreign and not self._is_result_without_list():
+        older = self._read(CONTENTS_FILE) is None and is_report_of_ours(self._read(REPORT_DATA_FILE) or b"")
+        if foreign and not older:  # a result from before there were lists of files
             more = f" and {len(foreign) - 1} more files" if len(foreign) > 1 else ""
             raise DestinationError(
                 f"The result would replace {foreign[0]}{more} in {self.uri}, which no earlier result has put there: "
@@ -90,12 +90,8 @@ class Destination(ABC):
 
     def _parts(self) -> set[str]:
         """Files that are there now and may be parts of a result whose names nobody knows before a run."""
-        found = {f"{folder}/{name}" for folder in PARTS_FOLDERS for name in self._below(folder)}
+        found = (f"{folder}/{name}" for folder in PARTS_FOLDERS for name in self._below(folder))
         return {name for name in found if is_name_within(name) and name.lower().endswith(PARTS_SUFFIXES)}
-
-    def _is_result_without_list(self) -> bool:
-        """Whether a result lies there that is older than our lists of files."""
-        return self._read(CONTENTS_FILE) is None and is_report_of_ours(self._read(REPORT_DATA_FILE) or b"")
 
     @abstractmethod
     def _in_the_way(self, names: set[str], unlisted: set[str]) -> set[str]:
@@ -164,9 +160,8 @@ class LocalDestination(Destination):
             with self.scratch() as partial:  # with its lock, which not every file system has
                 if (self._folder / PAGE_FILE).exists() and not takes_links(partial):
                     raise DestinationError(
-                        f"The file system of {self._folder} has no symbolic links, without which the older result "
-                        "there cannot be replaced in one step: remove it, or name another destination (--out in a "
-                        "terminal)."
+                        f"The file system of {self._folder} has no symbolic links, without which the result that is "
+                        "there cannot be replaced in one step: remove it, or name another destination (--out)."
                     )
         finally:
             for folder in missing:
@@ -198,9 +193,9 @@ class LocalDestination(Destination):
     def _in_the_way(self, names: set[str], unlisted: set[str]) -> set[str]:
         """As in Destination. No link of ours is a folder, so what lies behind one is another place."""
         others = {other for name in names for other in stands_in_way(self._folder, name)}
-        folders = {self._folder / name for name in names if (self._folder / name).is_dir()}
         there = {name for name in unlisted if os.path.lexists(self._folder / name)}
-        return {other.relative_to(self._folder).as_posix() for other in others | folders} | there
+        folders = {name for name in names if (self._folder / name).is_dir()}
+        return {other.relative_to(self._folder).as_posix() for other in others} | there | folders
 
     def _below(self, folder: str) -> Iterator[str]:
         """As in Destination; nothing behind a link."""
@@ -211,7 +206,7 @@ class LocalDestination(Destination):
     def _alone(self) -> Iterator[Confirm]:
         """As in Destination."""
         with self._refusals(), sole_writer(self._folder / LOCK_FILE, self.uri, LOCAL_PATIENCE_SECONDS):
-            yield lambda: None  # the file system itself keeps others out
+            yield lambda: None  # the file system keeps others out
 
     def _replace(self, result: Path, names: list[str], older: set[str], confirm: Confirm) -> None:
         """As in Destination, by a link that is turned to the new files."""
@@ -236,8 +231,7 @@ class LocalDestination(Destination):
             if is_disk_full(error):
                 raise
             raise DestinationError(
-                f"{error.filename or self._folder} cannot be written ({error.strerror}): move away what is in its "
-                "place, or name another destination."
+                f"{error.filename or self.uri} cannot be written ({error.strerror}): name another destination."
             ) from error
 
     def _make(self) -> None:
