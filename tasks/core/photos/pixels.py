@@ -30,7 +30,7 @@ JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 COPIED_SUFFIXES = {"JPEG": JPEG_SUFFIXES, "MPO": JPEG_SUFFIXES, "PNG": (".png",)}
 DRAFT_SCALE = 8
 MOST_JPEG_PX = 65_500  # libjpeg's limit
-STRIP_PIXELS = 1 << 22  # as many are looked at at once
+STRIP_PIXELS = 1 << 18  # as many are looked at at once: what each thread works with is not in the budget
 UPRIGHT_BY = {  # EXIF's orientation; Pillow's exif_transpose also rewrites EXIF, which values of a wrong type make fail
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
