@@ -30,6 +30,14 @@ BITS_PER_SAMPLE = 258  # a tag of TIFF
 MOST_SAMPLE_BITS = 128  # of a pixel: four numbers of 32 bits
 
 
+def defer_exif(image: Image.Image) -> bool:
+    """Keep Pillow from decoding a PNG in search of EXIF behind its pixels; whether there may be some."""
+    deferred = image.format == "PNG" and "exif" not in image.info
+    if deferred:
+        image.info["exif"] = b""
+    return deferred
+
+
 class MemoryBudget:
     """Bytes that several threads take and return; who asks first is served first."""
 

@@ -147,6 +147,22 @@ def test_the_budget_is_never_exceeded_and_serves_in_turn() -> None:
         pass
 
 
+def test_exif_behind_the_pixels_of_a_png_is_found_without_decoding_for_the_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(9, "PNG", exif=exif(orientation=6))
+    begin = data.index(b"eXIf") - 4
+    end = begin + 12 + int.from_bytes(data[begin : begin + 4], "big")
+    late = data[:begin] + data[end:-12] + data[begin:end] + data[-12:]
+    photo = stage(late, tmp_path)
+    assert (photo.exif.orientation, photo.width, photo.height) == (6, 72, 96)
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("decoded"))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: pytest.fail("decoded"))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_bytes(late)
+    assert len(read_headers(tmp_path / "in").photos) == 1
+
+
 def progressive(scans: int) -> bytes:
     """A progressive JPEG whose last scan is repeated."""
     data = encoded(9, progressive=True)
