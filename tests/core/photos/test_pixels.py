@@ -209,7 +209,7 @@ def test_a_photo_of_48_megapixels_fits_whatever_its_format_is(kind: str) -> None
         assert decoding_bytes(image, io.BytesIO(encoded(9, kind)), 20_000_000, False) <= BUDGET_BYTES
 
 
-# 30 MP of 16-bit grey: eight of them took 6 GB, in one process at once.
+# Stages the same photo several times at once.
 MEASURED = """
 import sys
 from pathlib import Path
@@ -243,4 +243,5 @@ def test_eight_deep_photos_at_once_stay_within_the_budget(tmp_path: Path) -> Non
     side = 4000
     needed = 3 * side * side
     alone = peak_bytes(tmp_path, 64, needed, 1)  # the process itself, with all it has loaded
-    assert peak_bytes(tmp_path, side, needed, 8) - alone < 1.5 * needed
+    # One at a time, and some megabytes of each thread; all eight at once would take more than eight times as much.
+    assert peak_bytes(tmp_path, side, needed, 8) - alone < 5 * needed
