@@ -11,6 +11,7 @@ import threading
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -231,7 +232,7 @@ print(memory.peak_bytes)
 def peak_bytes(folder: Path, side: int, budget_bytes: int, count: int) -> int:
     """Of a process that stages so many 16-bit grey photos at once."""
     levels = picture(9, mode="L").resize((side, side), Image.Resampling.NEAREST)
-    Image.fromarray(__import__("numpy").asarray(levels, "uint16") * 257).save(folder / "a.png", compress_level=1)
+    Image.fromarray(np.asarray(levels, np.uint16) * 257).save(folder / "a.png", compress_level=1)
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, str(folder), str(budget_bytes), str(count)],
         capture_output=True, text=True, check=True,
