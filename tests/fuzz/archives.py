@@ -16,7 +16,7 @@ from tasks.core.safe_names import printable
 from tests.core.photos.test_ingest import encoded
 from tests.fuzz.photos import damaged
 
-SUITE_ROUNDS = 250
+SUITE_ROUNDS = 300
 METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2]
 PARTS = [
     *("a", "A", "ä", "a\u0308", "..", ".", "", "C:", "a" * 250, "x" * 300, "con", "\\", "\\..\\", "\n", "\x1b[2J", "~"),

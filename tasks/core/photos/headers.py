@@ -16,7 +16,7 @@ from tasks.core.photos import pixels  # noqa: F401 - teaches Pillow to open HEIC
 from tasks.core.photos.archive import checked_members, open_archive, require_archive, require_photos
 from tasks.core.photos.exif import read_exif
 from tasks.core.photos.files import is_raw_name, natural_order, offered_photos, open_regular
-from tasks.core.photos.memory import MemoryBudget
+from tasks.core.photos.memory import MemoryBudget, defer_exif
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.photoset import Photo
 
@@ -126,6 +126,7 @@ def _photo(memory: MemoryBudget, name: str, opener: Callable[[], IO[bytes] | Non
             return None
         # As much as some decoders read for the header alone.
         with file, memory.taking(file.seek(0, os.SEEK_END)), reading_image(), open_image(file) as image:
+            defer_exif(image)
             exif = read_exif(image)
             width, height = image.size[::-1] if exif.orientation in TURNED else image.size
     except (ImageError, OSError):

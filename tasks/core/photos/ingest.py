@@ -115,8 +115,8 @@ def _without_twins(staged: list[StagedPhoto]) -> tuple[list[StagedPhoto], list[R
     for photo in staged:
         original = first.setdefault(photo.sha256, photo)
         if original is not photo:
-            reason = f"byte-identical to {original.offered.name}"
-            twins.append(RejectedPhoto(name=photo.offered.name, reason=reason))
+            reason = f"byte-identical to {printable(original.offered.name)}"
+            twins.append(RejectedPhoto(name=printable(photo.offered.name), reason=reason))
     return list(first.values()), twins
 
 

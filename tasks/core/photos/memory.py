@@ -3,6 +3,7 @@
 A file of a few kilobytes can hold a picture of gigabytes, so what counts is pixels × bytes, known from the header.
 """
 
+import ctypes
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -20,12 +21,21 @@ JPEG_FORMATS = ("JPEG", "MPO")
 PIXEL_BYTES = dict.fromkeys(("1", "L", "P"), 1) | dict.fromkeys(DEEP_MODES[2:], 2)  # of Pillow's modes; 4 in all others
 COLOUR_BYTES = 4
 CONVERTED_BYTES = 2 * COLOUR_BYTES  # a colour picture and its turned copy, or what it is encoded to
+TRIMMED_BYTES = 32 << 20  # of which memory is returned at once
 READ_WHOLE = ("WEBP", "HEIF", "AVIF")  # files that Pillow and the decoder read into memory
 # What decoders hold beside Pillow's picture, in bytes for each pixel: measured at 4000x4000, and rounded up for alpha
 # and for 10 bits.
 DECODER_BYTES = {"WEBP": 14, "HEIF": 6, "AVIF": 10, "BMP": 2}
 BITS_PER_SAMPLE = 258  # a tag of TIFF
 MOST_SAMPLE_BITS = 128  # of a pixel: four numbers of 32 bits
+
+
+def defer_exif(image: Image.Image) -> bool:
+    """Keep Pillow from decoding a PNG in search of EXIF behind its pixels; whether there may be some."""
+    deferred = image.format == "PNG" and "exif" not in image.info
+    if deferred:
+        image.info["exif"] = b""
+    return deferred
 
 
 class MemoryBudget:
@@ -57,9 +67,18 @@ class MemoryBudget:
         try:
             yield
         finally:
+            if needed_bytes > TRIMMED_BYTES:
+                _return_free_memory()
             with self._changed:
                 self._taken_bytes -= needed_bytes
                 self._changed.notify_all()
+
+
+def _return_free_memory() -> None:
+    """Give the system what is free: glibc keeps for each thread what its largest photo took; others need no call."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def decoding_bytes(image: Image.Image, file: IO[bytes], file_bytes: int, kept: bool) -> int:

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -20,7 +20,7 @@ from tasks.core.image_file import ImageError, open_image, reading_image
 from tasks.core.photos.exif import ExifFacts, read_exif, upright_exif
 from tasks.core.photos.files import Offered, is_raw_name, open_regular, require_photo_size
 from tasks.core.photos.jpeg_scans import coefficient_bytes, require_few_scans
-from tasks.core.photos.memory import DEEP_MODES, JPEG_FORMATS, MemoryBudget, decoding_bytes
+from tasks.core.photos.memory import DEEP_MODES, JPEG_FORMATS, MemoryBudget, decoding_bytes, defer_exif
 from tasks.core.photos.options import PhotosOptions
 
 pillow_heif.register_heif_opener()
@@ -30,7 +30,7 @@ JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 COPIED_SUFFIXES = {"JPEG": JPEG_SUFFIXES, "MPO": JPEG_SUFFIXES, "PNG": (".png",)}
 DRAFT_SCALE = 8
 MOST_JPEG_PX = 65_500  # libjpeg's limit
-STRIP_PIXELS = 1 << 22  # as many are looked at at once
+STRIP_PIXELS = 1 << 18  # as many are looked at at once: what each thread works with is not in the budget
 UPRIGHT_BY = {  # EXIF's orientation; Pillow's exif_transpose also rewrites EXIF, which values of a wrong type make fail
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -68,6 +68,7 @@ class _Header:
     height: int
     exif: ExifFacts
     small_exif: Image.Exif  # for converted pixels
+    exif_deferred: bool  # whether it may stand behind the pixels
     kept: bool  # whether the file stays as it is
     needed_bytes: int  # of memory, to decode and convert it
 
@@ -107,20 +108,25 @@ def _read_header(file: IO[bytes], options: PhotosOptions, memory: MemoryBudget) 
         image = open_image(file)
         if min(image.size) < options.min_side_px:
             raise ImageError(f"{image.width}x{image.height} px is too small; need {options.min_side_px} px")
+        deferred = defer_exif(image)
         exif = read_exif(image)
         copied = image.format in COPIED_SUFFIXES and image.mode not in ("CMYK", *DEEP_MODES)
         kept = copied and exif.orientation == 1
         if image.format in JPEG_FORMATS and coefficient_bytes(file):
             require_few_scans(file)
-        needed = decoding_bytes(image, file, size, kept)
-        return _Header(image.format or "", *image.size, exif, upright_exif(image), kept, needed)
+        needed = decoding_bytes(image, file, size, kept and not deferred)
+        return _Header(image.format or "", *image.size, exif, upright_exif(image), deferred, kept, needed)
 
 
 def _stage(offered: Offered, file: IO[bytes], header: _Header, path: Path, options: PhotosOptions) -> StagedPhoto:
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # typeshed asks for more
+    decoded = [_decoded(file, header)]
+    if header.exif_deferred:
+        exif, small = read_exif(decoded[0]), upright_exif(decoded[0])
+        header = replace(header, exif=exif, small_exif=small, kept=header.kept and exif.orientation == 1)
     if header.kept:
-        _require_contrast(_decoded(file, header))
+        _require_contrast(decoded.pop())
         file.seek(0)
         with path.open("wb") as target:
             shutil.copyfileobj(file, target)
@@ -128,7 +134,7 @@ def _stage(offered: Offered, file: IO[bytes], header: _Header, path: Path, optio
         suffix = suffix if suffix.lower() in suffixes else suffixes[0]
         return StagedPhoto(offered, path, suffix, header.width, header.height, digest, header.exif)
     # Nothing else refers to a picture that the next one is made of: it is gone before that one is encoded.
-    upright = _upright(_decoded(file, header), header.exif.orientation)
+    upright = _upright(decoded.pop(), header.exif.orientation)
     _require_contrast(upright)
     suffix, content = _encoded(upright, header.small_exif, options.conversion_quality)
     path.write_bytes(content)
