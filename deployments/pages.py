@@ -15,7 +15,8 @@ from tasks.core.viewer.serve import open_server
 
 def main(folder: str) -> None:
     """Serve the folder and nothing outside of it, until SIGTERM. Raises OptionsError, InputError."""
-    Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+    for place in (Path(folder).parent, Path(folder)):  # the workspace, and its runs
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
     address = urlsplit(Settings.from_environment().pages_url or "")
     if not address.path.strip("/"):
         raise OptionsError("SPACEPORT_PAGES_URL has to say http://127.0.0.1:PORT/SECRET.")

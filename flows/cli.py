@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -26,6 +27,8 @@ app = typer.Typer(
 )
 console = Console(emoji=False)  # a path may hold what looks like one, as :car:
 errors = Console(stderr=True, emoji=False)
+
+Handler = Callable[[int, FrameType | None], None]
 
 PresetOption = Annotated[
     str | None,
@@ -192,10 +195,10 @@ def main() -> None:
         _say_no_more(1, 2)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    previous = signal.signal(signal.SIGINT, on_interrupt)
-    signal.signal(signal.SIGTERM, on_termination)
+    handlers: dict[int, Handler] = {signal.SIGINT: on_interrupt, signal.SIGTERM: on_termination}
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-        signal.signal(signal.SIGHUP, on_hangup)
+        handlers[signal.SIGHUP] = on_hangup
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         app()
     except SpaceportError as error:
@@ -206,7 +209,8 @@ def main() -> None:
             raise
         sys.exit(130)  # what ended the flow may be the interrupt, or Prefect's failed call to its server
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler_before in previous.items():
+            signal.signal(number, handler_before)
 
 
 def _say_no_more(*descriptors: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL
 
 from flows.cli import main
 from tasks.run_outputs import OUTPUTS_FOLDER
@@ -70,7 +71,9 @@ REFUSALS = [
 
 
 def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """The exit status of `spaceport …` in this process."""
+    """The exit status of `spaceport …` in this process, on the tests' Prefect server where there is one."""
+    if url := PREFECT_API_URL.value():
+        monkeypatch.setenv("PREFECT_API_URL", url)
     monkeypatch.setattr(sys, "argv", ["spaceport", *arguments])
     with pytest.raises(SystemExit) as exit_info:
         main()

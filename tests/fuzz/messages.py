@@ -9,6 +9,7 @@ from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 from botocore.exceptions import ClientError
 
@@ -118,8 +119,8 @@ class Buckets:
 class WithoutClient:
     """A session of boto3, whose real clients take longer to make than a round takes."""
 
-    def client(self, *_: object, **__: object) -> None:
-        return None
+    def client(self, *_: object, **__: object) -> Mock:
+        return Mock()
 
 
 class Queue(Messages):
