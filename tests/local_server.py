@@ -60,6 +60,11 @@ class Served:
         assert found is not None, f"nothing was ever up in {self.home}"
         return found.api
 
+    @property
+    def access(self) -> dict[str, str]:
+        """The environment of a program that uses the server as its owner."""
+        return {"PREFECT_API_URL": self.api_url, "PREFECT_API_AUTH_STRING": self.secret}
+
     def http(self) -> httpx.Client:
         """A context manager for requests to the API as its owner."""
         user, password = self.secret.split(":")

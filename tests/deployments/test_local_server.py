@@ -94,7 +94,7 @@ def hanging(server: Served) -> UUID:
 
 
 async def create_automation(server: Served, automation: AutomationCore) -> None:
-    async with PrefectClient(server.api_url) as client:
+    async with PrefectClient(server.api_url, auth_string=server.secret) as client:
         await client.create_automation(automation)
 
 
@@ -193,7 +193,7 @@ def test_prefects_own_command_makes_the_same_deployments(server: Served) -> None
         done = finished(
             [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(FILE)],
             cwd=REPOSITORY,
-            env={"PREFECT_API_URL": server.api_url, "PREFECT_HOME": str(server.home / "prefect"), "PATH": ""},
+            env={**server.access, "PREFECT_HOME": str(server.home / "prefect"), "PATH": ""},
         )
         assert done.returncode == 0, done.stderr
         theirs = {entry.name: entry for entry in client.read_deployments()}
@@ -242,9 +242,8 @@ def test_down_leaves_nothing(server: Served) -> None:
     down = server.spaceport("down")
     assert down.returncode == 0, down.stderr
     assert not any(process.is_running() for process in processes)
-    assert [path.name for path in (server.home / "up").glob("*.json")] == ["up.json"], (
-        "what was chosen, for the next up"
-    )
+    left = {path.name for path in (server.home / "up").glob("*.json")}
+    assert left == {"up.json", "secrets.json"}, "for the next up, and for the links of these pages"
     assert "nothing was up" in server.spaceport("down").stdout
     status = server.spaceport("status")
     assert (status.returncode, "nothing is up" in status.stdout) == (1, True)

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from deployments.listener.runs import Runs
 from deployments.listener.uploads import FAILED, READY_FILE
@@ -77,7 +77,8 @@ def test_a_run_started_by_the_listener(server: Served, aws: AwsServer, photos: P
     )
     upload = account.upload(f"uploads/meadow/{READY_FILE}")
     account.send(event(upload))
-    with temporary_settings({PREFECT_API_URL: server.api_url}), server.client() as client:
+    settings = {PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.secret}
+    with temporary_settings(settings), server.client() as client:
         with listening(account.listener(Runs(client))):
             eventually(lambda: bool(runs_of(bucket)), "the run")
             [run] = runs_of(bucket)

@@ -20,7 +20,7 @@ def listening(emulated: Emulated, server: Served) -> Iterator[dict[str, str]]:
         **os.environ,
         **emulated.environment,
         VARIABLE: PARAMETER,
-        "PREFECT_API_URL": server.api_url,
+        **server.access,
         "PYTHONPATH": str(REPOSITORY),
     }
     listener = subprocess.Popen([sys.executable, "-m", "deployments.listener"], env=environment, cwd=REPOSITORY)

@@ -89,8 +89,7 @@ def ec2_instance(emulated: Emulated, server: Served, folder: Path) -> Iterator[t
     account = emulated.infrastructure.model_copy(update={"prefect_api_url": server.api_url})
     worker = ["gpu" if word == EC2_GPU else word for word in WORKER]
     command = [sys.executable, "-c", INTERRUPTIBLE, *worker]
-    environment = {**own(emulated, folder), **worker_environment(account, ""), "SPACEPORT_HOME": str(folder)}
-    del environment[account.prefect_secret_name]  # this server has none
+    environment = {**own(emulated, folder), **worker_environment(account, server.secret), "SPACEPORT_HOME": str(folder)}
     with metadata_service() as service:
         watched = Watched(service, command, environment, idle_seconds=3600)
         try:
@@ -144,6 +143,7 @@ def test_pool_ecs_gpu(emulated: Emulated, uninterrupted: str, pool: Served, tmp_
 
     def task(folder: str) -> subprocess.Popen[bytes]:
         environment = {**own(emulated, tmp_path / folder), **job["env"], "PREFECT__FLOW_RUN_ID": str(run.id)}
+        environment[account.prefect_secret_name] = pool.secret
         environment |= {name: str(tmp_path / folder) for name in ("SPACEPORT_HOME", "PREFECT_HOME")}
         command = [sys.executable, *job["command"].split()[1:]]
         return subprocess.Popen(command, env=environment, cwd=tmp_path)
