@@ -8,7 +8,7 @@ MINISTACK := $(VENV)-ministack/bin/ministack
 CHECKOV := $(VENV)-checkov/bin/checkov
 VIEWER := tasks/core/viewer/npm
 
-.PHONY: help setup demo test test-faults test-processors lint format bench soak synth aws-check aws-images emulator-test image-test image-lint image-hashes clean
+.PHONY: help setup demo test fuzz test-faults test-processors lint format bench soak synth aws-check aws-images emulator-test image-test image-lint image-hashes clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -65,6 +65,12 @@ test-processor-native: $(READY)
 
 test-processor-%: $(READY)
 	NUMBA_CPU_NAME=$* NUMBA_CPU_FEATURES= $(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(NUMERIC)
+
+SECONDS ?= 600
+SEED ?= 0
+
+fuzz: $(READY) ## Seeded rounds of damage for SECONDS of each kind of input
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
 
 bench: bench-raster bench-train bench-geometry bench-sfm bench-sog bench-orchestration bench-estimate bench-transfer ## Every benchmark, one after the other
 
