@@ -1,4 +1,4 @@
-"""Which pool and how large a task each deployment gets in an AWS account, and what runs there are told."""
+"""Pool and size of the task of each deployment in an AWS account, and the environment of runs there."""
 
 import json
 from typing import Any
@@ -58,7 +58,7 @@ def machines() -> dict[str, Machine]:
 
 
 def account_environment(account: Infrastructure) -> dict[str, str]:
-    """What every run in the account is told, whatever its pool."""
+    """The environment of every run in the account, in whatever pool."""
     return {
         "PREFECT_API_URL": account.prefect_api_url,
         "PREFECT_HOME": "/scratch/prefect",

@@ -125,7 +125,7 @@ def test_the_flight_log_beside_photos_on_s3_is_read(uploaded: str, bucket: S3Fol
         ingest_photos.fn(uploaded, PhotosOptions(flight_log="other.csv"), context)
 
 
-@pytest.mark.parametrize("named", ["log.csv", "./log.csv", "../work/log.csv"])
+@pytest.mark.parametrize("named", ["log.csv", "./log.csv", "../elsewhere/log.csv"])
 def test_beside_photos_on_s3_no_file_of_the_workers_own_folder_is_read(
     named: str, uploaded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

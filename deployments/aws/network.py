@@ -1,4 +1,4 @@
-"""One VPC. By default without NAT: public addresses to call out with, and security groups that let nobody in.
+"""One VPC. By default without NAT: public addresses to call out with, and security groups without a way in.
 
 Each component has a security group of its own. All may call HTTPS; the server's port is open to those that ask it, and
 the database's to the server alone.
@@ -18,7 +18,7 @@ from deployments.aws.options import AwsOptions
 from deployments.aws.roles import OBJECT_ACTIONS
 
 API_PORT = 4200  # of our own server
-DATABASE_PORT = 5433  # not the one that everybody tries
+DATABASE_PORT = 5433  # not the usual one, which strangers try first
 HTTPS = 443
 CLIENTS = ("Worker", "Listener", "Run", "Gpu")  # of the Prefect server; Gpu: instances of both GPU pools
 
@@ -94,7 +94,7 @@ class Network(Stack):
             )
 
     def _group(self, name: str) -> ec2.SecurityGroup:
-        """Lets nobody in, and HTTPS out: all of AWS is called by it."""
+        """No way in, and HTTPS out, by which all of AWS is called."""
         group = ec2.SecurityGroup(
             self, name, vpc=self.vpc, description=f"Spaceport: {name.lower()}", allow_all_outbound=False
         )
@@ -113,7 +113,7 @@ class Network(Stack):
         database.add_ingress_rule(server, ec2.Port.tcp(DATABASE_PORT), "Postgres, server")
 
     def _let_out_to(self, api_url: str) -> None:
-        """The port of somebody else's server, where it is not that of HTTPS."""
+        """The port of another operator's server, where it is not that of HTTPS."""
         url = urlsplit(api_url)
         port = url.port or (80 if url.scheme == "http" else HTTPS)
         for name in CLIENTS if port != HTTPS else ():
