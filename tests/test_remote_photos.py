@@ -130,9 +130,9 @@ def test_beside_photos_on_s3_no_file_of_the_workers_own_folder_is_read(
     named: str, uploaded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Uploaders may name the log: a worker's own one would say where its owner flies."""
-    (tmp_path / "work").mkdir()
-    (tmp_path / "work/log.csv").write_text("lat,lon,altitude(m)\n47,8,100\n47,9,100\n47,10,100\n")
-    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/log.csv").write_text("lat,lon,altitude(m)\n47,8,100\n47,9,100\n47,10,100\n")
+    monkeypatch.chdir(tmp_path / "elsewhere")
     context = RunContext(workspace=str(tmp_path / "workspace"), run="flight-1")
     with pytest.raises(PhotosError, match="There is no flight log"):
         ingest_photos.fn(uploaded, PhotosOptions(flight_log=named), context)
