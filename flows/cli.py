@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.padding import Padding
 
-from flows import cli_checks, cli_runs, cli_server
+from flows import cli_checks, cli_clean, cli_runs, cli_server
 from flows.plain_text import plain
 from tasks.core.errors import SpaceportError
 
@@ -169,6 +169,7 @@ def convert(
 cli_checks.register(app, console)
 cli_server.register(app, console)
 cli_runs.register(app, console)
+cli_clean.register(app, console)
 
 
 def main() -> None:

@@ -1,0 +1,118 @@
+"""What may be removed from a local workspace: by age or size, and nothing that a kept run is made of."""
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ValidationError
+
+from tasks.core.storage.workspace import CHECKPOINTS_FOLDER, RUNS_FOLDER, STAGES_FOLDER
+
+Kind = Literal["run", "result", "output", "checkpoints"]
+LEAST_AGE_SECONDS = 24 * 3600.0  # what is younger may belong to a run that is at work
+RESULT_PAGE = "splat/index.html"  # in the folder of a run whose result is in the workspace
+NOTES = "outputs/*.json"  # in the folder of a run: the stage outputs that it is made of
+_REMOVED = ".removed"
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that can be removed by itself."""
+
+    kind: Kind  # `result` is the folder of a run with its published result, `run` that of one without
+    path: Path
+    size_bytes: int
+    used_at: float  # seconds since the epoch of its newest file
+    needs: frozenset[Path] = frozenset()  # outputs and checkpoints that a run is made of
+
+
+class _Note(BaseModel):
+    uri: str
+
+
+def items(root: Path) -> list[Item]:
+    """Everything in the workspace that was made by runs, the oldest first. Files of other people are none of it."""
+    found = [*_runs(root), *_outputs(root), *_folders(root / CHECKPOINTS_FOLDER, "checkpoints")]
+    return sorted(found, key=lambda item: (item.used_at, item.path))
+
+
+def removable(
+    found: Iterable[Item], older_than_seconds: float, *, results: bool, now: float | None = None
+) -> list[Item]:
+    """The items of that age that no younger run needs.
+
+    Args:
+        found: as `items` returns them.
+        older_than_seconds: nothing younger than LEAST_AGE_SECONDS is removed, whatever this says.
+        results: whether published results are removed as well; otherwise all of them are kept with what they need.
+        now: seconds since the epoch.
+    """
+    before = (time.time() if now is None else now) - max(older_than_seconds, LEAST_AGE_SECONDS)
+    old = [item for item in found if item.used_at < before and (results or item.kind != "result")]
+    gone = {item.path for item in old if item.kind in ("run", "result")}
+    needed = {need for item in found if item.path not in gone for need in item.needs}
+    return [item for item in old if item.path in gone or item.path not in needed]
+
+
+def down_to(found: list[Item], size_bytes: int, *, results: bool, now: float | None = None) -> list[Item]:
+    """The oldest removable items whose removal leaves at most `size_bytes`, or all of them."""
+    left = sum(item.size_bytes for item in found)
+    most = removable(found, 0, results=results, now=now)
+    ages = sorted({item.used_at for item in most})
+    moment = time.time() if now is None else now
+    chosen: list[Item] = []
+    for used_at in ages:  # a run that goes makes room for what it alone needed, so each age is looked at as a whole
+        if left - sum(item.size_bytes for item in chosen) <= size_bytes:
+            break
+        chosen = removable(found, moment - used_at - 1e-3, results=results, now=moment)
+    return chosen
+
+
+def remove(item: Item) -> None:
+    """Remove it; a run that looks for it meanwhile finds nothing, and never half of it. Raises OSError."""
+    aside = item.path.with_name(f".{item.path.name}.{uuid.uuid4().hex[:8]}{_REMOVED}")
+    item.path.rename(aside)
+    shutil.rmtree(aside)
+
+
+def _runs(root: Path) -> Iterator[Item]:
+    for item in _folders(root / RUNS_FOLDER, "run"):
+        needs = frozenset(need for note in item.path.glob(NOTES) for need in _needs(root, note))
+        kind: Kind = "result" if (item.path / RESULT_PAGE).is_file() else "run"
+        yield Item(kind, item.path, item.size_bytes, item.used_at, needs)
+
+
+def _needs(root: Path, note: Path) -> Iterator[Path]:
+    try:
+        output = Path(_Note.model_validate_json(note.read_bytes()).uri)
+    except (ValidationError, OSError):
+        return
+    yield output
+    yield root / CHECKPOINTS_FOLDER / output.name
+
+
+def _outputs(root: Path) -> Iterator[Item]:
+    stages = root / STAGES_FOLDER
+    for stage in sorted(stages.iterdir()) if stages.is_dir() else ():
+        yield from _folders(stage, "output")
+
+
+def _folders(parent: Path, kind: Kind) -> Iterator[Item]:
+    for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
+        if folder.is_dir() and not folder.is_symlink() and not folder.name.startswith("."):
+            sizes = [(found.st_size, found.st_mtime) for found in _stats(folder)]
+            yield Item(kind, folder, sum(size for size, _ in sizes), max(moment for _, moment in sizes))
+
+
+def _stats(folder: Path) -> Iterator[os.stat_result]:
+    yield folder.lstat()
+    for path in folder.rglob("*"):
+        try:
+            yield path.lstat()
+        except FileNotFoundError:  # a run at work has moved it
+            continue
