@@ -10,7 +10,7 @@ from flows.plain_text import plain
 from tasks.core.errors import OptionsError
 from tasks.core.local_path import local_path
 from tasks.core.settings import Settings
-from tasks.core.storage.cleaning import down_to, items, removable, remove
+from tasks.core.storage.cleaning import down_to, items, removable, remove, unfinished
 
 DAY_SECONDS = 24 * 3600.0
 
@@ -44,13 +44,11 @@ def register(app: typer.Typer, console: Console) -> None:
         of your own are not looked at.
         """
         settings = Settings.from_environment()
-        name = (
-            settings if workspace is None else settings.model_copy(update={"workspace": workspace})
-        ).absolute_workspace
+        if workspace is not None:
+            settings = settings.model_copy(update={"workspace": workspace})
+        name = settings.absolute_workspace
         if "://" in name or name.startswith("s3-bucket/"):
-            raise OptionsError(
-                f"{name} is on S3: a lifecycle rule of the bucket removes what is old (docs/storage.md)."
-            )
+            raise OptionsError(f"{name} is on S3, where a lifecycle rule of the bucket removes what is old.")
         root = local_path(name)
         found = items(root)
         chosen = (
@@ -63,7 +61,10 @@ def register(app: typer.Typer, console: Console) -> None:
             line = f"{item.size_bytes / 1e6:10.1f} MB  {item.kind:11} {item.path.relative_to(root)}"
             console.print(plain(line), highlight=False, soft_wrap=True)
             if yes:
-                remove(item)
+                remove(item.path)
+        if yes:
+            for path in unfinished(root):  # of a cleaning that was ended early
+                remove(path)
         freed = sum(item.size_bytes for item in chosen)
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(item.kind for item in chosen).items()))
         says = "removed" if yes else "would be removed"

@@ -73,11 +73,17 @@ def down_to(found: list[Item], size_bytes: int, *, results: bool, now: float | N
     return chosen
 
 
-def remove(item: Item) -> None:
+def remove(folder: Path) -> None:
     """Remove it; a run that looks for it meanwhile finds nothing, and never half of it. Raises OSError."""
-    aside = item.path.with_name(f".{item.path.name}.{uuid.uuid4().hex[:8]}{_REMOVED}")
-    item.path.rename(aside)
+    aside = folder.with_name(f".{folder.name.strip('.')}.{uuid.uuid4().hex[:8]}{_REMOVED}")
+    folder.rename(aside)
     shutil.rmtree(aside)
+
+
+def unfinished(root: Path) -> list[Path]:
+    """Folders that `remove` was removing when its process ended."""
+    parents = (RUNS_FOLDER, f"{STAGES_FOLDER}/*", CHECKPOINTS_FOLDER)
+    return sorted(path for parent in parents for path in root.glob(f"{parent}/.*{_REMOVED}"))
 
 
 def _runs(root: Path) -> Iterator[Item]:
@@ -88,12 +94,13 @@ def _runs(root: Path) -> Iterator[Item]:
 
 
 def _needs(root: Path, note: Path) -> Iterator[Path]:
+    """From a note, whose path may be that of a workspace that was moved since."""
     try:
-        output = Path(_Note.model_validate_json(note.read_bytes()).uri)
-    except (ValidationError, OSError):
+        stage, key = Path(_Note.model_validate_json(note.read_bytes()).uri).parts[-2:]
+    except (ValidationError, ValueError, OSError):
         return
-    yield output
-    yield root / CHECKPOINTS_FOLDER / output.name
+    yield root / STAGES_FOLDER / stage / key
+    yield root / CHECKPOINTS_FOLDER / key
 
 
 def _outputs(root: Path) -> Iterator[Item]:

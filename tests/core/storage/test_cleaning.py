@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from tasks.core.storage.cleaning import LEAST_AGE_SECONDS, down_to, items, removable, remove
+from tasks.core.storage.cleaning import LEAST_AGE_SECONDS, down_to, items, removable, remove, unfinished
 
 NOW = 2_000_000_000.0
 DAY = 24 * 3600.0
@@ -33,7 +33,7 @@ class Made:
         for output in outputs:
             note = self.root / "runs" / name / "outputs" / f"{output.replace('/', '-')}.json"
             note.parent.mkdir(parents=True, exist_ok=True)
-            note.write_text(f'{{"uri": "{self.root}/stages/{output}", "cached": false}}', encoding="utf-8")
+            note.write_text(f'{{"uri": "/as/it/was/stages/{output}", "cached": false}}', encoding="utf-8")
             os.utime(note, (NOW - days_old * DAY,) * 2)
         self.put(f"runs/{name}/splat/index.html" if result else f"runs/{name}/logs/train.log", days_old)
         os.utime(self.root / "runs" / name, (NOW - days_old * DAY,) * 2)
@@ -98,9 +98,15 @@ def test_a_removed_one_is_gone_at_once(made: Made, monkeypatch: pytest.MonkeyPat
     item = next(each for each in items(made.root) if each.path.name == "orphan")
     rmtree, seen = shutil.rmtree, []
     monkeypatch.setattr(shutil, "rmtree", lambda path: (seen.append(item.path.exists()), rmtree(path)))
-    remove(item)
+    remove(item.path)
     assert seen == [False]
-    assert not list((made.root / "stages" / "train").glob(".orphan*"))
+    assert not unfinished(made.root)
+    monkeypatch.setattr(shutil, "rmtree", lambda path: None)  # as if it were killed here
+    remove(made.root / "stages" / "train" / "failed")
+    monkeypatch.undo()
+    [left] = unfinished(made.root)
+    remove(left)
+    assert not unfinished(made.root)
 
 
 def test_the_command_touches_nothing_without_yes(made: Made) -> None:
