@@ -43,7 +43,8 @@ class ServerOfRun:
     def running(self, say: Callable[[str], None]) -> Iterator[None]:
         """It runs at least as long as the block.
 
-        Raises ServerError when it does not answer or does not start, DiskFullError when its disk has no room.
+        Raises ServerError when it does not answer, does not let this process in or does not start, DiskFullError when
+        its disk has no room.
         """
         if self._embedded is None:
             url = str(self._url)
@@ -52,6 +53,7 @@ class ServerOfRun:
                 raise ServerError(
                     f"The Prefect server at {url} does not answer; without PREFECT_API_URL none is needed."
                 )
+            require_login(url)
             yield
             return
         say("starting Prefect in this process …")
@@ -64,7 +66,7 @@ class ServerOfRun:
 def use_server(settings: Settings) -> Settings:
     """Choose a server that runs by itself, and give the settings of its runs.
 
-    Raises ServerError when there is none or it does not answer.
+    Raises ServerError when there is none, or it does not answer or does not let this process in.
     """
     use_prefect(settings)
     url = os.environ.get("PREFECT_API_URL")
@@ -75,6 +77,7 @@ def use_server(settings: Settings) -> Settings:
             f"The Prefect server at {url} does not answer; `spaceport status` shows this machine's, `spaceport up` "
             "starts what has died."
         )
+    require_login(url)
     local = running_server(settings.home)
     if local is None or local.api_url != url:
         return settings
@@ -87,3 +90,19 @@ def answers(api_url: str) -> bool:
         return httpx.get(f"{api_url.rstrip('/')}/health", timeout=ANSWER_SECONDS).status_code == 200
     except httpx.TransportError:
         return False
+
+
+def require_login(api_url: str) -> None:
+    """Raises ServerError when a server wants another login than this process has. Prefect Cloud is not asked."""
+    if os.environ.get("PREFECT_API_KEY"):
+        return
+    user, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
+    try:
+        answer = httpx.get(f"{api_url.rstrip('/')}/admin/version", auth=(user, password), timeout=ANSWER_SECONDS)
+    except httpx.TransportError:
+        return  # its next request says so
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        raise ServerError(
+            f"The Prefect server at {api_url} wants a login: set PREFECT_API_AUTH_STRING to its user:password. The server "
+            "of `spaceport up` is found without PREFECT_API_URL."
+        )

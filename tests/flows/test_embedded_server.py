@@ -6,6 +6,8 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx
@@ -87,6 +89,32 @@ def test_a_server_that_does_not_answer_is_one_sentence(
         server = ServerOfRun(settings).running(lambda text: None)
         with pytest.raises(ServerError, match=f"The Prefect server at http://127.0.0.1:{port}/api does not answer"):
             server.__enter__()
+
+
+def test_a_server_that_wants_another_login_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Guarded(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.headers["Authorization"] == "Basic dXNlcjpyaWdodA==" else 401)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+            pass
+
+    monkeypatch.delenv("PREFECT_API_KEY", raising=False)
+    with HTTPServer(("127.0.0.1", 0), Guarded) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_address[1]}/api"
+            monkeypatch.setenv("PREFECT_API_AUTH_STRING", "user:right")
+            connection.require_login(url)
+            for wrong in ("", "user:wrong"):
+                monkeypatch.setenv("PREFECT_API_AUTH_STRING", wrong)
+                with pytest.raises(ServerError, match="wants a login: set PREFECT_API_AUTH_STRING"):
+                    connection.require_login(url)
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_damaged_database_is_kept_aside_and_the_run_goes_on(tmp_path: Path) -> None:
