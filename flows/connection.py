@@ -103,6 +103,6 @@ def require_login(api_url: str) -> None:
         return  # its next request says so
     if answer.status_code == httpx.codes.UNAUTHORIZED:
         raise ServerError(
-            f"The Prefect server at {api_url} wants a login: set PREFECT_API_AUTH_STRING to its user:password. The server "
-            "of `spaceport up` is found without PREFECT_API_URL."
+            f"The Prefect server at {api_url} wants a login: set PREFECT_API_AUTH_STRING to its user:password. The "
+            "server of `spaceport up` is found without PREFECT_API_URL."
         )
