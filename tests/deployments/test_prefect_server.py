@@ -22,6 +22,7 @@ from prefect.server.events.storage.database import write_events
 from prefect.types._datetime import now
 
 from deployments import prefect_server
+from deployments.own_origin import OwnOrigin
 from deployments.prefect_server import QueueingSqlite, write_new_events
 from tests.patience import STALL_SECONDS
 
@@ -157,8 +158,13 @@ def test_prefects_own_cannot_store_it(tmp_path: Path, first: list[ReceivedEvent]
 
 def test_the_server_writes_events_our_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_persister, "write_events", write_events)
-    monkeypatch.setattr("prefect.cli.app", lambda: None)
+    served = []
+    monkeypatch.setattr(prefect_server, "create_app", lambda final: "Prefect")
+    monkeypatch.setattr("uvicorn.run", lambda app, **options: served.append((app, options["host"])))
     monkeypatch.setattr(prefect_server, "set_database_config", lambda config: None)
     monkeypatch.setattr("sys.argv", ["prefect_server"])
     prefect_server.main()
     assert event_persister.write_events is write_new_events
+    [(app, host)] = served
+    assert isinstance(app, OwnOrigin), "others' pages are kept out"
+    assert host == "127.0.0.1"
