@@ -18,8 +18,8 @@ from tasks.core.settings import HEARTBEAT_SECONDS, STAGES
 
 SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS + 10  # two heartbeats may get lost, as when the server restarts
 UNSTARTED_SECONDS = 900  # a machine that has to be rented first takes minutes to start a run
-# A process that hangs, in a driver or in native code, goes on sending heartbeats. These are bounds, not expectations: a
-# slow machine of one's own may train for days, while the account's sizes are known and paid by the hour.
+# A process that hangs in a driver or in native code still sends heartbeats. These are upper bounds: a slow machine may
+# train for days, while an account's machines are of known size and cost money by the hour.
 STAGE_HOURS, AWS_STAGE_HOURS = 7 * 24, 24
 RUN_HOURS = 14 * 24  # of a whole run, which waits in queues too
 PENDING, RUNNING = "prefect.flow-run.Pending", "prefect.flow-run.Running"

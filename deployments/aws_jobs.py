@@ -71,11 +71,11 @@ def account_environment(account: Infrastructure) -> dict[str, str]:
 
 
 def ecs_environment(account: Infrastructure, gpu_pool: str) -> dict[str, str]:
-    """What runs as ECS tasks are told beside that."""
+    """The further environment of runs that are ECS tasks."""
     again = {"train": {"capacity_provider": account.capacity_provider_again}} if gpu_pool == ECS_GPU else {}
     return {
-        # A spot instance that is taken away, or a service that is updated, ends a task by SIGTERM: the run goes back
-        # into its queue, and its next task goes on from the checkpoint.
+        # SIGTERM ends a task when its spot instance is taken away or its service is updated. The run then returns to
+        # its queue, and the next task continues from the checkpoint.
         "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR": "reschedule",
         "SPACEPORT_JOB_VARIABLES_AGAIN": json.dumps(again),
         "SPACEPORT_MACHINES": json.dumps({stage: each.model_dump() for stage, each in machines().items()}),
@@ -83,7 +83,7 @@ def ecs_environment(account: Infrastructure, gpu_pool: str) -> dict[str, str]:
 
 
 def train_environment() -> dict[str, str]:
-    """What training is told, in either pool for it."""
+    """The environment of training, in either of its pools."""
     return {"SPACEPORT_HOURLY_COST_USD": str(SPOT_USD[GPU_INSTANCE])}
 
 

@@ -1,4 +1,4 @@
-"""Who may use this machine's Prefect server and pages: the owner alone, by secrets that the owner alone can read.
+"""Access to this machine's Prefect server and pages: for the owner alone, by secrets that only the owner can read.
 
     <home>/up/secrets.json     readable by its owner alone
 

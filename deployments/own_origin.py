@@ -84,7 +84,7 @@ class OwnOrigin:
             return False
         if not set(headers.get(b"origin", [])) <= self._origins:
             return False
-        # A link that somebody follows comes from another site too, and shows a page; an image or a script does not.
+        # A link on another site may be followed to a page of ours. Its images, scripts and frames may not be ours.
         if b"origin" in headers or not OTHER_SITE & set(headers.get(b"sec-fetch-site", [])):
             return True
         request = scope.get("method"), headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")
@@ -92,7 +92,7 @@ class OwnOrigin:
 
 
 def _unframed(send: Send) -> Send:
-    """No page shows ours in a frame of its own, where somebody could be led to click."""
+    """Forbid other pages to frame ours, where a disguised click would be the owner's."""
 
     async def with_headers(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":

@@ -1,8 +1,8 @@
 """Job templates of the pools: what a run is started with, and the few values that it may choose.
 
 Command, environment, image, roles, network, secrets and working folder are written into the pool. A template's
-variables are all that a deployment or a run can set; Prefect's server refuses any other. Whoever may change pools and
-deployments themselves can still run code of their own: docs/deploy.md says what limits that.
+variables are all that a deployment or its run can set, and Prefect's server refuses others there. A login that can
+change pools and deployments can still run code of its own: docs/deploy.md says what limits that.
 """
 
 import json
@@ -75,7 +75,7 @@ def ec2_gpu_template(plan: Plan, account: Infrastructure) -> dict[str, Any]:
 
 
 def plan_environment(plan: Plan) -> dict[str, str]:
-    """What every run is told of the plan, whatever its worker's environment says."""
+    """The plan as environment variables of every run, in place of those that its worker has."""
     values = {
         "SPACEPORT_WORKSPACE": plan.workspace,
         "SPACEPORT_PAGES_URL": plan.pages_url,

@@ -1,4 +1,4 @@
-"""What an upload may choose: a list of its own, which is shorter than an operator's, with the operator's limits.
+"""The options that an upload may choose: fewer than an operator's, and within the operator's limits.
 
 Those who upload are not those who pay: READY.json can name no place, no machine and nothing outside the upload.
 """

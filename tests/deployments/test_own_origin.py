@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.own_origin import OwnOrigin
+from deployments.own_origin import OwnOrigin, Receive, Scope, Send
 
 PORT = 4200
 OWN = {"host": "127.0.0.1:4200"}
@@ -45,7 +45,7 @@ REFUSED = {
 }
 
 
-async def app(scope, receive, send):  # type: ignore[no-untyped-def]
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers everybody, and accepts every WebSocket."""
     if scope["type"] == "websocket":
         await receive()

@@ -4,8 +4,8 @@ import os
 import re
 import stat
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from tasks.core.errors import PhotosError
 from tasks.core.image_file import ImageError
@@ -58,7 +58,7 @@ def require_photo_size(size_bytes: int) -> None:
         raise ImageError(f"{size_bytes / 1e9:.1f} GB in one file, the limit is {limit:.1f} GB; export it as JPEG")
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file to read. Raises ImageError for a pipe, a device and the like, from which reading may never end."""
     if stat.S_ISREG(path.stat().st_mode):  # opening some devices already does something
         file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")

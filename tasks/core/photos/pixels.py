@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
@@ -90,7 +91,7 @@ def stage_photo(offered: Offered, path: Path, options: PhotosOptions, memory: Me
             return _stage(offered, file, header, path, options)
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> BufferedReader:
     try:
         return open_regular(path)
     except OSError as error:
@@ -118,9 +119,9 @@ def _read_header(file: IO[bytes], options: PhotosOptions, memory: MemoryBudget) 
         return _Header(image.format or "", *image.size, exif, upright_exif(image), deferred, kept, needed)
 
 
-def _stage(offered: Offered, file: IO[bytes], header: _Header, path: Path, options: PhotosOptions) -> StagedPhoto:
+def _stage(offered: Offered, file: BufferedReader, header: _Header, path: Path, options: PhotosOptions) -> StagedPhoto:
     file.seek(0)
-    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # typeshed asks for more
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
     decoded = [_decoded(file, header)]
     if header.exif_deferred:
         exif, small = read_exif(decoded[0]), upright_exif(decoded[0])
