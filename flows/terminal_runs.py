@@ -1,4 +1,4 @@
-"""Runs in terminals of this machine: one whose process was killed is told to its server, which would wait for ever.
+"""Runs in terminals of this machine. The server would wait for ever for one that was killed, so it is told.
 
     <home>/terminal-runs/<flow run id>.json     the process of a run, for as long as it lives
 

@@ -89,7 +89,7 @@ class Destination(ABC):
             )
 
     def _parts(self) -> set[str]:
-        """Files that are there now and may be parts of a result whose names nobody knows before a run."""
+        """Files that are there now under names that a run may choose for parts of its result."""
         found = (f"{folder}/{name}" for folder in PARTS_FOLDERS for name in self._below(folder))
         return {name for name in found if is_name_within(name) and name.lower().endswith(PARTS_SUFFIXES)}
 

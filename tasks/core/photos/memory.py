@@ -1,4 +1,4 @@
-"""How much memory a photo takes while it is decoded, and a budget that all threads share.
+"""The memory that a photo takes while it is decoded, and a budget for all threads together.
 
 A file of a few kilobytes can hold a picture of gigabytes, so what counts is pixels × bytes, known from the header.
 """

@@ -1,4 +1,4 @@
-"""Whether the numbers of a COLMAP model are ones that cameras and points can have.
+"""Checks that the numbers of a COLMAP model are possible for cameras and points.
 
 Readers take NaN, infinities, 1e300 and sizes of zero without a word, and what is computed from them fails elsewhere.
 """

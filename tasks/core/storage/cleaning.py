@@ -1,4 +1,4 @@
-"""What may be removed from a local workspace: by age or size, and nothing that a kept run is made of."""
+"""Remove old parts of a local workspace, by age or size, and nothing that a kept run is made of."""
 
 import os
 import shutil

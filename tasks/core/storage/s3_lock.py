@@ -110,7 +110,7 @@ class _Held:
         return self._folder.write(LOCK_FILE, self._record.model_dump_json().encode(), only_over=only_over)
 
     def _present(self) -> tuple[_Record | None, str | None]:
-        """The lock that is there, None where nobody can read it; and its ETag, None where there is none."""
+        """The lock that is there, None if it cannot be read; and its ETag, None if there is no lock."""
         found = self._folder.read(LOCK_FILE)
         if found is None:
             return None, None

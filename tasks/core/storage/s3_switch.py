@@ -32,7 +32,7 @@ def replace_objects(
         new: their names, posix.
         old: names of objects that are replaced; those that are not in `new` are removed.
         page: the name of the page, which is put in one step.
-        remember: is told which objects there may be, before any of them is put.
+        remember: called with the names of all objects that there may be, before any of them is put.
         confirm: raises StorageError when another process has begun to do the same.
 
     Raises as S3Folder does; the older objects are in place then, unless the page leads to all the new ones.

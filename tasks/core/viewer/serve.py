@@ -40,7 +40,7 @@ class _Handler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def send_head(self) -> Any:
-        """The file, for a request by somebody who has the address."""
+        """Open the file, if the request has the secret and our own name."""
         host = self.headers.get_all("Host") or []
         path = urlsplit(self.path).path
         secret, _, rest = path.lstrip("/").partition("/")
