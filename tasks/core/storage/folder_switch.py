@@ -12,6 +12,7 @@ from either.
 
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from tasks.core.storage.disk import flush
 
 VERSIONS_FOLDER = "spaceport-versions"
 _CURRENT, _NEW_LINK = "current", "link"
+_READERS_SECONDS = 0.05  # to open what a link named that is a file by now; it takes microseconds unless they are halted
 
 
 def takes_links(folder: Path) -> bool:
@@ -123,7 +125,7 @@ class _Switch:
         for name in names:
             place = self._folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
-            (version / name).replace(place)
+            self._put(version / name, place)
         for name in gone:
             with suppress(OSError):
                 (self._folder / name).unlink()
@@ -131,7 +133,9 @@ class _Switch:
                     (self._folder / above).rmdir()  # refuses one that is not empty, which ends this
         for parent in {(self._folder / name).parent for name in names}:
             flush(parent)
-        shutil.rmtree(self._versions, ignore_errors=True)
+        if self._versions.exists():
+            time.sleep(_READERS_SECONDS)
+            shutil.rmtree(self._versions, ignore_errors=True)
 
     def undo(self, version: Path, names: Sequence[str], added: Iterable[str]) -> None:
         """Put the files back that `keep` has made a version of, and remove links to nothing."""
@@ -140,6 +144,17 @@ class _Switch:
         else:  # nothing was made a link yet
             shutil.rmtree(version, ignore_errors=True)
             self._versions.rmdir()
+
+    def _put(self, file: Path, place: Path) -> None:
+        """Replace a link by the file, whose own name stays for readers that have followed the link so far."""
+        second_name = self._versions / _NEW_LINK
+        try:
+            second_name.unlink(missing_ok=True)
+            second_name.hardlink_to(file)
+        except OSError:  # no second names here, or no links at all
+            file.replace(place)
+        else:
+            second_name.replace(place)
 
     def _replace_link(self, target: str, place: Path) -> None:
         link = self._versions / _NEW_LINK
