@@ -8,7 +8,7 @@ MINISTACK := $(VENV)-ministack/bin/ministack
 CHECKOV := $(VENV)-checkov/bin/checkov
 VIEWER := tasks/core/viewer/npm
 
-.PHONY: help setup demo test fuzz test-faults test-processors lint format bench soak synth aws-check aws-images emulator-test image-test image-lint image-hashes clean
+.PHONY: help setup demo test fuzz faults test-faults test-processors lint format bench soak synth aws-check aws-images emulator-test image-test image-lint image-hashes clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -67,7 +67,11 @@ test-processor-%: $(READY)
 	NUMBA_CPU_NAME=$* NUMBA_CPU_FEATURES= $(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(NUMERIC)
 
 SECONDS ?= 600
+ROUNDS ?= 60
 SEED ?= 0
+
+faults: $(READY) ## ROUNDS of kills, full disks and lost servers at moments that SEED draws, in every stage, local and on S3
+	$(BIN)/python -m tests.faults.rounds --rounds $(ROUNDS) --seed $(SEED)
 
 fuzz: $(READY) ## Seeded rounds of damage for SECONDS of each kind of input
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)

@@ -127,14 +127,14 @@ def spaceport(home: Path, *arguments: str, **variables: str) -> subprocess.Compl
 
 
 @contextmanager
-def serving(home: Path, workspace: Path, **options: object) -> Iterator[Served]:
+def serving(home: Path, workspace: Path | str, **options: object) -> Iterator[Served]:
     """`spaceport up` with these options (`cpu_slots=1` is `--cpu-slots 1`), and `down` at the end."""
     home.parent.mkdir(parents=True, exist_ok=True)
     flags = [flag for name, value in options.items() for flag in (f"--{name.replace('_', '-')}", str(value))]
     up = spaceport(home, "up", "--port", "0", "--workspace", str(workspace), *flags)
     try:
         assert up.returncode == 0, up.stdout + up.stderr
-        yield Served(home, workspace)
+        yield Served(home, Path(workspace))
     finally:
         down = spaceport(home, "down", "--now")
         assert down.returncode == 0, down.stdout + down.stderr

@@ -92,7 +92,8 @@ class S3Server:
     def start(self) -> None:
         """Start the server and wait until it answers."""
         assert self._process is None
-        command = [str(_PROGRAM), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={self._folder / 'data'}"]
+        command = [str(_PROGRAM), "-logtostderr=true", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+        command += [f"-dir={self._folder / 'data'}"]
         command += ["-filer", "-s3", f"-s3.config={self._folder / 's3.json'}", "-s3.autoCreateBucket=false"]
         command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64", "-volume.max=0"]
         command += ["-master.electionTimeout=1s", "-volume.preStopSeconds=0"]  # restart 4 s instead of 20

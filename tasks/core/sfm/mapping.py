@@ -129,6 +129,7 @@ def _largest(mapper: str, models: list[pycolmap.Reconstruction]) -> Mapped:
 
 
 def _run_global(database: Path, images: Path, folder: Path, seed: int) -> None:
+    pycolmap.logging.logtostderr = True  # as in the process that has started this one
     pipeline = pycolmap.GlobalPipelineOptions()
     pipeline.random_seed = seed
     pipeline.mapper.random_seed = seed

@@ -10,6 +10,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pycolmap
+
 from tasks.core.errors import SpaceportError
 from tasks.core.measurements import SfmSection
 from tasks.core.sfm.endings import out_of_memory
@@ -24,6 +26,7 @@ logger = logging.getLogger(__name__)
 def main(job_file: Path) -> None:
     """Do the job and write the answer: a section, an error made on purpose, or the words of any other exception."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    pycolmap.logging.logtostderr = True  # and not to a file of its own in the system's folder for temporary files
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     job = Job.model_validate_json(job_file.read_text(encoding="utf-8"))
     try:

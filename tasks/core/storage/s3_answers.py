@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from botocore.exceptions import BotoCoreError
+from botocore.handlers import add_expect_header
 
 _SLOWEST_BYTES_A_SECOND = 1000.0
 _GRACE_SECONDS = 60.0  # in which nothing need come, as boto3 allows
@@ -35,6 +36,8 @@ class SlowAnswerError(BotoCoreError):  # type: ignore[misc]  # botocore has no t
 def watch_answers(client: Any) -> None:
     """Make a client raise ForeignAnswerError or SlowAnswerError where it would believe an answer, or wait for ever."""
     client.meta.events.register("after-call.s3", _check, unique_id="spaceport-answers")
+    # botocore would ask before it sends, and where that answer is cut off it reads the connection's end for ever.
+    client.meta.events.unregister("before-call.s3", add_expect_header)
     endpoint = client._endpoint  # there is no public way to what sends requests
     endpoint.http_session = _Patient(endpoint.http_session)
 

@@ -145,9 +145,16 @@ def test_unrelated_photos_are_refused_by_name(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "scene").iterdir()) == ["sfm.log"]
 
 
-def test_global_mapper_places_the_same_cameras(flight: Flight, tmp_path: Path) -> None:
+def test_global_mapper_places_the_same_cameras(
+    flight: Flight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     section = reconstruct(flight.photos, tmp_path / "scene", SfmOptions(mapper="global"), IMAGE_SIZE, ignore_progress)
     assert (section.mapper, section.registered) == ("global", COUNT)
+    assert list(temporary.iterdir()) == [], "COLMAP's logs, which contain the photos' names"
+    assert "Processed file" in (tmp_path / "scene" / "sfm.log").read_text()
     centers, _ = true_cameras(COUNT)
     found = np.stack([camera.center for camera in Scene.load(tmp_path / "scene").cameras])
     assert np.linalg.norm(found + np.median(centers, axis=0) - centers, axis=1).max() < 0.6  # m

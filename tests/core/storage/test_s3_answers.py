@@ -40,6 +40,12 @@ class Server(ThreadingHTTPServer):
 
         do_PUT = do_POST = do_HEAD = do_DELETE = do_GET
 
+        def handle_expect_100(self) -> bool:
+            """Be cut off in the middle of the answer to a client that asks whether it may send."""
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n")
+            self.close_connection = True
+            return False
+
         def log_message(self, *_: object) -> None:
             """Quiet."""
 
@@ -171,3 +177,11 @@ def test_what_comes_fast_enough_is_read(server: Server, folder: S3Folder, monkey
     server.answer = with_body(body, ETag='"1"', **{"Content-Length": "300"})
     with pytest.raises(StorageError):
         folder.read("x")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_upload_that_is_cut_off_leaves_no_thread_at_work(server: Server, folder: S3Folder, tmp_path: Path) -> None:
+    """Where botocore asks before it sends, it reads the end of the connection for ever."""
+    server.answer = with_body(b"", ETag='"1"')
+    upload(folder, tmp_path)
+    assert "request to S3" not in [thread.name for thread in threading.enumerate()]
