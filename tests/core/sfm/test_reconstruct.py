@@ -145,9 +145,7 @@ def test_unrelated_photos_are_refused_by_name(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "scene").iterdir()) == ["sfm.log"]
 
 
-def test_global_mapper_places_the_same_cameras(
-    flight: Flight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_global_mapper_places_the_same_cameras(flight: Flight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
