@@ -122,8 +122,10 @@ def verify_output(folder: Path) -> Manifest:
     """
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise StorageError(f"{folder} holds no complete stage output: {type(error).__name__}.") from error
+    except OSError as error:
+        raise StorageError(f"The stage output {folder} cannot be read ({error.strerror}).") from error
+    except ValidationError as error:
+        raise StorageError(f"{folder} contains no complete stage output; run again with --fresh.") from error
     altered = altered_file(folder, manifest)
     if altered is not None:
         raise StorageError(f"{altered} in {folder} is missing or altered; run again with --fresh.")

@@ -25,7 +25,11 @@ HEADER = f"{'round':>5}  {'where':16}{'stage':10}{'fault':22}{'moment':>6}  {'ol
 def main() -> int:
     """Play, print, and return the exit status: 1 when anything is not as it should be."""
     arguments = _arguments()
-    rounds = [each for each in draw(arguments.rounds, arguments.seed) if arguments.only in (None, each.number)]
+    rounds = [
+        each
+        for each in draw(arguments.rounds, arguments.seed)
+        if arguments.only is None or each.number in arguments.only
+    ]
     print(f"{len(rounds)} rounds of seed {arguments.seed}\n{HEADER}", flush=True)
     with TemporaryDirectory(prefix="spaceport-faults-") as name:
         verdicts = list(_play_all(Path(name), rounds))
@@ -44,7 +48,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.rounds", description=__doc__)
     parser.add_argument("--rounds", type=int, default=60, help="how many are drawn (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="which ones (default: %(default)s)")
-    parser.add_argument("--only", type=int, metavar="ROUND", help="the one of this number, to see it again")
+    parser.add_argument(
+        "--only", type=int, nargs="+", metavar="ROUND", help="those of these numbers, to see them again"
+    )
     return parser.parse_args()
 
 

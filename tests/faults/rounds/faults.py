@@ -12,7 +12,7 @@ from tests.faults.rounds.small_disk import SmallDisk
 from tests.patience import eventually, work_of
 
 SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT, "SIGHUP": signal.SIGHUP}
-DONE, REFUSED = 0, 1  # exit statuses
+DONE, FAILED, REFUSED = 0, 1, 2  # exit statuses; 2: the place is wrong, name another
 STATUS = {"kill -9": -signal.SIGKILL, "SIGTERM": 143, "SIGINT": 130, "SIGHUP": 143}
 
 
@@ -50,7 +50,7 @@ def befall(round_: Round, command: Command, means: Means) -> int:
 
 def may_end_with(fault: str) -> tuple[int, ...]:
     """Exit statuses that are right; a fault may also come too late to change anything."""
-    return (DONE, STATUS.get(fault, REFUSED))
+    return (DONE, STATUS[fault]) if fault in STATUS else (DONE, FAILED, REFUSED)
 
 
 def _until_end(command: Command, then: Callable[[], None]) -> int:
