@@ -59,7 +59,7 @@ class ServerOfRun:
         say("starting Prefect in this process …")
         if "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ and (moved := make_ready(self._home)):
             say(moved)
-        with self._embedded:
+        with self._embedded.running(say):
             yield
 
 

@@ -14,8 +14,9 @@ import httpx
 import psutil
 import pytest
 
-from flows import connection
+from flows import connection, embedded_server
 from flows.connection import ServerOfRun
+from flows.embedded_server import EmbeddedServer
 from tasks.core.errors import ServerError
 from tasks.core.settings import Settings
 from tests.conftest import REPOSITORY
@@ -28,7 +29,7 @@ COMMAND = """
 import os, sys
 from pathlib import Path
 from flows.embedded_server import EmbeddedServer
-with EmbeddedServer(Path(sys.argv[1]), os.environ):
+with EmbeddedServer(Path(sys.argv[1]), os.environ).running(lambda text: print(text, flush=True)):
     from prefect.client.orchestration import get_client
     with get_client(sync_client=True) as client:
         assert client.read_flows() == []
@@ -71,6 +72,33 @@ def test_it_is_for_one_command_and_ends_with_it(number: signal.Signals | None, t
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{api_url}/health", timeout=STALL_SECONDS)
     command.stdout.close()
+
+
+def kill_server() -> None:
+    [server] = [each for each in psutil.Process().children() if "--embedded" in each.cmdline()]
+    server.kill()
+
+
+def test_one_that_dies_is_started_again_and_once_too_often_ends_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, said, ends = environment(tmp_path), list[str](), list[int]()
+    monkeypatch.setattr(embedded_server, "MAX_STARTS", 2)
+    before = signal.signal(signal.SIGTERM, lambda number, _: ends.append(number))
+    try:
+        with EmbeddedServer(tmp_path, own).running(said.append):
+            kill_server()  # and what is asked meanwhile is answered
+            assert httpx.get(f"{own['PREFECT_API_URL']}/health", timeout=STALL_SECONDS).status_code == 200
+            kill_server()
+            eventually(lambda: ends, "end of the command")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert said == [
+        "Prefect's server ended with status -9 and is started again.",
+        "Prefect's server has ended 2 times, the last time with status -9.",
+    ]
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{own['PREFECT_API_URL']}/health", timeout=STALL_SECONDS)
 
 
 @pytest.mark.parametrize("answer", ["nothing listens", "it says nothing"])

@@ -83,7 +83,7 @@ class FolderPlace(Place):
 
     def take_outputs(self, other: Place) -> None:
         assert isinstance(other, FolderPlace)
-        shutil.copytree(other._stages, self._stages)
+        shutil.copytree(other._stages, self._stages, dirs_exist_ok=True)
 
     def take_result(self, other: Place) -> None:
         assert isinstance(other, FolderPlace)

@@ -25,7 +25,7 @@ from tests.faults.rounds.verdict import Verdict, family_of, orphans
 from tests.local_server import Served, serving
 from tests.s3_server import S3Server
 
-START_SECONDS = 4.0  # of a stage's process, until it works
+END_SECONDS = 1.0  # of a stage's process, when its stage has ended
 
 
 class Server:
@@ -42,7 +42,7 @@ class Server:
         place.prepare(reference.place, round_.stage)
         run = self._start()
         process = self._caught(run, round_.stage)
-        time.sleep(round_.moment * (START_SECONDS + reference.stage_seconds[round_.stage]))
+        time.sleep(round_.moment * (END_SECONDS + reference.stage_seconds[round_.stage]))
         self._befall(round_, run, process)
         ended = self._ended(run)
         verdict.happened = f"{ended.state_name}, its {round_.stage} {run.states(round_.stage)}"
@@ -67,10 +67,10 @@ class Server:
         return Reconstruction.start(self._served, self._flight, train=TRAIN)
 
     def _caught(self, run: Reconstruction, stage: str) -> psutil.Process | None:
-        """The process of a stage; None when the run has ended before it was seen."""
+        """The process of a stage that has begun; None when the run has ended before it was seen."""
 
         def process_or_end() -> psutil.Process | str | None:
-            ids = {str(each.id) for each in run.stage_runs(stage)}
+            ids = {str(each.id) for each in run.stage_runs(stage) if each.state_name == "Running"}
             found = next((process for run_id, process in engines().items() if run_id in ids), None)
             return found or ("ended" if self._state(run).is_final() else None)
 
