@@ -35,6 +35,8 @@ from prefect.server.database.dependencies import set_database_config
 from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.server.events.services import event_persister
 from prefect.server.events.storage.database import write_events
+from prefect.server.services.db_vacuum import schedule_orphan_vacuum_tasks, schedule_vacuum_tasks
+from prefect.server.services.perpetual_services import get_perpetual_services
 from prefect.settings import (
     PREFECT_API_DATABASE_CONNECTION_URL,
     PREFECT_SERVER_API_HOST,
@@ -106,9 +108,17 @@ def main() -> None:
         uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning")
         return
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _forget_runs_here_too()
     listener = socket.socket(fileno=arguments.embedded)
     app = OwnOrigin(create_app(ephemeral=True, final=True), listener.getsockname()[1])
     uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
+
+
+def _forget_runs_here_too() -> None:
+    """Let the clean-up of runs begin with a server of one command as well, in which Prefect has only that of events."""
+    for service in get_perpetual_services():
+        if service.function in (schedule_vacuum_tasks, schedule_orphan_vacuum_tasks):
+            service.run_in_ephemeral = True
 
 
 def _end_with_parent() -> None:
