@@ -106,7 +106,7 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
             if moved := make_ready(home / "prefect"):
                 changes.append(moved)
             say("starting the Prefect server")
-            command = [sys.executable, "-m", "deployments.prefect_server"]
+            command = [sys.executable, "-m", "deployments.prefect_server", "--logs", str(folder)]
             start(SERVER, command, folder, server_environment(server, environment))
             changes.append("started the Prefect server")
         from deployments.apply import apply, apply_pools_only, planned_deployments
