@@ -8,7 +8,7 @@ MINISTACK := $(VENV)-ministack/bin/ministack
 CHECKOV := $(VENV)-checkov/bin/checkov
 VIEWER := tasks/core/viewer/npm
 
-.PHONY: help setup demo test fuzz faults test-faults test-processors lint format bench soak synth aws-check aws-images emulator-test image-test image-lint image-hashes clean
+.PHONY: help setup demo test fuzz faults test-faults test-processors lint format bench bench-day soak synth aws-check aws-images emulator-test image-test image-lint image-hashes clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -101,6 +101,9 @@ bench-orchestration: $(READY) ## What Prefect costs around the work
 
 bench-estimate: $(READY) ## Estimated against measured time and memory of whole runs
 	$(BIN)/python -m tests.benchmarks.estimate
+
+bench-day: $(READY) ## What a run leaves in Prefect's database, and a day of 1,000 of them
+	$(BIN)/python -m tests.benchmarks.day
 
 bench-transfer: $(READY) ## Photos to an S3 server and back, beside boto3 in one thread
 	$(BIN)/python -m tests.benchmarks.transfer

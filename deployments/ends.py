@@ -26,7 +26,8 @@ class Ends:
     """The ends of runs that have not been dealt with yet.
 
     An end is a final state, not a run: a run that is retried ends again. Each look asks for ends since the newest one
-    that is known, so that an idle service asks for nothing, however long it runs.
+    that is known, and for OVERLAP before it until that has been known for so long: an idle service is given that one
+    end again, however many there were before it. The server's times are never compared with this machine's.
     """
 
     def __init__(
@@ -34,7 +35,8 @@ class Ends:
     ) -> None:
         """`read`: the runs that ended after a moment."""
         self._read, self._first_retry_seconds = read, first_retry_seconds
-        self._since = datetime.now(UTC) - LOOK_BACK
+        self._since = datetime.now(UTC) - LOOK_BACK  # never turned back: what is older is not remembered
+        self._newest, self._newest_known_at = self._since, time.monotonic()
         self._settled: set[UUID] = set()  # ids of states
         self._waiting: dict[UUID, _Waiting] = {}  # by run
 
@@ -56,6 +58,8 @@ class Ends:
         waiting.tries += 1
 
     def _look(self) -> None:
+        overlap = max(OVERLAP - timedelta(seconds=time.monotonic() - self._newest_known_at), timedelta(0))
+        self._since = max(self._since, self._newest - overlap)
         found = self._read(self._since)
         self._settled &= {_state_id(run) for run in found}  # the others are too old to be read again
         for run in found:
@@ -64,7 +68,9 @@ class Ends:
                 self._waiting[run.id] = _Waiting(run)
         oldest = datetime.now(UTC) - LOOK_BACK
         self._waiting = {id_: each for id_, each in self._waiting.items() if (each.run.end_time or oldest) >= oldest}
-        self._since = max([self._since, *(run.end_time - OVERLAP for run in found if run.end_time)])
+        newest = max([self._newest, *(run.end_time for run in found if run.end_time)])
+        if newest > self._newest:
+            self._newest, self._newest_known_at = newest, time.monotonic()
 
 
 def _state_id(run: FlowRun) -> UUID:

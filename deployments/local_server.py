@@ -32,6 +32,7 @@ from deployments.plan import Plan
 from deployments.prefect_database import make_ready, startup_error
 from deployments.processes import find, kill, last_lines, log_file, start, stop
 from tasks.core.errors import InputError, ServerError
+from tasks.core.settings import DEFAULT_KEEP_DAYS
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -60,6 +61,7 @@ class Choices(BaseModel):
     notify: str | None = None  # an empty string: nobody any more
     dispatch: tuple[str, ...] | None = None
     hourly_cost_usd: float | None = None
+    keep_days: int | None = None
 
 
 def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> tuple[LocalServer, list[str]]:
@@ -92,6 +94,10 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
             server.plan.pages_url,
         ):
             stop(PAGES, folder, STOP_SECONDS)
+        if before is not None and runs and before.keep_days != server.keep_days:  # which it reads when it starts
+            say("stopping the Prefect server")
+            stop(SERVER, folder, STOP_SECONDS)
+            runs = False
         write_state(home, server)
         environment = process_environment(server, home, os.environ, secrets.api)
         use_local_server(server, home, os.environ)
@@ -100,7 +106,7 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
             if moved := make_ready(home / "prefect"):
                 changes.append(moved)
             say("starting the Prefect server")
-            command = [sys.executable, "-m", "deployments.prefect_server"]
+            command = [sys.executable, "-m", "deployments.prefect_server", "--logs", str(folder)]
             start(SERVER, command, folder, server_environment(server, environment))
             changes.append("started the Prefect server")
         from deployments.apply import apply, apply_pools_only, planned_deployments
@@ -119,19 +125,21 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
 
 def chosen(choices: Choices, before: LocalServer | None, folder: Path, pages_secret: str) -> LocalServer:
     """The server to start: the earlier one, or else the defaults, changed by the choices."""
-    given = choices.model_dump(exclude={"port", "pages_port"}, exclude_none=True)
+    given = choices.model_dump(exclude={"port", "pages_port", "keep_days"}, exclude_none=True)
     if "notify" in given:
         given["notify"] = given["notify"] or None
     plan = Plan.model_validate({**(before.plan.model_dump() if before is not None else {}), **given})
     port = _port(choices, before, folder)
+    keep_days = choices.keep_days or (DEFAULT_KEEP_DAYS if before is None else before.keep_days)
     if "://" in plan.workspace or plan.workspace.startswith("s3-bucket/"):
         pages_port = None if before is None else before.pages_port
-        return LocalServer(port=port, pages_port=pages_port, plan=plan.model_copy(update={"pages_url": None}))
+        plan = plan.model_copy(update={"pages_url": None})
+        return LocalServer(port=port, pages_port=pages_port, plan=plan, keep_days=keep_days)
     pages_port = _pages_port(choices, before, port, folder)
     if pages_port == port:
         raise InputError(f"Port {port} cannot serve both the UI and the pages; name another one with --pages-port.")
-    url = f"http://{HOST}:{pages_port}/{pages_secret}"
-    return LocalServer(port=port, pages_port=pages_port, plan=plan.model_copy(update={"pages_url": url}))
+    plan = plan.model_copy(update={"pages_url": f"http://{HOST}:{pages_port}/{pages_secret}"})
+    return LocalServer(port=port, pages_port=pages_port, plan=plan, keep_days=keep_days)
 
 
 def _port(choices: Choices, before: LocalServer | None, folder: Path) -> int:

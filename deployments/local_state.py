@@ -18,9 +18,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deployments.plan import Plan
 from deployments.processes import find
+from deployments.retention import is_own_database, retention
 from tasks.core.errors import ServerError
 from tasks.core.private_files import private_folder, write_private
-from tasks.core.settings import HEARTBEAT_SECONDS
+from tasks.core.settings import DEFAULT_KEEP_DAYS, HEARTBEAT_SECONDS
 
 HOST = "127.0.0.1"
 SERVER, PAGES = "server", "pages"
@@ -36,6 +37,7 @@ class LocalServer(BaseModel):
     port: int
     pages_port: int | None  # null where there never were pages; there are none while the plan has no `pages_url`
     plan: Plan
+    keep_days: int = DEFAULT_KEEP_DAYS  # how long ended runs stay in Prefect's database
     up: bool = True  # false once it was taken down
 
     @property
@@ -61,6 +63,7 @@ class LocalServer(BaseModel):
         if self.pages_port is not None:
             options.append(f"--pages-port {self.pages_port}")
         options += [f"--cpu-slots {plan.cpu_slots}", f"--gpu-slots {plan.gpu_slots}"]
+        options.append(f"--keep-days {self.keep_days}")
         if plan.dispatch is not None:
             options.append(f"--dispatch {shlex.quote(','.join(plan.dispatch))}")
         if plan.notify is not None:
@@ -156,8 +159,13 @@ def process_environment(
 
 
 def server_environment(server: LocalServer, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the server itself: that of the other processes, and whom it answers."""
+    """The environment of the server itself: that of the other processes, whom it answers, and what it forgets.
+
+    What a person has set of the latter stays, and another database than our own is left as it is.
+    """
+    forgets = retention(server.keep_days) if is_own_database(environment) else {}
     return {
+        **forgets,
         **environment,
         "PREFECT_SERVER_API_AUTH_STRING": environment["PREFECT_API_AUTH_STRING"],
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{server.ui_url},http://localhost:{server.port}",

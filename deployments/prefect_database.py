@@ -12,11 +12,14 @@ NAME = "prefect.db"
 COMPANIONS = ("", "-wal", "-shm", "-journal")  # https://sqlite.org/tempfiles.html
 LEAST_FREE_BYTES = 32 * 2**20  # a server that starts writes some megabytes
 LOCK_SECONDS = 10.0  # other servers write for moments
+EMPTY_BYTES = 64 * 2**20  # of pages without content, which SQLite fills again, but never gives back by itself
 WHOLE_CHECK_BYTES = 256 * 2**20  # of larger ones only the tables are looked for: reading all would take too long
 
 
 def make_ready(prefect_home: Path) -> str | None:
-    """Look whether the database in `prefect_home` can be used. Returns a sentence when a damaged one was moved aside.
+    """Look whether the database in `prefect_home` can be used, and give back the space of what was removed from it.
+
+    Returns a sentence when a damaged one was moved aside.
 
     Raises:
         DiskFullError: its disk has no room.
@@ -32,6 +35,7 @@ def make_ready(prefect_home: Path) -> str | None:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
             _look(connection, database.stat().st_size)
+            _give_back(connection, prefect_home)
     except sqlite3.DatabaseError as error:
         if _is_damage(error):
             return _move_aside(database, str(error))
@@ -46,6 +50,28 @@ def _look(connection: sqlite3.Connection, size: int) -> None:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()
         if found != ("ok",):
             raise sqlite3.DatabaseError(f"malformed: {found[0]}")
+
+
+def _give_back(connection: sqlite3.Connection, prefect_home: Path) -> None:
+    """Write a file anew that is mostly empty, as after many old runs were removed.
+
+    That takes as long as its content is large, so one with much of it stays as it is. While another server writes,
+    it is left for the next time.
+    """
+    page_size, pages, empty = (
+        connection.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_size", "page_count", "freelist_count")
+    )
+    full_bytes = (pages - empty) * page_size
+    if empty * page_size < max(EMPTY_BYTES, full_bytes) or full_bytes > WHOLE_CHECK_BYTES:
+        return
+    if free_bytes(prefect_home) < LEAST_FREE_BYTES + 2 * full_bytes:  # the copy, and the log of its writing
+        return
+    try:
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:

@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -35,6 +36,8 @@ from prefect.server.database.dependencies import set_database_config
 from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.server.events.services import event_persister
 from prefect.server.events.storage.database import write_events
+from prefect.server.services.db_vacuum import schedule_orphan_vacuum_tasks, schedule_vacuum_tasks
+from prefect.server.services.perpetual_services import get_perpetual_services
 from prefect.settings import (
     PREFECT_API_DATABASE_CONNECTION_URL,
     PREFECT_SERVER_API_HOST,
@@ -42,9 +45,12 @@ from prefect.settings import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
+from deployments.local_state import PAGES, SERVER, WORKERS
 from deployments.own_origin import OwnOrigin
+from deployments.processes import shorten_logs
 
 PATIENCE_SECONDS = 5.0  # for a clean end
+LOGS_SECONDS = 60.0  # between two looks at the logs
 MOST_VARIABLES = 500  # of one statement; SQLite takes 32766, older ones 999
 
 
@@ -95,20 +101,38 @@ def main() -> None:
     parser.add_argument("--host", default=PREFECT_SERVER_API_HOST.value())
     parser.add_argument("--port", type=int, default=PREFECT_SERVER_API_PORT.value())
     parser.add_argument("--embedded", type=int, metavar="FD", help="the socket to listen at; ends when stdin does")
+    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="where the logs of `spaceport up` are kept short")
     arguments = parser.parse_args()
     os.umask(0o077)  # the database belongs to its owner
     url = PREFECT_API_DATABASE_CONNECTION_URL.value()
     if url.startswith("sqlite"):
         set_database_config(QueueingSqlite(connection_url=url))
         event_persister.write_events = write_new_events  # type: ignore[attr-defined]  # what its flush calls
+    if arguments.logs is not None:
+        threading.Thread(target=_keep_short, args=[arguments.logs], daemon=True).start()
     if arguments.embedded is None:
         app = OwnOrigin(create_app(final=True), arguments.port)
         uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning")
         return
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _forget_runs_here_too()
     listener = socket.socket(fileno=arguments.embedded)
     app = OwnOrigin(create_app(ephemeral=True, final=True), listener.getsockname()[1])
     uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
+
+
+def _forget_runs_here_too() -> None:
+    """Let the clean-up of runs begin with a server of one command as well, in which Prefect has only that of events."""
+    for service in get_perpetual_services():
+        if service.function in (schedule_vacuum_tasks, schedule_orphan_vacuum_tasks):
+            service.run_in_ephemeral = True
+
+
+def _keep_short(folder: Path) -> None:
+    """Bound the logs of all processes of `spaceport up`: the workers' hold every line of their runs."""
+    while True:
+        shorten_logs((SERVER, PAGES, *WORKERS), folder)
+        time.sleep(LOGS_SECONDS)
 
 
 def _end_with_parent() -> None:

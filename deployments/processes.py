@@ -1,7 +1,9 @@
 """Processes that outlive the command that starts them, each with a record and a log in one folder."""
 
+import os
+import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.core.private_files import private_folder, write_private
+
+LOG_BYTES = 16 * 2**20  # of a log, and as much again of the earlier one
 
 
 class Detached(BaseModel):
@@ -31,8 +35,27 @@ class Detached(BaseModel):
 
 
 def log_file(folder: Path, name: str) -> Path:
-    """Where a process of that name writes its output; the log of its former life lies beside it as `….log.1`."""
+    """Where a process of that name writes its output; what it wrote before that is beside it, in `….log.1`."""
     return folder / f"{name}.log"
+
+
+def shorten_logs(names: Iterable[str], folder: Path) -> None:
+    """Begin each log anew that has more than LOG_BYTES, while its process goes on writing to it.
+
+    The earlier lines take the place of those in `….log.1`; what is written during the copy is lost. A log that
+    cannot be copied stays as it is.
+    """
+    for name in names:
+        log = log_file(folder, name)
+        with suppress(OSError):
+            if log.stat().st_size > LOG_BYTES:
+                earlier = _earlier(log)
+                shutil.copyfile(log, earlier)
+                os.truncate(log, 0)
+
+
+def _earlier(log: Path) -> Path:
+    return log.with_suffix(".log.1")
 
 
 def start(name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Detached:
@@ -40,8 +63,8 @@ def start(name: str, command: Sequence[str], folder: Path, environment: Mapping[
     private_folder(folder)
     log = log_file(folder, name)
     if log.exists():
-        log.replace(log.with_suffix(".log.1"))
-    with log.open("wb") as output:
+        log.replace(_earlier(log))
+    with log.open("ab") as output:  # at its end, wherever that is after `shorten_logs`
         child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -41,7 +41,7 @@ def register(app: typer.Typer, console: Console) -> None:
         """Remove stage outputs, checkpoints and folders of ended runs that no kept run needs.
 
         Nothing younger than a day is removed, and no result unless --results says so. Results at a destination
-        of your own are not looked at.
+        of your own are not looked at, nor is Prefect's list of runs: `spaceport up --keep-days` says how long that is.
         """
         settings = Settings.from_environment()
         if workspace is not None:

@@ -15,7 +15,7 @@ from deployments.local_state import LocalServer, read_state
 from flows.connection import use_server
 from flows.plain_text import plain
 from tasks.core.errors import ServerError
-from tasks.core.settings import STAGES, Settings, configure_prefect, stages_named
+from tasks.core.settings import MOST_KEEP_DAYS, STAGES, Settings, configure_prefect, stages_named
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -60,6 +60,17 @@ def register(app: typer.Typer, console: Console) -> None:
                 help='Stages in work pools of their own (default: sfm,train,compress); "" keeps all in one process.',
             ),
         ] = None,
+        keep_days: Annotated[
+            int | None,
+            typer.Option(
+                metavar="DAYS",
+                envvar="SPACEPORT_KEEP_DAYS",
+                help="How long Prefect keeps runs that have ended (default: 30). Results stay; see `spaceport clean`.",
+                min=1,
+                max=MOST_KEEP_DAYS,
+                show_default=False,
+            ),
+        ] = None,
         reset: Annotated[
             bool, typer.Option("--reset", help="Forget earlier choices and start with the defaults again.")
         ] = False,
@@ -81,6 +92,7 @@ def register(app: typer.Typer, console: Console) -> None:
             notify=notify,
             dispatch=_stages(dispatch),
             hourly_cost_usd=settings.hourly_cost_usd,
+            keep_days=keep_days,
         )
         with saying(console) as say:
             server, changes = bring_up(choices, settings.home, say, reset=reset)

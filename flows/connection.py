@@ -8,11 +8,12 @@ from pathlib import Path
 import httpx
 
 from deployments.local_access import use_local_server
-from deployments.local_state import running_server
+from deployments.local_state import read_state, running_server
 from deployments.prefect_database import make_ready
+from deployments.retention import is_own_database
 from flows.embedded_server import EmbeddedServer
 from tasks.core.errors import ServerError
-from tasks.core.settings import Settings, configure_prefect
+from tasks.core.settings import DEFAULT_KEEP_DAYS, Settings, configure_prefect
 
 ANSWER_SECONDS = 10.0  # for a sentence instead of a wait for something that never comes
 
@@ -37,7 +38,7 @@ class ServerOfRun:
         use_prefect(settings)
         self._url = os.environ.get("PREFECT_API_URL")
         self._home = Path(os.environ["PREFECT_HOME"])
-        self._embedded = EmbeddedServer(self._home, os.environ) if self._url is None else None
+        self._embedded = EmbeddedServer(self._home, os.environ, _keep_days(settings)) if self._url is None else None
 
     @contextmanager
     def running(self, say: Callable[[str], None]) -> Iterator[None]:
@@ -57,10 +58,21 @@ class ServerOfRun:
             yield
             return
         say("starting Prefect in this process …")
-        if "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ and (moved := make_ready(self._home)):
+        if is_own_database(os.environ) and (moved := make_ready(self._home)):
             say(moved)
         with self._embedded.running(say):
             yield
+
+
+def _keep_days(settings: Settings) -> int | None:
+    """How long ended runs stay in the database of a run in a terminal; None where it is a person's own.
+
+    It is the database of `spaceport up`, so its choice counts here too.
+    """
+    if Path(os.environ["PREFECT_HOME"]) != settings.home / "prefect" or not is_own_database(os.environ):
+        return None
+    remembered = read_state(settings.home)
+    return settings.keep_days or (DEFAULT_KEEP_DAYS if remembered is None else remembered.keep_days)
 
 
 def use_server(settings: Settings) -> Settings:

@@ -17,6 +17,7 @@ from typing import IO
 import httpx
 
 from deployments.prefect_database import startup_error
+from deployments.retention import retention
 from tasks.core.errors import ServerError
 
 HOST = "127.0.0.1"
@@ -33,9 +34,12 @@ class EmbeddedServer:
     which is made here.
     """
 
-    def __init__(self, prefect_home: Path, environment: MutableMapping[str, str]) -> None:
-        """`prefect_home` holds the database; `environment` is this process's."""
-        self._home, self._environment = prefect_home, environment
+    def __init__(self, prefect_home: Path, environment: MutableMapping[str, str], keep_days: int | None = None) -> None:
+        """`prefect_home` holds the database, `environment` is this process's.
+
+        Runs that ended so many days ago are removed; none are without `keep_days`.
+        """
+        self._home, self._environment, self._keep_days = prefect_home, environment, keep_days
         self._listener = socket.socket()
         self._listener.bind((HOST, 0))
         self._api_url = f"http://{HOST}:{self._listener.getsockname()[1]}/api"
@@ -76,6 +80,7 @@ class EmbeddedServer:
             [sys.executable, "-m", "deployments.prefect_server", "--embedded", str(self._listener.fileno())],
             cwd=Path(__file__).parents[1],
             env={
+                **({} if self._keep_days is None else retention(self._keep_days)),
                 **self._environment,
                 "PREFECT_SERVER_API_AUTH_STRING": self._secret,
                 "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}",

@@ -101,7 +101,10 @@ def find_run(client: SyncPrefectClient, text: str) -> FlowRun:
         ids = ", ".join(str(run.id)[:8] for run in found[:5])
         raise InputError(f"{len(found)} runs are called {text!r}; name one by its id: {ids}.")
     if not found:
-        raise InputError(f"There is no run {text!r} among the last {LOOK_BACK}; `spaceport runs` lists them.")
+        raise InputError(
+            f"There is no run {text!r} among the last {LOOK_BACK}; `spaceport runs` lists them. Runs that ended long "
+            "ago are forgotten (`spaceport up --keep-days`), their results are not."
+        )
     return found[0]
 
 

@@ -42,6 +42,7 @@ class RunArtifacts:
         self._task_run = task_run
         self._pages: list[tuple[UUID, UUID | None]] | None = None  # (flow run, task run)
         self._created: dict[str, list[UUID]] = {}
+        self._newest: dict[str, Shown] = {}
 
     @classmethod
     def of_this_run(cls) -> "RunArtifacts | None":
@@ -53,15 +54,21 @@ class RunArtifacts:
         return None if flow_run_id is None else cls(flow_run, flow_run_id, task_run)
 
     def show(self, key: str, shown: Shown) -> None:
-        """Create or update the artifact; any exception of Prefect's client when the server does not answer."""
+        """Create or update the artifact, unless it says the same already.
+
+        Raises any exception of Prefect's client when the server does not answer.
+        """
+        if self._newest.get(key) == shown:
+            return
         # a table is stored as the text of its JSON
         data = json.dumps(shown.data) if shown.kind == "table" else shown.data
         client = get_client(sync_client=True)  # within a run it is the run's own, which is open already
         if key not in self._created:
             self._created[key] = [self._create(client, key, shown, data, *page) for page in self._all_pages(client)]
-            return
-        for artifact_id in self._created[key]:
-            client.update_artifact(artifact_id, _update(shown, data))
+        else:
+            for artifact_id in self._created[key]:
+                client.update_artifact(artifact_id, _update(shown, data))
+        self._newest[key] = shown
 
     def _create(
         self,

@@ -40,7 +40,8 @@ from tasks.core.settings import Settings
 from tasks.reporting import run_logger
 
 DEPLOY = "create it with `spaceport up` or `prefect deploy --all`, or take the stage out of SPACEPORT_DISPATCH"
-POLL_SECONDS = 1.0
+POLL_SECONDS, MOST_POLL_SECONDS = 1.0, 10.0
+SHARE_OF_WAIT = 0.05  # by which a stage may end before its end is noticed
 UNCLAIMED_SECONDS = 60.0  # after which somebody should look for a worker
 SERVER_PATIENCE_SECONDS = 600.0  # how long a Prefect server may be gone, as in a restart or an upgrade
 CANCEL_PATIENCE_SECONDS = 20.0  # a worker ends the process of a cancelled run within some seconds
@@ -162,14 +163,17 @@ def _patiently(ask: Callable[[], T]) -> T:
 
 
 def _wait(stage: str, child_id: UUID) -> FlowRun:
-    """Poll until the run has ended."""
-    claimed_at = time.monotonic()
+    """Ask until the run has ended: every second at first, and less often the longer its state stays the same."""
+    claimed_at = changed_at = time.monotonic()
+    state: UUID | None = None
     with get_client(sync_client=True) as client:
         while True:
             child = _patiently(lambda: client.read_flow_run(child_id))
             answered_at = time.monotonic()
             if child.state is not None and child.state.is_final():
                 return child
+            if child.state_id != state:
+                state, changed_at = child.state_id, answered_at
             waiting = child.state_type in (StateType.SCHEDULED, StateType.PENDING)
             if not waiting:
                 claimed_at = answered_at
@@ -180,7 +184,12 @@ def _wait(stage: str, child_id: UUID) -> FlowRun:
                     stage,
                     child.work_pool_name,
                 )
-            time.sleep(POLL_SECONDS)
+            time.sleep(_pause_seconds(answered_at - changed_at))
+
+
+def _pause_seconds(unchanged_seconds: float) -> float:
+    """How long to wait before a run is asked for again whose state has been the same for so long."""
+    return min(max(POLL_SECONDS, SHARE_OF_WAIT * unchanged_seconds), MOST_POLL_SECONDS)
 
 
 def _is_passing(error: Exception) -> bool:

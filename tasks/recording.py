@@ -3,6 +3,7 @@
 import functools
 import inspect
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,7 +17,10 @@ from tasks.dispatch import runs_elsewhere
 from tasks.reporting import listening_here, run_logger
 from tasks.run_log import LOGGERS, RunLog
 
-UPDATE_SECONDS = 5.0  # between two updates of one artifact, each of which costs the server some 10 ms
+# Between two updates of one artifact. Each costs the server some 10 ms and an event of about 10 kB in its database, and
+# nobody watches an hour as closely as a minute.
+UPDATE_SECONDS, MOST_UPDATE_SECONDS = 5.0, 60.0
+SHARE_OF_AGE = 0.1  # of the stage's time so far
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,6 +33,7 @@ class Recording:
         self.stages: list[str] = []  # that began within this one, for a whole run
         self._artifacts = artifacts
         self._writer = writer
+        self._began_at = time.monotonic()
 
     def show(self, key: str, make: Callable[[], Shown | None]) -> None:
         """Show what `make` gives as an artifact. It is called in another thread, and only for the newest."""
@@ -38,12 +43,17 @@ class Recording:
             if shown is not None:
                 self._artifacts.show(key, shown)
 
-        self._writer.put(key, write, UPDATE_SECONDS)
+        self._writer.put(key, write, pause_seconds(time.monotonic() - self._began_at))
 
     def show_progress(self, stage: str, progress: Progress) -> None:
         """Show the stage's share of work done."""
         percent = min(100.0, 100 * progress.done / progress.total) if progress.total else 0.0
         self.show(f"progress-{stage}", lambda: Shown("progress", percent, f"{percent:.0f} %, {progress.note}"))
+
+
+def pause_seconds(age_seconds: float) -> float:
+    """How long to wait after an update of an artifact before the next one, in a stage of that age."""
+    return min(max(UPDATE_SECONDS, SHARE_OF_AGE * age_seconds), MOST_UPDATE_SECONDS)
 
 
 _current: ContextVar[Recording | None] = ContextVar("recording", default=None)

@@ -83,6 +83,45 @@ def test_many_reports_are_few_updates(context: RunContext, monkeypatch: pytest.M
     assert shown[-1].data == 100
 
 
+def test_a_long_stage_updates_its_artifacts_less_often() -> None:
+    """An hour of training used to send 720 updates of each."""
+    moments = [0.0]
+    while moments[-1] < 3600:
+        moments.append(moments[-1] + recording.pause_seconds(moments[-1]))
+    assert len([moment for moment in moments if moment <= 60]) >= 12, "the first minute is as lively as before"
+    assert len(moments) <= 100
+    assert recording.pause_seconds(10 * 24 * 3600) == 60
+
+
+def test_what_says_the_same_is_not_sent_again(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[object] = []
+    update = SyncPrefectClient.update_artifact
+
+    def count(self: SyncPrefectClient, artifact_id: UUID, artifact: object) -> None:
+        sent.append(artifact_id)
+        if len(sent) == 1:
+            raise ConnectionError("the server is away")
+        update(self, artifact_id, artifact)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SyncPrefectClient, "update_artifact", count)
+
+    def body() -> None:
+        artifacts = RunArtifacts.of_this_run()
+        assert artifacts is not None
+        first, second = Shown("progress", 1.0, "1 %"), Shown("progress", 2.0, "2 %")
+        for shown in (first, first):
+            artifacts.show("progress-sfm", shown)
+        assert not sent
+        with pytest.raises(ConnectionError):
+            artifacts.show("progress-sfm", second)
+        for shown in (second, second, first, first):
+            artifacts.show("progress-sfm", shown)
+
+    run = run_in_flow(body)
+    assert len(sent) == 3, "the one that failed, the same again, and the other one"
+    assert artifacts_of(run)["progress-sfm"].data == 1
+
+
 def test_a_server_that_refuses_does_not_stop_a_stage(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: RunArtifacts, key: str, shown: Shown) -> None:
         raise ConnectionError("nobody there")

@@ -4,6 +4,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
+from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,10 +14,10 @@ import httpx
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import Abort, TerminationSignal
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, Cancelling, Completed, Crashed, State
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Running, Scheduled, State
 
 from tasks import dispatch
 from tasks.core.errors import OutOfMemoryError, StageCrashedError
@@ -123,6 +126,32 @@ def test_a_request_is_known_by_its_parameters() -> None:
     assert digest(scene=SCENE.model_copy(update={"digest": "b"})) != digest()
     assert digest(options=OPTIONS.model_copy(update={"max_gaussians": 2000})) != digest()
     assert digest(destination="/elsewhere") != digest()
+
+
+def test_a_run_that_waits_long_asks_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that waits a minute for a worker, and then works for an hour."""
+    now = 0.0
+    asked: list[float] = []
+    waits, works, done = Scheduled(), Running(), Completed()
+
+    class Client:
+        def read_flow_run(self, run: UUID) -> FlowRun:
+            asked.append(now)
+            state = waits if now < 60 else works if now < 3660 else done
+            return FlowRun(id=run, flow_id=run, state=state, state_id=state.id, state_type=state.type)
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(dispatch, "get_client", lambda sync_client: nullcontext(Client()))
+    monkeypatch.setattr(dispatch, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    assert dispatch._wait("train", uuid4()).state_type == StateType.COMPLETED
+    assert len(asked) < 500, "one a second were 3,660"
+    pauses = [after - before for before, after in pairwise(asked)]
+    assert round(max(pauses), 6) == 10
+    begun = {round(pause, 6) for moment, pause in zip(asked, pauses, strict=False) if 65 < moment < 80}
+    assert begun == {1.0}, "a short stage is heard of at once, however long it waited"
 
 
 def test_an_end_signal_comes_through_while_the_server_is_away(monkeypatch: pytest.MonkeyPatch) -> None:

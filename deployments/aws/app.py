@@ -26,7 +26,7 @@ def build(app: App) -> None:
     data = Data(app, "Spaceport-Data", options)
     compute = Compute(app, "Spaceport-Compute", options, network, data)
     if options.prefect_api_url is None:
-        server = Server(app, "Spaceport-Server", network, data, compute)
+        server = Server(app, "Spaceport-Server", network, data, compute, options.keep_days)
         api_url = server.api_url
     else:
         server, api_url = None, options.prefect_api_url

@@ -6,7 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from deployments.listener.ready import Limits
 from tasks.core.errors import OptionsError
+from tasks.core.settings import DEFAULT_KEEP_DAYS, MOST_KEEP_DAYS
 
+# A message is in the queue for up to 14 days. Delivered again, it must meet the run that it has made.
+LEAST_KEEP_DAYS = 15
 DIGEST = r"^sha256:[0-9a-f]{64}$"
 
 
@@ -27,6 +30,7 @@ class AwsOptions(BaseModel):
     email: str | None = Field(None, pattern=r"^[^@\s]+@[^@\s]+$")  # who hears of alarms and of the budget
     monthly_budget_usd: float = Field(100, gt=0)
     upload_limits: str = "{}"  # JSON: what READY.json may ask for at most (deployments/listener/ready.py)
+    keep_days: int = Field(DEFAULT_KEEP_DAYS, ge=LEAST_KEEP_DAYS, le=MOST_KEEP_DAYS)  # of ended runs in Prefect
     public_results: bool = False  # results for everybody who knows their address, through CloudFront
 
     @field_validator("gpu_instance_types", mode="before")

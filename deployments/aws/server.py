@@ -17,6 +17,7 @@ from deployments.aws.containers import container, service, task_definition
 from deployments.aws.data import Data
 from deployments.aws.network import API_PORT, DATABASE_PORT, Network
 from deployments.aws.roles import TASKS, allow, execution_role, role
+from deployments.retention import retention
 
 DATABASE = "prefect"
 ONE_ZONE = (
@@ -30,10 +31,12 @@ HEALTHY = f"import urllib.request as r; r.urlopen('http://127.0.0.1:{API_PORT}/a
 class Server(Stack):
     """Database, server, and its name inside the VPC."""
 
-    def __init__(self, scope: Construct, name: str, network: Network, data: Data, compute: Compute) -> None:
+    def __init__(
+        self, scope: Construct, name: str, network: Network, data: Data, compute: Compute, keep_days: int
+    ) -> None:
         super().__init__(scope, name, description="Spaceport: Prefect server and its database")
         self.database = self._database(network)
-        self.service = self._service(network, data, compute)
+        self.service = self._service(network, data, compute, keep_days)
         self.api_url = f"http://server.spaceport.internal:{API_PORT}/api"
 
     def _database(self, network: Network) -> rds.DatabaseInstance:
@@ -76,7 +79,7 @@ class Server(Stack):
         excuse(database.secret.node.scope or database.secret, AWS_KEY, "149")
         return database
 
-    def _service(self, network: Network, data: Data, compute: Compute) -> ecs.FargateService:
+    def _service(self, network: Network, data: Data, compute: Compute, keep_days: int) -> ecs.FargateService:
         made = role(self, "ServerRole", TASKS, "Spaceport: Prefect server; it calls AWS only for sessions")
         allow(
             made,
@@ -112,6 +115,7 @@ class Server(Stack):
                 "PREFECT_SERVER_DATABASE_NAME": DATABASE,
                 "PREFECT_SERVER_DATABASE_USER": DATABASE,
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                **retention(keep_days),
                 "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "60",
                 "PREFECT_UI_API_URL": f"http://127.0.0.1:{API_PORT}/api",  # the near end of the session
                 "DO_NOT_TRACK": "1",

@@ -16,6 +16,7 @@ from tasks.core.private_files import OWNER_ONLY_FOLDER, private_folder
 
 DEFAULT_WORKSPACE = "spaceport-data"
 DEFAULT_CACHE_GB = 20
+DEFAULT_KEEP_DAYS, MOST_KEEP_DAYS = 30, 3650
 STAGES = ("photos", "sfm", "train", "compress", "publish")
 GpuPool = Literal["ecs-gpu", "ec2-gpu"]  # where training may run in an AWS account
 GPU_POOLS: tuple[GpuPool, ...] = ("ecs-gpu", "ec2-gpu")
@@ -40,6 +41,7 @@ class Settings(BaseModel):
     cache_bytes: int = DEFAULT_CACHE_GB * 10**9  # bound of the local copies of remote outputs
     hourly_cost_usd: float | None = None  # price of this machine; null where nobody said
     metrics: bool = False  # write measurements for CloudWatch among the output
+    keep_days: int | None = None  # of ended runs in Prefect's database; null: as `spaceport up` was told, or 30
     upload_limits: str = "{}"  # JSON: what uploads may ask for at most (deployments/listener/ready.py)
     # For `python -m deployments.apply` alone; `spaceport up` has options for them.
     cpu_slots: int = 2  # stages at once in pool `cpu`
@@ -72,6 +74,7 @@ class Settings(BaseModel):
             hourly_cost_usd=_number(environment, "SPACEPORT_HOURLY_COST_USD", "a price in US dollars, such as 0.53"),
             metrics=_choice(environment, "SPACEPORT_METRICS", ("off", "emf")) == "emf",
             upload_limits=environment.get("SPACEPORT_UPLOAD_LIMITS") or "{}",
+            keep_days=_keep_days(environment, "SPACEPORT_KEEP_DAYS"),
             cpu_slots=_slots(environment, "SPACEPORT_CPU_SLOTS", 2),
             gpu_slots=_slots(environment, "SPACEPORT_GPU_SLOTS", 1),
             notify=environment.get("SPACEPORT_NOTIFY") or None,
@@ -125,6 +128,16 @@ def _slots(environment: Mapping[str, str], name: str, default: int) -> int:
     text = environment.get(name) or str(default)
     if not (text.isdecimal() and int(text) >= 1):
         raise OptionsError(f"{name} is {text!r}; set it to a whole number of 1 or more.")
+    return int(text)
+
+
+def _keep_days(environment: Mapping[str, str], name: str) -> int | None:
+    """A number of days, None where nothing is said. Raises OptionsError."""
+    text = environment.get(name)
+    if not text:
+        return None
+    if not (text.isdecimal() and 1 <= int(text) <= MOST_KEEP_DAYS):
+        raise OptionsError(f"{name} is {text!r}; set it to a whole number of days from 1 to {MOST_KEEP_DAYS}.")
     return int(text)
 
 

@@ -24,6 +24,9 @@ REFUSED = [
     ("SPACEPORT_GPU_SLOTS", "1.5", "whole number"),
     ("SPACEPORT_GPU_SLOTS", "²", "whole number"),
     ("SPACEPORT_GPU_POOL", "gpu", "ecs-gpu or ec2-gpu"),
+    ("SPACEPORT_KEEP_DAYS", "0", "from 1 to 3650"),
+    ("SPACEPORT_KEEP_DAYS", "for ever", "from 1 to 3650"),
+    ("SPACEPORT_KEEP_DAYS", "36500000000000", "from 1 to 3650"),
     ("SPACEPORT_MACHINES", '{"train": ', "no JSON"),
     ("SPACEPORT_MACHINES", '{"trian": {"name": "x", "cores": 1}}', "names trian"),
     ("SPACEPORT_MACHINES", "[]", "JSON object"),
@@ -54,6 +57,7 @@ def test_every_value_is_taken() -> None:
             "SPACEPORT_CPU_SLOTS": "4",
             "SPACEPORT_GPU_SLOTS": "2",
             "SPACEPORT_GPU_POOL": "ec2-gpu",
+            "SPACEPORT_KEEP_DAYS": "90",
             "SPACEPORT_UPLOAD_LIMITS": '{"max_steps": 10}',
         }
     )
@@ -66,6 +70,7 @@ def test_every_value_is_taken() -> None:
     assert json.loads(settings.job_variables_again) == json.loads(again)
     assert (settings.cpu_slots, settings.gpu_slots, settings.gpu_pool) == (4, 2, "ec2-gpu")
     assert settings.upload_limits == '{"max_steps": 10}'
+    assert settings.keep_days == 90
 
 
 def test_an_empty_variable_is_one_that_is_not_set() -> None:

@@ -3,10 +3,28 @@
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
+import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed, Crashed, State
 
 from deployments.ends import LOOK_BACK, OVERLAP, Ends
+
+
+class Clock:
+    """In place of `time`."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("deployments.ends.time", clock)
+    return clock
 
 
 class History:
@@ -57,6 +75,26 @@ def test_memory_holds_the_overlap_alone() -> None:
         assert len(settled(ends)) == 1
     assert len(ends._settled) <= OVERLAP / timedelta(minutes=5) + 2
     assert not ends._waiting
+
+
+def test_a_burst_is_not_asked_for_again_and_again(clock: Clock) -> None:
+    """A thousand runs that end within minutes, and then none: each look used to read all of them."""
+    history, moment = History(), datetime.now(UTC) - timedelta(hours=1)
+    burst = [history.end(moment + timedelta(seconds=second / 10)) for second in range(1000)]
+    ends = Ends(history.read)
+    assert settled(ends) == burst
+    for minutes, most in ((5, 1000), (9.9, 1000), (11, 1), (600, 1)):
+        clock.seconds = 1000.0 + 60 * minutes
+        assert settled(ends) == []
+        assert len(history.read(history.asked[-1])) <= most
+    newer = history.end(moment + timedelta(minutes=4))  # known late: the ends before it are not told again
+    assert settled(ends) == [newer]
+    assert settled(ends) == []
+    newest = history.end(moment + timedelta(minutes=50))
+    assert settled(ends) == [newest]
+    assert settled(ends) == []
+    assert history.asked[-1] == moment + timedelta(minutes=50) - OVERLAP
+    assert {run.id for run in settled(Ends(history.read))} == {run.id for run in history.runs}, "none is missed"
 
 
 def test_a_run_that_ends_again_is_a_new_end() -> None:

@@ -46,6 +46,9 @@ def test_an_option_changes_one_thing(before: LocalServer, tmp_path: Path) -> Non
     for update in ({"gpu_slots": 4}, {"dispatch": ()}, {"workspace": "/elsewhere"}, {"hourly_cost_usd": 1.0}):
         plan = before.plan.model_copy(update=update)
         assert chosen(Choices.model_validate(update), before, tmp_path, SECRET) == was.model_copy(update={"plan": plan})
+    longer = was.model_copy(update={"keep_days": 365})
+    assert chosen(Choices(keep_days=365), before, tmp_path, SECRET) == longer
+    assert chosen(Choices(), longer, tmp_path, SECRET) == longer
     silent = before.plan.model_copy(update={"notify": None})
     assert chosen(Choices(notify=""), before, tmp_path, SECRET) == was.model_copy(update={"plan": silent})
     moved = chosen(Choices(pages_port=pages_port), before, tmp_path, SECRET)
@@ -80,7 +83,7 @@ def test_one_port_is_not_enough(tmp_path: Path) -> None:
 def test_the_choices_can_be_read_without_the_secret_in_them(before: LocalServer) -> None:
     assert before.choices == (
         f"--workspace {before.plan.workspace} --port {before.port} --pages-port {before.pages_port} --cpu-slots 3 "
-        "--gpu-slots 2 --dispatch train --notify http://hooks.test/… (SPACEPORT_HOURLY_COST_USD=0.5)"
+        "--gpu-slots 2 --keep-days 30 --dispatch train --notify http://hooks.test/… (SPACEPORT_HOURLY_COST_USD=0.5)"
     )
 
 

@@ -28,6 +28,28 @@ def test_a_sound_one_stays_as_it_is(database: Path) -> None:
     assert database.read_bytes() == before
 
 
+@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+def test_the_space_of_what_was_removed_is_given_back(
+    journal: str, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefect_database, "EMPTY_BYTES", 100_000)
+    full = database.stat().st_size
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute(f"PRAGMA journal_mode = {journal}")
+        connection.execute("DELETE FROM run WHERE rowid > 500")
+        connection.commit()
+    assert database.stat().st_size == full, "SQLite itself gives nothing back"
+    monkeypatch.setattr(prefect_database, "free_bytes", lambda folder: prefect_database.LEAST_FREE_BYTES)
+    assert make_ready(database.parent) is None
+    assert database.stat().st_size == full, "the copy would fill the disk"
+    monkeypatch.undo()
+    monkeypatch.setattr(prefect_database, "EMPTY_BYTES", 100_000)
+    assert make_ready(database.parent) is None
+    assert database.stat().st_size < full / 3
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT count(*) FROM run").fetchone() == (500,)
+
+
 def test_a_home_without_one_is_ready(tmp_path: Path) -> None:
     assert make_ready(tmp_path) is None
     (tmp_path / "prefect.db").touch()

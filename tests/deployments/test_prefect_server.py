@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from queue import Queue
 from uuid import uuid4
 
 import pytest
@@ -162,8 +163,11 @@ def test_the_server_writes_events_our_way(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(prefect_server, "create_app", lambda final: "Prefect")
     monkeypatch.setattr("uvicorn.run", lambda app, **options: served.append((app, options["host"])))
     monkeypatch.setattr(prefect_server, "set_database_config", lambda config: None)
-    monkeypatch.setattr("sys.argv", ["prefect_server"])
+    monkeypatch.setattr("sys.argv", ["prefect_server", "--logs", "/home/up"])
+    short = Queue[Path]()
+    monkeypatch.setattr(prefect_server, "_keep_short", short.put)
     prefect_server.main()
+    assert short.get(timeout=STALL_SECONDS) == Path("/home/up")
     assert event_persister.write_events is write_new_events
     [(app, host)] = served
     assert isinstance(app, OwnOrigin), "others' pages are kept out"

@@ -9,6 +9,7 @@ import httpx
 import psutil
 import pytest
 
+from deployments import processes
 from deployments.processes import Detached, find, kill, log_file, start, stop
 from tasks.core.errors import InputError
 from tasks.core.viewer.serve import open_server
@@ -44,6 +45,33 @@ def test_who_does_not_react_is_killed_with_its_children(tmp_path: Path) -> None:
     child = psutil.Process(int(said(tmp_path, "stubborn")))
     assert stop("stubborn", tmp_path, patience_seconds=0.5)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_log_stays_short_while_its_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "LOG_BYTES", 10_000)
+    writing = "import time\nfor i in range(10**9):\n print('line', i, flush=True); time.sleep(i % 50 == 0 and 0.01)"
+    start("writer", [sys.executable, "-c", writing], tmp_path, os.environ)
+    log, earlier = log_file(tmp_path, "writer"), tmp_path / "writer.log.1"
+    others = tmp_path / "others.log"
+    others.write_bytes(b"x" * 20_000)
+    try:
+        for _ in range(2):
+            eventually(lambda: log.stat().st_size > 10_000, "long log")
+            processes.shorten_logs(["writer", "reader"], tmp_path)
+            assert earlier.stat().st_size > 10_000
+            eventually(lambda: log.stat().st_size, "first line after that")
+            assert log.read_bytes()[:1] != b"\0", "it is written on from its beginning"
+    finally:
+        stop("writer", tmp_path, patience_seconds=1)
+    assert others.stat().st_size == 20_000
+
+
+def test_a_log_that_cannot_be_copied_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "LOG_BYTES", 10)
+    log_file(tmp_path, "server").write_text("a line of the server")
+    (tmp_path / "server.log.1").mkdir()
+    processes.shorten_logs(["server"], tmp_path)
+    assert log_file(tmp_path, "server").read_text() == "a line of the server"
 
 
 def test_who_is_killed_says_nothing_more(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from deployments.aws.data import READY_KEYS
 from deployments.aws.monitoring import NAMESPACE
 from deployments.aws.options import AwsOptions
 from deployments.infrastructure import Infrastructure
+from deployments.retention import retention
 from tasks.core.errors import OptionsError
 from tests.deployments.aws.conftest import Templates
 from tests.patience import finished
@@ -248,6 +249,14 @@ def test_the_server_is_behind_a_password_and_its_database_behind_the_server(temp
     assert secrets == {"PREFECT_SERVER_API_AUTH_STRING", "PREFECT_SERVER_DATABASE_PASSWORD"}
 
 
+def test_the_server_forgets_what_is_old(templates: Templates) -> None:
+    tasks = {each["Family"]: each["ContainerDefinitions"] for each in templates.properties("AWS::ECS::TaskDefinition")}
+    environment = tasks["spaceport-server"][0]["Environment"]
+    for name, value in retention(30).items():
+        assert {"Name": name, "Value": value} in environment
+    assert AwsOptions.from_context({"keep_days": "90"}.get).keep_days == 90
+
+
 def test_workers_wait_for_the_set_up(templates: Templates) -> None:
     tasks = {each["Family"]: each["ContainerDefinitions"] for each in templates.properties("AWS::ECS::TaskDefinition")}
     containers = {each["Name"]: each for each in tasks["spaceport-worker"]}
@@ -273,6 +282,7 @@ def test_the_watch_tells_metrics_and_may_stop_tasks(templates: Templates) -> Non
     [
         ({"max_gpu_instances": "0"}, "max_gpu_instances=0"),
         ({"cpu_digest": "latest"}, "cpu_digest=latest"),
+        ({"keep_days": "14"}, "keep_days=14"),
         ({"upload_limits": '{"max_step": 1}'}, "-c upload_limits: 'max_step'"),
         ({"prefect_api_url": "https://example.org/api"}, "prefect_api_key_secret"),
     ],
