@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import httpx
 from pydantic import BaseModel, ConfigDict
 
+from deployments.companions import start_missing
+from deployments.keeper import forget_kept
 from deployments.local_access import make_secrets, read_secrets, use_local_server
 from deployments.local_state import (
     HOST,
     PAGES,
-    PAGES_URL,
     SERVER,
     WORKERS,
     LocalServer,
@@ -26,6 +27,7 @@ from deployments.local_state import (
     read_state,
     running_server,
     server_environment,
+    unless_at_work,
     write_state,
 )
 from deployments.plan import Plan
@@ -99,8 +101,9 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
         if not runs:
             if moved := make_ready(home / "prefect"):
                 changes.append(moved)
+            forget_kept(home)
             say("starting the Prefect server")
-            command = [sys.executable, "-m", "deployments.prefect_server"]
+            command = [sys.executable, "-m", "deployments.prefect_server", "--keep", str(home)]
             start(SERVER, command, folder, server_environment(server, environment))
             changes.append("started the Prefect server")
         from deployments.apply import apply, apply_pools_only, planned_deployments
@@ -109,8 +112,7 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
         _await_health(server, folder, say)
         say("creating work pools")
         changes += asyncio.run(apply_pools_only(server.plan))
-        changes += _put_back(folder)
-        changes += _start_companions(server, folder, environment)
+        changes += start_missing(server, home, secrets, os.environ)
         say("creating deployments, blocks and automations")
         changes += asyncio.run(apply(server.plan, deployments))
         _await_workers(folder, say)
@@ -170,29 +172,25 @@ def _free_port(port: int, option: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def _start_companions(server: LocalServer, folder: Path, environment: dict[str, str]) -> list[str]:
-    """Workers and pages, those that do not run."""
-    commands = {
-        name: ["prefect", "worker", "start", "--pool", pool, "--name", f"local-{pool}", "--type", "process"]
-        for name, pool in WORKERS.items()
-    }
-    if server.plan.pages_url is not None:
-        runs = str(Path(server.plan.workspace) / "runs")
-        commands[PAGES] = ["deployments.pages", runs]
-        environment = {**environment, PAGES_URL: server.plan.pages_url}
-    missing = [name for name in commands if find(name, folder) is None]
-    for name in missing:
-        start(name, [sys.executable, "-m", *commands[name]], folder, environment)
-    return [f"started {name}" for name in missing]
+def start_again(home: Path, name: str) -> bool:
+    """Start a worker or the pages anew, unless it runs. Makes this process a client of the server.
 
+    Returns False when an `up` or a `down` is at work, which decides itself what runs. Raises ServerError when the
+    server does not answer.
+    """
+    server, secrets = running_server(home), read_secrets(home)
+    if server is None or secrets is None:
+        return False
+    if not _answers(server, DOWN_SECONDS):
+        raise ServerError(f"The server at {server.ui_url} does not answer.")
+    use_local_server(server, home, os.environ)
+    from deployments import local_queue  # noqa: F401 - takes seconds, for which nobody has to wait
 
-def _put_back(folder: Path) -> list[str]:
-    """Free the slots of runs whose worker was killed after it had taken them."""
-    from deployments.local_queue import put_back
-
-    pools = [pool for name, pool in WORKERS.items() if find(name, folder) is None]
-    with _client() as client:
-        return put_back(client, pools, begun=False)
+    with unless_at_work(home) as free:
+        if not free or running_server(home) != server:
+            return False
+        start_missing(server, home, secrets, os.environ, [name])
+        return True
 
 
 def _client() -> "SyncPrefectClient":
@@ -278,4 +276,5 @@ def take_down(home: Path, say: Say, end_runs: EndRuns, *, now: bool) -> list[str
         remembered = read_state(home)
         if remembered is not None:
             write_state(home, remembered.model_copy(update={"up": False}))
+        forget_kept(home)
         return stopped

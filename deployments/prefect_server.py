@@ -1,7 +1,7 @@
 """`python -m deployments.prefect_server`: Prefect's server, for this user alone, with a database that loses no event.
 
 Only its own pages can use it (deployments/own_origin.py). With `--embedded` it belongs to the command that started it
-and ends with that, however that ends.
+and ends with that, however that ends. With `--keep` it starts workers again that have died (deployments/keeper.py).
 
 Prefect begins most of its SQLite transactions as DEFERRED ones. One that reads and then writes fails at once, without
 waiting, when another has written in between (https://sqlite.org/lang_transaction.html, SQLITE_BUSY_SNAPSHOT). The
@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -42,6 +43,7 @@ from prefect.settings import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
+from deployments.keeper import keep
 from deployments.own_origin import OwnOrigin
 
 PATIENCE_SECONDS = 5.0  # for a clean end
@@ -95,8 +97,11 @@ def main() -> None:
     parser.add_argument("--host", default=PREFECT_SERVER_API_HOST.value())
     parser.add_argument("--port", type=int, default=PREFECT_SERVER_API_PORT.value())
     parser.add_argument("--embedded", type=int, metavar="FD", help="the socket to listen at; ends when stdin does")
+    parser.add_argument("--keep", type=Path, metavar="HOME", help="start its workers and pages again when they die")
     arguments = parser.parse_args()
-    os.umask(0o077)  # the database belongs to its owner
+    umask = os.umask(0o077)  # the database belongs to its owner
+    if arguments.keep is not None:
+        keep(arguments.keep, umask)
     url = PREFECT_API_DATABASE_CONNECTION_URL.value()
     if url.startswith("sqlite"):
         set_database_config(QueueingSqlite(connection_url=url))
