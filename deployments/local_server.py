@@ -42,7 +42,8 @@ DEFAULT_PORT = 4200
 LAST_PORT = 65535
 START_SECONDS = 180.0  # a first start on a busy machine creates the database
 STOP_SECONDS = 20.0
-DOWN_SECONDS = 30.0  # for an answer of a busy server
+ANSWER_SECONDS = 12.0  # for an answer of a busy server
+SILENT_STOP_SECONDS = 3.0  # for a server that does not answer, and will hardly react
 POLL_SECONDS = 0.2
 
 Say = Callable[[str], None]
@@ -77,6 +78,8 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
             raise InputError("The server runs; `spaceport down` first, then `spaceport up --reset`.")
         before = None if reset else read_state(home)
         runs = before is not None and find(SERVER, folder) is not None
+        if before is not None and runs:
+            _require_answer(before, folder)
         if runs and read_secrets(home) is None:
             raise ServerError(
                 "The server was started by an earlier version, which lets every user of this machine in: "
@@ -181,7 +184,7 @@ def start_again(home: Path, name: str) -> bool:
     server, secrets = running_server(home), read_secrets(home)
     if server is None or secrets is None:
         return False
-    if not _answers(server, DOWN_SECONDS):
+    if not _answers(server, ANSWER_SECONDS):
         raise ServerError(f"The server at {server.ui_url} does not answer.")
     use_local_server(server, home, os.environ)
     from deployments import local_queue  # noqa: F401 - takes seconds, for which nobody has to wait
@@ -203,6 +206,17 @@ def _client() -> "SyncPrefectClient":
 def _await_health(server: LocalServer, folder: Path, say: Say) -> None:
     say("waiting for the Prefect server")
     _await(lambda: _answers(server), [SERVER], folder)
+
+
+def _require_answer(server: LocalServer, folder: Path) -> None:
+    """Raises ServerError when a server that has had the time to start does not answer."""
+    process = find(SERVER, folder)
+    starts = process is not None and time.time() - process.created_at < START_SECONDS
+    if not starts and not _answers(server, ANSWER_SECONDS):
+        raise ServerError(
+            f"The server runs and has not answered within {ANSWER_SECONDS:.0f} s: `spaceport down --now` stops it, "
+            f"`spaceport up` starts it again. Its log is {log_file(folder, SERVER)}"
+        )
 
 
 def _answers(server: LocalServer, patience_seconds: float = 5.0) -> bool:
@@ -251,10 +265,10 @@ def take_down(home: Path, say: Say, end_runs: EndRuns, *, now: bool) -> list[str
         folder = folder_of(home)
         stopped = []
         server = running_server(home)
-        answers = server is not None and _answers(server, DOWN_SECONDS)
+        answers = server is not None and _answers(server, ANSWER_SECONDS)
         if server is not None and not answers and not now:
             raise ServerError(
-                f"The server has not answered within {DOWN_SECONDS:.0f} s, so it is not known whether runs are in "
+                f"The server has not answered within {ANSWER_SECONDS:.0f} s, so it is not known whether runs are in "
                 "progress; `spaceport down --now` stops it regardless."
             )
         if server is not None and answers:
@@ -268,10 +282,13 @@ def take_down(home: Path, say: Say, end_runs: EndRuns, *, now: bool) -> list[str
                     if kill(name, folder):
                         stopped.append(name)
                 put_back(client, list(WORKERS.values()), begun=True)
+        silent = server is not None and not answers
+        patience_seconds = SILENT_STOP_SECONDS if silent else STOP_SECONDS
         for name in (*WORKERS, PAGES, SERVER):
             if name not in stopped:
                 say(f"stopping {name}")
-                if stop(name, folder, STOP_SECONDS):
+                # A worker that cannot tell its server anything only waits.
+                if kill(name, folder) if silent and name in WORKERS else stop(name, folder, patience_seconds):
                     stopped.append(name)
         remembered = read_state(home)
         if remembered is not None:

@@ -14,6 +14,7 @@ from deployments.local_state import PAGES, SERVER, WORKERS, LocalServer, folder_
 from deployments.pools import POOLS
 from deployments.processes import find, log_file
 
+ANSWER_SECONDS = 8.0  # of the server, and of the pages
 SILENT_SECONDS = 60.0  # a worker says that it lives every ten
 
 
@@ -115,7 +116,7 @@ def paused(server: LocalServer) -> list[Part]:
 
 def _answers(url: str, expected: int = httpx.codes.OK) -> bool:
     try:
-        return httpx.get(url, timeout=10, trust_env=False).status_code == expected
+        return httpx.get(url, timeout=ANSWER_SECONDS, trust_env=False).status_code == expected
     except httpx.TransportError:
         return False
 

@@ -16,7 +16,7 @@ from tests.server_process import free_port
 
 
 def test_down_asks_before_it_stops_what_it_does_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_server, "DOWN_SECONDS", 1.0)
+    monkeypatch.setattr(local_server, "ANSWER_SECONDS", 1.0)
     start(SERVER, [sys.executable, "-c", "import time; time.sleep(600)"], folder_of(tmp_path), os.environ)
     server = LocalServer(port=free_port(), pages_port=None, plan=Plan(workspace="/w"))
     write_state(tmp_path, server)
