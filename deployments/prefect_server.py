@@ -1,7 +1,8 @@
 """`python -m deployments.prefect_server`: Prefect's server, for this user alone, with a database that loses no event.
 
-Only its own pages can use it (deployments/own_origin.py). With `--embedded` it belongs to the command that started it
-and ends with that, however that ends. With `--keep` it starts workers again that have died (deployments/keeper.py).
+Only its own pages can use it (deployments/own_origin.py). Runs choose what pools allow (deployments/checked_runs.py).
+With `--embedded` it belongs to the command that started it and ends with that, however that ends. With `--keep` it
+starts workers again that have died (deployments/keeper.py).
 
 Prefect begins most of its SQLite transactions as DEFERRED ones. One that reads and then writes fails at once, without
 waiting, when another has written in between (https://sqlite.org/lang_transaction.html, SQLITE_BUSY_SNAPSHOT). The
@@ -43,6 +44,7 @@ from prefect.settings import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
+from deployments.checked_runs import CheckedRuns
 from deployments.keeper import keep
 from deployments.own_origin import OwnOrigin
 
@@ -107,12 +109,12 @@ def main() -> None:
         set_database_config(QueueingSqlite(connection_url=url))
         event_persister.write_events = write_new_events  # type: ignore[attr-defined]  # what its flush calls
     if arguments.embedded is None:
-        app = OwnOrigin(create_app(final=True), arguments.port)
+        app = OwnOrigin(CheckedRuns(create_app(final=True)), arguments.port)
         uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning")
         return
     threading.Thread(target=_end_with_parent, daemon=True).start()
     listener = socket.socket(fileno=arguments.embedded)
-    app = OwnOrigin(create_app(ephemeral=True, final=True), listener.getsockname()[1])
+    app = OwnOrigin(CheckedRuns(create_app(ephemeral=True, final=True)), listener.getsockname()[1])
     uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
 
 

@@ -143,6 +143,14 @@ def test_a_second_up_changes_nothing(server: Served) -> None:
         assert trouble not in up.stdout + up.stderr
 
 
+def test_a_run_made_by_hand_chooses_no_environment(server: Served) -> None:
+    with server.http() as http:
+        deployment = http.get("/deployments/name/reconstruct/reconstruct").raise_for_status().json()
+        run = {"flow_id": deployment["flow_id"], "deployment_id": deployment["id"], "work_pool_name": "cpu"}
+        answer = http.post("/flow_runs/", json={**run, "job_variables": {"env": {"LD_PRELOAD": "/tmp/x.so"}}})
+    assert answer.status_code == 422, answer.text
+
+
 def test_a_run_of_the_form_ends_with_a_page_and_a_message(server: Served, receiver: Receiver, flight: Path) -> None:
     run = server.wait(server.start({"photos": str(flight), "options": SMALL}).id, "Completed")
     message = receiver.wait_for("meadow", "Completed", str(run.id))
