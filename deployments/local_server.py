@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import httpx
 from pydantic import BaseModel, ConfigDict
 
+from deployments.companions import start_missing
+from deployments.keeper import forget_kept
 from deployments.local_access import make_secrets, read_secrets, use_local_server
 from deployments.local_state import (
     HOST,
     PAGES,
-    PAGES_URL,
     SERVER,
     WORKERS,
     LocalServer,
@@ -26,6 +27,7 @@ from deployments.local_state import (
     read_state,
     running_server,
     server_environment,
+    unless_at_work,
     write_state,
 )
 from deployments.plan import Plan
@@ -41,7 +43,8 @@ DEFAULT_PORT = 4200
 LAST_PORT = 65535
 START_SECONDS = 180.0  # a first start on a busy machine creates the database
 STOP_SECONDS = 20.0
-DOWN_SECONDS = 30.0  # for an answer of a busy server
+ANSWER_SECONDS = 12.0  # for an answer of a busy server
+SILENT_STOP_SECONDS = 3.0  # for a server that does not answer, and will hardly react
 POLL_SECONDS = 0.2
 
 Say = Callable[[str], None]
@@ -77,6 +80,8 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
             raise InputError("The server runs; `spaceport down` first, then `spaceport up --reset`.")
         before = None if reset else read_state(home)
         runs = before is not None and find(SERVER, folder) is not None
+        if before is not None and runs:
+            _require_answer(before, folder)
         if runs and read_secrets(home) is None:
             raise ServerError(
                 "The server was started by an earlier version, which lets every user of this machine in: "
@@ -105,8 +110,9 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
         if not runs:
             if moved := make_ready(home / "prefect"):
                 changes.append(moved)
+            forget_kept(home)
             say("starting the Prefect server")
-            command = [sys.executable, "-m", "deployments.prefect_server", "--logs", str(folder)]
+            command = [sys.executable, "-m", "deployments.prefect_server", "--keep", str(home)]
             start(SERVER, command, folder, server_environment(server, environment))
             changes.append("started the Prefect server")
         from deployments.apply import apply, apply_pools_only, planned_deployments
@@ -115,8 +121,7 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
         _await_health(server, folder, say)
         say("creating work pools")
         changes += asyncio.run(apply_pools_only(server.plan))
-        changes += _put_back(folder)
-        changes += _start_companions(server, folder, environment)
+        changes += start_missing(server, home, secrets, os.environ)
         say("creating deployments, blocks and automations")
         changes += asyncio.run(apply(server.plan, deployments))
         _await_workers(folder, say)
@@ -178,29 +183,25 @@ def _free_port(port: int, option: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def _start_companions(server: LocalServer, folder: Path, environment: dict[str, str]) -> list[str]:
-    """Workers and pages, those that do not run."""
-    commands = {
-        name: ["prefect", "worker", "start", "--pool", pool, "--name", f"local-{pool}", "--type", "process"]
-        for name, pool in WORKERS.items()
-    }
-    if server.plan.pages_url is not None:
-        runs = str(Path(server.plan.workspace) / "runs")
-        commands[PAGES] = ["deployments.pages", runs]
-        environment = {**environment, PAGES_URL: server.plan.pages_url}
-    missing = [name for name in commands if find(name, folder) is None]
-    for name in missing:
-        start(name, [sys.executable, "-m", *commands[name]], folder, environment)
-    return [f"started {name}" for name in missing]
+def start_again(home: Path, name: str) -> bool:
+    """Start a worker or the pages anew, unless it runs. Makes this process a client of the server.
 
+    Returns False when an `up` or a `down` is at work, which decides itself what runs. Raises ServerError when the
+    server does not answer.
+    """
+    server, secrets = running_server(home), read_secrets(home)
+    if server is None or secrets is None:
+        return False
+    if not _answers(server, ANSWER_SECONDS):
+        raise ServerError(f"The server at {server.ui_url} does not answer.")
+    use_local_server(server, home, os.environ)
+    from deployments import local_queue  # noqa: F401 - takes seconds, for which nobody has to wait
 
-def _put_back(folder: Path) -> list[str]:
-    """Free the slots of runs whose worker was killed after it had taken them."""
-    from deployments.local_queue import put_back
-
-    pools = [pool for name, pool in WORKERS.items() if find(name, folder) is None]
-    with _client() as client:
-        return put_back(client, pools, begun=False)
+    with unless_at_work(home) as free:
+        if not free or running_server(home) != server:
+            return False
+        start_missing(server, home, secrets, os.environ, [name])
+        return True
 
 
 def _client() -> "SyncPrefectClient":
@@ -213,6 +214,17 @@ def _client() -> "SyncPrefectClient":
 def _await_health(server: LocalServer, folder: Path, say: Say) -> None:
     say("waiting for the Prefect server")
     _await(lambda: _answers(server), [SERVER], folder)
+
+
+def _require_answer(server: LocalServer, folder: Path) -> None:
+    """Raises ServerError when a server that has had the time to start does not answer."""
+    process = find(SERVER, folder)
+    starts = process is not None and time.time() - process.created_at < START_SECONDS
+    if not starts and not _answers(server, ANSWER_SECONDS):
+        raise ServerError(
+            f"The server runs and has not answered within {ANSWER_SECONDS:.0f} s: `spaceport down --now` stops it, "
+            f"`spaceport up` starts it again. Its log is {log_file(folder, SERVER)}"
+        )
 
 
 def _answers(server: LocalServer, patience_seconds: float = 5.0) -> bool:
@@ -261,10 +273,10 @@ def take_down(home: Path, say: Say, end_runs: EndRuns, *, now: bool) -> list[str
         folder = folder_of(home)
         stopped = []
         server = running_server(home)
-        answers = server is not None and _answers(server, DOWN_SECONDS)
+        answers = server is not None and _answers(server, ANSWER_SECONDS)
         if server is not None and not answers and not now:
             raise ServerError(
-                f"The server has not answered within {DOWN_SECONDS:.0f} s, so it is not known whether runs are in "
+                f"The server has not answered within {ANSWER_SECONDS:.0f} s, so it is not known whether runs are in "
                 "progress; `spaceport down --now` stops it regardless."
             )
         if server is not None and answers:
@@ -278,12 +290,16 @@ def take_down(home: Path, say: Say, end_runs: EndRuns, *, now: bool) -> list[str
                     if kill(name, folder):
                         stopped.append(name)
                 put_back(client, list(WORKERS.values()), begun=True)
+        silent = server is not None and not answers
+        patience_seconds = SILENT_STOP_SECONDS if silent else STOP_SECONDS
         for name in (*WORKERS, PAGES, SERVER):
             if name not in stopped:
                 say(f"stopping {name}")
-                if stop(name, folder, STOP_SECONDS):
+                # A worker that cannot tell its server anything only waits.
+                if kill(name, folder) if silent and name in WORKERS else stop(name, folder, patience_seconds):
                     stopped.append(name)
         remembered = read_state(home)
         if remembered is not None:
             write_state(home, remembered.model_copy(update={"up": False}))
+        forget_kept(home)
         return stopped

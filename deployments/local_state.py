@@ -3,12 +3,14 @@
     <home>/up/server.json, worker-cpu.json, worker-gpu.json, pages.json   the processes, each with a .log
     <home>/up/secrets.json                 deployments/local_access.py
     <home>/up/up.json                      ports and the plan; kept while it is down, so that the next `up` has the same
+    <home>/up/kept.json                    deployments/keeper.py
 
 Nothing here imports Prefect, which reads its settings when it is imported.
 """
 
 import fcntl
 import shlex
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deployments.plan import Plan
-from deployments.processes import find
+from deployments.processes import find, log_file
 from deployments.retention import is_own_database, retention
 from tasks.core.errors import ServerError
 from tasks.core.private_files import private_folder, write_private
@@ -27,6 +29,8 @@ HOST = "127.0.0.1"
 SERVER, PAGES = "server", "pages"
 PAGES_URL = "SPACEPORT_PAGES_URL"  # holds the pages' secret, which no process list may show
 WORKERS = {"worker-cpu": "cpu", "worker-gpu": "gpu"}  # process -> work pool
+KEEPER_SECONDS = 20.0  # the keeper starts a process within one, once it has the lock
+POLL_SECONDS = 0.1
 
 
 class LocalServer(BaseModel):
@@ -107,17 +111,47 @@ def running_server(home: Path) -> LocalServer | None:
 
 @contextmanager
 def alone(home: Path) -> Iterator[None]:
-    """Keep a second `up` or `down` out while the block runs. Raises ServerError when one is at work already."""
+    """Keep a second `up` or `down`, and the keeper, out while the block runs.
+
+    Raises ServerError when another command is at work. The keeper is waited for.
+    """
+    with _locked(home, "lock") as ours:
+        if not ours:
+            raise ServerError("Another `spaceport up` or `spaceport down` is at work; try again when it has ended.")
+        with _locked(home, "keeper.lock", KEEPER_SECONDS) as free:
+            if not free:
+                raise ServerError(
+                    f"The server has been starting a worker again for more than {KEEPER_SECONDS:.0f} s; try again in a "
+                    f"minute. Its log is {log_file(folder_of(home), SERVER)}"
+                )
+            yield
+
+
+@contextmanager
+def unless_at_work(home: Path) -> Iterator[bool]:
+    """For the keeper: whether no `up` or `down` is at work; one that begins waits for the end of the block."""
+    with _locked(home, "keeper.lock") as free:
+        yield free
+
+
+@contextmanager
+def _locked(home: Path, name: str, patience_seconds: float = 0.0) -> Iterator[bool]:
+    """Whether the lock of that name is held while the block runs."""
     folder = folder_of(home)
     private_folder(folder)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ServerError(
-                "Another `spaceport up` or `spaceport down` is at work; try again when it has ended."
-            ) from error
-        yield
+    deadline = time.monotonic() + patience_seconds
+    with (folder / name).open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    yield False
+                    return
+                time.sleep(POLL_SECONDS)
+            else:
+                yield True
+                return
 
 
 def process_environment(
@@ -131,6 +165,7 @@ def process_environment(
         "SPACEPORT_WORKSPACE",
         "PREFECT_API_KEY",
         "PREFECT_SERVER_API_AUTH_STRING",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS",
     )
     ours = {
         "SPACEPORT_HOME": str(home),

@@ -72,7 +72,7 @@ class OwnOrigin:
         elif not self._is_own(scope):
             await _refuse(scope, receive, send)
         elif scope["type"] == "http" and scope["path"] == SIGN_IN and scope["method"] in ("GET", "HEAD"):
-            await _answer(send, 200, SIGN_IN_HEADERS, SIGN_IN_PAGE)
+            await answer(send, 200, SIGN_IN_HEADERS, SIGN_IN_PAGE)
         else:
             await self._app(scope, receive, _unframed(send))
 
@@ -108,10 +108,11 @@ async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # the request to connect, which a close refuses
         await send({"type": "websocket.close", "code": 1008})
         return
-    await _answer(send, 401, [(b"content-type", b"text/plain")], REFUSED)
+    await answer(send, 401, [(b"content-type", b"text/plain")], REFUSED)
 
 
-async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+async def answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    """Send a whole answer."""
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})

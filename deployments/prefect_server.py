@@ -1,7 +1,8 @@
 """`python -m deployments.prefect_server`: Prefect's server, for this user alone, with a database that loses no event.
 
-Only its own pages can use it (deployments/own_origin.py). With `--embedded` it belongs to the command that started it
-and ends with that, however that ends.
+Only its own pages can use it (deployments/own_origin.py). Runs choose what pools allow (deployments/checked_runs.py).
+With `--embedded` it belongs to the command that started it and ends with that, however that ends. With `--keep` it
+starts workers again that have died (deployments/keeper.py).
 
 Prefect begins most of its SQLite transactions as DEFERRED ones. One that reads and then writes fails at once, without
 waiting, when another has written in between (https://sqlite.org/lang_transaction.html, SQLITE_BUSY_SNAPSHOT). The
@@ -45,7 +46,9 @@ from prefect.settings import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
-from deployments.local_state import PAGES, SERVER, WORKERS
+from deployments.checked_runs import CheckedRuns
+from deployments.keeper import keep
+from deployments.local_state import PAGES, SERVER, WORKERS, folder_of
 from deployments.own_origin import OwnOrigin
 from deployments.processes import shorten_logs
 
@@ -101,23 +104,24 @@ def main() -> None:
     parser.add_argument("--host", default=PREFECT_SERVER_API_HOST.value())
     parser.add_argument("--port", type=int, default=PREFECT_SERVER_API_PORT.value())
     parser.add_argument("--embedded", type=int, metavar="FD", help="the socket to listen at; ends when stdin does")
-    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="where the logs of `spaceport up` are kept short")
+    parser.add_argument("--keep", type=Path, metavar="HOME", help="start its workers and pages again, bound their logs")
     arguments = parser.parse_args()
-    os.umask(0o077)  # the database belongs to its owner
+    umask = os.umask(0o077)  # the database belongs to its owner
+    if arguments.keep is not None:
+        keep(arguments.keep, umask)
+        threading.Thread(target=_keep_short, args=[folder_of(arguments.keep)], daemon=True).start()
     url = PREFECT_API_DATABASE_CONNECTION_URL.value()
     if url.startswith("sqlite"):
         set_database_config(QueueingSqlite(connection_url=url))
         event_persister.write_events = write_new_events  # type: ignore[attr-defined]  # what its flush calls
-    if arguments.logs is not None:
-        threading.Thread(target=_keep_short, args=[arguments.logs], daemon=True).start()
     if arguments.embedded is None:
-        app = OwnOrigin(create_app(final=True), arguments.port)
+        app = OwnOrigin(CheckedRuns(create_app(final=True)), arguments.port)
         uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning")
         return
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _forget_runs_here_too()
     listener = socket.socket(fileno=arguments.embedded)
-    app = OwnOrigin(create_app(ephemeral=True, final=True), listener.getsockname()[1])
+    app = OwnOrigin(CheckedRuns(create_app(ephemeral=True, final=True)), listener.getsockname()[1])
     uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
 
 

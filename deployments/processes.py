@@ -75,23 +75,29 @@ def start(name: str, command: Sequence[str], folder: Path, environment: Mapping[
             start_new_session=True,
         )
     detached = Detached(name=name, pid=child.pid, created_at=psutil.Process(child.pid).create_time())
-    write_private(_record(folder, name), detached.model_dump_json().encode())
+    try:
+        write_private(_record(folder, name), detached.model_dump_json().encode())
+    except OSError:
+        child.kill()  # no command could find it again
+        child.wait()
+        raise
     return detached
 
 
 def find(name: str, folder: Path) -> Detached | None:
-    """The living process of that name. A record of one that has ended is removed."""
-    record = _record(folder, name)
+    """The living process of that name."""
     try:
-        detached = Detached.model_validate_json(record.read_bytes())
+        detached = Detached.model_validate_json(_record(folder, name).read_bytes())
     except FileNotFoundError:
         return None
     except ValidationError:
-        detached = None  # cut short by a full disk or a lost machine
-    if detached is None or detached.process() is None:
-        record.unlink(missing_ok=True)
-        return None
-    return detached
+        return None  # cut short by a full disk or a lost machine
+    return detached if detached.process() is not None else None
+
+
+def died(name: str, folder: Path) -> bool:
+    """Whether a process of that name was started, was not stopped by `stop` or `kill`, and has ended."""
+    return _record(folder, name).exists() and find(name, folder) is None
 
 
 def stop(name: str, folder: Path, patience_seconds: float) -> bool:
@@ -102,6 +108,7 @@ def stop(name: str, folder: Path, patience_seconds: float) -> bool:
     detached = find(name, folder)
     process = detached.process() if detached else None
     if process is None:
+        _record(folder, name).unlink(missing_ok=True)
         return False
     family = [process, *process.children(recursive=True)]
     with suppress(psutil.NoSuchProcess):
@@ -120,6 +127,7 @@ def kill(name: str, folder: Path) -> bool:
     detached = find(name, folder)
     process = detached.process() if detached else None
     if process is None:
+        _record(folder, name).unlink(missing_ok=True)
         return False
     with suppress(psutil.NoSuchProcess):
         process.suspend()  # it starts no further ones
@@ -134,7 +142,8 @@ def kill(name: str, folder: Path) -> bool:
 
 def last_lines(folder: Path, name: str, count: int = 3) -> str:
     """The end of a process's log, for a message."""
-    lines = log_file(folder, name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    log = log_file(folder, name)
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
     return " / ".join(line.strip() for line in lines[-count:])
 
 

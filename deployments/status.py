@@ -9,10 +9,12 @@ import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
+from deployments.keeper import PAUSES_SECONDS, Kept, read_kept
 from deployments.local_state import PAGES, SERVER, WORKERS, LocalServer, folder_of
 from deployments.pools import POOLS
 from deployments.processes import find, log_file
 
+ANSWER_SECONDS = 8.0  # of the server, and of the pages
 SILENT_SECONDS = 60.0  # a worker says that it lives every ten
 
 
@@ -37,25 +39,31 @@ def examine(server: LocalServer, home: Path) -> list[Part]:
     else:
         says = server.ui_url if healthy else f"does not answer; its log: {log_file(folder, SERVER)}"
         parts.append(Part(SERVER, healthy, f"{says}  pid {running.pid}"))
+    kept = read_kept(home)
     if server.plan.pages_url is not None:
-        parts.append(_pages(server, folder))
+        parts.append(_pages(server, _process(PAGES, folder, kept), folder))
+    workers = [_process(name, folder, kept) for name in WORKERS]
     if not healthy:
-        parts += [_process(name, folder) for name in WORKERS]
-        return parts
+        return parts + workers
     with get_client(sync_client=True) as client:
-        parts += [_worker(client, name, folder) for name in WORKERS]
+        parts += [_worker(client, part) for part in workers]
         return parts + [part for pool in POOLS for part in _pool(client, server, pool)]
 
 
-def _process(name: str, folder: Path) -> Part:
+def _process(name: str, folder: Path, kept: Mapping[str, Kept]) -> Part:
     found = find(name, folder)
+    did = kept.get(name, Kept())
+    if found is None and did.given_up is not None:
+        tries = len(PAUSES_SECONDS)
+        return Part(name, False, f"died again after {tries} starts: {did.given_up}; its log: {log_file(folder, name)}")
     if found is None:
         return Part(name, False, f"does not run; its log: {log_file(folder, name)}")
-    return Part(name, True, f"pid {found.pid}")
+    again = f", started again at {did.last:%Y-%m-%d %H:%M} UTC (it died {did.restarts}×)" if did.last else ""
+    return Part(name, True, f"pid {found.pid}{again}")
 
 
-def _worker(client: SyncPrefectClient, name: str, folder: Path) -> Part:
-    part = _process(name, folder)
+def _worker(client: SyncPrefectClient, part: Part) -> Part:
+    name = part.name
     if not part.ok:
         return part
     try:
@@ -72,8 +80,7 @@ def _worker(client: SyncPrefectClient, name: str, folder: Path) -> Part:
     return Part(name, ok, f"{part.says}, heard of {'never' if silence is None else f'{silence:.0f} s ago'}")
 
 
-def _pages(server: LocalServer, folder: Path) -> Part:
-    part = _process(PAGES, folder)
+def _pages(server: LocalServer, part: Part, folder: Path) -> Part:
     url = str(server.plan.pages_url)
     if part.ok and not _answers(f"{url}/", httpx.codes.NOT_FOUND):  # it lists no folders
         return Part(PAGES, False, f"does not answer at {url}; its log: {log_file(folder, PAGES)}")
@@ -109,7 +116,7 @@ def paused(server: LocalServer) -> list[Part]:
 
 def _answers(url: str, expected: int = httpx.codes.OK) -> bool:
     try:
-        return httpx.get(url, timeout=10, trust_env=False).status_code == expected
+        return httpx.get(url, timeout=ANSWER_SECONDS, trust_env=False).status_code == expected
     except httpx.TransportError:
         return False
 

@@ -15,7 +15,8 @@ from rich.padding import Padding
 
 from flows import cli_checks, cli_clean, cli_runs, cli_server
 from flows.plain_text import plain
-from tasks.core.errors import SpaceportError
+from flows.silent_server import end_at_once, end_when_silent, sentence_for
+from tasks.core.errors import ServerError, SpaceportError
 
 app = typer.Typer(
     name="spaceport",
@@ -180,6 +181,7 @@ def main() -> None:
         if not interrupted.is_set():
             errors.print("cancelled; what was finished stays in the workspace")
             _say_no_more(2)  # Prefect's engine reports in many lines what the interrupt does to it
+            end_when_silent(130)
         interrupted.set()
         signal.default_int_handler(number, frame)
 
@@ -188,6 +190,7 @@ def main() -> None:
         if not interrupted.is_set():
             errors.print("ended by SIGTERM; what was finished stays in the workspace")
             _say_no_more(2)
+            end_when_silent(128 + number)
         interrupted.set()
         sys.exit(128 + number)
 
@@ -205,9 +208,12 @@ def main() -> None:
     except SpaceportError as error:
         errors.print(f"[bold red]error[/] {plain(error)}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_status)
-    except (KeyboardInterrupt, Exception):
+    except (KeyboardInterrupt, Exception) as error:
         if not interrupted.is_set():
-            raise
+            if (sentence := sentence_for(error)) is None:
+                raise
+            errors.print(f"[bold red]error[/] {plain(sentence)}", highlight=False, soft_wrap=True)
+            end_at_once(ServerError.exit_status)
         sys.exit(130)  # what ended the flow may be the interrupt, or Prefect's failed call to its server
     finally:
         for number, handler_before in previous.items():

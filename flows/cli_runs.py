@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from flows.cli_server import saying
-from flows.connection import use_server
+from flows.connection import ask_quickly, use_server
 from flows.plain_text import plain
 from tasks.core.settings import Settings
 
@@ -106,6 +106,7 @@ def register(app: typer.Typer, console: Console) -> None:
 
 def _connect() -> Settings:
     """To be called before anything imports Prefect, which reads its settings at that moment."""
+    ask_quickly()
     return use_server(Settings.from_environment())
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from deployments.local_access import read_secrets, sign_in_url, use_local_server
 from deployments.local_state import LocalServer, read_state
-from flows.connection import use_server
+from flows.connection import ask_quickly, use_server
 from flows.plain_text import plain
 from tasks.core.errors import ServerError
 from tasks.core.settings import MOST_KEEP_DAYS, STAGES, Settings, configure_prefect, stages_named
@@ -127,6 +127,7 @@ def register(app: typer.Typer, console: Console) -> None:
         """
         from deployments.local_server import take_down
 
+        ask_quickly()
         settings = Settings.from_environment()
         configure_prefect(settings)
         with saying(console) as say:
@@ -139,6 +140,7 @@ def register(app: typer.Typer, console: Console) -> None:
 
         A paused pool is no fault: a person has paused it, and its line says how to resume it.
         """
+        ask_quickly()
         settings = Settings.from_environment()
         server = read_state(settings.home)
         if server is None or not server.up:

@@ -16,6 +16,8 @@ from tasks.core.errors import ServerError
 from tasks.core.settings import DEFAULT_KEEP_DAYS, Settings, configure_prefect
 
 ANSWER_SECONDS = 10.0  # for a sentence instead of a wait for something that never comes
+# A command that only asks has less patience than Prefect's own, which is for runs: a minute, six times.
+QUICK = {"PREFECT_API_REQUEST_TIMEOUT": "15", "PREFECT_CLIENT_MAX_RETRIES": "1"}
 
 
 def use_prefect(settings: Settings) -> None:
@@ -37,6 +39,13 @@ class ServerOfRun:
     def __init__(self, settings: Settings) -> None:
         use_prefect(settings)
         self._url = os.environ.get("PREFECT_API_URL")
+        local = running_server(settings.home)
+        is_local = local is not None and local.api_url == self._url
+        self._way_out = (
+            "`spaceport down --now` stops it, `spaceport up` starts it again."
+            if is_local
+            else "without PREFECT_API_URL none is needed."
+        )
         self._home = Path(os.environ["PREFECT_HOME"])
         self._embedded = EmbeddedServer(self._home, os.environ, _keep_days(settings)) if self._url is None else None
 
@@ -51,9 +60,7 @@ class ServerOfRun:
             url = str(self._url)
             say(f"shown at {url.removesuffix('/api')}")
             if not answers(url):
-                raise ServerError(
-                    f"The Prefect server at {url} does not answer; without PREFECT_API_URL none is needed."
-                )
+                raise ServerError(f"The Prefect server at {url} does not answer; {self._way_out}")
             require_login(url)
             yield
             return
@@ -75,6 +82,12 @@ def _keep_days(settings: Settings) -> int | None:
     return settings.keep_days or (DEFAULT_KEEP_DAYS if remembered is None else remembered.keep_days)
 
 
+def ask_quickly() -> None:
+    """Make this process wait for seconds, not minutes; to be called before Prefect is imported."""
+    for name, value in QUICK.items():
+        os.environ.setdefault(name, value)
+
+
 def use_server(settings: Settings) -> Settings:
     """Choose a server that runs by itself, and give the settings of its runs.
 
@@ -94,6 +107,16 @@ def use_server(settings: Settings) -> Settings:
     if local is None or local.api_url != url:
         return settings
     return settings.model_copy(update={"workspace": local.plan.workspace, "pages_url": local.plan.pages_url})
+
+
+def server_address() -> str | None:
+    """Where the server of this process is; None before it has one."""
+    return os.environ.get("PREFECT_API_URL")
+
+
+def server_answers() -> bool:
+    """Whether the server of this process answers."""
+    return answers(server_address() or "")
 
 
 def answers(api_url: str) -> bool:

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TypeVar
 
+APART = "apart"  # name of the threads
 PATIENCE_SECONDS = 20.0  # Prefect's workers kill what has not ended 30 s after SIGTERM, as ECS does
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ def run_apart(work: Callable[[], T], interrupt: Callable[[], None], patience_sec
             result.set_exception(error)
 
     # A daemon, so that work that does not listen cannot hold up the end of the process.
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(body,), name="apart", daemon=True)
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(body,), name=APART, daemon=True)
     thread.start()
     try:
         return result.result()
@@ -47,3 +48,8 @@ def run_apart(work: Callable[[], T], interrupt: Callable[[], None], patience_sec
             with suppress(BaseException):
                 thread.join(max(0.0, end - time.monotonic()))
         raise
+
+
+def works_apart() -> bool:
+    """Whether work of `run_apart` has not ended yet."""
+    return any(thread.name == APART for thread in threading.enumerate())

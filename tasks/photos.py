@@ -69,7 +69,11 @@ def _ingest(offered: Path | RemotePhotos, capture: str, folder: Path, options: P
     if isinstance(offered, RemotePhotos):
         # Inside the output's folder: what an interrupted run leaves goes with it.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
-            return _ingest_local(offered.download(below(Path(temporary), capture), report), folder, options, report)
+            section = _ingest_local(offered.download(below(Path(temporary), capture), report), folder, options, report)
+        refused = offered.rejected
+        return section.model_copy(
+            update={"found": section.found + len(refused), "rejected": (*section.rejected, *refused)}
+        )
     return _ingest_local(offered, folder, options, report)
 
 

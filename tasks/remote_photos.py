@@ -4,12 +4,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from tasks.core.errors import PhotosError, StorageError, UnsafeNameError
+from tasks.core.errors import PhotosError, StorageError, UnsafeNameError, UnstorableNameError
 from tasks.core.photos.files import is_photo_name
 from tasks.core.photos.flight_log import log_among
 from tasks.core.photos.log_file import require_log_size
+from tasks.core.photoset import RejectedPhoto
 from tasks.core.progress import Progress, ProgressCallback
-from tasks.core.safe_names import TakenNames, below, shown
+from tasks.core.safe_names import TakenNames, below, printable, shown
 from tasks.core.storage import S3Folder, StoredObject, Workspace
 from tasks.workspace import open_folder
 
@@ -34,20 +35,30 @@ class RemotePhotos:
         lines = "".join(f"{found.etag} {found.size} {found.name}\n" for found in self.needed)
         return hashlib.sha256(lines.encode()).hexdigest()
 
+    @property
+    def rejected(self) -> list[RejectedPhoto]:
+        """Photos whose keys are no names of files here."""
+        return local_names(self.uri, self.objects)[1]
+
     def download(self, target: Path, on_progress: ProgressCallback) -> Path:
-        """Get everything below the folder `target`; gives the local folder or archive.
+        """Get everything but `rejected` below the folder `target`; gives the local folder or archive.
 
         Raises StorageError when the objects change meanwhile, PhotosError, DiskFullError.
         """
-        paths = local_names(self.uri, self.needed)
-        needed = sum(found.size for found in self.needed)
+        paths, _ = local_names(self.uri, self.needed)
+        if not set(self.objects) & set(paths):
+            first = self.rejected[0]
+            raise PhotosError(f"No photo at {self.uri} can be used; {first.name}: {first.reason}.")
+        if self.flight_log and self.flight_log not in paths:
+            raise PhotosError(f"The flight log {shown(self.flight_log.name)} has a name that no file can have.")
+        needed = sum(found.size for found in paths)
 
         def report(moved: int) -> None:
             on_progress(Progress(moved, needed, f"downloaded {moved / 1e6:.0f} of {needed / 1e6:.0f} MB"))
 
         folder = self.place.parent if is_archive(self.uri) else self.place
         folder.download(
-            [(found, below(target, path)) for found, path in zip(self.needed, paths, strict=True)],
+            [(found, below(target, path)) for found, path in paths.items()],
             needed_bytes=needed,
             on_bytes=report,
         )
@@ -56,7 +67,7 @@ class RemotePhotos:
             raise StorageError(
                 f"The photos at {self.uri} changed while they were downloaded; is an upload still running?"
             )
-        return below(target, paths[0]) if is_archive(self.uri) else target
+        return below(target, paths[self.objects[0]]) if is_archive(self.uri) else target
 
 
 def find_photos(uri: str, workspace: Workspace, flight_log: str = "") -> RemotePhotos:
@@ -105,13 +116,19 @@ def is_archive(uri: str) -> bool:
     return uri.lower().endswith(".zip")
 
 
-def local_names(uri: str, objects: tuple[StoredObject, ...]) -> list[str]:
-    """Paths of objects below a local folder, which they never leave; each has one of its own.
+def local_names(uri: str, objects: tuple[StoredObject, ...]) -> tuple[dict[StoredObject, str], list[RejectedPhoto]]:
+    """Paths of objects below a local folder, which they never leave, and those that have none; each path is taken once.
 
-    Raises PhotosError for a key that cannot be a file's name.
+    Raises PhotosError for a key that leads out of the folder.
     """
     taken = TakenNames()
-    try:
-        return [taken.take(found.name.lstrip("/")) for found in objects]  # an empty folder in a key means nothing
-    except UnsafeNameError as error:
-        raise PhotosError(f"{uri} cannot be downloaded: {error} Rename that object.") from error
+    names: dict[StoredObject, str] = {}
+    rejected: list[RejectedPhoto] = []
+    for found in objects:
+        try:
+            names[found] = taken.take(found.name.lstrip("/"))  # an empty folder in a key means nothing
+        except UnstorableNameError as error:
+            rejected.append(RejectedPhoto(name=printable(found.name), reason=str(error).removesuffix(".")))
+        except UnsafeNameError as error:
+            raise PhotosError(f"{uri} cannot be downloaded: {error} Rename that object.") from error
+    return names, rejected

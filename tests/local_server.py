@@ -1,7 +1,6 @@
 """A Prefect server of the tests' own, brought up by `spaceport up` as a person would, with its workers.
 
-`local_server` is one for the whole session: its stages run in the pools `cpu` (2 at once) and `gpu` (1 at once). A test
-that kills something or needs other options brings its own up:
+Its stages run in the pools `cpu` (2 at once) and `gpu` (1 at once):
 
     with serving(tmp_path / "home", tmp_path / "workspace", dispatch="train", gpu_slots=2) as server:
         run = server.start({"photos": …})
@@ -19,7 +18,6 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
@@ -138,11 +136,3 @@ def serving(home: Path, workspace: Path | str, **options: object) -> Iterator[Se
     finally:
         down = spaceport(home, "down", "--now")
         assert down.returncode == 0, down.stdout + down.stderr
-
-
-@pytest.fixture(scope="session")
-def local_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """One server for all tests that leave it as they found it."""
-    folder = tmp_path_factory.mktemp("local-server")
-    with serving(folder / "home", folder / "workspace") as server:
-        yield server

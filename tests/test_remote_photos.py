@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tasks.core.errors import PhotosError
+from tasks.core.measurements import PhotosSection
 from tasks.core.photos.files import is_photo_name
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.photoset import PhotoSet
@@ -18,7 +19,7 @@ from tasks.core.storage import S3Folder, StoredObject
 from tasks.photos import capture_name, ingest_photos, open_source
 from tasks.remote_photos import RemotePhotos, local_names
 from tasks.sfm import is_given_model
-from tasks.stage import open_output
+from tasks.stage import open_output, read_measurements
 from tests.s3_server import S3Server
 
 
@@ -97,17 +98,50 @@ def stored(*names: str) -> tuple[StoredObject, ...]:
     return tuple(StoredObject(name, 1, "") for name in names)
 
 
+def names_of(*keys: str) -> list[str]:
+    names, rejected = local_names("s3://b/odd", stored(*keys))
+    assert not rejected
+    return list(names.values())
+
+
 def test_keys_that_no_folder_can_hold_side_by_side_get_names_of_their_own() -> None:
-    assert local_names("s3://b/odd", stored("a.jpg", "a.jpg/b.jpg")) == ["a.jpg", "a.jpg-2/b.jpg"]
-    assert local_names("s3://b/odd", stored("a/b.jpg", "a//b.jpg", "a/B.jpg")) == ["a/b.jpg", "a/b-2.jpg", "a/B-3.jpg"]
+    assert names_of("a.jpg", "a.jpg/b.jpg") == ["a.jpg", "a.jpg-2/b.jpg"]
+    assert names_of("a/b.jpg", "a//b.jpg", "a/B.jpg") == ["a/b.jpg", "a/b-2.jpg", "a/B-3.jpg"]
 
 
 def test_names_cannot_lead_out_of_the_folder() -> None:
-    assert local_names("s3://b/odd", stored("/etc//photo.jpg")) == ["etc/photo.jpg"]
+    assert names_of("/etc//photo.jpg") == ["etc/photo.jpg"]
     assert not is_photo_name("../photo.jpg"), "so it is not downloaded"
-    for key in ("a/../../photo.jpg", "..\\photo.jpg", "C:/photo.jpg", "a\nb.jpg"):
+    for key in ("a/../../photo.jpg", "..\\photo.jpg", "C:/photo.jpg"):
         with pytest.raises(PhotosError, match=r"s3://b/odd cannot be downloaded: The file name"):
             local_names("s3://b/odd", stored(key))
+
+
+def test_a_key_that_is_no_file_name_costs_that_photo_alone(uploaded: str, bucket: S3Folder, tmp_path: Path) -> None:
+    bucket.write("uploads/north field/a\nb.jpg", photo(10))
+    context = RunContext(workspace=str(tmp_path), run="flight-1")
+    found = ingest_photos.fn(uploaded, PhotosOptions(), context)
+    assert (found.usable, found.rejected) == (3, 1)
+    section = read_measurements(found.uri, PhotosSection, context)
+    assert section.found == 4
+    [rejected] = section.rejected
+    assert rejected.name == "a\\nb.jpg"
+    assert "holds control characters" in rejected.reason
+
+
+def test_a_key_longer_than_a_file_name_costs_that_photo_alone() -> None:
+    """A key may have 1024 bytes, a part of a path 255."""
+    long = "x" * 256 + ".jpg"
+    names, [rejected] = local_names("s3://b/odd", stored("a.jpg", long))
+    assert list(names.values()) == ["a.jpg"]
+    assert rejected.name == long
+    assert "has a part of more than 255 bytes" in rejected.reason
+
+
+def test_photos_of_which_none_has_a_file_name_are_refused(bucket: S3Folder, tmp_path: Path) -> None:
+    bucket.write("uploads/west/a\nb.jpg", photo(9))
+    with pytest.raises(PhotosError, match=r"No photo at s3://.*/uploads/west/ can be used; a\\nb\.jpg: .* control"):
+        remote(f"s3://{bucket.bucket}/uploads/west/", tmp_path).download(tmp_path / "west", lambda progress: None)
 
 
 def test_the_flight_log_beside_photos_on_s3_is_read(uploaded: str, bucket: S3Folder, tmp_path: Path) -> None:

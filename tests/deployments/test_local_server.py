@@ -20,7 +20,8 @@ from prefect.states import AwaitingRetry, Cancelled, Running, Scheduled
 from prefect.types._datetime import now
 
 from deployments.automations import SILENCE_SECONDS, hung
-from deployments.local_state import WORKERS, read_state
+from deployments.local_state import WORKERS, folder_of, read_state
+from deployments.processes import find
 from deployments.specifications import FILE
 from tasks.core.demo.flight import fly
 from tasks.core.demo.flight_plan import DemoOptions
@@ -28,7 +29,7 @@ from tasks.core.progress import ignore_progress
 from tests.conftest import REPOSITORY
 from tests.deployments.receiver import Receiver, receiving
 from tests.local_server import Served, serving
-from tests.patience import STALL_SECONDS, finished
+from tests.patience import STALL_SECONDS, eventually, finished, work_of
 
 NOTHING: dict[str, Any] = {
     "scene": {"uri": "/nothing", "digest": "0" * 64, "capture": "x", "cameras": 3, "points": 100},
@@ -112,17 +113,18 @@ def doomed(server: Served, flight: Path, rescheduled: UUID, hanging: UUID) -> UU
     return run.id
 
 
-def test_up_starts_what_died_and_status_tells(server: Served, doomed: UUID) -> None:
+def test_a_worker_that_died_comes_back_and_status_tells(server: Served, doomed: UUID) -> None:
     before = {name: server.pid(name) for name in ("server", "worker-gpu", "pages")}
-    status = server.spaceport("status")
-    assert status.returncode == 1
-    assert "down   worker-cpu" in status.stdout
-
+    folder = folder_of(server.home)
+    eventually(lambda: find("worker-cpu", folder), "new worker", lambda: work_of(before["server"]))
     up = server.spaceport("up")
     assert up.returncode == 0, up.stderr
-    assert "started worker-cpu" in up.stdout
+    assert "started" not in up.stdout, "there would be two"
+    status = server.spaceport("status")
+    assert status.returncode == 0, status.stdout + status.stderr
+    [line] = [line for line in status.stdout.splitlines() if "worker-cpu" in line]
+    assert "(it died 1×)" in line
     assert {name: server.pid(name) for name in before} == before
-    assert psutil.pid_exists(server.pid("worker-cpu"))
 
 
 def test_down_refuses_while_a_run_is_in_progress(server: Served, doomed: UUID) -> None:
@@ -139,6 +141,14 @@ def test_a_second_up_changes_nothing(server: Served) -> None:
     assert "nothing changed" in up.stdout
     for trouble in ("Traceback", "WARNING", "Warning"):
         assert trouble not in up.stdout + up.stderr
+
+
+def test_a_run_made_by_hand_chooses_no_environment(server: Served) -> None:
+    with server.http() as http:
+        deployment = http.get("/deployments/name/reconstruct/reconstruct").raise_for_status().json()
+        run = {"flow_id": deployment["flow_id"], "deployment_id": deployment["id"], "work_pool_name": "cpu"}
+        answer = http.post("/flow_runs/", json={**run, "job_variables": {"env": {"LD_PRELOAD": "/tmp/x.so"}}})
+    assert answer.status_code == 422, answer.text
 
 
 def test_a_run_of_the_form_ends_with_a_page_and_a_message(server: Served, receiver: Receiver, flight: Path) -> None:

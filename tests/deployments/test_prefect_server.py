@@ -23,6 +23,7 @@ from prefect.server.events.storage.database import write_events
 from prefect.types._datetime import now
 
 from deployments import prefect_server
+from deployments.local_state import folder_of
 from deployments.own_origin import OwnOrigin
 from deployments.prefect_server import QueueingSqlite, write_new_events
 from tests.patience import STALL_SECONDS
@@ -163,11 +164,14 @@ def test_the_server_writes_events_our_way(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(prefect_server, "create_app", lambda final: "Prefect")
     monkeypatch.setattr("uvicorn.run", lambda app, **options: served.append((app, options["host"])))
     monkeypatch.setattr(prefect_server, "set_database_config", lambda config: None)
-    monkeypatch.setattr("sys.argv", ["prefect_server", "--logs", "/home/up"])
+    monkeypatch.setattr("sys.argv", ["prefect_server", "--keep", "/home"])
+    kept = list[Path]()
     short = Queue[Path]()
+    monkeypatch.setattr(prefect_server, "keep", lambda home, umask: kept.append(home))
     monkeypatch.setattr(prefect_server, "_keep_short", short.put)
     prefect_server.main()
-    assert short.get(timeout=STALL_SECONDS) == Path("/home/up")
+    assert short.get(timeout=STALL_SECONDS) == folder_of(Path("/home"))
+    assert kept == [Path("/home")]
     assert event_persister.write_events is write_new_events
     [(app, host)] = served
     assert isinstance(app, OwnOrigin), "others' pages are kept out"

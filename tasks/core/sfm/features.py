@@ -1,6 +1,7 @@
 """The database of one reconstruction: cameras, features, matches. Only the worker process touches it."""
 
 import copy
+import errno
 import logging
 import os
 import shutil
@@ -25,6 +26,17 @@ MATCHING_BLOCKS = 20  # as many as progress needs
 LEAST_BLOCK = 64  # pairs; also how many photos' search trees are kept: with 25, those of a sequence are built anew
 PAIRS_AT_RISK = 2000  # matched before they are kept: some minutes' work, beside which copying the database is nothing
 GREY_AT_ONCE = 128  # small grey copies of photos on the disk, 2 MB each
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # exFAT, and some network file systems
+
+
+def _link(place: Path, photo: Path) -> None:
+    """Make `place` a link to a photo, or a copy where the file system has no links. Raises OSError."""
+    try:
+        place.symlink_to(photo)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        shutil.copyfile(photo, place)
 
 
 class FeatureDatabase:
@@ -39,7 +51,7 @@ class FeatureDatabase:
         self._image_size = features_image_size(photos, options.max_features_image_size)
         self.images.mkdir(parents=True)
         for name, photo in zip(self.names, photos, strict=True):
-            (self.images / name).symlink_to(photos_folder / IMAGES_FOLDER / photo.name)
+            _link(self.images / name, photos_folder / IMAGES_FOLDER / photo.name)
         pycolmap.set_random_seed(options.random_seed)
         pycolmap.Database.open(self.path).close()
 

@@ -18,6 +18,7 @@ from tasks.core.sog.pixels import Pixels, ReadMember
 from tasks.core.zip_errors import DAMAGED_ZIP
 
 _MAX_META_BYTES = 1 << 20
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks 4 kB of others at once, to gigabytes
 
 
 def read_sog(path: Path, max_gaussians: int = MAX_GAUSSIANS) -> Gaussians:
@@ -71,21 +72,33 @@ def _read_file(path: Path, limit: int) -> bytes:
     except OSError as error:
         raise FormatError(f"{path.name} cannot be read: {error.strerror}.") from error
     if len(data) > limit:
-        raise FormatError(f"{path.name} is larger than {limit:,} bytes, more than its content can need.")
+        raise FormatError(_too_large(path.name, limit))
     return data
 
 
 def _read_zipped(archive: zipfile.ZipFile, bundle: str, name: str, limit: int) -> bytes:
     try:
-        with archive.open(name) as member:
+        found = archive.getinfo(name)
+        if found.compress_type not in _METHODS:
+            raise FormatError(
+                f"{name} in {bundle} is packed by method {found.compress_type}; a .sog is stored or deflated: pack it "
+                "again as an ordinary .zip."
+            )
+        if found.file_size > limit:
+            raise FormatError(_too_large(f"{name} in {bundle}", limit))
+        with archive.open(found) as member:
             data = member.read(limit + 1)
     except KeyError:
         raise FormatError(f"{bundle} has no {name}.") from None
     except _ZIP_ERRORS as error:
         raise FormatError(f"{name} in {bundle} cannot be read: {reason(error)}. The file is damaged.") from error
     if len(data) > limit:
-        raise FormatError(f"{name} in {bundle} is larger than {limit:,} bytes, more than its content can need.")
+        raise FormatError(_too_large(f"{name} in {bundle}", limit))
     return data
+
+
+def _too_large(what: str, limit: int) -> str:
+    return f"{what} is larger than {limit:,} bytes, more than its content can need."
 
 
 def _read_meta(data: bytes, name: str) -> layout.Meta | layout.Meta1:

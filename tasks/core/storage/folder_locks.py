@@ -6,6 +6,7 @@ name is in it the lock counts as held for some time even if the file system says
 file systems keep locks to themselves.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -144,13 +145,17 @@ def _is_locked(descriptor: int, path: Path, kind: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:  # ENOLCK, ENOTSUP, ENOSYS: some network and user-space file systems
+        if error.errno == errno.ESTALE:  # removed on the server of an NFS
+            return False
         raise DestinationError(
             f"The file system of {path.parent} has no file locks ({error.strerror}), by which runs know what others "
             "work on: name a place on another disk (--workspace, --out or SPACEPORT_HOME)."
         ) from error
     try:
         return path.stat().st_ino == os.fstat(descriptor).st_ino
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESTALE):
+            raise
         return False
 
 

@@ -48,6 +48,20 @@ def test_a_folder_that_others_always_lock_first_ends_the_wait(tmp_path: Path, mo
         pass
 
 
+def test_a_lock_file_that_an_nfs_server_has_lost_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flock, failures = fcntl.flock, [errno.ESTALE]
+
+    def stale_once(descriptor: int, kind: int) -> None:
+        if failures:
+            raise OSError(failures.pop(), "Stale file handle")
+        flock(descriptor, kind)
+
+    monkeypatch.setattr(fcntl, "flock", stale_once)
+    with working_folder(tmp_path, ".") as folder:
+        assert folder.is_dir()
+    assert (failures, list(tmp_path.iterdir())) == ([], [])
+
+
 def test_too_many_open_files_are_not_taken_for_a_folder_that_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

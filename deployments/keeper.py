@@ -1,0 +1,174 @@
+"""Starts a worker, or the pages' server, again when it has died. `spaceport up`'s server does so while it runs.
+
+A process that keeps dying is given up after some tries; `spaceport status` says so. One that `down` stops has no record
+any more, and stays stopped. `up` and `down` keep this out while they work (`unless_at_work`).
+
+    <home>/up/kept.json     what was started again since the server was started
+    python -m deployments.keeper NAME     starts that process, unless it runs; apart from the server, as a client of it
+"""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from deployments.local_state import SERVER, folder_of, running_server, unless_at_work
+from deployments.processes import died, find, last_lines
+from tasks.core.errors import SpaceportError
+from tasks.core.private_files import write_private
+from tasks.core.settings import Settings
+
+LOOK_SECONDS = 2.0
+PAUSES_SECONDS = (0.0, 5.0, 15.0, 45.0)  # before each try in a row; after the last one it is given up
+STEADY_SECONDS = 60.0  # a process that lived this long had started well
+START_SECONDS = 60  # Prefect is imported within some, on a busy machine
+AT_WORK = 3  # exit status: an `up` or a `down` is at work
+
+
+class Kept(BaseModel):
+    """What the keeper did for one process."""
+
+    model_config = ConfigDict(frozen=True)
+
+    restarts: int = 0
+    last: datetime | None = None
+    given_up: str | None = None  # the reason
+
+
+RECORD = TypeAdapter(dict[str, Kept])
+
+
+@dataclass
+class _Tries:
+    """Of one process, in a row."""
+
+    made: int = 0
+    due: float | None = None  # when the next one is; None while the process lives
+
+
+class Keeper:
+    """Looks at the processes of one home. Clocks and the start itself are given, so that tests need no time."""
+
+    def __init__(self, home: Path, start: Callable[[str], str | None]) -> None:
+        """`start` starts a process and returns None, or the reason why it cannot; it may raise BlockingIOError."""
+        self._home, self._folder, self._start = home, folder_of(home), start
+        self._tries: dict[str, _Tries] = {}
+        self._kept: dict[str, Kept] = {}
+
+    def look(self, now: float) -> None:
+        """Start what has died and is due, at `now` in seconds since the epoch."""
+        with unless_at_work(self._home) as free:
+            server = running_server(self._home) if free else None
+            names = [] if server is None else [name for name in server.processes if name != SERVER]
+            dead = [name for name in names if self._is_due(name, now)]
+        for name in dead:  # which `up` and `down` may be waiting for
+            self._start_again(name, now)
+
+    def _is_due(self, name: str, now: float) -> bool:
+        tries = self._tries.setdefault(name, _Tries())
+        found = find(name, self._folder)
+        if found is not None:
+            given_up = self._kept.get(name, Kept()).given_up
+            if given_up or now - found.created_at >= STEADY_SECONDS:
+                tries.made = 0
+            if given_up:  # a person has started it
+                self._note(name, given_up=None)
+            tries.due = None
+            return False
+        if not died(name, self._folder) or self._kept.get(name, Kept()).given_up:
+            return False
+        if tries.due is None:
+            if tries.made == len(PAUSES_SECONDS):
+                self._note(name, given_up=last_lines(self._folder, name) or "it said nothing")
+                return False
+            tries.due = now + PAUSES_SECONDS[tries.made]
+        return now >= tries.due
+
+    def _start_again(self, name: str, now: float) -> None:
+        tries = self._tries[name]
+        try:
+            trouble = self._start(name)
+        except BlockingIOError:  # another command is at work; it starts what is missing
+            return
+        tries.made += 1
+        tries.due = None
+        _say(f"{name} had died; " + (f"it cannot be started again: {trouble}" if trouble else "it is started again"))
+        if trouble and tries.made == len(PAUSES_SECONDS):
+            self._note(name, given_up=trouble)
+        elif not trouble:
+            self._note(name, restarts=self._kept.get(name, Kept()).restarts + 1, last=datetime.fromtimestamp(now, UTC))
+
+    def _note(self, name: str, **changes: object) -> None:
+        self._kept[name] = self._kept.get(name, Kept()).model_copy(update=changes)
+        if reason := changes.get("given_up"):
+            _say(f"{name} is given up: {reason}")
+        write_private(_record(self._home), RECORD.dump_json(self._kept))
+
+
+def read_kept(home: Path) -> dict[str, Kept]:
+    """What was started again, by name."""
+    try:
+        return RECORD.validate_json(_record(home).read_bytes())
+    except (FileNotFoundError, ValidationError):  # it tells, and decides nothing
+        return {}
+
+
+def forget_kept(home: Path) -> None:
+    """For a server that is about to start, and after one that was taken down."""
+    _record(home).unlink(missing_ok=True)
+
+
+def keep(home: Path, umask: int) -> None:
+    """Look for as long as this process lives, in a thread. `umask` is for what is started."""
+
+    def start(name: str) -> str | None:
+        command = [sys.executable, "-m", "deployments.keeper", name]
+        done = subprocess.run(command, capture_output=True, text=True, umask=umask, cwd=folder_of(home))
+        if done.returncode == AT_WORK:
+            raise BlockingIOError
+        if done.returncode == -signal.SIGALRM:
+            return f"it took longer than {START_SECONDS} s"
+        lines = done.stderr.strip().splitlines()
+        return None if done.returncode == 0 else lines[-1] if lines else f"exit status {done.returncode}"
+
+    def look_on() -> None:
+        keeper = Keeper(home, start)
+        while True:
+            time.sleep(LOOK_SECONDS)
+            try:
+                keeper.look(time.time())
+            except (OSError, SpaceportError) as error:  # a full disk, a damaged record: the next look may be better
+                _say(f"the keeper: {error}")
+
+    threading.Thread(target=look_on, name="keeper", daemon=True).start()
+
+
+def main(name: str) -> int:
+    """Start the process of that name, unless it runs. Returns the exit status."""
+    from deployments.local_server import start_again
+
+    signal.alarm(START_SECONDS)  # ends this process, also while the server is stopped
+    try:
+        return 0 if start_again(Settings.from_environment().home, name) else AT_WORK
+    except SpaceportError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+
+
+def _say(text: str) -> None:
+    print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}", flush=True)
+
+
+def _record(home: Path) -> Path:
+    return folder_of(home) / "kept.json"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
