@@ -4,10 +4,12 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -36,7 +38,7 @@ COMMAND = """
 import os, sys
 from pathlib import Path
 from flows.embedded_server import EmbeddedServer
-with EmbeddedServer(Path(sys.argv[1]), os.environ, int(sys.argv[2])):
+with EmbeddedServer(Path(sys.argv[1]), os.environ, int(sys.argv[2])).running(print):
     print(os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"], flush=True)
     sys.stdin.read()
 """
@@ -181,7 +183,8 @@ def test_another_choice_starts_the_server_again(tmp_path: Path, monkeypatch: pyt
     write_state(tmp_path, LocalServer(port=4200, pages_port=None, plan=plan))
     make_secrets(tmp_path, keep=False)
     stopped: list[str] = []
-    monkeypatch.setattr(local_server, "find", lambda name, folder: object() if name == SERVER else None)
+    started_now = SimpleNamespace(created_at=time.time())
+    monkeypatch.setattr(local_server, "find", lambda name, folder: started_now if name == SERVER else None)
     monkeypatch.setattr(local_server, "stop", lambda name, folder, patience: stopped.append(name))
     monkeypatch.setattr(local_server, "start", start)
     monkeypatch.setattr(local_server, "use_local_server", lambda *arguments: None)
