@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 
 from tasks.artifacts import RunArtifacts, Shown
 from tasks.background import BackgroundWriter
+from tasks.console import outlive_reader
 from tasks.core.progress import Progress
 from tasks.core.refs import RunContext
 from tasks.dispatch import runs_elsewhere
@@ -95,6 +96,7 @@ def _logging_to(stage: str, context: RunContext, artifacts: RunArtifacts, writer
     # The stage's own run keeps its log under the stage's name; the run that waits for it has little to say.
     name = f"{stage}-dispatch" if runs_elsewhere(stage, context) else stage
     log = RunLog(name, context, artifacts.flow_run_id, lambda: writer.put("log", log.write, log.pause_seconds))
+    outlive_reader()
     loggers = [logging.getLogger(logger) for logger in LOGGERS]
     for logger in loggers:
         logger.addHandler(log)
