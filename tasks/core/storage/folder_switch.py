@@ -11,6 +11,7 @@ from either.
 """
 
 import os
+import re
 import shutil
 import time
 import uuid
@@ -22,6 +23,7 @@ from tasks.core.storage.disk import flush
 
 VERSIONS_FOLDER = "spaceport-versions"
 _CURRENT, _NEW_LINK = "current", "link"
+_VERSION = re.compile("[0-9a-f]{12}")
 _READERS_SECONDS = 0.05  # to open what a link named that is a file by now; it takes microseconds unless they are halted
 
 
@@ -74,6 +76,19 @@ def stands_in_way(folder: Path, name: str) -> list[Path]:
     """What is in place of folders of a name: files, and links, through which another place would change."""
     folders = [folder / parent for parent in PurePosixPath(name).parents[:-1]]
     return [each for each in folders if each.is_symlink() or each.is_file()]
+
+
+def has_foreign_versions(folder: Path) -> bool:
+    """Whether something else than versions of ours is where a folder has them, which a change would remove."""
+    versions = folder / VERSIONS_FOLDER
+    if not os.path.lexists(versions):
+        return False
+    if versions.is_symlink() or not versions.is_dir():
+        return True
+    return not all(
+        entry.name in (_CURRENT, _NEW_LINK) or (_VERSION.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False))
+        for entry in os.scandir(versions)
+    )
 
 
 class _Switch:
