@@ -33,8 +33,7 @@ def known_here(flow: Flow[P, R], home: Path) -> Flow[P, R]:
     """The flow, whose runs in this process are recorded while they last."""
 
     def record(flow: Flow[P, R], flow_run: FlowRun, state: State) -> None:
-        created_at = psutil.Process().create_time()
-        this = Detached(name=str(flow_run.id), pid=os.getpid(), created_at=created_at)
+        this = Detached.of(str(flow_run.id), os.getpid())
         folder = _folder(home)
         private_folder(folder)
         write_private(folder / f"{flow_run.id}.json", this.model_dump_json().encode())
