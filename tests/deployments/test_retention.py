@@ -36,7 +36,7 @@ COMMAND = """
 import os, sys
 from pathlib import Path
 from flows.embedded_server import EmbeddedServer
-with EmbeddedServer(Path(sys.argv[1]), os.environ, int(sys.argv[2])):
+with EmbeddedServer(Path(sys.argv[1]), os.environ, int(sys.argv[2])).running(print):
     print(os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"], flush=True)
     sys.stdin.read()
 """
