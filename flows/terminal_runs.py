@@ -71,8 +71,10 @@ def _records(home: Path) -> Iterator[tuple[UUID, psutil.Process | None, Path]]:
         try:
             recorded = Detached.model_validate_json(file.read_bytes())
             yield UUID(recorded.name), recorded.process(), file
-        except (ValidationError, ValueError, OSError):
+        except (ValidationError, ValueError):
             file.unlink(missing_ok=True)
+        except OSError:  # its run has ended meanwhile, or the disk fails for a moment
+            continue
 
 
 def _folder(home: Path) -> Path:
