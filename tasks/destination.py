@@ -16,13 +16,7 @@ from tasks.core.sog.layout import LOD_FOLDER
 from tasks.core.storage import LocalWorkspace, OutputCache, S3Folder, Workspace
 from tasks.core.storage.disk import flush, is_disk_full, watching_disk
 from tasks.core.storage.folder_locks import sole_writer, working_folder
-from tasks.core.storage.folder_switch import (
-    VERSIONS_FOLDER,
-    has_foreign_versions,
-    replace_files,
-    stands_in_way,
-    takes_links,
-)
+from tasks.core.storage.folder_switch import foreign_versions, replace_files, stands_in_way, takes_links
 from tasks.core.storage.s3_lock import Confirm, sole_writer_on_s3
 from tasks.core.storage.s3_switch import replace_objects
 from tasks.result_list import CONTENTS_FILE, is_name_within, is_report_of_ours, read_list, written_list
@@ -202,8 +196,8 @@ class LocalDestination(Destination):
         others = {other for name in names for other in stands_in_way(self._folder, name)}
         there = {name for name in unlisted if os.path.lexists(self._folder / name)}
         folders = {name for name in names if (self._folder / name).is_dir()}
-        own = {VERSIONS_FOLDER} if has_foreign_versions(self._folder) else set()
-        return {other.relative_to(self._folder).as_posix() for other in others} | there | folders | own
+        others |= foreign_versions(self._folder)
+        return {other.relative_to(self._folder).as_posix() for other in others} | there | folders
 
     def _below(self, folder: str) -> Iterator[str]:
         """As in Destination; nothing behind a link."""
@@ -226,8 +220,7 @@ class LocalDestination(Destination):
         partial = self._folder / f".{name}.partial"
         with self._refusals():
             partial.unlink(missing_ok=True)  # one that a dead process has left, or a link to another place
-            with partial.open("xb") as file:
-                file.write(content)
+            partial.write_bytes(content)
             flush(partial)
             partial.replace(self._folder / name)
             flush(self._folder)

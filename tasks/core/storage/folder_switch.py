@@ -78,17 +78,18 @@ def stands_in_way(folder: Path, name: str) -> list[Path]:
     return [each for each in folders if each.is_symlink() or each.is_file()]
 
 
-def has_foreign_versions(folder: Path) -> bool:
-    """Whether something else than versions of ours is where a folder has them, which a change would remove."""
+def foreign_versions(folder: Path) -> set[Path]:
+    """What is where a folder has its versions, if it is something else, which a change would remove."""
     versions = folder / VERSIONS_FOLDER
     if not os.path.lexists(versions):
-        return False
-    if versions.is_symlink() or not versions.is_dir():
-        return True
-    return not all(
-        entry.name in (_CURRENT, _NEW_LINK) or (_VERSION.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False))
-        for entry in os.scandir(versions)
-    )
+        return set()
+    ours = not versions.is_symlink() and versions.is_dir() and all(map(_is_ours, os.scandir(versions)))
+    return set() if ours else {versions}
+
+
+def _is_ours(entry: os.DirEntry[str]) -> bool:
+    version = _VERSION.fullmatch(entry.name) is not None and entry.is_dir(follow_symlinks=False)
+    return version or entry.name in (_CURRENT, _NEW_LINK)
 
 
 class _Switch:
