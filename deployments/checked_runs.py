@@ -2,6 +2,8 @@
 
 Prefect checks the variables of a run that it makes from a deployment, as the *Run* form, `spaceport` and automations
 ask it to. A run that the API is given ready-made may have any, and a worker would add its `env` to the pool's.
+
+The request is read here before Prefect has asked for a login, so it may come from any user of the machine.
 """
 
 import json
@@ -11,6 +13,8 @@ from typing import Any
 from deployments.own_origin import App, Receive, Scope, Send, answer
 
 READY_MADE = "/api/flow_runs/"
+MOST_BYTES = 2 * 2**20  # of a request; those of our runs have some thousand
+TOO_LONG = {"detail": f"A run is described in at most {MOST_BYTES:,} bytes."}
 REFUSED = {
     "detail": "A run with job variables is made from its deployment, where they are checked: POST "
     "/deployments/{id}/create_flow_run."
@@ -18,7 +22,7 @@ REFUSED = {
 
 
 class CheckedRuns:
-    """An ASGI app around Prefect's, which refuses ready-made runs with job variables (422)."""
+    """An ASGI app around Prefect's, which refuses ready-made runs with job variables (422) or too many bytes (413)."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -29,10 +33,15 @@ class CheckedRuns:
             await self._app(scope, receive, send)
             return
         messages = [await receive()]
-        while messages[-1].get("more_body"):
+        length = len(messages[0].get("body", b""))
+        while messages[-1].get("more_body") and length <= MOST_BYTES:
             messages.append(await receive())
-        if _has_variables(b"".join(message.get("body", b"") for message in messages)):
-            await answer(send, 422, [(b"content-type", b"application/json")], json.dumps(REFUSED).encode())
+            length += len(messages[-1].get("body", b""))
+        if length > MOST_BYTES:
+            await _refuse(send, 413, TOO_LONG)
+            return
+        if _may_have_variables(b"".join(message.get("body", b"") for message in messages)):
+            await _refuse(send, 422, REFUSED)
             return
 
         async def again() -> MutableMapping[str, Any]:
@@ -41,9 +50,15 @@ class CheckedRuns:
         await self._app(scope, again, send)
 
 
-def _has_variables(body: bytes) -> bool:
+async def _refuse(send: Send, status: int, why: dict[str, str]) -> None:
+    await answer(send, status, [(b"content-type", b"application/json")], json.dumps(why).encode())
+
+
+def _may_have_variables(body: bytes) -> bool:
     try:
         run = json.loads(body)
+    except RecursionError:  # nested deeper than can be read
+        return True
     except ValueError:  # Prefect says what is wrong with it
         return False
     return isinstance(run, dict) and bool(run.get("job_variables"))

@@ -189,6 +189,7 @@ def process_environment(
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PYTHONUNBUFFERED": "1",
         "NO_COLOR": "1",  # these are log files
+        "PYTHONIOENCODING": "utf-8:backslashreplace",  # as they are read, whatever the terminal of `up` has
     }
     return {name: value for name, value in inherited.items() if not name.startswith(not_theirs)} | ours
 

@@ -11,6 +11,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.core.private_files import private_folder, write_private
+from tasks.core.storage.lock_holder import LockHolder
 
 LOG_BYTES = 16 * 2**20  # of a log, and as much again of the earlier one
 
@@ -22,16 +23,30 @@ class Detached(BaseModel):
 
     name: str
     pid: int
-    created_at: float  # seconds since the epoch, as the kernel has it
+    created_at: float  # seconds since the epoch; all of them change when the machine's clock is set
+    after_boot: float | None = None  # seconds; null in records of earlier versions
+    boot: str = ""  # another one after each start of the machine, where the system says it
+
+    @classmethod
+    def of(cls, name: str, pid: int) -> "Detached":
+        """A living process. Raises psutil.NoSuchProcess."""
+        created_at = psutil.Process(pid).create_time()
+        after_boot = created_at - psutil.boot_time()
+        return cls(name=name, pid=pid, created_at=created_at, after_boot=after_boot, boot=LockHolder.here().boot)
 
     def process(self) -> psutil.Process | None:
         """The living process, or None when it has ended and whoever has its pid now is somebody else."""
         try:
             process = psutil.Process(self.pid)
-            ours = abs(process.create_time() - self.created_at) < 1.0  # the kernel counts in hundredths of a second
-            return process if ours and process.status() != psutil.STATUS_ZOMBIE else None
+            return process if self._is(process) and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.NoSuchProcess:
             return None
+
+    def _is(self, process: psutil.Process) -> bool:
+        now = Detached.of(self.name, process.pid)
+        if self.after_boot is None or now.after_boot is None:
+            return abs(now.created_at - self.created_at) < 1.0
+        return now.boot == self.boot and abs(now.after_boot - self.after_boot) < 1.0  # counted in hundredths
 
 
 def log_file(folder: Path, name: str) -> Path:
@@ -74,7 +89,7 @@ def start(name: str, command: Sequence[str], folder: Path, environment: Mapping[
             env=dict(environment),
             start_new_session=True,
         )
-    detached = Detached(name=name, pid=child.pid, created_at=psutil.Process(child.pid).create_time())
+    detached = Detached.of(name, child.pid)
     try:
         write_private(_record(folder, name), detached.model_dump_json().encode())
     except OSError:

@@ -104,7 +104,12 @@ class EmbeddedServer:
                 os.kill(os.getpid(), signal.SIGTERM)  # the command's orderly end
                 return
             say(f"Prefect's server ended with status {server.returncode} and is started again.")
-            server, starts = self._start(subprocess.DEVNULL), starts + 1
+            try:
+                server, starts = self._start(subprocess.DEVNULL), starts + 1
+            except OSError as error:  # no memory, or no further process
+                say(f"Prefect's server cannot be started again ({error.strerror}).")
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
         _stop(server)
 
 

@@ -33,8 +33,7 @@ def known_here(flow: Flow[P, R], home: Path) -> Flow[P, R]:
     """The flow, whose runs in this process are recorded while they last."""
 
     def record(flow: Flow[P, R], flow_run: FlowRun, state: State) -> None:
-        created_at = psutil.Process().create_time()
-        this = Detached(name=str(flow_run.id), pid=os.getpid(), created_at=created_at)
+        this = Detached.of(str(flow_run.id), os.getpid())
         folder = _folder(home)
         private_folder(folder)
         write_private(folder / f"{flow_run.id}.json", this.model_dump_json().encode())
@@ -72,8 +71,10 @@ def _records(home: Path) -> Iterator[tuple[UUID, psutil.Process | None, Path]]:
         try:
             recorded = Detached.model_validate_json(file.read_bytes())
             yield UUID(recorded.name), recorded.process(), file
-        except (ValidationError, ValueError, OSError):
+        except (ValidationError, ValueError):
             file.unlink(missing_ok=True)
+        except OSError:  # its run has ended meanwhile, or the disk fails for a moment
+            continue
 
 
 def _folder(home: Path) -> Path:

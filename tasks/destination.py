@@ -16,7 +16,7 @@ from tasks.core.sog.layout import LOD_FOLDER
 from tasks.core.storage import LocalWorkspace, OutputCache, S3Folder, Workspace
 from tasks.core.storage.disk import flush, is_disk_full, watching_disk
 from tasks.core.storage.folder_locks import sole_writer, working_folder
-from tasks.core.storage.folder_switch import replace_files, stands_in_way, takes_links
+from tasks.core.storage.folder_switch import foreign_versions, replace_files, stands_in_way, takes_links
 from tasks.core.storage.s3_lock import Confirm, sole_writer_on_s3
 from tasks.core.storage.s3_switch import replace_objects
 from tasks.result_list import CONTENTS_FILE, is_name_within, is_report_of_ours, read_list, written_list
@@ -79,9 +79,10 @@ class Destination(ABC):
         """
         if names is None:
             names = {*ALWAYS_WRITTEN, STREAM_PAGE_FILE, *(f"{folder}/any" for folder in PARTS_FOLDERS), *self._parts()}
-        foreign = sorted(self._in_the_way(set(names), set(names) - self._listed()))
-        older = self._read(CONTENTS_FILE) is None and is_report_of_ours(self._read(REPORT_DATA_FILE) or b"")
-        if foreign and not older:  # a result from before there were lists of files
+        found = self._in_the_way(set(names), set(names) - self._listed())
+        if self._read(CONTENTS_FILE) is None and is_report_of_ours(self._read(REPORT_DATA_FILE) or b""):
+            found -= set(names)  # files of a result from before there were lists; links to other places never are
+        if foreign := sorted(found):
             more = f" and {len(foreign) - 1} more files" if len(foreign) > 1 else ""
             raise DestinationError(
                 f"The result would replace {foreign[0]}{more} in {self.uri}, which no earlier result has put there: "
@@ -95,7 +96,7 @@ class Destination(ABC):
 
     @abstractmethod
     def _in_the_way(self, names: set[str], unlisted: set[str]) -> set[str]:
-        """Which of the unlisted files are there; and what is in place of folders of any of the names."""
+        """Which of the unlisted files are there; and what is in place of folders of any of the names, or of our own."""
 
     @abstractmethod
     def _below(self, folder: str) -> Iterable[str]:
@@ -195,6 +196,7 @@ class LocalDestination(Destination):
         others = {other for name in names for other in stands_in_way(self._folder, name)}
         there = {name for name in unlisted if os.path.lexists(self._folder / name)}
         folders = {name for name in names if (self._folder / name).is_dir()}
+        others |= foreign_versions(self._folder)
         return {other.relative_to(self._folder).as_posix() for other in others} | there | folders
 
     def _below(self, folder: str) -> Iterator[str]:
@@ -217,6 +219,7 @@ class LocalDestination(Destination):
         """As in Destination."""
         partial = self._folder / f".{name}.partial"
         with self._refusals():
+            partial.unlink(missing_ok=True)  # one that a dead process has left, or a link to another place
             partial.write_bytes(content)
             flush(partial)
             partial.replace(self._folder / name)

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from tasks.core.errors import DestinationError, DiskFullError, StorageError
 from tasks.core.safe_names import safe_name
 from tasks.core.sog.writer import write_sog
 from tasks.core.storage import S3Folder
+from tasks.core.storage.folder_switch import VERSIONS_FOLDER
 from tasks.core.storage.s3_lock import LOCK_FILE
 from tasks.core.storage.s3_switch import leading_into
 from tasks.core.viewer.page import write_page
 from tasks.core.viewer.view import ViewerSettings
+from tasks.destination import LOCK_FILE as LOCK_FILE_OF_FOLDER
 from tasks.destination import (
     PAGE_FILE,
     REPORT_FILE,
@@ -131,6 +134,35 @@ def test_nothing_outside_of_the_destination_is_written_or_removed(tmp_path: Path
     (out / CONTENTS_FILE).write_text(json.dumps(listed))
     with pytest.raises(DestinationError, match=r"replace index\.html"):  # a list that is not ours says nothing
         publish(str(out), tmp_path, {"index.html": b"newer"})
+
+
+# Names beside the result's own that a delivery writes to or removes.
+BESIDE = (VERSIONS_FOLDER, LOCK_FILE_OF_FOLDER, f".{CONTENTS_FILE}.partial", "colmap")
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_link_in_place_of_a_name_of_ours_leads_to_nothing_that_changes(tmp_path: Path, name: str) -> None:
+    """As in a folder of results that somebody else has packed, one from before there were lists."""
+    out, other = tmp_path / "out", tmp_path / "other"
+    theirs = [other / "notes.txt", other / "folder" / "a.txt", other / "sparse" / "0" / "cameras.bin"]
+    for file in theirs:
+        save(file)
+    out.mkdir()
+    (out / "report.json").write_text('{"versions": {"spaceport": "0.9"}}')
+    (out / name).symlink_to(theirs[0] if name.startswith(".") else other)
+    for _ in range(2):
+        with suppress(DestinationError):  # as for all but the unfinished list, which is replaced
+            publish(str(out), tmp_path, {"index.html": b"new", "colmap/sparse/0/cameras.bin": b"new"})
+    assert {file for file in other.rglob("*") if file.is_file()} == set(theirs)
+    assert {file.read_bytes() for file in theirs} == {b"mine"}
+
+
+def test_a_folder_with_the_name_of_the_versions_is_the_users(tmp_path: Path) -> None:
+    save(tmp_path / "out" / VERSIONS_FOLDER / "mine.txt")
+    with pytest.raises(DestinationError, match=f"would replace {VERSIONS_FOLDER} in .* move away"):
+        publish(str(tmp_path / "out"), tmp_path, {"index.html": b"new"})
+    assert (tmp_path / "out" / VERSIONS_FOLDER / "mine.txt").read_bytes() == b"mine"
+    assert not (tmp_path / "out" / "index.html").exists()
 
 
 USERS = {

@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from typing import Any
 
 import httpx
 import pytest
 
-from deployments.checked_runs import CheckedRuns
+from deployments.checked_runs import MOST_BYTES, CheckedRuns
 from deployments.own_origin import Receive, Scope, Send
 
 CREATE = "/api/flow_runs/"
@@ -45,6 +45,28 @@ def test_job_variables_are_refused(path: str) -> None:
         answer = ask("POST", path, *parts)
         assert answer.status_code == 422
         assert "POST /deployments/{id}/create_flow_run" in answer.json()["detail"]
+
+
+def test_a_request_without_an_end_is_refused_before_it_is_in_memory() -> None:
+    """Users who have no login may send it."""
+    received, told = 0, list[Any]()
+
+    async def receive() -> dict[str, Any]:
+        nonlocal received
+        received += 1
+        return {"type": "http.request", "body": bytes(2**16), "more_body": received < 1000}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        told.append(message)
+
+    asyncio.run(CheckedRuns(echo)({"type": "http", "method": "POST", "path": CREATE}, receive, send))
+    assert told[0]["status"] == 413
+    assert received <= MOST_BYTES // 2**16 + 1
+    assert ask("POST", CREATE, b" " * MOST_BYTES).status_code == 201
+
+
+def test_what_is_nested_too_deep_to_be_read_is_refused() -> None:
+    assert ask("POST", CREATE, b'{"job_variables": ' + b"[" * 100_000).status_code == 422
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from deployments.local_state import (
     LocalServer,
     alone,
     folder_of,
+    process_environment,
     running_server,
     unless_at_work,
     write_state,
@@ -23,6 +25,7 @@ from deployments.local_state import (
 from deployments.plan import Plan
 from deployments.processes import died, find, kill, start, stop
 from deployments.status import examine
+from tests.conftest import REPOSITORY
 from tests.patience import eventually
 from tests.server_process import free_port
 
@@ -87,6 +90,21 @@ def test_what_dies_is_started_again_at_once(machine: Machine) -> None:
     assert machine.started == [PAGES], "there would be two"
     kept = read_kept(machine.home)[PAGES]
     assert (kept.restarts, kept.last, kept.given_up) == (1, datetime.fromtimestamp(machine.now, UTC), None)
+
+
+def test_its_words_and_those_of_others_are_written_whatever_the_terminal_of_up_is(machine: Machine) -> None:
+    """A letter that could not be written would end the keeper, of which nothing is heard then."""
+    server = running_server(machine.home)
+    assert server is not None
+    inherited = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(
+        [sys.executable, "-c", "from deployments.keeper import _say; _say('╭─ \\udcff')"],
+        env=process_environment(server, machine.home, inherited, "spaceport:secret"),
+        cwd=REPOSITORY,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode().endswith("╭─ \\udcff\n")
 
 
 def test_what_was_stopped_stays_so(machine: Machine) -> None:

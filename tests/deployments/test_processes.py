@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from deployments import processes
-from deployments.processes import Detached, find, kill, log_file, start, stop
+from deployments.processes import Detached, died, find, kill, log_file, start, stop
 from tasks.core.errors import InputError
 from tasks.core.viewer.serve import open_server
 from tests.patience import STALL_SECONDS, eventually
@@ -38,6 +38,28 @@ def test_a_process_is_found_by_the_next_command_and_stopped(tmp_path: Path) -> N
     assert stop("sleeper", tmp_path, patience_seconds=STALL_SECONDS)
     assert find("sleeper", tmp_path) is None
     assert not stop("sleeper", tmp_path, patience_seconds=STALL_SECONDS)
+
+
+def test_a_clock_that_is_set_makes_no_process_a_strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux counts from the start of the machine, whose time of day changes with the clock."""
+    started = start("sleeper", SLEEPER, tmp_path, os.environ)
+    try:
+        boot_time = psutil.boot_time() + 3600
+        monkeypatch.setattr("psutil._psplatform.boot_time", lambda: boot_time)
+        assert psutil.Process(started.pid).create_time() > started.created_at + 3000
+        assert find("sleeper", tmp_path) == started
+        assert not died("sleeper", tmp_path)
+    finally:
+        assert stop("sleeper", tmp_path, patience_seconds=STALL_SECONDS)
+
+
+def test_the_same_number_after_a_new_start_of_the_machine_is_another_process(tmp_path: Path) -> None:
+    here = Detached.of("me", os.getpid())
+    assert here.process() is not None
+    assert here.model_copy(update={"boot": "an earlier one"}).process() is None
+    old = here.model_copy(update={"after_boot": None, "boot": ""})  # as earlier versions wrote it
+    assert old.process() is not None
+    assert old.model_copy(update={"created_at": here.created_at - 60}).process() is None
 
 
 def test_who_does_not_react_is_killed_with_its_children(tmp_path: Path) -> None:

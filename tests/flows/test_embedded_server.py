@@ -1,5 +1,6 @@
 """The server of one command: for that command alone, and gone with it."""
 
+import errno
 import os
 import signal
 import socket
@@ -99,6 +100,26 @@ def test_one_that_dies_is_started_again_and_once_too_often_ends_the_command(
     ]
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{own['PREFECT_API_URL']}/health", timeout=STALL_SECONDS)
+
+
+def test_one_that_cannot_be_started_again_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, ends = list[str](), list[int]()
+    embedded = EmbeddedServer(tmp_path, environment(tmp_path))
+    dead = subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE)
+    dead.wait(STALL_SECONDS)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    before = signal.signal(signal.SIGTERM, lambda number, _: ends.append(number))
+    try:
+        embedded._keep(dead, said.append)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        embedded._listener.close()
+    assert said[-1] == "Prefect's server cannot be started again (Cannot allocate memory)."
+    assert ends == [signal.SIGTERM]
 
 
 @pytest.mark.parametrize("answer", ["nothing listens", "it says nothing"])

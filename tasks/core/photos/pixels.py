@@ -124,7 +124,8 @@ def _stage(offered: Offered, file: BufferedReader, header: _Header, path: Path, 
     digest = hashlib.file_digest(file, "sha256").hexdigest()
     decoded = [_decoded(file, header)]
     if header.exif_deferred:
-        exif, small = read_exif(decoded[0]), upright_exif(decoded[0])
+        with reading_image():
+            exif, small = read_exif(decoded[0]), upright_exif(decoded[0])
         header = replace(header, exif=exif, small_exif=small, kept=header.kept and exif.orientation == 1)
     if header.kept:
         _require_contrast(decoded.pop())

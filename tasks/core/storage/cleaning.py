@@ -1,6 +1,7 @@
 """Remove old parts of a local workspace, by age or size, and nothing that a kept run is made of."""
 
 import os
+import re
 import shutil
 import time
 import uuid
@@ -17,7 +18,12 @@ Kind = Literal["run", "result", "output", "checkpoints"]
 LEAST_AGE_SECONDS = 24 * 3600.0  # what is younger may belong to a run that is at work
 RESULT_PAGE = "splat/index.html"  # in the folder of a run whose result is in the workspace
 NOTES = "outputs/*.json"  # in the folder of a run: the stage outputs that it is made of
+LOGS = "logs/*.log"  # in the folder of a run
 _REMOVED = ".removed"
+# Others have folders called runs and checkpoints too, and a workspace may be in the midst of their work.
+_KEY = re.compile("[0-9a-f]{32}")  # as `cache_key` makes them
+_RUN = re.compile("[A-Za-z0-9._-]+-[0-9a-f]{8}")  # as tasks/run_folder.py makes them
+_ASIDE = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(_REMOVED)}")
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class _Note(BaseModel):
 
 def items(root: Path) -> list[Item]:
     """Everything in the workspace that was made by runs, the oldest first. Files of other people are none of it."""
-    found = [*_runs(root), *_outputs(root), *_folders(root / CHECKPOINTS_FOLDER, "checkpoints")]
+    found = [*_runs(root), *_outputs(root), *_folders(root / CHECKPOINTS_FOLDER, "checkpoints", _KEY)]
     return sorted(found, key=lambda item: (item.used_at, item.path))
 
 
@@ -83,11 +89,14 @@ def remove(folder: Path) -> None:
 def unfinished(root: Path) -> list[Path]:
     """Folders that `remove` was removing when its process ended."""
     parents = (RUNS_FOLDER, f"{STAGES_FOLDER}/*", CHECKPOINTS_FOLDER)
-    return sorted(path for parent in parents for path in root.glob(f"{parent}/.*{_REMOVED}"))
+    found = (path for parent in parents for path in root.glob(f"{parent}/.*{_REMOVED}"))
+    return sorted(path for path in found if _ASIDE.fullmatch(path.name))
 
 
 def _runs(root: Path) -> Iterator[Item]:
-    for item in _folders(root / RUNS_FOLDER, "run"):
+    for item in _folders(root / RUNS_FOLDER, "run", _RUN):
+        if not any(next(item.path.glob(part), None) for part in (NOTES, LOGS, RESULT_PAGE)):
+            continue
         needs = frozenset(need for note in item.path.glob(NOTES) for need in _needs(root, note))
         kind: Kind = "result" if (item.path / RESULT_PAGE).is_file() else "run"
         yield Item(kind, item.path, item.size_bytes, item.used_at, needs)
@@ -106,12 +115,12 @@ def _needs(root: Path, note: Path) -> Iterator[Path]:
 def _outputs(root: Path) -> Iterator[Item]:
     stages = root / STAGES_FOLDER
     for stage in sorted(stages.iterdir()) if stages.is_dir() else ():
-        yield from _folders(stage, "output")
+        yield from _folders(stage, "output", _KEY)
 
 
-def _folders(parent: Path, kind: Kind) -> Iterator[Item]:
+def _folders(parent: Path, kind: Kind, name: re.Pattern[str]) -> Iterator[Item]:
     for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
-        if folder.is_dir() and not folder.is_symlink() and not folder.name.startswith("."):
+        if name.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
             sizes = [(found.st_size, found.st_mtime) for found in _stats(folder)]
             yield Item(kind, folder, sum(size for size, _ in sizes), max(moment for _, moment in sizes))
 

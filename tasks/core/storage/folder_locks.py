@@ -93,10 +93,10 @@ def take_lock(path: Path, kind: int, forgotten_seconds: float = _FORGOTTEN_SECON
 
     Raises:
         DestinationError: the file system has no locks.
-        OSError: the file cannot be opened for another reason, such as too many open files.
+        OSError: the file cannot be opened for another reason: it is a link, or there are too many open files.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)  # the holder's name goes into it
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
     held = False

@@ -11,6 +11,7 @@ from either.
 """
 
 import os
+import re
 import shutil
 import time
 import uuid
@@ -22,6 +23,7 @@ from tasks.core.storage.disk import flush
 
 VERSIONS_FOLDER = "spaceport-versions"
 _CURRENT, _NEW_LINK = "current", "link"
+_VERSION = re.compile("[0-9a-f]{12}")
 _READERS_SECONDS = 0.05  # to open what a link named that is a file by now; it takes microseconds unless they are halted
 
 
@@ -74,6 +76,20 @@ def stands_in_way(folder: Path, name: str) -> list[Path]:
     """What is in place of folders of a name: files, and links, through which another place would change."""
     folders = [folder / parent for parent in PurePosixPath(name).parents[:-1]]
     return [each for each in folders if each.is_symlink() or each.is_file()]
+
+
+def foreign_versions(folder: Path) -> set[Path]:
+    """What is where a folder has its versions, if it is something else, which a change would remove."""
+    versions = folder / VERSIONS_FOLDER
+    if not os.path.lexists(versions):
+        return set()
+    ours = not versions.is_symlink() and versions.is_dir() and all(map(_is_ours, os.scandir(versions)))
+    return set() if ours else {versions}
+
+
+def _is_ours(entry: os.DirEntry[str]) -> bool:
+    version = _VERSION.fullmatch(entry.name) is not None and entry.is_dir(follow_symlinks=False)
+    return version or entry.name in (_CURRENT, _NEW_LINK)
 
 
 class _Switch:

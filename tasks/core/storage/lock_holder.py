@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 _MOST_BYTES = 1000
+_PID_NAMESPACE = Path("/proc/self/ns/pid")  # a link that names it; containers of one host name may have several
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # the same in all containers of a machine, another after a restart
 
 
@@ -20,11 +21,12 @@ class LockHolder(BaseModel):
     host: str
     boot: str  # empty where the system does not say
     pid: int
+    namespace: str = ""  # in which the number means something; empty where the system does not say
 
     @staticmethod
     def here() -> "LockHolder":
         """This process."""
-        return LockHolder(host=socket.gethostname(), boot=_boot(), pid=os.getpid())
+        return LockHolder(host=socket.gethostname(), boot=_boot(), pid=os.getpid(), namespace=_namespace())
 
     @classmethod
     def read(cls, descriptor: int) -> "LockHolder | None":
@@ -51,6 +53,8 @@ class LockHolder(BaseModel):
             return False  # another machine, or another container, which counts its processes by itself
         if self.boot != here.boot:
             return True
+        if self.namespace != here.namespace:
+            return False
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -61,6 +65,12 @@ class LockHolder(BaseModel):
 
     def __str__(self) -> str:
         return f"Process {self.pid} on {self.host}"
+
+
+def _namespace() -> str:
+    with suppress(OSError):
+        return str(_PID_NAMESPACE.readlink())
+    return ""
 
 
 @lru_cache

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tasks.core.errors import DestinationError, StorageError
+from tasks.core.private_files import private_folder
 from tasks.core.storage.disk import disk_full, free_bytes, is_disk_full, watching_disk
 from tasks.core.storage.folder_locks import lock_file, remove_unused, take_lock, working_folder
 from tasks.core.storage.manifest import Manifest, verify_output, write_manifest
@@ -38,7 +39,7 @@ class OutputCache:
         """
         with watching_disk(self._folder), ExitStack() as stack:
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
+                private_folder(self._folder)
                 folder = stack.enter_context(working_folder(self._folder, ".", ".partial"))
             except OSError as error:
                 if is_disk_full(error):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.core.errors import PhotosError
+from tasks.core.photos import headers
 from tasks.core.photos.archive import unpack
 from tasks.core.photos.headers import read_headers
 from tasks.core.photos.ingest import ingest
@@ -97,3 +98,25 @@ def test_an_encrypted_member_damns_the_archive_as_the_photos_stage_has_it(tmp_pa
     path.write_bytes(content)
     with pytest.raises(PhotosError, match="is encrypted"):
         read_headers(path)
+
+
+def test_members_without_a_header_cost_no_more_than_their_archive_and_a_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would be read whole in search of one: 200 kB that unpack to gigabytes."""
+    size, count = 4 << 20, 30
+    monkeypatch.setattr(headers, "WHOLE_FREE_BYTES", 3 * size)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(count):
+            archive.writestr(f"{number}.jpg", bytes(size))
+    read, total = zipfile.ZipExtFile.read, list[int]()
+
+    def counted(member: zipfile.ZipExtFile, wanted: int = -1) -> bytes:
+        data = read(member, wanted)
+        total.append(len(data))
+        return data
+
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", counted)
+    found = read_headers(tmp_path / "a.zip", PhotosOptions(max_archive_ratio=100_000))
+    assert found.unreadable == count
+    assert size < sum(total) <= 3 * size + (tmp_path / "a.zip").stat().st_size + count * headers.HEADER_BYTES

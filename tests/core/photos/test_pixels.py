@@ -148,13 +148,32 @@ def test_the_budget_is_never_exceeded_and_serves_in_turn() -> None:
         pass
 
 
-def test_exif_behind_the_pixels_of_a_png_is_found_without_decoding_for_the_header(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def exif_behind_pixels() -> bytes:
+    """A PNG."""
     data = encoded(9, "PNG", exif=exif(orientation=6))
     begin = data.index(b"eXIf") - 4
     end = begin + 12 + int.from_bytes(data[begin : begin + 4], "big")
-    late = data[:begin] + data[end:-12] + data[begin:end] + data[-12:]
+    return data[:begin] + data[end:-12] + data[begin:end] + data[-12:]
+
+
+@pytest.mark.parametrize("raised", [AssertionError("x"), RecursionError("x"), MemoryError()])
+def test_exif_behind_the_pixels_that_nothing_can_read_costs_its_photo_alone(
+    raised: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(image: Image.Image) -> Image.Exif:
+        if image.info.get("exif"):  # not before the pixels
+            raise raised
+        return Image.Exif()
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.getexif", failing)
+    with pytest.raises(ImageError):
+        stage(exif_behind_pixels(), tmp_path)
+
+
+def test_exif_behind_the_pixels_of_a_png_is_found_without_decoding_for_the_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = exif_behind_pixels()
     photo = stage(late, tmp_path)
     assert (photo.exif.orientation, photo.width, photo.height) == (6, 72, 96)
     monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("decoded"))

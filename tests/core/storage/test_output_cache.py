@@ -27,6 +27,13 @@ def add(cache: OutputCache, content: bytes) -> Manifest:
     return manifest
 
 
+def test_copies_are_for_their_owner_alone(tmp_path: Path) -> None:
+    """Photos are among them, and the folder around them may be open."""
+    (tmp_path / "home" / "outputs").mkdir(mode=0o755, parents=True)
+    add(OutputCache(tmp_path / "home" / "outputs", MB), b"x")
+    assert (tmp_path / "home" / "outputs").stat().st_mode & 0o077 == 0
+
+
 @contextmanager
 def in_use_elsewhere(folder: Path, manifest: Manifest) -> Iterator[None]:
     """Another process that has got a copy."""
