@@ -8,12 +8,12 @@ import hmac
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socket import socket
+from socket import SHUT_RDWR, socket
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -22,6 +22,7 @@ from tasks.core.errors import InputError
 HOST = "127.0.0.1"
 SILENCE_SECONDS = 20.0  # after which a connection that says nothing is closed
 MOST_CONNECTIONS = 64  # at once; a browser opens six
+END_SECONDS = 5.0  # for a thread to notice that its connection has been ended
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -47,6 +48,7 @@ class _Handler(SimpleHTTPRequestHandler):
         if len(host) != 1 or host[0].lower() not in self.server.names or not self.server.knows(secret):
             self.send_error(HTTPStatus.UNAUTHORIZED, explain="Open the address that `spaceport` printed, all of it.")
             return None
+        self.server.strangers.pop(self.request, None)
         below = unquote(rest)
         if "\0" in below or any(name.startswith(".") for name in below.split("/")):
             self.send_error(HTTPStatus.NOT_FOUND)
@@ -75,6 +77,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__((HOST, port), partial(_Handler, directory=str(folder)))
         self._secret = secret.encode()
         self._free = threading.Semaphore(MOST_CONNECTIONS)
+        self.strangers: dict[socket, None] = {}  # connections that have not shown the secret, the oldest first
         self.names = {f"{name}:{self.server_address[1]}" for name in (HOST, "localhost")}
 
     def knows(self, secret: str) -> bool:
@@ -82,17 +85,28 @@ class _Server(ThreadingHTTPServer):
         return hmac.compare_digest(secret.encode(errors="replace"), self._secret)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """In a thread of its own while there are not too many."""
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        """In a thread of its own. The oldest connection without the secret ends where there are too many."""
+        if not self._free.acquire(blocking=False) and not self._end_stranger():
             self.shutdown_request(request)
+            return
+        self.strangers[request] = None
+        super().process_request(request, client_address)
+
+    def _end_stranger(self) -> bool:
+        """Take the thread of the oldest stranger. False when all connections are those of people with the secret."""
+        for stranger in list(self.strangers):
+            if self.strangers.pop(stranger, stranger) is None:  # it is still one
+                with suppress(OSError):
+                    stranger.shutdown(SHUT_RDWR)  # its thread reads the end
+                return self._free.acquire(timeout=END_SECONDS)
+        return False
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Until the connection ends."""
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self.strangers.pop(request, None)
             self._free.release()
 
     def handle_error(self, request: socket | tuple[bytes, socket], client_address: Any) -> None:

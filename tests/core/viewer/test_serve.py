@@ -96,3 +96,14 @@ def test_silent_connections_hold_few_threads_and_not_for_long(url: str, monkeypa
         for connection in silent:
             connection.close()
     assert eventually(lambda: get(url, parts.path).status == 200, "answer after the silent ones are gone")
+
+
+def test_silent_connections_keep_out_nobody_who_has_the_address(url: str) -> None:
+    parts = urlsplit(url)
+    silent = [socket.create_connection((parts.hostname, parts.port or 0)) for _ in range(MOST_CONNECTIONS)]
+    try:
+        assert get(url, parts.path).status == 200
+        assert silent[0].recv(1) == b"", "the oldest has made room"
+    finally:
+        for connection in silent:
+            connection.close()
