@@ -16,19 +16,20 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psutil
 import pytest
 from prefect.client.schemas.objects import FlowRun
 
 from deployments.gpu_host import WORKER, worker_environment
+from deployments.local_state import folder_of
 from deployments.plan import EC2_GPU, Plan
 from deployments.pool_templates import ecs_gpu_template
+from deployments.processes import stop
 from tests.conftest import REPOSITORY
 from tests.deployments.instances import FakeMetadata, Watched, metadata_service
 from tests.emulator.account import Emulated
 from tests.emulator.captures import TRAIN, Landed
 from tests.local_server import Served
-from tests.patience import ended, eventually, work_of
+from tests.patience import STALL_SECONDS, ended, eventually, work_of
 
 # A worker is ended by SIGINT, which shells let background jobs ignore, and these tests may be one.
 INTERRUPTIBLE = """
@@ -43,9 +44,7 @@ CHECKPOINT_SECONDS = 0.5
 @pytest.fixture(scope="module")
 def pool(server: Served, landed: Landed) -> Served:
     """The server, whose pool `gpu` has no worker any more but the instances."""
-    worker = psutil.Process(server.pid("worker-gpu"))
-    worker.terminate()
-    worker.wait()
+    assert stop("worker-gpu", folder_of(server.home), STALL_SECONDS)  # for good: nothing starts it again
     return server
 
 
