@@ -20,7 +20,7 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 
 from deployments.gpu_host import WORKER, worker_environment
-from deployments.local_state import folder_of
+from deployments.local_state import alone, folder_of
 from deployments.plan import EC2_GPU, Plan
 from deployments.pool_templates import ecs_gpu_template
 from deployments.processes import stop
@@ -44,7 +44,8 @@ CHECKPOINT_SECONDS = 0.5
 @pytest.fixture(scope="module")
 def pool(server: Served, landed: Landed) -> Served:
     """The server, whose pool `gpu` has no worker any more but the instances."""
-    assert stop("worker-gpu", folder_of(server.home), STALL_SECONDS)  # for good: nothing starts it again
+    with alone(server.home):  # as `down`: otherwise it may be started again before its record is gone
+        assert stop("worker-gpu", folder_of(server.home), STALL_SECONDS)
     return server
 
 
