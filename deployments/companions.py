@@ -1,4 +1,4 @@
-"""What runs beside this machine's server: a worker for each pool, and the pages where the workspace is a folder."""
+"""Start what accompanies this machine's server: a worker for each pool, and the pages of a local workspace."""
 
 import sys
 from collections.abc import Mapping, Sequence

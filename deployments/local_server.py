@@ -195,7 +195,7 @@ def start_again(home: Path, name: str) -> bool:
     if not _answers(server, ANSWER_SECONDS):
         raise ServerError(f"The server at {server.ui_url} does not answer.")
     use_local_server(server, home, os.environ)
-    from deployments import local_queue  # noqa: F401 - takes seconds, for which nobody has to wait
+    from deployments import local_queue  # noqa: F401 - imported before the lock is taken, since it takes seconds
 
     with unless_at_work(home) as free:
         if not free or running_server(home) != server:

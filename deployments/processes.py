@@ -55,7 +55,7 @@ def log_file(folder: Path, name: str) -> Path:
 
 
 def shorten_logs(names: Iterable[str], folder: Path) -> None:
-    """Begin each log anew that has more than LOG_BYTES, while its process goes on writing to it.
+    """Empty every log that is longer than LOG_BYTES, while its process keeps writing to it.
 
     The earlier lines take the place of those in `….log.1`; what is written during the copy is lost. A log that
     cannot be copied stays as it is.

@@ -1,4 +1,4 @@
-"""What Prefect's server forgets: settings of its own clean-up, which leaves runs alone unless it is turned on.
+"""Settings for the clean-up of Prefect's database, which keeps every run unless it is told otherwise.
 
 It removes a run that ended long enough ago, with its task runs, states, logs and artifacts, and then the runs of its
 stages. A run that has not ended stays, however old it is. Results and stage outputs are in the workspace, where

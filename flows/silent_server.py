@@ -33,7 +33,7 @@ def sentence_for(error: BaseException) -> str | None:
         )
     return (
         f"The Prefect server at {url} does not answer any more ({type(error).__name__}). What was finished is in the "
-        "workspace; the same command goes on from there once the server answers."
+        "workspace; once the server answers, run the same command again to continue from there."
     )
 
 

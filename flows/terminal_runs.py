@@ -1,4 +1,4 @@
-"""Runs in terminals of this machine. The server would wait for ever for one that was killed, so it is told.
+"""Runs started in this machine's terminals, so that those whose process was killed can be marked as crashed.
 
     <home>/terminal-runs/<flow run id>.json     the process of a run, for as long as it lives
 

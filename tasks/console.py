@@ -22,4 +22,5 @@ def _ignore_broken_pipe(console: Console) -> None:
     def fall_silent() -> None:
         console.quiet = True
 
+    # rich means this method to be overridden in a subclass, but Prefect makes the console.
     console.on_broken_pipe = fall_silent  # type: ignore[method-assign]

@@ -19,7 +19,7 @@ from tasks.reporting import listening_here, run_logger
 from tasks.run_log import LOGGERS, RunLog
 
 # Between two updates of one artifact. Each costs the server some 10 ms and an event of about 10 kB in its database, and
-# nobody watches an hour as closely as a minute.
+# in a long stage a few seconds change little of what people see.
 UPDATE_SECONDS, MOST_UPDATE_SECONDS = 5.0, 60.0
 SHARE_OF_AGE = 0.1  # of the stage's time so far
 

@@ -7,7 +7,6 @@ Its stages run in the pools `cpu` (2 at once) and `gpu` (1 at once):
         server.wait(run.id, "Completed")
 """
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from deployments.local_access import read_secrets
 from deployments.local_state import folder_of, read_state
 from deployments.processes import find, log_file
 from tests.engines import engines
+from tests.own_home import without_users_servers
 from tests.patience import STALL_SECONDS, Patience, finished, work_of
 
 POLL_SECONDS = 0.5
@@ -119,7 +119,7 @@ class Served:
 
 def spaceport(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `spaceport …` with a home of its own and without a Prefect server that somebody set."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SPACEPORT_"))}
+    kept = without_users_servers()
     environment = {**kept, "SPACEPORT_HOME": str(home), "COLUMNS": "200", **variables}
     return finished([sys.executable, "-m", "flows.cli", *arguments], env=environment, cwd=home.parent)
 

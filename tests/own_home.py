@@ -32,3 +32,8 @@ def leave_the_users_home() -> Path:
         (home / folder).mkdir(parents=True)
         os.environ[name] = str(home / folder)
     return home
+
+
+def without_users_servers() -> dict[str, str]:
+    """The environment for a process that shall find no Prefect server, workspace or setting of this one."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SPACEPORT_"))}

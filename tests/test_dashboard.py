@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
@@ -97,11 +98,11 @@ def test_what_says_the_same_is_not_sent_again(context: RunContext, monkeypatch: 
     sent: list[object] = []
     update = SyncPrefectClient.update_artifact
 
-    def count(self: SyncPrefectClient, artifact_id: UUID, artifact: object) -> None:
+    def count(self: SyncPrefectClient, artifact_id: UUID, artifact: ArtifactUpdate) -> None:
         sent.append(artifact_id)
         if len(sent) == 1:
             raise ConnectionError("the server is away")
-        update(self, artifact_id, artifact)  # type: ignore[arg-type]
+        update(self, artifact_id, artifact)
 
     monkeypatch.setattr(SyncPrefectClient, "update_artifact", count)
 

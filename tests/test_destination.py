@@ -142,7 +142,7 @@ BESIDE = (VERSIONS_FOLDER, LOCK_FILE_OF_FOLDER, f".{CONTENTS_FILE}.partial", "co
 
 @pytest.mark.parametrize("name", BESIDE)
 def test_a_link_in_place_of_a_name_of_ours_leads_to_nothing_that_changes(tmp_path: Path, name: str) -> None:
-    """As in a folder of results that somebody else has packed, one from before there were lists."""
+    """The folder has a report from before results had lists of files, as an archive from another person may."""
     out, other = tmp_path / "out", tmp_path / "other"
     theirs = [other / "notes.txt", other / "folder" / "a.txt", other / "sparse" / "0" / "cameras.bin"]
     for file in theirs:

@@ -20,6 +20,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from uuid import uuid4
 
 from deployments import local_server, processes
@@ -27,6 +28,7 @@ from deployments.prefect_database import NAME, make_ready
 from deployments.retention import EVENTS_DAYS, retention
 from tasks.core.settings import DEFAULT_KEEP_DAYS, Settings, configure_prefect
 from tests.benchmarks.tape import Entry, read_tape
+from tests.own_home import without_users_servers
 
 REPOSITORY = Path(__file__).parents[2]
 IDLE_SECONDS = 20.0
@@ -62,9 +64,9 @@ def record(root: Path, home: Path, train_seconds: float) -> set[str]:
         command = [word.replace("deployments.prefect_server", "tests.benchmarks.tape") for word in command]
         return start(name, command, folder, {**environment, "SPACEPORT_TAPE": str(tape), "PYTHONPATH": str(REPOSITORY)})
 
-    local_server.start = start_taped  # type: ignore[assignment]
     try:
-        local_server.bring_up(local_server.Choices(workspace=str(workspace), port=0), home, lambda text: None)
+        with patch.object(local_server, "start", start_taped):
+            local_server.bring_up(local_server.Choices(workspace=str(workspace), port=0), home, lambda text: None)
         from tasks.core.demo.flight import fly
         from tasks.core.demo.flight_plan import DemoOptions
         from tasks.core.progress import ignore_progress
@@ -163,7 +165,7 @@ def serving(prefect_home: Path) -> Iterator[None]:
     from tests.server_process import free_port, is_up, server_process, until_answers
 
     port, log = free_port(), prefect_home.parent / "server.log"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SPACEPORT_"))}
+    kept = without_users_servers()
     ours = {"PREFECT_HOME": str(prefect_home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     command = [sys.executable, "-m", "deployments.prefect_server", "--port", str(port)]
     with server_process(command, log, {**kept, **ours, **retention(DEFAULT_KEEP_DAYS)}) as process:

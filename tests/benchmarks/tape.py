@@ -1,4 +1,4 @@
-"""What a Prefect server of `spaceport up` is asked, written down.
+"""Record the requests that the Prefect server of `spaceport up` receives.
 
 `python -m tests.benchmarks.tape …` is `python -m deployments.prefect_server …` that writes a line of JSON for every
 request to the file in SPACEPORT_TAPE.
@@ -8,6 +8,7 @@ import os
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from pydantic import BaseModel
 
@@ -69,8 +70,8 @@ def main() -> None:
     def taped(app: App, port: int) -> Taped:
         return Taped(OwnOrigin(app, port), Path(os.environ["SPACEPORT_TAPE"]))
 
-    prefect_server.OwnOrigin = taped  # type: ignore[assignment,misc]
-    prefect_server.main()
+    with patch.object(prefect_server, "OwnOrigin", taped):
+        prefect_server.main()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import httpx
 import yaml
 
 from tests.conftest import REPOSITORY
+from tests.own_home import without_users_servers
 from tests.patience import STALL_SECONDS, eventually
 from tests.server_process import free_port, is_up, server_process, until_answers
 
@@ -99,7 +100,7 @@ def test_many_runs_on_several_workers(tmp_path: Path) -> None:
     (tmp_path / "trivial_flow.py").write_text(FLOW, encoding="utf-8")
     logs = tmp_path / "logs"
     logs.mkdir()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SPACEPORT_"))}
+    kept = without_users_servers()
     kept |= {"PREFECT_HOME": str(tmp_path / "home"), "NO_COLOR": "1"}
     prefect = [sys.executable, "-m", "prefect"]
     with ExitStack() as stack:

@@ -16,6 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from deployments.apply import apply_all
 from deployments.plan import Plan
 from tests.conftest import REPOSITORY
+from tests.own_home import without_users_servers
 from tests.patience import finished
 from tests.server_process import free_port, is_up, server_process, until_answers
 
@@ -33,7 +34,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     folder = tmp_path_factory.mktemp("fresh")
     port = free_port()
     api = f"http://127.0.0.1:{port}/api"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SPACEPORT_"))}
+    kept = without_users_servers()
     kept |= {"PREFECT_HOME": str(folder / "home"), "PREFECT_API_URL": api, "NO_COLOR": "1", "COLUMNS": "200"}
     kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
     kept["TMPDIR"] = str(folder)

@@ -1,6 +1,5 @@
-"""What Prefect's server forgets, and what it does not."""
+"""Old runs are removed from Prefect's database, and only those."""
 
-import os
 import sqlite3
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from deployments.retention import retention
 from flows.connection import ServerOfRun
 from tasks.core.settings import Settings
 from tests.conftest import REPOSITORY
+from tests.own_home import without_users_servers
 from tests.patience import STALL_SECONDS, eventually
 
 COMMAND = """
@@ -47,7 +47,7 @@ with EmbeddedServer(Path(sys.argv[1]), os.environ, int(sys.argv[2])).running(pri
 @contextmanager
 def server(home: Path, keep_days: int) -> Iterator[httpx.Client]:
     """The server of a command that runs as long as the block."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SPACEPORT_"))}
+    kept = without_users_servers()
     command = subprocess.Popen(
         [sys.executable, "-c", COMMAND, str(home), str(keep_days)],
         env={**kept, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"},

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.own_home import without_users_servers
 from tests.patience import ended, eventually, work_of
 
 LOOK_SECONDS = 0.01  # the shortest stage takes a third of a second
@@ -37,7 +38,7 @@ class Command:
             module: the Python module to run, and arguments that come before those of `spaceport`.
             seen_from: a command that runs it somewhere else.
         """
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SPACEPORT_"))}
+        kept = without_users_servers()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - read after the process's end
         self.process = subprocess.Popen(
             [*seen_from, sys.executable, "-m", *module, *arguments],

@@ -22,6 +22,7 @@ from tasks.core.errors import ServerError
 from tasks.core.settings import Settings
 from tests.conftest import REPOSITORY
 from tests.local_server import spaceport
+from tests.own_home import without_users_servers
 from tests.patience import STALL_SECONDS, eventually
 from tests.pictures import save_textured
 from tests.server_process import free_port
@@ -40,7 +41,7 @@ with EmbeddedServer(Path(sys.argv[1]), os.environ).running(lambda text: print(te
 
 
 def environment(home: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SPACEPORT_"))}
+    kept = without_users_servers()
     return {**kept, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 
 

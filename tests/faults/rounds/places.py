@@ -1,4 +1,4 @@
-"""Where a round's workspace and result are: how they look before it, and what must not be left after it."""
+"""Prepare the workspace and the destination of a round, and find leftovers in them afterwards."""
 
 import shutil
 from abc import ABC, abstractmethod
