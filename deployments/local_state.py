@@ -203,6 +203,7 @@ def server_environment(server: LocalServer, environment: Mapping[str, str]) -> d
     return {
         **forgets,
         **environment,
+        "PREFECT_SERVER_LOG_RETRYABLE_ERRORS": "true",  # in its log, which else has no word on an answer 503
         "PREFECT_SERVER_API_AUTH_STRING": environment["PREFECT_API_AUTH_STRING"],
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{server.ui_url},http://localhost:{server.port}",
     }

@@ -1,6 +1,7 @@
 """`python -m deployments.prefect_server`: Prefect's server, for this user alone, with a database that loses no event.
 
 Only its own pages can use it (deployments/own_origin.py). Runs choose what pools allow (deployments/checked_runs.py).
+Its clients wait while it is busy (deployments/busy_server.py).
 With `--embedded` it belongs to the command that started it and ends with that, however that ends. With `--keep` it
 starts workers again that have died (deployments/keeper.py).
 
@@ -46,6 +47,7 @@ from prefect.settings import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
+from deployments.busy_server import WaitsWhenBusy
 from deployments.checked_runs import CheckedRuns
 from deployments.keeper import keep
 from deployments.local_state import PAGES, SERVER, WORKERS, folder_of
@@ -115,13 +117,13 @@ def main() -> None:
         set_database_config(QueueingSqlite(connection_url=url))
         event_persister.write_events = write_new_events  # type: ignore[attr-defined]  # what its flush calls
     if arguments.embedded is None:
-        app = OwnOrigin(CheckedRuns(create_app(final=True)), arguments.port)
+        app = OwnOrigin(WaitsWhenBusy(CheckedRuns(create_app(final=True))), arguments.port)
         uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning")
         return
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _forget_runs_here_too()
     listener = socket.socket(fileno=arguments.embedded)
-    app = OwnOrigin(CheckedRuns(create_app(ephemeral=True, final=True)), listener.getsockname()[1])
+    app = OwnOrigin(WaitsWhenBusy(CheckedRuns(create_app(ephemeral=True, final=True))), listener.getsockname()[1])
     uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
 
 
