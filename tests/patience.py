@@ -18,6 +18,14 @@ POLL_SECONDS = 0.1
 T = TypeVar("T")
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it still does something: a zombie only waits for its parent."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def nothing() -> object:
     """For waits that can see nothing but the end: one move, short on any machine."""
     return None

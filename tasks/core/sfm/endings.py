@@ -30,7 +30,7 @@ def ending(process: str, returncode: int, oom_kills_before: int | None, more: st
     how = f"{process} {how_it_ended(returncode)}"
     if returncode == -signal.SIGKILL and (oom_kills_before is None or oom_kills() != oom_kills_before):
         return out_of_memory(f"{how}, as the system does when memory runs out", more)
-    return (SfmCrashError if returncode < 0 else StageError)(f"{how}. {more}")
+    return (SfmCrashError if returncode < 0 else StageError)(f"{how}. {more}".rstrip())
 
 
 def out_of_memory(how: str, more: str = "") -> OutOfMemoryError:

@@ -16,15 +16,15 @@ from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.photoset import IMAGES_FOLDER, Photo, is_believed_focal
 from tasks.core.safe_names import printable
 from tasks.core.sfm.grey import features_image_size, scaled_size, write_all_grey
+from tasks.core.sfm.match_part import BLOCK
+from tasks.core.sfm.matching import in_tiles, match_pairs, processes_for
 from tasks.core.sfm.options import SfmOptions
-from tasks.core.sfm.pairs import Pair, PairChoice
+from tasks.core.sfm.pairs import PairChoice
 
 logger = logging.getLogger(__name__)
 
 BYTES_PER_PIXEL = 120  # of the scaled photo, in one extraction thread: 0.22 GB at 1600 px, measured; ×4 when doubled
-MATCHING_BLOCKS = 20  # as many as progress needs
-LEAST_BLOCK = 64  # pairs; also how many photos' search trees are kept: with 25, those of a sequence are built anew
-PAIRS_AT_RISK = 2000  # matched before they are kept: some minutes' work, beside which copying the database is nothing
+PAIRS_AT_RISK = 16 * BLOCK  # that a process matches before they are kept: a minute's work or two
 GREY_AT_ONCE = 128  # small grey copies of photos on the disk, 2 MB each
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # exFAT, and some network file systems
 
@@ -154,28 +154,17 @@ class FeatureDatabase:
 
         `kept` gets a snapshot of the database after every some thousand pairs, and at the end.
         """
-        block = max(-(-len(choice.pairs) // MATCHING_BLOCKS), LEAST_BLOCK)
-        blocks = -(-len(choice.pairs) // block)
-        logger.info("phase matching %d", blocks)
-        logger.info("%d pairs of %d photos, %s", len(choice.pairs), len(self._photos), choice.matcher)
-        part = block * max(PAIRS_AT_RISK // block, 1)
-        for begin in range(0, len(choice.pairs), part):
-            logger.info("matching after %d blocks", begin // block)
-            self._match_some(choice.pairs[begin : begin + part], block)
+        pairs = in_tiles(choice.pairs)
+        logger.info("phase matching %d", -(-len(pairs) // BLOCK))
+        logger.info("%d pairs of %d photos, %s", len(pairs), len(self._photos), choice.matcher)
+        processes = processes_for(len(pairs), _cores())
+        part = PAIRS_AT_RISK * processes
+        for begin in range(0, len(pairs), part):
+            logger.info("matching after %d blocks", begin // BLOCK)
+            some = [(self.names[a], self.names[b]) for a, b in pairs[begin : begin + part]]
+            match_pairs(self.path, some, self._options.random_seed, processes)
             if kept is not None:
                 self.snapshot(kept)
-
-    def _match_some(self, pairs: tuple[Pair, ...], block: int) -> None:
-        pairs_file = self.path.with_name("pairs.txt")
-        pairs_file.write_text("".join(f"{self.names[a]} {self.names[b]}\n" for a, b in pairs))
-        matching = pycolmap.FeatureMatchingOptions()
-        matching.use_gpu = False
-        verification = pycolmap.TwoViewGeometryOptions()
-        verification.ransac.random_seed = self._options.random_seed
-        pairing = pycolmap.ImportedPairingOptions()
-        pairing.match_list_path = pairs_file
-        pairing.block_size = block
-        pycolmap.match_image_pairs(self.path, matching, pairing, verification)
 
     def _threads(self, doubled: bool) -> int:
         """All cores, unless memory is short."""
@@ -183,7 +172,12 @@ class FeatureDatabase:
         pixels = max(p.width * p.height * min(1.0, limit / max(p.width, p.height)) ** 2 for p in self._photos)
         needed_bytes = pixels * BYTES_PER_PIXEL * (4 if doubled else 1)
         fit = int(available_memory_bytes() * 0.8 / needed_bytes)
-        return max(1, min(len(psutil.Process().cpu_affinity() or [0]) if psutil.LINUX else os.cpu_count() or 1, fit))
+        return max(1, min(_cores(), fit))
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    return len(psutil.Process().cpu_affinity() or [0]) if psutil.LINUX else os.cpu_count() or 1
 
 
 def _drop_absurd_focal_length(database: pycolmap.Database, camera_id: int, photo: Photo) -> None:

@@ -21,7 +21,7 @@ COUNTED = re.compile(
     r"|Processing block \[(?P<matching>\d+)/"
     r"|\(num_reg_frames=(?P<mapping>\d+)\)"
 )
-GLOG_PREFIX = re.compile(r"^[IWEF]\d{8} [\d:.]+ \d+ ")  # level, date, time, thread
+GLOG_PREFIX = re.compile(r"^[IWEF]\d{8} [\d:.]+ +(\d+) ")  # level, date, time, thread
 LEAST_PERCENT_FOR_ETA = 5.0
 LAST_LINES = 6
 LAST_LINE_CHARACTERS = 300
@@ -36,6 +36,7 @@ class ProgressLog:
         self._read_bytes = 0
         self._phase, self._total = "features", 0
         self._before = 0  # photos or blocks of earlier batches
+        self._blocks: dict[str, int] = {}  # begun in this batch, by the thread that says so: one in each process
         self._done = 0.0
         self._started = time.monotonic()
 
@@ -55,18 +56,26 @@ class ProgressLog:
         for line in lines:
             if started := PHASE.search(line):
                 self._phase, self._total, units = started[1], int(started[2]), 0
-                self._before = 0
+                self._before, self._blocks = 0, {}
             elif batch := BATCH.search(line):
-                self._before = units = int(batch[1])
+                self._before, self._blocks = int(batch[1]), {}
+                units = self._before
             elif (counted := COUNTED.search(line)) and counted.lastgroup == self._phase:
-                # a block is named as it begins
-                units = self._before + int(counted[counted.lastgroup]) - (self._phase == "matching")
+                units = self._before + self._in_batch(line, int(counted[counted.lastgroup]))
             else:
                 continue
             begin, end, note = PHASES[self._phase]
             self._done = max(self._done, begin + (end - begin) * min(units / max(self._total, 1), 1))
             newest = Progress(self._done, 100, note.format(done=units, total=self._total) + self._time_left())
         return newest
+
+    def _in_batch(self, line: str, number: int) -> int:
+        """How many units of this batch are done, when a line of the log has named this one."""
+        if self._phase != "matching":
+            return number
+        thread = GLOG_PREFIX.match(line)
+        self._blocks[thread[1] if thread else ""] = number - 1  # a block is named as it begins
+        return sum(self._blocks.values())
 
     def _time_left(self) -> str:
         """Told once it says something: the rest, if it goes on as it went so far."""

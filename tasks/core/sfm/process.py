@@ -27,6 +27,7 @@ from tasks.core.storage.disk import disk_full, free_bytes
 
 ROOT = Path(__file__).resolve().parents[3]  # holds the package `tasks`; the worker starts there
 POLL_SECONDS = 0.1
+CRASHES = ("SfmCrashError", "StageError")  # of a process that the worker had started; the log has its words
 LEAST_FREE_BYTES = 4 * 2**20  # a disk with less than that has run full
 
 
@@ -60,11 +61,13 @@ def run_worker(job: Job, on_progress: ProgressCallback, kept: CheckpointPlace | 
         answer = Answer.model_validate_json(answer_file.read_text(encoding="utf-8"))
     if answer.section is not None:
         return answer.section
-    if answer.error is not None:
+    if answer.error is not None and answer.error not in CRASHES:
         raise _told(answer.error, answer.message)
     if free_bytes(job.work) < LEAST_FREE_BYTES:  # native code aborts when its database cannot grow
         raise disk_full(job.work)
     words = f"Its last words: {last_words(log_path)}"
+    if answer.error is not None:
+        raise _told(answer.error, f"{answer.message} {words}")
     if answer.message:
         raise StageError(
             f"The structure-from-motion process failed with {answer.message}, as it would again with these photos and "

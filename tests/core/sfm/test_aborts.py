@@ -95,7 +95,7 @@ pycolmap.global_mapping = lambda *_: os.abort()
 
 def test_abort_of_the_global_mapper(flight: Flight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error where it alone is wanted, and a note where it was to rescue an incremental model."""
-    patch_worker(tmp_path, ABORT_OF_GLOBAL_MAPPER, monkeypatch, module="mapping")
+    patch_worker(tmp_path, ABORT_OF_GLOBAL_MAPPER, monkeypatch, ["mapping"])
     options = SfmOptions(mapper="global")
     with pytest.raises(SfmCrashError, match=r"global mapper was killed by SIGABRT.*sfm\.mapper=auto"):
         reconstruct(flight.photos, tmp_path / "out", options, IMAGE_SIZE, ignore_progress)

@@ -17,14 +17,13 @@ from tasks.core.sfm.process import ROOT
 from tasks.core.sfm.reconstruct import reconstruct
 from tests.core.sfm.conftest import IMAGE_SIZE, Flight
 from tests.core.sfm.patched_worker import patch_worker
-from tests.patience import eventually
+from tests.patience import eventually, is_alive
 
 
-def workers() -> list[psutil.Process]:
-    """Workers started by this process."""
+def workers(module: str = "worker") -> list[psutil.Process]:
+    """Workers started by this process, or processes of another module that these have started."""
     children = psutil.Process().children(recursive=True)
-    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in alive if "tasks.core.sfm.worker" in child.cmdline()]
+    return [child for child in children if is_alive(child) and f"tasks.core.sfm.{module}" in child.cmdline()]
 
 
 def test_abort_in_native_code_becomes_an_error_with_the_last_words(flight: Flight, tmp_path: Path) -> None:
@@ -128,16 +127,19 @@ pycolmap.{native} = endless
 """
     patch_worker(tmp_path, again, monkeypatch)
     started: list[psutil.Process] = []
+    helpers: list[psutil.Process] = []
 
     def interrupt(progress: Progress) -> None:
         if progress.note.startswith(phase):
             started.extend(workers())
+            helpers.extend(workers("match_part"))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, interrupt)
     assert started, "which would never have ended by itself"
     assert not any(worker.is_running() for worker in started)
+    eventually(lambda: not any(map(is_alive, helpers)), "end of the processes that the worker had started")
     assert not (tmp_path / "out/.work").exists()
 
 
@@ -159,4 +161,4 @@ reconstruct(Path({str(flight.photos)!r}), Path({str(tmp_path / "out")!r}), SfmOp
     finally:
         parent.send_signal(how)
         parent.wait()
-    eventually(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, "end of the worker")
+    eventually(lambda: not is_alive(worker), "end of the worker")
