@@ -8,7 +8,7 @@ from tasks.backend import computing_backend
 from tasks.compress import compress_gaussians
 from tasks.core.options import ReconstructOptions
 from tasks.core.refs import Publication
-from tasks.estimate import estimate_run
+from tasks.estimate import estimate_run, expecting
 from tasks.photos import capture_name, ingest_photos
 from tasks.preflight import check_before_spending
 from tasks.publish import publish_splat
@@ -49,9 +49,11 @@ def reconstruct(
             photo_set = None
             scene = import_cameras(photos, image_size, context)
             estimate = estimate_run(photos, photo_set, options, context)
+            context = expecting(context, estimate)
         else:
             photo_set = ingest_photos(photos, options.photos, context)
             estimate = estimate_run(photos, photo_set, options, context)
+            context = expecting(context, estimate)
             scene = find_cameras(photo_set, options.sfm, image_size, context)
         decided = options.with_train(options.train_on(backend, scene.cameras))
         gaussians = train_gaussians(scene, decided.train, context)

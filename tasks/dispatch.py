@@ -8,6 +8,7 @@ Nothing but the end of the run comes back: the output is in the workspace.
 
 import hashlib
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -33,7 +34,9 @@ from tasks.core.errors import (
     StageCancelledError,
     StageCrashedError,
     StageError,
+    StageHungError,
 )
+from tasks.core.estimate.words import rough_duration
 from tasks.core.option_model import OptionModel
 from tasks.core.refs import Ref, RunContext
 from tasks.core.settings import Settings
@@ -45,7 +48,9 @@ SHARE_OF_WAIT = 0.05  # by which a stage may end before its end is noticed
 UNCLAIMED_SECONDS = 60.0  # after which somebody should look for a worker
 SERVER_PATIENCE_SECONDS = 600.0  # how long a Prefect server may be gone, as in a restart or an upgrade
 CANCEL_PATIENCE_SECONDS = 20.0  # a worker ends the process of a cancelled run within some seconds
+TOO_LONG = "This run took many times as long as was expected: it hangs, and is ended."
 WITH_PARENT = "The run that asked for this was cancelled."
+TIMES_EXPECTED, LEAST_LIMIT_SECONDS = 10.0, 3600.0  # an estimate may be three times wrong, and a machine be busy
 KILLS = 2  # after which want of memory is the likely reason, and no longer a person or a lost machine
 # As Prefect's runner and ECS say it: "… exited with non-zero status code -9.", "OutOfMemoryError: Container killed …".
 KILLED = re.compile(r"\b(?:status|exit) code:? (?:-9|137)(?!\d)|\bSIGKILL\b|\bOutOfMemory")
@@ -75,6 +80,7 @@ def run_elsewhere(stage: str, context: RunContext, changed: dict[str, BaseModel]
         OutOfMemoryError: it was killed for the second time, and `changed` was given.
         StageCrashedError: the process or its machine died; a retry makes the next attempt.
         StageCancelledError: a person cancelled the child run.
+        StageHungError: it took many times as long as was expected, and was cancelled.
         MissingPartError: there is no such deployment.
         SpaceportError: what the child run failed with, of the same class and in the same words.
     """
@@ -92,7 +98,7 @@ def run_elsewhere(stage: str, context: RunContext, changed: dict[str, BaseModel]
         if not has_ended_before:
             run_logger().info("%s runs as %r", stage, child.name)
             with _cancelled_with_parent(child.id):
-                child = _wait(stage, child.id)
+                child = _wait(stage, child.id, context.expected_seconds.get(stage))
         killed += _was_killed(child)
         if changed and killed >= KILLS:
             raise OutOfMemoryError(f"The {stage} run was killed {killed} times, most likely for want of memory.")
@@ -162,15 +168,21 @@ def _patiently(ask: Callable[[], T]) -> T:
             time.sleep(POLL_SECONDS)
 
 
-def _wait(stage: str, child_id: UUID) -> FlowRun:
-    """Ask until the run has ended: every second at first, and less often the longer its state stays the same."""
+def _wait(stage: str, child_id: UUID, expected_seconds: float | None) -> FlowRun:
+    """Ask until the run has ended: every second at first, and less often the longer its state stays the same.
+
+    Cancels a run that is at work for much longer than was expected, and then raises StageHungError.
+    """
     claimed_at = changed_at = time.monotonic()
     state: UUID | None = None
+    hung = False
     with get_client(sync_client=True) as client:
         while True:
             child = _patiently(lambda: client.read_flow_run(child_id))
             answered_at = time.monotonic()
             if child.state is not None and child.state.is_final():
+                if hung and not child.state.is_completed():
+                    raise _hung(stage, child, expected_seconds)
                 return child
             if child.state_id != state:
                 state, changed_at = child.state_id, answered_at
@@ -184,7 +196,25 @@ def _wait(stage: str, child_id: UUID) -> FlowRun:
                     stage,
                     child.work_pool_name,
                 )
+            at_work = child.state_type == StateType.RUNNING
+            if at_work and answered_at - changed_at > _limit_seconds(expected_seconds):
+                hung = True
+                _patiently(lambda: client.set_flow_run_state(child_id, Cancelling(message=TOO_LONG)))
             time.sleep(_pause_seconds(answered_at - changed_at))
+
+
+def _limit_seconds(expected_seconds: float | None) -> float:
+    """How long a run may be at work; without an estimate only automations of the server look at it."""
+    return math.inf if expected_seconds is None else max(LEAST_LIMIT_SECONDS, TIMES_EXPECTED * expected_seconds)
+
+
+def _hung(stage: str, child: FlowRun, expected_seconds: float | None) -> StageHungError:
+    expected = rough_duration(expected_seconds or 0.0)
+    return StageHungError(
+        f"The {stage} run {child.name!r} was at work for {rough_duration(_limit_seconds(expected_seconds))}, and "
+        f"{expected} were expected: it was cancelled, as one that hangs. Run the same again to continue from what it "
+        "had stored; if the machine is as slow as that, leave the stage out of SPACEPORT_DISPATCH."
+    )
 
 
 def _pause_seconds(unchanged_seconds: float) -> float:

@@ -73,6 +73,14 @@ def estimate_run(
     return section
 
 
+def expecting(context: RunContext, estimate: EstimateSection | None) -> RunContext:
+    """The context with what each stage is expected to take."""
+    if estimate is None:
+        return context
+    seconds = {stage: taken for stage in STAGES if (taken := getattr(estimate.seconds, stage)) is not None}
+    return context.model_copy(update={"expected_seconds": seconds})
+
+
 def _estimate(
     source: str, photos: PhotosRef | None, options: ReconstructOptions, context: RunContext
 ) -> EstimateSection:

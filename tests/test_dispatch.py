@@ -20,7 +20,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Running, Scheduled, State
 
 from tasks import dispatch
-from tasks.core.errors import OutOfMemoryError, StageCrashedError
+from tasks.core.errors import OutOfMemoryError, StageCrashedError, StageHungError
 from tasks.core.refs import RunContext, SceneRef
 from tasks.core.training.options import TrainOptions
 from tasks.retries import stage_task
@@ -49,7 +49,7 @@ class Server:
             self.job_variables.append(rest["job_variables"])
         return self.made[idempotency_key]
 
-    def _wait(self, stage: str, child_id: UUID) -> FlowRun:
+    def _wait(self, stage: str, child_id: UUID, expected_seconds: float | None) -> FlowRun:
         [key] = [key for key, run in self.made.items() if run.id == child_id]
         state = self._ends(self.parameters[list(self.made).index(key)])
         self.made[key] = self.made[key].model_copy(update={"state": state, "state_type": state.type})
@@ -64,7 +64,7 @@ def crashes_above(gaussians: int) -> Callable[[dict[str, Any]], State[Any]]:
     return end
 
 
-def train(scene: SceneRef = SCENE, *changed: TrainOptions) -> None:
+def train(scene: SceneRef = SCENE, *changed: TrainOptions, context: RunContext = CONTEXT) -> None:
     """Ask for a training as its task does, once for each of these options; the last one's error is raised."""
 
     @stage_task("train")
@@ -74,7 +74,7 @@ def train(scene: SceneRef = SCENE, *changed: TrainOptions) -> None:
 
     @flow
     def parent() -> None:
-        train_gaussians.with_options(retries=0)(scene, OPTIONS, CONTEXT)
+        train_gaussians.with_options(retries=0)(scene, OPTIONS, context)
 
     parent()
 
@@ -146,12 +146,64 @@ def test_a_run_that_waits_long_asks_less_often(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(dispatch, "get_client", lambda sync_client: nullcontext(Client()))
     monkeypatch.setattr(dispatch, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
-    assert dispatch._wait("train", uuid4()).state_type == StateType.COMPLETED
+    assert dispatch._wait("train", uuid4(), 360.0).state_type == StateType.COMPLETED
     assert len(asked) < 500, "one a second were 3,660"
     pauses = [after - before for before, after in pairwise(asked)]
     assert round(max(pauses), 6) == 10
     begun = {round(pause, 6) for moment, pause in zip(asked, pauses, strict=False) if 65 < moment < 80}
     assert begun == {1.0}, "a short stage is heard of at once, however long it waited"
+
+
+@pytest.mark.parametrize("expected_seconds", [120.0, 3600.0, None])
+def test_a_run_may_take_ten_times_what_was_expected_and_at_least_an_hour(
+    expected_seconds: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that waits for a day, and then works until it is cancelled or a week is over."""
+    now, day = 0.0, 86400.0
+    waits, works, done = Scheduled(), Running(), Completed()
+    told: list[tuple[float, State[Any]]] = []
+
+    class Client:
+        def read_flow_run(self, run: UUID) -> FlowRun:
+            state = waits if now < day else works if now < 8 * day else done
+            if told:
+                state = told[-1][1] if now < told[-1][0] + 30 else Cancelled(message="by its worker")
+            return FlowRun(id=run, flow_id=run, name="hot-oak", state=state, state_id=state.id, state_type=state.type)
+
+        def set_flow_run_state(self, run: UUID, state: State[Any]) -> None:
+            told.append((now, state))
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(dispatch, "get_client", lambda sync_client: nullcontext(Client()))
+    monkeypatch.setattr(dispatch, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    if expected_seconds is None:
+        assert dispatch._wait("train", uuid4(), None).state_type == StateType.COMPLETED
+        return
+    said = {120.0: "for 1 h, and 2 min were", 3600.0: "for 10 h, and 1 h were"}[expected_seconds]
+    with pytest.raises(StageHungError, match=f"The train run 'hot-oak' was at work {said} expected"):
+        dispatch._wait("train", uuid4(), expected_seconds)
+    [(moment, state)] = told
+    assert state.type == StateType.CANCELLING
+    assert 0 <= moment - day - max(3600, 10 * expected_seconds) <= 20
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_what_is_expected_reaches_the_one_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float | None] = []
+    server = Server(monkeypatch, lambda _: Completed())
+    wait = server._wait
+
+    def noting(stage: str, child_id: UUID, expected_seconds: float | None) -> FlowRun:
+        waited.append(expected_seconds)
+        return wait(stage, child_id, expected_seconds)
+
+    monkeypatch.setattr(dispatch, "_wait", noting)
+    train(context=CONTEXT.model_copy(update={"expected_seconds": {"sfm": 7.0, "train": 70.0}}))
+    train(SCENE.model_copy(update={"digest": "b"}))
+    assert waited == [70.0, None]
 
 
 def test_an_end_signal_comes_through_while_the_server_is_away(monkeypatch: pytest.MonkeyPatch) -> None:

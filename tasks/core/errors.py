@@ -17,7 +17,8 @@ SpaceportError
 │   ├── OutOfMemoryError      the stage needs more memory than there is, whatever was given up
 │   ├── DiskFullError         a disk of this machine has no room for what a stage writes
 │   ├── StageCrashedError     the stage's own run died: its process was killed, its machine is gone     retryable
-│   └── StageCancelledError   somebody cancelled the stage's own run
+│   ├── StageCancelledError   somebody cancelled the stage's own run
+│   └── StageHungError        the stage's own run took many times as long as expected, and was cancelled
 └── StorageError            stored bytes are missing, altered or out of reach                           retryable
 
 A message gives the number, the limit and the way out, in one sentence or two: it is shown to people as it stands.
@@ -105,6 +106,10 @@ class StageCrashedError(StageError):
 
 class StageCancelledError(StageError):
     """The run of a stage was cancelled by itself."""
+
+
+class StageHungError(StageError):
+    """The stage's own run was at work for many times as long as expected, so that it was cancelled."""
 
 
 class StorageError(SpaceportError):

@@ -12,6 +12,7 @@ class RunContext(BaseModel):
     run: str  # name of the run's own folder in the workspace, for what people look at
     fresh: bool = False  # compute every stage anew, whatever the workspace holds
     dispatched: bool = False  # this is the stage's own run already: compute here
+    expected_seconds: dict[str, float] = {}  # by stage, as estimated; its own run may take so many times as long
 
 
 class Ref(BaseModel):
