@@ -8,9 +8,11 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from tasks.core.errors import InputError, OptionsError
+from tasks.core.measurements import EstimateSection, SecondsSection
+from tasks.core.refs import RunContext
 from tasks.core.settings import STAGES
 from tasks.core.storage import S3Folder
-from tasks.estimate import capture_at, machines_of_run
+from tasks.estimate import capture_at, expecting, machines_of_run
 from tests.pictures import save_textured
 from tests.s3_server import S3Server
 
@@ -59,6 +61,14 @@ def test_tables_say_that_aws_was_not_measured(photos: Path, monkeypatch: pytest.
         assert said in text, said
     assert "This machine is busy (load 100.0" in text
     assert "price" in text
+
+
+def test_stages_are_expected_to_take_what_the_estimate_says() -> None:
+    context = RunContext(workspace="/workspace", run="fox-1")
+    seconds = SecondsSection(sfm=20.0, train=60.0, total=85.0)
+    estimate = EstimateSection(seconds=seconds, peak_memory_bytes=1)
+    assert expecting(context, estimate).expected_seconds == {"sfm": 20.0, "train": 60.0}
+    assert expecting(context, None) == context
 
 
 def test_a_place_without_photos_is_refused(tmp_path: Path) -> None:
