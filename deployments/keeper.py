@@ -144,8 +144,8 @@ def keep(home: Path, umask: int) -> None:
             time.sleep(LOOK_SECONDS)
             try:
                 keeper.look(time.time())
-            except (OSError, SpaceportError) as error:  # a full disk, a damaged record: the next look may be better
-                _say(f"the keeper: {error}")
+            except Exception as error:  # noqa: BLE001 - a full disk, a damaged record: the next look may be better
+                _say(f"the keeper: {type(error).__name__}: {error}")
 
     threading.Thread(target=look_on, name="keeper", daemon=True).start()
 

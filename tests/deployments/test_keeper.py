@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 
+from deployments import keeper
 from deployments.keeper import PAUSES_SECONDS, STEADY_SECONDS, Keeper, read_kept
 from deployments.local_state import (
     PAGES,
@@ -26,7 +29,7 @@ from deployments.plan import Plan
 from deployments.processes import died, find, kill, start, stop
 from deployments.status import examine
 from tests.conftest import REPOSITORY
-from tests.patience import eventually
+from tests.patience import STALL_SECONDS, eventually
 from tests.server_process import free_port
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -191,3 +194,25 @@ def test_a_process_that_worked_for_a_while_has_all_its_tries_again(machine: Mach
         machine.look()
     assert len(machine.started) == 2 * len(PAUSES_SECONDS)
     assert read_kept(machine.home)[PAGES].restarts == 2 * len(PAUSES_SECONDS)
+
+
+@pytest.mark.parametrize("trouble", [OSError("full"), psutil.AccessDenied(7), KeyError("a fault of ours")])
+def test_a_look_that_fails_is_not_the_last_one(
+    trouble: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks = 0
+    again, over = threading.Event(), threading.Event()
+
+    def look(self: Keeper, now: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise trouble
+        again.set()
+        over.wait()  # the thread lives as long as the tests
+
+    monkeypatch.setattr(Keeper, "look", look)
+    monkeypatch.setattr(keeper, "LOOK_SECONDS", 0.01)
+    keeper.keep(tmp_path, 0o077)
+    assert again.wait(STALL_SECONDS)
+    assert f"the keeper: {type(trouble).__name__}: " in capsys.readouterr().out
