@@ -48,7 +48,9 @@ test: lint ## Lint, types and all tests that this machine can run, but those of 
 	$(BIN)/pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder $(FAULTS:%=--ignore=%)
 
 # Processes killed at random moments, servers and storage that are lost: as long as all other tests together.
-FAULTS := tests/faults tests/test_killed_training.py tests/flows/test_embedded_server.py tests/flows/test_silent_server.py
+FAULTS := tests/faults tests/test_killed_training.py tests/test_killed_delivery.py tests/test_killed_delivery_on_s3.py \
+	tests/flows/test_embedded_server.py tests/flows/test_silent_server.py \
+	tests/deployments/test_down_and_up.py tests/deployments/test_keeper.py
 
 test-faults: $(READY) ## What is left when processes, servers, disks and storage fail in the middle
 	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(FAULTS)
