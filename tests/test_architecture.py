@@ -121,11 +121,11 @@ def test_kernels_are_compiled_through_the_cache_that_knows_their_sources(path: P
 TOUCH_THE_ENVIRONMENT = {
     "tasks/core/settings.py",
     "tasks/core/render/kernels/__init__.py",  # for GNU OpenMP, which reads its variable when it is loaded
-    "flows/cli_server.py",
-    "flows/connection.py",
-    "flows/local_run.py",
-    "flows/validate.py",
-    "flows/validate_here.py",
+    "flows/cli/server.py",
+    "flows/cli/connection.py",
+    "flows/cli/local_run.py",
+    "flows/cli/validate.py",
+    "flows/cli/validate_here.py",
     "deployments/blocks.py",
     "deployments/gpu_host.py",
     "deployments/infrastructure.py",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL
 
-from flows.cli import main
+from flows.cli.app import main
 from tasks.run_outputs import OUTPUTS_FOLDER
 from tests.patience import finished
 from tests.pictures import save_black, save_textured

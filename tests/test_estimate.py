@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.app import app
 from tasks.core.errors import InputError, OptionsError
 from tasks.core.measurements import EstimateSection, SecondsSection
 from tasks.core.refs import RunContext

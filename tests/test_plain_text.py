@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flows import cli
-from flows.plain_text import plain
+from flows.cli import app as cli
+from flows.cli.plain_text import plain
 from tasks.core.errors import PhotosError
 
 FLOWS = sorted((Path(__file__).parents[1] / "flows").glob("*.py"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows import prepare
+from flows.cli import prepare
 from tasks.core.errors import OptionsError
 
 

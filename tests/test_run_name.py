@@ -9,7 +9,7 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 from prefect.utilities.names import generate_slug
 
-from flows.runs import find_run
+from flows.cli.flow_runs import find_run
 from tasks.run_name import is_made_up, name_of_run
 
 PHOTOS = "/captures/north field/images"

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from flows.terminal import showing_progress
+from flows.cli.terminal import showing_progress
 from tasks.core.progress import Progress
 from tasks.reporting import stage_progress
 
@@ -22,7 +22,7 @@ def shown(*, terminal: bool) -> str:
 
 
 def test_plain_lines_are_few_and_have_no_control_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.terminal.LINE_INTERVAL_SECONDS", 3600)  # however long this takes
+    monkeypatch.setattr("flows.cli.terminal.LINE_INTERVAL_SECONDS", 3600)  # however long this takes
     lines = shown(terminal=False).splitlines()
     assert len(lines) == 2, "the first report and the last; those between come faster than the interval"
     assert lines[0].startswith("sfm")

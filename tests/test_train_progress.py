@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 import tasks.train
-from flows.terminal import showing_progress
+from flows.cli.terminal import showing_progress
 from tasks.artifacts import RunArtifacts, Shown
 from tasks.background import BackgroundWriter
 from tasks.core.progress import Progress

@@ -12,7 +12,7 @@ from deployments import aws_doctor
 from deployments.aws_doctor import examine_account
 from deployments.findings import Finding
 from deployments.infrastructure import PARAMETER
-from flows.cli import app
+from flows.cli.app import app
 from tests.aws_server import AwsServer, aws_server
 from tests.deployments.accounts import REGISTRY, account
 from tests.deployments.listening import new_account

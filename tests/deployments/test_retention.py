@@ -28,7 +28,7 @@ from deployments.local_state import (
 )
 from deployments.plan import Plan
 from deployments.retention import retention
-from flows.connection import ServerOfRun
+from flows.cli.connection import ServerOfRun
 from tasks.core.settings import Settings
 from tests.conftest import REPOSITORY
 from tests.own_home import without_users_servers
@@ -37,7 +37,7 @@ from tests.patience import STALL_SECONDS, eventually
 COMMAND = """
 import os, sys
 from pathlib import Path
-from flows.embedded_server import EmbeddedServer
+from flows.cli.embedded_server import EmbeddedServer
 with EmbeddedServer(Path(sys.argv[1]), os.environ, int(sys.argv[2])).running(print):
     print(os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"], flush=True)
     sys.stdin.read()
@@ -160,7 +160,7 @@ def test_a_run_in_a_terminal_keeps_as_much_as_up_was_told(
     plan = Plan(workspace=str(tmp_path / "ws"))
     write_state(tmp_path, LocalServer(port=4200, pages_port=None, plan=plan, keep_days=90, up=False))
     asked = []
-    monkeypatch.setattr("flows.connection.EmbeddedServer", lambda home, environment, keep: asked.append(keep))
+    monkeypatch.setattr("flows.cli.connection.EmbeddedServer", lambda home, environment, keep: asked.append(keep))
     for name in ("PREFECT_API_URL", "PREFECT_HOME", "SPACEPORT_KEEP_DAYS", "PREFECT_API_DATABASE_CONNECTION_URL"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():

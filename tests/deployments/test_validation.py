@@ -26,10 +26,10 @@ from deployments.validation.published import Published
 from deployments.validation.through_deployment import ThroughDeployment
 from deployments.validation.through_listener import ThroughListener
 from deployments.validation.ways import RunFailedError, Way
-from flows import validate
-from flows.cli import app
+from flows.cli import validate
+from flows.cli.app import app
+from flows.cli.validate_here import InThisProcess
 from flows.reconstruct import reconstruct
-from flows.validate_here import InThisProcess
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.errors import OptionsError, RegistrationError
 from tasks.core.options import ReconstructOptions

@@ -15,9 +15,9 @@ import httpx
 import psutil
 import pytest
 
-from flows import connection, embedded_server
-from flows.connection import ServerOfRun
-from flows.embedded_server import EmbeddedServer
+from flows.cli import connection, embedded_server
+from flows.cli.connection import ServerOfRun
+from flows.cli.embedded_server import EmbeddedServer
 from tasks.core.errors import ServerError
 from tasks.core.settings import Settings
 from tests.conftest import REPOSITORY
@@ -30,7 +30,7 @@ from tests.server_process import free_port
 COMMAND = """
 import os, sys
 from pathlib import Path
-from flows.embedded_server import EmbeddedServer
+from flows.cli.embedded_server import EmbeddedServer
 with EmbeddedServer(Path(sys.argv[1]), os.environ).running(lambda text: print(text, flush=True)):
     from prefect.client.orchestration import get_client
     with get_client(sync_client=True) as client:

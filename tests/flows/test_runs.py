@@ -7,7 +7,7 @@ import pytest
 from prefect.client.schemas.objects import State
 from prefect.server.schemas import states as server_states
 
-from flows.runs import STATES, state_named
+from flows.cli.flow_runs import STATES, state_named
 from tasks.core.errors import InputError
 
 

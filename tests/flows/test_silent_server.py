@@ -22,7 +22,7 @@ QUICKLY = {"PREFECT_API_REQUEST_TIMEOUT": "0.5", "PREFECT_CLIENT_MAX_RETRIES": "
 COMMAND = """
 import subprocess, sys, time
 from pathlib import Path
-from flows import connection, silent_server
+from flows.cli import connection, silent_server
 from tasks.interruption import run_apart
 
 connection.ANSWER_SECONDS = silent_server.LOOK_SECONDS = 0.1

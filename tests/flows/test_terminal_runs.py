@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployments.processes import Detached
-from flows.terminal_runs import is_alive
+from flows.cli.terminal_runs import is_alive
 from tasks.core.private_files import write_private
 
 

@@ -218,7 +218,7 @@ if [[ -n $QUICK ]]; then CONTEST+=(--seconds $((QUICK_SECONDS - 60 - SECONDS)));
 part side_by_side 40 "$PYTHON" "${CONTEST[@]}"
 if [[ -z $QUICK && -z $SCENE && -d tasks/core/viewer/npm/node_modules ]] &&
     "$PYTHON" -c 'import prefect, pycolmap, boto3, typer' 2>/dev/null; then
-    part demo 0 "$PYTHON" -c 'from flows.cli import main; main()' demo --out "$WORK/demo" --preset standard \
+    part demo 0 "$PYTHON" -c 'from flows.cli.app import main; main()' demo --out "$WORK/demo" --preset standard \
         --workspace "$WORK/workspace" --fresh --set train.backend=cuda
 else # no structure from motion and no orchestration here: the trainer alone
     part demo 8 "$PYTHON" "${DEMO[@]}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.app import app
 from tasks.core.storage.cleaning import LEAST_AGE_SECONDS, down_to, items, removable, remove, unfinished
 
 NOW = 2_000_000_000.0

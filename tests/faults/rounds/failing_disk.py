@@ -76,7 +76,7 @@ class _FailingFile(io.FileIO):
 def main() -> None:
     """Run the command line."""
     trigger, folder, *arguments = sys.argv[1:]
-    from flows import cli
+    from flows.cli import app as cli
 
     sys.argv[1:] = arguments
     FailingDisk(Path(trigger), Path(folder)).install()

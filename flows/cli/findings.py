@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from deployments.findings import Finding
-from flows.plain_text import plain
+from flows.cli.plain_text import plain
 
 MARKS = {"ok": "[green]ok  [/]", "optional": "[yellow]—   [/]", "miss": "[red]miss[/]"}
 

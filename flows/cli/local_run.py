@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.connection import ServerOfRun
-from flows.plain_text import plain
+from flows.cli.connection import ServerOfRun
+from flows.cli.plain_text import plain
 from tasks.core.errors import PhotosError
 from tasks.core.local_path import local_path
 from tasks.core.options import ReconstructOptions, parse_options
@@ -65,7 +65,7 @@ def _use_workspace(workspace: str | None) -> tuple[Settings, ServerOfRun]:
 
 def _photograph_demo(photos: Path, console: Console) -> None:
     """Fly over the generated place; the photos appear in their folder all at once."""
-    from flows.terminal import showing_progress
+    from flows.cli.terminal import showing_progress
     from tasks.core.demo.flight import fly
     from tasks.core.demo.flight_plan import DemoOptions
     from tasks.reporting import stage_progress
@@ -113,7 +113,7 @@ def _reconstruct(
     server: ServerOfRun,
     console: Console,
 ) -> None:
-    from flows.terminal import showing_progress
+    from flows.cli.terminal import showing_progress
     from tasks.destination import open_destination
     from tasks.preflight import check_run
     from tasks.workspace import open_workspace
@@ -129,8 +129,8 @@ def _reconstruct(
         from prefect import tags
         from prefect.client.orchestration import get_client
 
+        from flows.cli.terminal_runs import end_abandoned, known_here
         from flows.reconstruct import reconstruct
-        from flows.terminal_runs import end_abandoned, known_here
 
         with get_client(sync_client=True) as client:
             end_abandoned(client, settings.home)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.cli_findings import print_findings
+from flows.cli.findings import print_findings
 
 
 def register(app: typer.Typer, console: Console) -> None:
@@ -21,7 +21,7 @@ def register(app: typer.Typer, console: Console) -> None:
 
             findings = examine_account()
         else:
-            from flows.doctor import examine
+            from flows.cli.doctor import examine
 
             findings = examine()
         print_findings(findings, console)
@@ -48,6 +48,6 @@ def register(app: typer.Typer, console: Console) -> None:
         The way is an upload with READY.json to the account that SPACEPORT_INFRASTRUCTURE names; else a run of the
         deployment on the Prefect server of `spaceport up` or PREFECT_API_URL; else the flow in this process.
         """
-        from flows.validate import validate as validate_workspace
+        from flows.cli.validate import validate as validate_workspace
 
         validate_workspace(workspace, timeout, keep, console)

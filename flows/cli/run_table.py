@@ -22,7 +22,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import ArtifactSort
 from pydantic import BaseModel, ValidationError
 
-from flows.runs import ENDED, stage_runs
+from flows.cli.flow_runs import ENDED, stage_runs
 from tasks.core.errors import SpaceportError
 from tasks.core.settings import STAGES, Settings
 from tasks.photos import capture_name

@@ -13,9 +13,9 @@ from rich.console import Console
 
 from deployments.findings import Finding
 from deployments.infrastructure import VARIABLE, infrastructure_from_environment
-from flows.cli_findings import print_findings
-from flows.cli_server import saying
-from flows.connection import ServerOfRun, answers, use_prefect
+from flows.cli.connection import ServerOfRun, answers, use_prefect
+from flows.cli.findings import print_findings
+from flows.cli.server import saying
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.errors import MissingPartError, OptionsError, ServerError, SpaceportError
 from tasks.core.options import parse_options
@@ -127,7 +127,7 @@ def _way(workspace: str | None, capture: str, *, here: bool) -> "Way":
 
     from deployments.validation.through_deployment import ThroughDeployment
     from deployments.validation.through_listener import ThroughListener
-    from flows.validate_here import InThisProcess
+    from flows.cli.validate_here import InThisProcess
 
     account = infrastructure_from_environment()
     if account is not None:

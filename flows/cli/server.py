@@ -12,8 +12,8 @@ from rich.console import Console
 
 from deployments.local_access import read_secrets, sign_in_url, use_local_server
 from deployments.local_state import LocalServer, read_state
-from flows.connection import ask_quickly, use_server
-from flows.plain_text import plain
+from flows.cli.connection import ask_quickly, use_server
+from flows.cli.plain_text import plain
 from tasks.core.errors import ServerError
 from tasks.core.settings import MOST_KEEP_DAYS, STAGES, Settings, configure_prefect, stages_named
 
@@ -178,7 +178,7 @@ def register(app: typer.Typer, console: Console) -> None:
 def _end_abandoned(settings: Settings) -> None:
     from prefect.client.orchestration import get_client
 
-    from flows.terminal_runs import end_abandoned
+    from flows.cli.terminal_runs import end_abandoned
 
     with get_client(sync_client=True) as client:
         end_abandoned(client, settings.home)
@@ -202,8 +202,8 @@ def saying(console: Console) -> Iterator[Callable[[str], None]]:
 
 def _end_runs(client: "SyncPrefectClient", settings: Settings, now: bool, say: Callable[[str], None]) -> None:
     """Cancel what has begun when `now` says so. Raises ServerError when there is something and it does not."""
-    from flows.runs import cancel_for_good, has_begun, runs_at_work
-    from flows.terminal_runs import end_abandoned
+    from flows.cli.flow_runs import cancel_for_good, has_begun, runs_at_work
+    from flows.cli.terminal_runs import end_abandoned
 
     end_abandoned(client, settings.home)
     at_work = runs_at_work(client)
@@ -226,9 +226,9 @@ def _print_part(console: Console, part: "Part") -> None:
 def _print_runs_at_work(settings: Settings, console: Console) -> None:
     from prefect.client.orchestration import get_client
 
-    from flows.run_table import stage_in_progress
-    from flows.runs import runs_at_work
-    from flows.terminal_runs import end_abandoned
+    from flows.cli.flow_runs import runs_at_work
+    from flows.cli.run_table import stage_in_progress
+    from flows.cli.terminal_runs import end_abandoned
 
     with get_client(sync_client=True) as client:
         end_abandoned(client, settings.home)

@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.padding import Padding
 
-from flows import cli_checks, cli_clean, cli_runs, cli_server
-from flows.plain_text import plain
-from flows.silent_server import end_at_once, end_when_silent, sentence_for
+from flows.cli import checks, clean, runs, server
+from flows.cli.plain_text import plain
+from flows.cli.silent_server import end_at_once, end_when_silent, sentence_for
 from tasks.core.errors import ServerError, SpaceportError
 
 app = typer.Typer(
@@ -84,7 +84,7 @@ def run(
     fresh: FreshOption = False,
 ) -> None:
     """Turn photos into a splat with a viewer page and a report."""
-    from flows.local_run import run_locally
+    from flows.cli.local_run import run_locally
 
     run_locally(photos, out, preset, set_ or [], workspace, fresh, console)
 
@@ -103,7 +103,7 @@ def estimate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Say what a run would take: time, memory and price of each stage, here and on AWS, from the photos' headers."""
-    from flows.cli_estimate import print_estimate
+    from flows.cli.estimate import print_estimate
 
     print_estimate(photos, preset, set_ or [], workspace, as_json, console)
 
@@ -119,7 +119,7 @@ def demo(
     fresh: FreshOption = False,
 ) -> None:
     """Fly a simulated drone over a generated place and reconstruct it: needs no photos and no network."""
-    from flows.local_run import run_demo
+    from flows.cli.local_run import run_demo
 
     run_demo(out, preset, set_ or [], workspace, fresh, console)
 
@@ -167,10 +167,10 @@ def convert(
     console.print(f"{plain(target)}: {sizes_mb[0]:.1f} MB, {plain(source)}: {sizes_mb[1]:.1f} MB")
 
 
-cli_checks.register(app, console)
-cli_server.register(app, console)
-cli_runs.register(app, console)
-cli_clean.register(app, console)
+checks.register(app, console)
+server.register(app, console)
+runs.register(app, console)
+clean.register(app, console)
 
 
 def main() -> None:
@@ -224,7 +224,3 @@ def _say_no_more(*descriptors: int) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in descriptors:
         os.dup2(nowhere, descriptor)
-
-
-if __name__ == "__main__":
-    main()

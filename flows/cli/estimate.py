@@ -9,7 +9,7 @@ from rich.console import Console
 
 from deployments.aws_estimate import AwsEstimate, estimate_on_aws
 from deployments.prices import PRICES_DATE, PRICES_REGION
-from flows.plain_text import plain
+from flows.cli.plain_text import plain
 from tasks.core.errors import PhotosError
 from tasks.core.estimate.capture import Capture
 from tasks.core.estimate.machine import usable_cores

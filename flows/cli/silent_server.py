@@ -14,7 +14,7 @@ from contextlib import suppress
 import httpx
 import psutil
 
-from flows.connection import server_address, server_answers
+from flows.cli.connection import server_address, server_answers
 from tasks.interruption import works_apart
 
 LOOK_SECONDS = 2.0

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from flows.cli_server import saying
-from flows.connection import ask_quickly, use_server
-from flows.plain_text import plain
+from flows.cli.connection import ask_quickly, use_server
+from flows.cli.plain_text import plain
+from flows.cli.server import saying
 from tasks.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def register(app: typer.Typer, console: Console) -> None:
     ) -> None:
         """List the runs on the Prefect server: state, stage in progress, duration, quality and page."""
         settings = _connect()
-        from flows.run_table import rows
-        from flows.runs import recent_runs
+        from flows.cli.flow_runs import recent_runs
+        from flows.cli.run_table import rows
 
         with _client() as client:
             found = rows(client, recent_runs(client, limit, state or []), settings)
@@ -75,8 +75,8 @@ def register(app: typer.Typer, console: Console) -> None:
     ) -> None:
         """Cancel a run and the runs of its stages; what was finished stays in the workspace."""
         _connect()
-        from flows.runs import cancel as cancel_run
-        from flows.runs import find_run
+        from flows.cli.flow_runs import cancel as cancel_run
+        from flows.cli.flow_runs import find_run
 
         with _client() as client, saying(console) as say:
             found = find_run(client, run)
@@ -91,7 +91,7 @@ def register(app: typer.Typer, console: Console) -> None:
     ) -> None:
         """Show the log of a run and of its stages, by time."""
         _connect()
-        from flows.runs import find_run, log_lines
+        from flows.cli.flow_runs import find_run, log_lines
 
         with _client() as client:
             for line, origin in log_lines(client, find_run(client, run), follow=follow):

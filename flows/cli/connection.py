@@ -11,7 +11,7 @@ from deployments.local_access import use_local_server
 from deployments.local_state import read_state, running_server
 from deployments.prefect_database import make_ready
 from deployments.retention import is_own_database
-from flows.embedded_server import EmbeddedServer
+from flows.cli.embedded_server import EmbeddedServer
 from tasks.core.errors import ServerError
 from tasks.core.settings import DEFAULT_KEEP_DAYS, Settings, configure_prefect
 

@@ -1,0 +1,1 @@
+"""The command line: `spaceport …`, or `python -m flows.cli …`."""
