@@ -25,9 +25,12 @@ def test_everything_unless_parts_are_named(done: list[str]) -> None:
 def test_kernels_need_nothing_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `make test` prepares: neither settings are read nor Prefect's folder is made."""
     monkeypatch.setattr(prepare, "configure_prefect", lambda settings: pytest.fail("the user's state is touched"))
-    for room in ("demo.flight", "render.warmup", "sog"):
-        monkeypatch.setattr(f"tasks.core.{room}.compile_kernels", lambda *_: None)
+    prepared: list[str] = []
+    monkeypatch.setattr("tasks.core.kernel_cache.ensure_compiled", lambda warm_up, *_: prepared.append(warm_up))
+    for room in ("demo.flight", "sog"):
+        monkeypatch.setattr(f"tasks.core.{room}.compile_kernels", lambda *_, room=room: prepared.append(room))
     prepare.prepare(["kernels"])
+    assert sorted(prepared) == ["demo.flight", "sog", "tasks.core.render.warmup"]
 
 
 def test_an_unknown_part_is_named(done: list[str]) -> None:
