@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from prefect.client.orchestration import get_client
 
 from deployments.automations import apply_automations
+from deployments.aws.runtime.infrastructure import infrastructure_from_environment
 from deployments.blocks import apply_workspace_blocks, workspace_name
-from deployments.infrastructure import infrastructure_from_environment
 from deployments.plan import Plan
 from deployments.pools import apply_pools
 from deployments.specifications import Specification, apply_deployment, specifications

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployments.infrastructure import Infrastructure
+from deployments.aws.runtime.infrastructure import Infrastructure
 from tasks.core.settings import GpuPool
 
 REPOSITORY = Path(__file__).parents[1]  # holds flows/ and tasks/, for those who deploy and for their workers

@@ -14,9 +14,9 @@ from typing import Any
 from prefect.utilities.processutils import command_to_string
 from prefect.utilities.templating import apply_values
 
-from deployments.aws_jobs import ENGINE as AWS_ENGINE
-from deployments.aws_jobs import EXECUTE, FOLDER, account_environment, ecs_environment, train_environment
-from deployments.infrastructure import Infrastructure
+from deployments.aws.runtime.infrastructure import Infrastructure
+from deployments.aws.runtime.jobs import ENGINE as AWS_ENGINE
+from deployments.aws.runtime.jobs import EXECUTE, FOLDER, account_environment, ecs_environment, train_environment
 from deployments.plan import ECS_CPU, ECS_GPU, Plan
 from tasks.core.errors import InputError
 

@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import WorkPool
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel, ConfigDict
 
-from deployments.infrastructure import Infrastructure
+from deployments.aws.runtime.infrastructure import Infrastructure
 from deployments.plan import EC2_GPU, ECS_CPU, ECS_GPU, Plan
 from deployments.pool_templates import ec2_gpu_template, ecs_cpu_template, ecs_gpu_template, local_template
 from tasks.core.errors import InputError
@@ -94,7 +94,7 @@ def _aws_pools(plan: Plan, account: Infrastructure) -> list[Pool]:
         Pool(
             name=EC2_GPU,
             description=LABEL
-            + "training as processes of workers on GPU instances, as many as deployments/scaler.py asks for.",
+            + "training as processes of workers on GPU instances, as many as the account's scaler asks for.",
             template=ec2_gpu_template(plan, account),
             limit=gpus,
             queues={"stages": gpus},

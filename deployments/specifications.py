@@ -14,7 +14,7 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel, ConfigDict
 
-from deployments.aws_jobs import FOLDER, job_variables
+from deployments.aws.runtime.jobs import FOLDER, job_variables
 from deployments.plan import REPOSITORY, Plan
 
 FILE = Path(__file__).with_name("prefect.yaml")

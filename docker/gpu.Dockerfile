@@ -3,7 +3,7 @@
 #     docker build --file docker/gpu.Dockerfile --tag spaceport-gpu:0.1.0 .
 #
 # It builds without a GPU. CUDA is that of PyPI's torch 2.13.0, which has no build for CUDA 12.8; machines that run it
-# need a driver of 580 or later. `prefect flow-run execute` on ECS and `python -m deployments.gpu_host` on EC2 run in it.
+# need a driver of 580 or later. `prefect flow-run execute` on ECS and `python -m deployments.aws.runtime.gpu_host` on EC2 run in it.
 # By digest: a tag can be moved to another image.
 ARG BUILD_IMAGE=nvidia/cuda:13.0.2-devel-ubuntu24.04@sha256:5dc1bca23d05bd37b011be68ec470c03b403a5da07ec3a86e41af9470e9d0cc6
 ARG BASE_IMAGE=nvidia/cuda:13.0.2-base-ubuntu24.04@sha256:2ab6381d970b211fb93853796dc6707eb8a72575a375c422b17cf4d8b2641701

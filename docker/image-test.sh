@@ -43,6 +43,6 @@ inside() { buildah run --isolation chroot "$container" -- "$@"; }
 [ "$(inside id -u)" = 10001 ] || { echo "the image does not run as 10001" >&2; exit 1; }
 inside spaceport doctor
 inside prefect --version
-inside python -c "import deployments.apply, deployments.listener.service, deployments.scaler"
+inside python -c "import deployments.apply, deployments.listener.service, deployments.aws.runtime.scaler"
 if inside touch /opt/spaceport/probe 2>/dev/null; then echo "the code can be written by whoever runs it" >&2; exit 1; fi
 buildah images --format '{{.Name}}:{{.Tag}} {{.Size}}' "$image"

@@ -90,7 +90,7 @@ def tell_stage(
 
 
 def tell_run(*, completed: bool) -> None:
-    """Report that a run has ended. Only deployments/watch.py does, since a process that died cannot."""
+    """Report that a run has ended. Only deployments/aws/runtime/watch.py does, since a process that died cannot."""
     _tell({"RunsCompleted": int(completed), "RunsFailed": int(not completed)}, None)
 
 

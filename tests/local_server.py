@@ -20,9 +20,9 @@ import httpx
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
-from deployments.local_access import read_secrets
-from deployments.local_state import folder_of, read_state
-from deployments.processes import find, log_file
+from deployments.local.access import read_secrets
+from deployments.local.processes import find, log_file
+from deployments.local.state import folder_of, read_state
 from tests.engines import engines
 from tests.own_home import without_users_servers
 from tests.patience import STALL_SECONDS, Patience, finished, work_of

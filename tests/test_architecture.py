@@ -127,9 +127,9 @@ TOUCH_THE_ENVIRONMENT = {
     "flows/cli/validate.py",
     "flows/cli/validate_here.py",
     "deployments/blocks.py",
-    "deployments/gpu_host.py",
-    "deployments/infrastructure.py",
-    "deployments/local_server.py",
+    "deployments/aws/runtime/gpu_host.py",
+    "deployments/aws/runtime/infrastructure.py",
+    "deployments/local/server.py",
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}  # of the module os
 

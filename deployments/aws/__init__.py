@@ -1,1 +1,1 @@
-"""The AWS account as code: CDK stacks, which `app.py` puts together. Nothing here runs when photos are computed."""
+"""An AWS account as code: CDK stacks, which `app.py` puts together, and `runtime`, which runs there."""

@@ -30,7 +30,7 @@ from deployments.aws.roles import (
 )
 
 LOG_DAYS = logs.RetentionDays.ONE_MONTH
-INFRASTRUCTURE = "/spaceport/infrastructure"  # SSM parameter that deployments/infrastructure.py reads
+INFRASTRUCTURE = "/spaceport/infrastructure"  # SSM parameter that deployments/aws/runtime/infrastructure.py reads
 EC2_POOL = "ec2-gpu"
 EC2_GROUP = "spaceport-ec2-gpu"  # name of its group of instances
 EC2_GROUP_ON_DEMAND = f"{EC2_GROUP}-on-demand"  # that the scaler turns to when there is no spot instance to be had
@@ -49,7 +49,7 @@ ECS_IMAGE_PULL_BEHAVIOR=prefer-cached
 CONFIG
 """
 # The same machine image without its ECS agent. What runs in the container ends the instance when it was idle for long
-# enough (deployments/gpu_host.py); when the container ends in any other way, the instance ends with it.
+# enough (deployments/aws/runtime/gpu_host.py); when the container ends in any other way, the instance ends with it.
 WORKER_HOST = """
 systemctl mask --now ecs
 systemctl start docker
@@ -64,7 +64,7 @@ docker run --name worker --gpus all --stop-timeout 115 --restart no --detach \\
   --env NUMBA_CACHE_DIR=/scratch/numba \\
   --env AWS_DEFAULT_REGION={region} \\
   --log-driver awslogs --log-opt awslogs-group={logs} --log-opt awslogs-region={region} \\
-  "{image}" python -m deployments.gpu_host
+  "{image}" python -m deployments.aws.runtime.gpu_host
 systemd-run --unit spaceport-end bash -c 'docker wait worker; shutdown -h now'
 """
 

@@ -61,7 +61,7 @@ class Services(Stack):
         CfnOutput(self, "Upload", value=f"aws s3 cp flight.zip s3://{data.uploads_name}/{UPLOADS}/")
 
     def _infrastructure(self, api_url: str) -> dict[str, object]:
-        """The fields of deployments/infrastructure.py; a test holds the two together."""
+        """The fields of deployments/aws/runtime/infrastructure.py; a test holds the two together."""
         data, compute, network = self._data, self._compute, self._network
         return {
             "region": self.region,
@@ -112,9 +112,9 @@ class Services(Stack):
                 environment,
             )
             _after(worker, setup)
-        _after(self._container(task, "scaler", ["python", "-m", "deployments.scaler"]), setup)
+        _after(self._container(task, "scaler", ["python", "-m", "deployments.aws.runtime.scaler"]), setup)
         telling = {"SPACEPORT_METRICS": "emf"}
-        _after(self._container(task, "watch", ["python", "-m", "deployments.watch"], telling), setup)
+        _after(self._container(task, "watch", ["python", "-m", "deployments.aws.runtime.watch"], telling), setup)
         return service(self, "Worker", self._compute, self._network, task, overlapping=True)
 
     def _worker_role(self) -> iam.Role:

@@ -5,12 +5,12 @@ import sys
 import boto3
 from prefect.client.orchestration import get_client
 
+from deployments.aws.runtime.service import exit_status_of, on_end_signal, served_account
 from deployments.listener.messages import Messages
 from deployments.listener.ready import Limits
 from deployments.listener.runs import Runs
 from deployments.listener.service import Listener
 from deployments.listener.signals import Places
-from deployments.service import exit_status_of, on_end_signal, served_account
 from tasks.core.settings import Settings
 from tasks.core.storage.s3_folder import CLIENT_CONFIG
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from deployments.infrastructure import Infrastructure
+from deployments.aws.runtime.infrastructure import Infrastructure
 from deployments.listener.ready import ready_json
 from deployments.listener.signals import Signal
 from deployments.listener.uploads import DONE, FAILED, FOLDER, READY_FILE, places_start

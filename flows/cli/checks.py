@@ -17,7 +17,7 @@ def register(app: typer.Typer, console: Console) -> None:
     ) -> None:
         """Say what this machine, or an AWS account, can run and what is missing, with the fix."""
         if aws:
-            from deployments.aws_doctor import examine_account
+            from deployments.aws.runtime.doctor import examine_account
 
             findings = examine_account()
         else:

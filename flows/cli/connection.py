@@ -7,10 +7,10 @@ from pathlib import Path
 
 import httpx
 
-from deployments.local_access import use_local_server
-from deployments.local_state import read_state, running_server
-from deployments.prefect_database import make_ready
-from deployments.retention import is_own_database
+from deployments.local.access import use_local_server
+from deployments.local.prefect_database import make_ready
+from deployments.local.retention import is_own_database
+from deployments.local.state import read_state, running_server
 from flows.cli.embedded_server import EmbeddedServer
 from tasks.core.errors import ServerError
 from tasks.core.settings import DEFAULT_KEEP_DAYS, Settings, configure_prefect

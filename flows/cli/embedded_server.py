@@ -16,8 +16,8 @@ from typing import IO
 
 import httpx
 
-from deployments.prefect_database import startup_error
-from deployments.retention import retention
+from deployments.local.prefect_database import startup_error
+from deployments.local.retention import retention
 from tasks.core.errors import ServerError
 
 HOST = "127.0.0.1"
@@ -77,7 +77,7 @@ class EmbeddedServer:
 
     def _start(self, log: IO[bytes] | int) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
-            [sys.executable, "-m", "deployments.prefect_server", "--embedded", str(self._listener.fileno())],
+            [sys.executable, "-m", "deployments.local.prefect_server", "--embedded", str(self._listener.fileno())],
             cwd=Path(__file__).parents[1],
             env={
                 **({} if self._keep_days is None else retention(self._keep_days)),

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from deployments.local_access import read_secrets, sign_in_url, use_local_server
-from deployments.local_state import LocalServer, read_state
+from deployments.local.access import read_secrets, sign_in_url, use_local_server
+from deployments.local.state import LocalServer, read_state
 from flows.cli.connection import ask_quickly, use_server
 from flows.cli.plain_text import plain
 from tasks.core.errors import ServerError
@@ -20,7 +20,7 @@ from tasks.core.settings import MOST_KEEP_DAYS, STAGES, Settings, configure_pref
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-    from deployments.status import Part
+    from deployments.local.status import Part
 
 
 def register(app: typer.Typer, console: Console) -> None:
@@ -79,7 +79,7 @@ def register(app: typer.Typer, console: Console) -> None:
 
         Choices are kept, also after `spaceport down`; an option changes that one choice.
         """
-        from deployments.local_server import Choices, bring_up
+        from deployments.local.server import Choices, bring_up
 
         settings = Settings.from_environment()
         configure_prefect(settings)
@@ -96,7 +96,7 @@ def register(app: typer.Typer, console: Console) -> None:
         )
         with saying(console) as say:
             server, changes = bring_up(choices, settings.home, say, reset=reset)
-        from deployments.status import paused
+        from deployments.local.status import paused
 
         _end_abandoned(settings)
         for change in changes or ["everything was up already; nothing changed"]:
@@ -125,7 +125,7 @@ def register(app: typer.Typer, console: Console) -> None:
 
         Runs that wait continue after the next `spaceport up`, which keeps ports and choices.
         """
-        from deployments.local_server import take_down
+        from deployments.local.server import take_down
 
         ask_quickly()
         settings = Settings.from_environment()
@@ -150,7 +150,7 @@ def register(app: typer.Typer, console: Console) -> None:
             raise typer.Exit(1)
         use_local_server(server, settings.home, os.environ)
         configure_prefect(settings)
-        from deployments.status import examine
+        from deployments.local.status import examine
 
         parts = examine(server, settings.home)
         for part in parts:

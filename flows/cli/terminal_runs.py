@@ -20,7 +20,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 from pydantic import ValidationError
 
-from deployments.processes import Detached
+from deployments.local.processes import Detached
 from tasks.core.private_files import private_folder, write_private
 
 P = ParamSpec("P")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from deployments.aws.runtime.infrastructure import VARIABLE, infrastructure_from_environment
 from deployments.findings import Finding
-from deployments.infrastructure import VARIABLE, infrastructure_from_environment
 from flows.cli.connection import ServerOfRun, answers, use_prefect
 from flows.cli.findings import print_findings
 from flows.cli.server import saying

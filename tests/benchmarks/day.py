@@ -23,9 +23,10 @@ from typing import Any
 from unittest.mock import patch
 from uuid import uuid4
 
-from deployments import local_server, processes
-from deployments.prefect_database import NAME, make_ready
-from deployments.retention import EVENTS_DAYS, retention
+from deployments.local import processes
+from deployments.local import server as local_server
+from deployments.local.prefect_database import NAME, make_ready
+from deployments.local.retention import EVENTS_DAYS, retention
 from tasks.core.settings import DEFAULT_KEEP_DAYS, Settings, configure_prefect
 from tests.benchmarks.tape import Entry, read_tape
 from tests.own_home import without_users_servers
@@ -61,7 +62,7 @@ def record(root: Path, home: Path, train_seconds: float) -> set[str]:
     start = processes.start
 
     def start_taped(name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Any:
-        command = [word.replace("deployments.prefect_server", "tests.benchmarks.tape") for word in command]
+        command = [word.replace("deployments.local.prefect_server", "tests.benchmarks.tape") for word in command]
         return start(name, command, folder, {**environment, "SPACEPORT_TAPE": str(tape), "PYTHONPATH": str(REPOSITORY)})
 
     try:
@@ -167,7 +168,7 @@ def serving(prefect_home: Path) -> Iterator[None]:
     port, log = free_port(), prefect_home.parent / "server.log"
     kept = without_users_servers()
     ours = {"PREFECT_HOME": str(prefect_home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    command = [sys.executable, "-m", "deployments.prefect_server", "--port", str(port)]
+    command = [sys.executable, "-m", "deployments.local.prefect_server", "--port", str(port)]
     with server_process(command, log, {**kept, **ours, **retention(DEFAULT_KEEP_DAYS)}) as process:
         until_answers(process, lambda: is_up(f"http://127.0.0.1:{port}/api/health"), log)
         yield

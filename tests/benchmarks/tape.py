@@ -1,7 +1,7 @@
 """Record the requests that the Prefect server of `spaceport up` receives.
 
-`python -m tests.benchmarks.tape …` is `python -m deployments.prefect_server …` that writes a line of JSON for every
-request to the file in SPACEPORT_TAPE.
+`python -m tests.benchmarks.tape …` is `python -m deployments.local.prefect_server …` that writes a line of JSON for
+every request to the file in SPACEPORT_TAPE.
 """
 
 import os
@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from pydantic import BaseModel
 
-from deployments.own_origin import App, OwnOrigin, Receive, Scope, Send
+from deployments.local.own_origin import App, OwnOrigin, Receive, Scope, Send
 
 
 class Entry(BaseModel):
@@ -65,7 +65,7 @@ def read_tape(tape: Path) -> list[Entry]:
 
 
 def main() -> None:
-    from deployments import prefect_server
+    from deployments.local import prefect_server
 
     def taped(app: App, port: int) -> Taped:
         return Taped(OwnOrigin(app, port), Path(os.environ["SPACEPORT_TAPE"]))

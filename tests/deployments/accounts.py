@@ -1,6 +1,6 @@
 """An AWS account as the stacks describe it, for tests."""
 
-from deployments.infrastructure import Infrastructure
+from deployments.aws.runtime.infrastructure import Infrastructure
 from tests.aws_server import ACCOUNT, REGION
 
 CLUSTER = f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/spaceport"

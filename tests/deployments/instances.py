@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from deployments.gpu_host import Host, Metadata
+from deployments.aws.runtime.gpu_host import Host, Metadata
 from tests.patience import eventually
 
 

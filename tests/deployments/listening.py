@@ -13,7 +13,7 @@ from typing import Any
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 
-from deployments.infrastructure import Infrastructure
+from deployments.aws.runtime.infrastructure import Infrastructure
 from deployments.listener.messages import Message, Messages
 from deployments.listener.ready import Limits
 from deployments.listener.runs import Runs
@@ -97,7 +97,7 @@ def prefect_process(folder: Path) -> Iterator[str]:
         "PYTHONPATH": str(REPOSITORY),
     }
     log = folder / "server.log"
-    with server_process([sys.executable, "-m", "deployments.prefect_server"], log, environment) as process:
+    with server_process([sys.executable, "-m", "deployments.local.prefect_server"], log, environment) as process:
         until_answers(process, lambda: is_up(f"http://127.0.0.1:{port}/api/health"), log)
         yield f"http://127.0.0.1:{port}/api"
 

@@ -8,10 +8,10 @@ import pytest
 from botocore.exceptions import ClientError
 from typer.testing import CliRunner
 
-from deployments import aws_doctor
-from deployments.aws_doctor import examine_account
+from deployments.aws.runtime import doctor as aws_doctor
+from deployments.aws.runtime.doctor import examine_account
+from deployments.aws.runtime.infrastructure import PARAMETER
 from deployments.findings import Finding
-from deployments.infrastructure import PARAMETER
 from flows.cli.app import app
 from tests.aws_server import AwsServer, aws_server
 from tests.deployments.accounts import REGISTRY, account

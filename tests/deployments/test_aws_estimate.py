@@ -2,9 +2,9 @@
 
 import pytest
 
-from deployments.aws_estimate import FARGATE_START_SECONDS, GPU_START_SECONDS, AwsStage, estimate_on_aws
-from deployments.aws_jobs import GPU_INSTANCE, SIZES, ecs_environment, job_variables, machines
-from deployments.prices import FARGATE_SPOT_SHARE, ON_DEMAND_USD, SPOT_USD, fargate_usd
+from deployments.aws.runtime.estimate import FARGATE_START_SECONDS, GPU_START_SECONDS, AwsStage, estimate_on_aws
+from deployments.aws.runtime.jobs import GPU_INSTANCE, SIZES, ecs_environment, job_variables, machines
+from deployments.aws.runtime.prices import FARGATE_SPOT_SHARE, ON_DEMAND_USD, SPOT_USD, fargate_usd
 from tasks.core.estimate.run import estimate_stages
 from tasks.core.options import ReconstructOptions
 from tasks.estimate import machines_of_run

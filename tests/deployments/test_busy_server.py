@@ -9,9 +9,9 @@ from prefect.client.base import PrefectHttpxAsyncClient
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from deployments import busy_server
-from deployments.busy_server import PATIENCE_SECONDS, WaitsWhenBusy
-from deployments.own_origin import App, Receive, Scope, Send
+from deployments.local import busy_server
+from deployments.local.busy_server import PATIENCE_SECONDS, WaitsWhenBusy
+from deployments.local.own_origin import App, Receive, Scope, Send
 
 PATH = "/api/work_pools/cpu"
 
@@ -53,7 +53,7 @@ def test_a_busy_one_is_asked_until_it_has_time() -> None:
 
 
 def test_prefects_own_still_gives_up() -> None:
-    """When this fails, Prefect waits by itself, and deployments/busy_server.py can go."""
+    """When this fails, Prefect waits by itself, and deployments/local/busy_server.py can go."""
     with pytest.raises(PrefectHTTPStatusError, match="503"):
         ask(Server(503, 204))
 

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.checked_runs import MOST_BYTES, CheckedRuns
-from deployments.own_origin import Receive, Scope, Send
+from deployments.local.checked_runs import MOST_BYTES, CheckedRuns
+from deployments.local.own_origin import Receive, Scope, Send
 
 CREATE = "/api/flow_runs/"
 EVIL: dict[str, Any] = {"flow_id": "x", "job_variables": {"env": {"LD_PRELOAD": "/tmp/x.so"}}}

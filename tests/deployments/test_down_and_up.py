@@ -12,7 +12,7 @@ import pytest
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun, StateType
 
-from deployments.local_state import LocalServer, read_state
+from deployments.local.state import LocalServer, read_state
 from tests.local_server import Served, serving
 from tests.patience import eventually
 

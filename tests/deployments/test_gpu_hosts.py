@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 import pytest
 
-from deployments import gpu_host
-from deployments.gpu_host import end_in_group, read_account, worker_environment
-from deployments.scaler import Scaler
+from deployments.aws.runtime import gpu_host
+from deployments.aws.runtime.gpu_host import end_in_group, read_account, worker_environment
+from deployments.aws.runtime.scaler import Scaler
 from tasks.core.errors import SpaceportError
 from tests.aws_server import AwsServer, aws_server
 from tests.deployments.accounts import account
@@ -227,7 +227,7 @@ class WithoutSpot:
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time as the scaler sees it, which only the test moves."""
     seconds = [1000.0]
-    monkeypatch.setattr("deployments.scaler.time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    monkeypatch.setattr("deployments.aws.runtime.scaler.time", SimpleNamespace(monotonic=lambda: seconds[0]))
     return seconds
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from deployments import local_server
-from deployments.local_server import Choices, bring_up, take_down
-from deployments.local_state import SERVER, LocalServer, folder_of, read_state, write_state
+from deployments.local import server as local_server
+from deployments.local.processes import find, start, stop
+from deployments.local.server import Choices, bring_up, take_down
+from deployments.local.state import SERVER, LocalServer, folder_of, read_state, write_state
 from deployments.plan import Plan
-from deployments.processes import find, start, stop
 from tasks.core.errors import ServerError
 from tests.server_process import free_port
 

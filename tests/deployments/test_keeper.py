@@ -12,9 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployments import keeper
-from deployments.keeper import PAUSES_SECONDS, STEADY_SECONDS, Keeper, read_kept
-from deployments.local_state import (
+from deployments.local import keeper
+from deployments.local.keeper import PAUSES_SECONDS, STEADY_SECONDS, Keeper, read_kept
+from deployments.local.processes import died, find, kill, start, stop
+from deployments.local.state import (
     PAGES,
     SERVER,
     LocalServer,
@@ -25,9 +26,8 @@ from deployments.local_state import (
     unless_at_work,
     write_state,
 )
+from deployments.local.status import examine
 from deployments.plan import Plan
-from deployments.processes import died, find, kill, start, stop
-from deployments.status import examine
 from tests.conftest import REPOSITORY
 from tests.patience import STALL_SECONDS, eventually
 from tests.server_process import free_port
@@ -101,7 +101,7 @@ def test_its_words_and_those_of_others_are_written_whatever_the_terminal_of_up_i
     assert server is not None
     inherited = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     done = subprocess.run(
-        [sys.executable, "-c", "from deployments.keeper import _say; _say('╭─ \\udcff')"],
+        [sys.executable, "-c", "from deployments.local.keeper import _say; _say('╭─ \\udcff')"],
         env=process_environment(server, machine.home, inherited, "spaceport:secret"),
         cwd=REPOSITORY,
         capture_output=True,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from deployments.local_access import make_secrets, read_secrets, sign_in_url, use_local_server
-from deployments.local_state import LocalServer, folder_of, process_environment, server_environment
+from deployments.local.access import make_secrets, read_secrets, sign_in_url, use_local_server
+from deployments.local.state import LocalServer, folder_of, process_environment, server_environment
 from deployments.plan import Plan
 from tasks.core.errors import ServerError
 from tasks.core.private_files import private_folder, write_private

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from deployments.local_server import Choices, chosen
-from deployments.local_state import LocalServer, folder_of, read_state, running_server, write_state
+from deployments.local.server import Choices, chosen
+from deployments.local.state import LocalServer, folder_of, read_state, running_server, write_state
 from deployments.plan import Plan
 from tasks.core.errors import InputError, ServerError
 from tests.server_process import free_port

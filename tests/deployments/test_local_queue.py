@@ -12,7 +12,7 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling, Completed, Late, Pending, Running, Scheduled, Submitting
 
-from deployments.local_queue import RUN_ID, held, put_back
+from deployments.local.queue import RUN_ID, held, put_back
 
 POOL, OTHER = "queue-test", "queue-test-elsewhere"
 STATES = {

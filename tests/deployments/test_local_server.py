@@ -20,8 +20,8 @@ from prefect.states import AwaitingRetry, Cancelled, Running, Scheduled
 from prefect.types._datetime import now
 
 from deployments.automations import SILENCE_SECONDS, hung
-from deployments.local_state import WORKERS, folder_of, read_state
-from deployments.processes import find
+from deployments.local.processes import find
+from deployments.local.state import WORKERS, folder_of, read_state
 from deployments.specifications import FILE
 from tasks.core.demo.flight import fly
 from tasks.core.demo.flight_plan import DemoOptions

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.own_origin import OwnOrigin, Receive, Scope, Send
+from deployments.local.own_origin import OwnOrigin, Receive, Scope, Send
 
 PORT = 4200
 OWN = {"host": "127.0.0.1:4200"}

@@ -12,7 +12,7 @@ from prefect.utilities.templating import find_placeholders
 from prefect.workers.process import ProcessJobConfiguration
 from prefect_aws.workers.ecs_worker import ECSJobConfiguration
 
-from deployments.aws_jobs import job_variables
+from deployments.aws.runtime.jobs import job_variables
 from deployments.plan import Plan
 from deployments.pool_templates import ENGINE
 from deployments.pools import Pool, planned_pools

@@ -38,7 +38,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     kept |= {"PREFECT_HOME": str(folder / "home"), "PREFECT_API_URL": api, "NO_COLOR": "1", "COLUMNS": "200"}
     kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
     kept["TMPDIR"] = str(folder)
-    command = [sys.executable, "-m", "deployments.prefect_server", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "deployments.local.prefect_server", "--host", "127.0.0.1", "--port", str(port)]
     with server_process(command, folder / "server.log", kept) as process:
         until_answers(process, lambda: is_up(f"{api}/health"), folder / "server.log")
         yield kept

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deployments import prefect_database
-from deployments.prefect_database import make_ready, startup_error
+from deployments.local import prefect_database
+from deployments.local.prefect_database import make_ready, startup_error
 from tasks.core.errors import DiskFullError, ServerError
 
 

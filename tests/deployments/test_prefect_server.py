@@ -22,10 +22,10 @@ from prefect.server.events.services import event_persister
 from prefect.server.events.storage.database import write_events
 from prefect.types._datetime import now
 
-from deployments import prefect_server
-from deployments.local_state import folder_of
-from deployments.own_origin import OwnOrigin
-from deployments.prefect_server import QueueingSqlite, write_new_events
+from deployments.local import prefect_server
+from deployments.local.own_origin import OwnOrigin
+from deployments.local.prefect_server import QueueingSqlite, write_new_events
+from deployments.local.state import folder_of
 from tests.patience import STALL_SECONDS
 
 HEAD_START_SECONDS = 0.3  # for a second transaction that waits in earnest: it does not read before the first one ends
@@ -68,7 +68,7 @@ def test_transactions_wait_for_one_another(tmp_path: Path) -> None:
 
 
 def test_prefects_own_still_need_it(tmp_path: Path) -> None:
-    """When this fails, Prefect waits by itself, and deployments/prefect_server.py can go."""
+    """When this fails, Prefect waits by itself, and deployments/local/prefect_server.py can go."""
     with pytest.raises(sa.exc.OperationalError, match="database is locked"):
         asyncio.run(
             meet(AioSqliteConfiguration(connection_url=f"sqlite+aiosqlite:///{tmp_path}/theirs.db"), STALL_SECONDS)

@@ -9,8 +9,8 @@ import httpx
 import psutil
 import pytest
 
-from deployments import processes
-from deployments.processes import Detached, died, find, kill, log_file, start, stop
+from deployments.local import processes
+from deployments.local.processes import Detached, died, find, kill, log_file, start, stop
 from tasks.core.errors import InputError
 from tasks.core.viewer.serve import open_server
 from tests.patience import STALL_SECONDS, eventually
@@ -139,7 +139,7 @@ def test_pages_show_the_runs_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text("secret", encoding="utf-8")
     (runs / "way-out").symlink_to(tmp_path)
     environment = {**os.environ, "SPACEPORT_PAGES_URL": "http://127.0.0.1:0/open-sesame"}
-    server = start("pages", [sys.executable, "-m", "deployments.pages", str(runs)], tmp_path, environment)
+    server = start("pages", [sys.executable, "-m", "deployments.local.pages", str(runs)], tmp_path, environment)
     try:
         port = listening_port(server.pid)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}/open-sesame", timeout=STALL_SECONDS) as http:

@@ -15,10 +15,11 @@ import httpx
 import pytest
 from prefect.settings import Settings as PrefectSettings
 
-from deployments import local_server
-from deployments.local_access import make_secrets
-from deployments.local_server import Choices, bring_up
-from deployments.local_state import (
+from deployments.local import server as local_server
+from deployments.local.access import make_secrets
+from deployments.local.retention import retention
+from deployments.local.server import Choices, bring_up
+from deployments.local.state import (
     SERVER,
     LocalServer,
     process_environment,
@@ -27,7 +28,6 @@ from deployments.local_state import (
     write_state,
 )
 from deployments.plan import Plan
-from deployments.retention import retention
 from flows.cli.connection import ServerOfRun
 from tasks.core.settings import Settings
 from tests.conftest import REPOSITORY

@@ -16,7 +16,7 @@ from prefect.states import Completed, Failed, State
 from typer.testing import CliRunner
 
 from deployments.apply import apply_pools_only
-from deployments.infrastructure import Infrastructure
+from deployments.aws.runtime.infrastructure import Infrastructure
 from deployments.listener.ready import Limits, read_ready
 from deployments.listener.signals import Places, Signal
 from deployments.listener.uploads import DONE, FAILED, READY_FILE, Upload

@@ -21,11 +21,11 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Pending, Running, State
 
-from deployments import watch as service
 from deployments.aws.monitoring import NAMESPACE
-from deployments.orphans import RUN_TAG, stop_orphans
+from deployments.aws.runtime import watch as service
+from deployments.aws.runtime.orphans import RUN_TAG, stop_orphans
+from deployments.aws.runtime.watch import Watch
 from deployments.unless_ended import ended
-from deployments.watch import Watch
 from tests.aws_server import AwsServer, aws_server
 
 AT_ONCE = timedelta(0)

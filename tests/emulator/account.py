@@ -5,7 +5,7 @@ from typing import Any
 
 import boto3
 
-from deployments.infrastructure import Infrastructure
+from deployments.aws.runtime.infrastructure import Infrastructure
 from tests.deployments.accounts import account
 
 REGION = "us-east-1"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from deployments.infrastructure import PARAMETER
+from deployments.aws.runtime.infrastructure import PARAMETER
 from tests.conftest import REPOSITORY
 from tests.emulator.account import REGION, Emulated, client
 from tests.emulator.captures import Landed, land

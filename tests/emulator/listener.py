@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from deployments.infrastructure import PARAMETER, VARIABLE
+from deployments.aws.runtime.infrastructure import PARAMETER, VARIABLE
 from tests.conftest import REPOSITORY
 from tests.emulator.account import Emulated
 from tests.local_server import Served

@@ -19,11 +19,11 @@ from uuid import UUID
 import pytest
 from prefect.client.schemas.objects import FlowRun
 
-from deployments.gpu_host import WORKER, worker_environment
-from deployments.local_state import alone, folder_of
+from deployments.aws.runtime.gpu_host import WORKER, worker_environment
+from deployments.local.processes import stop
+from deployments.local.state import alone, folder_of
 from deployments.plan import EC2_GPU, Plan
 from deployments.pool_templates import ecs_gpu_template
-from deployments.processes import stop
 from tests.conftest import REPOSITORY
 from tests.deployments.instances import FakeMetadata, Watched, metadata_service
 from tests.emulator.account import Emulated

@@ -89,7 +89,7 @@ class Command:
         """The Prefect server that it has started for itself."""
         for process in self.family()[1:]:
             try:
-                if "deployments.prefect_server" in process.cmdline():
+                if "deployments.local.prefect_server" in process.cmdline():
                     return process
             except psutil.NoSuchProcess:
                 continue

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.processes import Detached
+from deployments.local.processes import Detached
 from flows.cli.terminal_runs import is_alive
 from tasks.core.private_files import write_private
 

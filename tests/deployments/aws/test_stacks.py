@@ -10,8 +10,8 @@ import pytest
 from deployments.aws.data import READY_KEYS
 from deployments.aws.monitoring import NAMESPACE
 from deployments.aws.options import AwsOptions
-from deployments.infrastructure import Infrastructure
-from deployments.retention import retention
+from deployments.aws.runtime.infrastructure import Infrastructure
+from deployments.local.retention import retention
 from tasks.core.errors import OptionsError
 from tests.deployments.aws.conftest import Templates
 from tests.patience import finished
@@ -269,7 +269,7 @@ def test_workers_wait_for_the_set_up(templates: Templates) -> None:
 def test_the_watch_tells_metrics_and_may_stop_tasks(templates: Templates) -> None:
     tasks = {each["Family"]: each["ContainerDefinitions"] for each in templates.properties("AWS::ECS::TaskDefinition")}
     watch = next(each for each in tasks["spaceport-worker"] if each["Name"] == "watch")
-    assert watch["Command"] == ["python", "-m", "deployments.watch"]
+    assert watch["Command"] == ["python", "-m", "deployments.aws.runtime.watch"]
     assert {"Name": "SPACEPORT_METRICS", "Value": "emf"} in watch["Environment"]
     statements = statements_of(templates, "WorkerRole")
     for action in ("ecs:ListTasks", "ecs:DescribeTasks", "ecs:StopTask"):

@@ -11,8 +11,8 @@ import psutil
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelling
 
-from deployments.local_state import folder_of
-from deployments.processes import find
+from deployments.local.processes import find
+from deployments.local.state import folder_of
 from tasks.core.settings import STAGES
 from tests.engines import engines
 from tests.faults.harness import Reconstruction

@@ -10,7 +10,7 @@ import json
 from collections.abc import MutableMapping
 from typing import Any
 
-from deployments.own_origin import App, Receive, Scope, Send, answer
+from deployments.local.own_origin import App, Receive, Scope, Send, answer
 
 READY_MADE = "/api/flow_runs/"
 MOST_BYTES = 2 * 2**20  # of a request; those of our runs have some thousand

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import httpx
 from pydantic import BaseModel, ConfigDict
 
-from deployments.companions import start_missing
-from deployments.keeper import forget_kept
-from deployments.local_access import make_secrets, read_secrets, use_local_server
-from deployments.local_state import (
+from deployments.local.access import make_secrets, read_secrets, use_local_server
+from deployments.local.companions import start_missing
+from deployments.local.keeper import forget_kept
+from deployments.local.prefect_database import make_ready, startup_error
+from deployments.local.processes import find, kill, last_lines, log_file, start, stop
+from deployments.local.state import (
     HOST,
     PAGES,
     SERVER,
@@ -31,8 +33,6 @@ from deployments.local_state import (
     write_state,
 )
 from deployments.plan import Plan
-from deployments.prefect_database import make_ready, startup_error
-from deployments.processes import find, kill, last_lines, log_file, start, stop
 from tasks.core.errors import InputError, ServerError
 from tasks.core.settings import DEFAULT_KEEP_DAYS
 
@@ -112,7 +112,7 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
                 changes.append(moved)
             forget_kept(home)
             say("starting the Prefect server")
-            command = [sys.executable, "-m", "deployments.prefect_server", "--keep", str(home)]
+            command = [sys.executable, "-m", "deployments.local.prefect_server", "--keep", str(home)]
             start(SERVER, command, folder, server_environment(server, environment))
             changes.append("started the Prefect server")
         from deployments.apply import apply, apply_pools_only, planned_deployments
@@ -195,7 +195,7 @@ def start_again(home: Path, name: str) -> bool:
     if not _answers(server, ANSWER_SECONDS):
         raise ServerError(f"The server at {server.ui_url} does not answer.")
     use_local_server(server, home, os.environ)
-    from deployments import local_queue  # noqa: F401 - imported before the lock is taken, since it takes seconds
+    from deployments.local import queue  # noqa: F401 - imported before the lock is taken, since it takes seconds
 
     with unless_at_work(home) as free:
         if not free or running_server(home) != server:
@@ -235,7 +235,7 @@ def _answers(server: LocalServer, patience_seconds: float = 5.0) -> bool:
 
 
 def _await_workers(folder: Path, say: Say) -> None:
-    from deployments.status import workers_heard_of
+    from deployments.local.status import workers_heard_of
 
     say("waiting for the workers")
     started = {pool: process.created_at for name, pool in WORKERS.items() if (process := find(name, folder))}
@@ -280,7 +280,7 @@ def take_down(home: Path, say: Say, end_runs: EndRuns, *, now: bool) -> list[str
                 "progress; `spaceport down --now` stops it regardless."
             )
         if server is not None and answers:
-            from deployments.local_queue import held, put_back
+            from deployments.local.queue import held, put_back
 
             use_local_server(server, home, os.environ)
             with _client() as client, held(client, list(WORKERS.values())):

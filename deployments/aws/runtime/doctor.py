@@ -8,9 +8,9 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from deployments.aws_jobs import GPU_INSTANCE
+from deployments.aws.runtime.infrastructure import Infrastructure, read_infrastructure
+from deployments.aws.runtime.jobs import GPU_INSTANCE
 from deployments.findings import Finding
-from deployments.infrastructure import Infrastructure, read_infrastructure
 from tasks.core.errors import InputError
 
 GPU_VCPUS = 4  # of a g4dn.xlarge

@@ -1,9 +1,9 @@
-"""`python -m deployments.prefect_server`: Prefect's server, for this user alone, with a database that loses no event.
+"""`python -m deployments.local.prefect_server`: Prefect's server, for this user alone; its database loses no event.
 
-Only its own pages can use it (deployments/own_origin.py). Runs choose what pools allow (deployments/checked_runs.py).
-Its clients wait while it is busy (deployments/busy_server.py).
+Only its own pages can use it (own_origin.py). Runs choose what pools allow (checked_runs.py). Its clients wait while it
+is busy (busy_server.py).
 With `--embedded` it belongs to the command that started it and ends with that, however that ends. With `--keep` it
-starts workers again that have died (deployments/keeper.py).
+starts workers again that have died (keeper.py).
 
 Prefect begins most of its SQLite transactions as DEFERRED ones. One that reads and then writes fails at once, without
 waiting, when another has written in between (https://sqlite.org/lang_transaction.html, SQLITE_BUSY_SNAPSHOT). The
@@ -47,12 +47,12 @@ from prefect.settings import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
-from deployments.busy_server import WaitsWhenBusy
-from deployments.checked_runs import CheckedRuns
-from deployments.keeper import keep
-from deployments.local_state import PAGES, SERVER, WORKERS, folder_of
-from deployments.own_origin import OwnOrigin
-from deployments.processes import shorten_logs
+from deployments.local.busy_server import WaitsWhenBusy
+from deployments.local.checked_runs import CheckedRuns
+from deployments.local.keeper import keep
+from deployments.local.own_origin import OwnOrigin
+from deployments.local.processes import shorten_logs
+from deployments.local.state import PAGES, SERVER, WORKERS, folder_of
 
 PATIENCE_SECONDS = 5.0  # for a clean end
 LOGS_SECONDS = 60.0  # between two looks at the logs

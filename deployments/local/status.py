@@ -9,10 +9,10 @@ import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
-from deployments.keeper import PAUSES_SECONDS, Kept, read_kept
-from deployments.local_state import PAGES, SERVER, WORKERS, LocalServer, folder_of
+from deployments.local.keeper import PAUSES_SECONDS, Kept, read_kept
+from deployments.local.processes import find, log_file
+from deployments.local.state import PAGES, SERVER, WORKERS, LocalServer, folder_of
 from deployments.pools import POOLS
-from deployments.processes import find, log_file
 
 ANSWER_SECONDS = 8.0  # of the server, and of the pages
 SILENT_SECONDS = 60.0  # a worker says that it lives every ten

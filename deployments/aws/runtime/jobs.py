@@ -5,9 +5,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from deployments.infrastructure import Infrastructure
+from deployments.aws.runtime.infrastructure import Infrastructure
+from deployments.aws.runtime.prices import SPOT_USD, fargate_usd
 from deployments.plan import ECS_CPU, ECS_GPU
-from deployments.prices import SPOT_USD, fargate_usd
 from tasks.core.estimate.machine import Machine
 
 FOLDER = "/opt/spaceport"  # of this code in both images

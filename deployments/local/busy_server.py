@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from deployments.own_origin import App, Receive, Scope, Send
+from deployments.local.own_origin import App, Receive, Scope, Send
 
 BUSY = 503
 PATIENCE_SECONDS = 8.0  # for one request; two tries and what lies between them then take less than 20 s

@@ -7,8 +7,8 @@ derived from what others published.
 
 from pydantic import BaseModel, ConfigDict
 
-from deployments.aws_jobs import GPU_INSTANCE, SIZES, machines
-from deployments.prices import FARGATE_SPOT_SHARE, ON_DEMAND_USD, PRICES_DATE, PRICES_REGION, SPOT_USD
+from deployments.aws.runtime.jobs import GPU_INSTANCE, SIZES, machines
+from deployments.aws.runtime.prices import FARGATE_SPOT_SHARE, ON_DEMAND_USD, PRICES_DATE, PRICES_REGION, SPOT_USD
 from tasks.core.estimate.capture import Capture
 from tasks.core.estimate.run import StageEstimate, estimate_stages
 from tasks.core.options import ReconstructOptions

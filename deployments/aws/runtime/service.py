@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from deployments.infrastructure import PARAMETER, VARIABLE, Infrastructure, infrastructure_from_environment
+from deployments.aws.runtime.infrastructure import PARAMETER, VARIABLE, Infrastructure, infrastructure_from_environment
 from tasks.core.errors import InputError, SpaceportError
 
 

@@ -1,7 +1,7 @@
-"""As many instances for pool ec2-gpu as it has runs: `python -m deployments.scaler`, a service of the account.
+"""As many instances for pool ec2-gpu as it has runs: `python -m deployments.aws.runtime.scaler`, a service.
 
 It never ends an instance that has had a worker. One that has had nothing to do for a while ends itself
-(deployments/gpu_host.py), and all are protected from being ended otherwise, so that no training is.
+(deployments/aws/runtime/gpu_host.py), and all are protected from being ended otherwise, so that no training is.
 
 Spot instances come first. A group of them waits for as long as there are none, so what it has not got after two minutes
 is asked for on demand, in a group of its own. So is what a group has not got whose instances fail to start work.
@@ -31,9 +31,9 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.types._datetime import now
 
-from deployments.gpu_host import end_in_group
+from deployments.aws.runtime.gpu_host import end_in_group
+from deployments.aws.runtime.service import exit_status_of, on_end_signal, served_account
 from deployments.plan import EC2_GPU
-from deployments.service import exit_status_of, on_end_signal, served_account
 from tasks.core.errors import SpaceportError
 
 LOOK_SECONDS = 15.0

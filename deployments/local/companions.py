@@ -4,9 +4,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from deployments.local_access import Secrets
-from deployments.local_state import PAGES, PAGES_URL, WORKERS, LocalServer, folder_of, process_environment
-from deployments.processes import find, start
+from deployments.local.access import Secrets
+from deployments.local.processes import find, start
+from deployments.local.state import PAGES, PAGES_URL, WORKERS, LocalServer, folder_of, process_environment
 
 
 def start_missing(
@@ -18,7 +18,7 @@ def start_missing(
     """
     from prefect.client.orchestration import get_client
 
-    from deployments.local_queue import put_back
+    from deployments.local.queue import put_back
 
     folder = folder_of(home)
     commands = _commands(server)
@@ -40,5 +40,5 @@ def _commands(server: LocalServer) -> dict[str, list[str]]:
         for name, pool in WORKERS.items()
     }
     if server.plan.pages_url is not None:
-        commands[PAGES] = ["deployments.pages", str(Path(server.plan.workspace) / "runs")]
+        commands[PAGES] = ["deployments.local.pages", str(Path(server.plan.workspace) / "runs")]
     return commands

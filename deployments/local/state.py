@@ -1,9 +1,9 @@
 """What is known about this machine's server between one command and the next.
 
     <home>/up/server.json, worker-cpu.json, worker-gpu.json, pages.json   the processes, each with a .log
-    <home>/up/secrets.json                 deployments/local_access.py
+    <home>/up/secrets.json                 deployments/local/access.py
     <home>/up/up.json                      ports and the plan; kept while it is down, so that the next `up` has the same
-    <home>/up/kept.json                    deployments/keeper.py
+    <home>/up/kept.json                    deployments/local/keeper.py
 
 Nothing here imports Prefect, which reads its settings when it is imported.
 """
@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from deployments.local.processes import find, log_file
+from deployments.local.retention import is_own_database, retention
 from deployments.plan import Plan
-from deployments.processes import find, log_file
-from deployments.retention import is_own_database, retention
 from tasks.core.errors import ServerError
 from tasks.core.private_files import private_folder, write_private
 from tasks.core.settings import DEFAULT_KEEP_DAYS, HEARTBEAT_SECONDS

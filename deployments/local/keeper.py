@@ -4,7 +4,7 @@ A process that keeps dying is given up after some tries; `spaceport status` says
 any more, and stays stopped. `up` and `down` keep this out while they work (`unless_at_work`).
 
     <home>/up/kept.json     what was started again since the server was started
-    python -m deployments.keeper NAME     starts that process, unless it runs; apart from the server, as a client of it
+    python -m deployments.local.keeper NAME     starts that process, unless it runs; as a client of the server
 """
 
 import signal
@@ -19,8 +19,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from deployments.local_state import SERVER, folder_of, running_server, unless_at_work
-from deployments.processes import died, find, last_lines
+from deployments.local.processes import died, find, last_lines
+from deployments.local.state import SERVER, folder_of, running_server, unless_at_work
 from tasks.core.errors import SpaceportError
 from tasks.core.private_files import write_private
 from tasks.core.settings import Settings
@@ -129,7 +129,7 @@ def keep(home: Path, umask: int) -> None:
     """Look for as long as this process lives, in a thread. `umask` is for what is started."""
 
     def start(name: str) -> str | None:
-        command = [sys.executable, "-m", "deployments.keeper", name]
+        command = [sys.executable, "-m", "deployments.local.keeper", name]
         done = subprocess.run(command, capture_output=True, text=True, umask=umask, cwd=folder_of(home))
         if done.returncode == AT_WORK:
             raise BlockingIOError
@@ -152,7 +152,7 @@ def keep(home: Path, umask: int) -> None:
 
 def main(name: str) -> int:
     """Start the process of that name, unless it runs. Returns the exit status."""
-    from deployments.local_server import start_again
+    from deployments.local.server import start_again
 
     signal.alarm(START_SECONDS)  # ends this process, also while the server is stopped
     try:

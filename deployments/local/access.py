@@ -13,12 +13,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from deployments.local_state import LocalServer, folder_of
+from deployments.local.state import LocalServer, folder_of
 from tasks.core.errors import ServerError
 from tasks.core.private_files import private_folder, write_private
 
 USER = "spaceport"
-SIGN_IN = "/sign-in"  # deployments/own_origin.py answers there
+SIGN_IN = "/sign-in"  # deployments/local/own_origin.py answers there
 
 
 class Secrets(BaseModel):

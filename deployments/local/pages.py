@@ -1,4 +1,4 @@
-"""The pages of all runs over http, for `spaceport up`: `python -m deployments.pages FOLDER`.
+"""The pages of all runs over http, for `spaceport up`: `python -m deployments.local.pages FOLDER`.
 
 The address is SPACEPORT_PAGES_URL, http://127.0.0.1:PORT/SECRET. It is in the environment, since every user of the
 machine can list the arguments of its processes.

@@ -1,4 +1,4 @@
-"""Watch the runs of an AWS account: `python -m deployments.watch`, a service of the account.
+"""Watch the runs of an AWS account: `python -m deployments.aws.runtime.watch`, a service of the account.
 
 It reports to CloudWatch how every run has ended, since a process that has died cannot, and stops tasks whose run has
 ended without them.
@@ -27,10 +27,10 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
+from deployments.aws.runtime.orphans import stop_orphans
+from deployments.aws.runtime.service import exit_status_of, on_end_signal, served_account
 from deployments.ends import Ends
 from deployments.every_run import every_run
-from deployments.orphans import stop_orphans
-from deployments.service import exit_status_of, on_end_signal, served_account
 from tasks.metrics import tell_run
 
 LOOK_SECONDS = 30.0

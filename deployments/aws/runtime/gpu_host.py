@@ -1,6 +1,6 @@
 """A GPU instance of pool ec2-gpu: a worker that takes one run at a time, and an end when there is nothing to do.
 
-    python -m deployments.gpu_host
+    python -m deployments.aws.runtime.gpu_host
 
 runs in a container on the instance (deployments/aws/compute.py). When AWS announces that it takes a spot instance away,
 two minutes ahead, the run is told by SIGTERM: it saves a checkpoint, and the next attempt goes on from there elsewhere.
@@ -22,9 +22,9 @@ import httpx
 import psutil
 from botocore.config import Config
 
-from deployments.infrastructure import PARAMETER, Infrastructure, read_infrastructure
+from deployments.aws.runtime.infrastructure import PARAMETER, Infrastructure, read_infrastructure
+from deployments.aws.runtime.service import exit_status_of, on_end_signal
 from deployments.plan import EC2_GPU
-from deployments.service import exit_status_of, on_end_signal
 from tasks.core.errors import InputError
 
 METADATA = "http://169.254.169.254"  # IMDSv2
