@@ -4,17 +4,17 @@ import time
 
 from prefect import flow
 
-from tasks.backend import computing_backend
 from tasks.compress import compress_gaussians
 from tasks.core.options import ReconstructOptions
 from tasks.core.refs import Publication
-from tasks.estimate import estimate_run, expecting
 from tasks.photos import capture_name, ingest_photos
-from tasks.preflight import check_before_spending
 from tasks.publish import publish_splat
-from tasks.run_folder import context_of_run, default_destination
-from tasks.run_name import name_of_run
-from tasks.run_page import run_page
+from tasks.reporting.run_page import run_page
+from tasks.running.backend import computing_backend
+from tasks.running.estimate import estimate_run, expecting
+from tasks.running.preflight import check_before_spending
+from tasks.running.run_folder import context_of_run, default_destination
+from tasks.running.run_name import name_of_run
 from tasks.sfm import find_cameras, import_cameras, is_given_model
 from tasks.train import train_gaussians
 

@@ -1,6 +1,6 @@
 """One small deployable flow per stage, so that a stage can run in a work pool of its own.
 
-Each takes exactly what its task takes: `tasks/dispatch.py` passes the task's parameters on by name.
+Each takes exactly what its task takes: `tasks/running/dispatch.py` passes the task's parameters on by name.
 """
 
 from prefect import flow

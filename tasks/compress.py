@@ -1,6 +1,5 @@
 """The compress stage: Gaussians become a SOG file, and what that costs in quality is measured."""
 
-from tasks.backend import computing_backend
 from tasks.core.measurements import SogSection, TrainSection
 from tasks.core.refs import GaussiansRef, RunContext, SceneRef, SogRef
 from tasks.core.render.backends import rasterizer_for
@@ -8,9 +7,10 @@ from tasks.core.scene import Scene
 from tasks.core.sog.compress import compress
 from tasks.core.sog.options import CompressOptions
 from tasks.core.stage_code import StageCode
-from tasks.reporting import announce, stage_progress
-from tasks.retries import stage_task
-from tasks.stage import open_output, read_measurements, run_stage
+from tasks.reporting.progress import announce, stage_progress
+from tasks.running.backend import computing_backend
+from tasks.running.retries import stage_task
+from tasks.running.stage import open_output, read_measurements, run_stage
 
 STAGE = "compress"
 CODE = StageCode(

@@ -18,11 +18,11 @@ from tasks.core.refs import PhotosRef, RunContext
 from tasks.core.safe_names import below, printable
 from tasks.core.stage_code import StageCode
 from tasks.core.storage import hash_file, hash_files
-from tasks.remote_photos import RemotePhotos, find_photos
-from tasks.reporting import announce, stage_progress
-from tasks.retries import stage_task
-from tasks.stage import read_measurements, run_stage
-from tasks.workspace import open_workspace
+from tasks.places.remote_photos import RemotePhotos, find_photos
+from tasks.places.workspace import open_workspace
+from tasks.reporting.progress import announce, stage_progress
+from tasks.running.retries import stage_task
+from tasks.running.stage import read_measurements, run_stage
 
 STAGE = "photos"
 CODE = StageCode(("tasks.core.photos.ingest", "tasks.core.measurements"), ("PIL", "pillow_heif", "numpy"))

@@ -6,7 +6,6 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.backend import computing_backend
 from tasks.core.errors import StorageError
 from tasks.core.georeference import GEOREFERENCE_FILE
 from tasks.core.measurements import (
@@ -34,7 +33,7 @@ from tasks.core.sog.layout import LOD_FOLDER, LOD_META_FILE
 from tasks.core.stage_code import StageCode, installed_version
 from tasks.core.storage import Workspace
 from tasks.core.viewer.page import ViewerSettings, start_view, write_page
-from tasks.destination import (
+from tasks.places.destination import (
     COLMAP_FOLDER,
     FLY_AROUND_FILE,
     PAGE_FILE,
@@ -46,12 +45,13 @@ from tasks.destination import (
     STREAM_PAGE_FILE,
     open_destination,
 )
-from tasks.dispatch import run_elsewhere, runs_elsewhere
-from tasks.pictures import PREVIEW_PICTURE
-from tasks.reporting import stage_progress
-from tasks.retries import stage_task
-from tasks.stage import open_output, read_measurements, run_stage
-from tasks.workspace import open_workspace
+from tasks.places.workspace import open_workspace
+from tasks.reporting.pictures import PREVIEW_PICTURE
+from tasks.reporting.progress import stage_progress
+from tasks.running.backend import computing_backend
+from tasks.running.dispatch import run_elsewhere, runs_elsewhere
+from tasks.running.retries import stage_task
+from tasks.running.stage import open_output, read_measurements, run_stage
 
 STAGE = "publish"
 PUBLICATION_FILE = "publication.json"

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from tasks.artifacts import Shown
 from tasks.core.local_path import local_path
 from tasks.core.measurements import SfmSection
 from tasks.core.refs import PhotosRef, RunContext, SceneRef
@@ -15,12 +14,13 @@ from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.reconstruct import reconstruct
 from tasks.core.stage_code import StageCode
 from tasks.photos import capture_name, digest_of, is_remote_source
-from tasks.pictures import show_picture
-from tasks.recording import current_recording
-from tasks.reporting import announce, stage_progress
-from tasks.retries import stage_task
-from tasks.stage import open_output, output_key, read_measurements, run_stage
-from tasks.workspace import open_workspace
+from tasks.places.workspace import open_workspace
+from tasks.reporting.artifacts import Shown
+from tasks.reporting.pictures import show_picture
+from tasks.reporting.progress import announce, stage_progress
+from tasks.reporting.recording import current_recording
+from tasks.running.retries import stage_task
+from tasks.running.stage import open_output, output_key, read_measurements, run_stage
 
 STAGE = "sfm"
 # The worker is a program of its own, which no import leads to.

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.backend import computing_backend
-from tasks.checkpoints import StageCheckpoints
 from tasks.core.errors import OutOfMemoryError, TrainingDivergedError
 from tasks.core.measurements import TrainSection
 from tasks.core.progress import Progress
@@ -15,11 +13,13 @@ from tasks.core.scene import Scene
 from tasks.core.stage_code import StageCode
 from tasks.core.training.memory import budgets, memory_errors_explained
 from tasks.core.training.options import TrainOptions
-from tasks.interruption import run_apart
-from tasks.reporting import announce, run_logger, stage_progress
-from tasks.retries import stage_task
-from tasks.stage import StageOutput, open_output, output_key, read_measurements, run_stage
-from tasks.training_board import TrainingBoard
+from tasks.reporting.progress import announce, run_logger, stage_progress
+from tasks.reporting.training_board import TrainingBoard
+from tasks.running.backend import computing_backend
+from tasks.running.checkpoints import StageCheckpoints
+from tasks.running.interruption import run_apart
+from tasks.running.retries import stage_task
+from tasks.running.stage import StageOutput, open_output, output_key, read_measurements, run_stage
 
 if TYPE_CHECKING:  # torch takes a second and 200 MB, which a run that trains elsewhere does without
     from tasks.core.training.trainer import TrainingStats

@@ -38,7 +38,7 @@ NEIGHBOURS = {
     ("measurements", "photoset"),
 }
 HOMES = {  # a package and the only places that may import it
-    "prefect": ("flows", "tasks/*.py", "deployments"),
+    "prefect": ("flows", "tasks/*.py", "tasks/running", "tasks/reporting", "tasks/places", "deployments"),
     "pycolmap": ("tasks/core/sfm",),
     "gsplat": ("tasks/core/render/cuda.py",),
     "boto3": ("tasks/core/storage", "deployments"),

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.backend import computing_backend
 from tasks.core.estimate import machine
 from tasks.core.refs import RunContext
+from tasks.running.backend import computing_backend
 
 CONTEXT = RunContext(workspace="workspace", run="run")
 

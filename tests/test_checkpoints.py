@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.checkpoints import Interrupted, StageCheckpoints
 from tasks.core.refs import RunContext
 from tasks.core.storage import CheckpointPlace
 from tasks.core.training.checkpoint import Arrays
-from tasks.workspace import open_workspace
+from tasks.places.workspace import open_workspace
+from tasks.running.checkpoints import Interrupted, StageCheckpoints
 from tests.patience import STALL_SECONDS, eventually
 from tests.s3_server import S3Server, s3_server
 
@@ -33,7 +33,7 @@ def step_of(arrays: Arrays | None) -> int | None:
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let an upload take as long as it takes: what a run that ends gives up on is no matter here."""
-    monkeypatch.setattr("tasks.checkpoints.UPLOAD_PATIENCE_SECONDS", STALL_SECONDS)
+    monkeypatch.setattr("tasks.running.checkpoints.UPLOAD_PATIENCE_SECONDS", STALL_SECONDS)
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -16,15 +16,14 @@ from prefect.client.schemas.filters import (
 )
 from prefect.runtime import flow_run
 
-from tasks import recording
-from tasks.artifacts import RunArtifacts, Shown
-from tasks.background import BackgroundWriter
 from tasks.core.progress import Progress
 from tasks.core.refs import RunContext
 from tasks.core.training.trainer import TrainingStats
-from tasks.reporting import announce, run_logger, stage_progress
-from tasks.retries import stage_task
-from tasks.training_board import TrainingBoard
+from tasks.reporting.artifacts import RunArtifacts, Shown
+from tasks.reporting.background import BackgroundWriter
+from tasks.reporting.progress import announce, recording, run_logger, stage_progress
+from tasks.reporting.training_board import TrainingBoard
+from tasks.running.retries import stage_task
 from tests.flow_runs import PAGES, artifacts_of, run_file, run_in_flow
 from tests.patience import eventually
 
@@ -36,7 +35,7 @@ def context(tmp_path: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_stage_shows_its_progress_and_keeps_its_log(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.reporting.LOG_INTERVAL_SECONDS", 3600)  # however long the stage takes
+    monkeypatch.setattr("tasks.reporting.progress.LOG_INTERVAL_SECONDS", 3600)  # however long the stage takes
 
     @stage_task("sfm")
     def stage(context: RunContext) -> int:

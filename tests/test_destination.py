@@ -20,16 +20,16 @@ from tasks.core.storage.s3_lock import LOCK_FILE
 from tasks.core.storage.s3_switch import leading_into
 from tasks.core.viewer.page import write_page
 from tasks.core.viewer.view import ViewerSettings
-from tasks.destination import LOCK_FILE as LOCK_FILE_OF_FOLDER
-from tasks.destination import (
+from tasks.places.destination import LOCK_FILE as LOCK_FILE_OF_FOLDER
+from tasks.places.destination import (
     PAGE_FILE,
     REPORT_FILE,
     LocalDestination,
     S3Destination,
     open_destination,
 )
-from tasks.result_list import CONTENTS_FILE
-from tasks.workspace import open_workspace
+from tasks.places.result_list import CONTENTS_FILE
+from tasks.places.workspace import open_workspace
 from tests.browser import chromium
 from tests.core.sog.splats import terrain
 from tests.core.viewer.scenes import Z_UP, looking

@@ -19,11 +19,11 @@ from prefect.exceptions import Abort, TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Running, Scheduled, State
 
-from tasks import dispatch
 from tasks.core.errors import OutOfMemoryError, StageCrashedError, StageHungError
 from tasks.core.refs import RunContext, SceneRef
 from tasks.core.training.options import TrainOptions
-from tasks.retries import stage_task
+from tasks.running import dispatch
+from tasks.running.retries import stage_task
 
 CONTEXT = RunContext(workspace="/workspace", run="fox-1")
 SCENE = SceneRef(uri="/scene", digest="a", capture="fox", cameras=8, points=100)

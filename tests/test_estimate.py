@@ -12,7 +12,7 @@ from tasks.core.measurements import EstimateSection, SecondsSection
 from tasks.core.refs import RunContext
 from tasks.core.settings import STAGES
 from tasks.core.storage import S3Folder
-from tasks.estimate import capture_at, expecting, machines_of_run
+from tasks.running.estimate import capture_at, expecting, machines_of_run
 from tests.pictures import save_textured
 from tests.s3_server import S3Server
 

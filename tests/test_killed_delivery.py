@@ -18,9 +18,9 @@ import pytest
 from tasks.core.errors import DestinationError, SpaceportError
 from tasks.core.storage import folder_switch
 from tasks.core.storage.folder_switch import VERSIONS_FOLDER
-from tasks.destination import LOCK_FILE, open_destination
-from tasks.result_list import CONTENTS_FILE
-from tasks.workspace import open_workspace
+from tasks.places.destination import LOCK_FILE, open_destination
+from tasks.places.result_list import CONTENTS_FILE
+from tasks.places.workspace import open_workspace
 
 CALLS = ("open", "replace", "rename", "unlink", "rmdir", "mkdir", "link", "symlink", "fsync", "ftruncate", "pwrite")
 MINE = {"colmap/images/mine.txt": b"mine"}

@@ -13,8 +13,8 @@ import tasks.train
 from tasks.core.measurements import TrainSection
 from tasks.core.refs import GaussiansRef, RunContext, SceneRef
 from tasks.core.training.options import TrainOptions
+from tasks.running.stage import open_output, read_measurements, run_stage
 from tasks.sfm import CODE
-from tasks.stage import open_output, read_measurements, run_stage
 from tests.core.training.scenes import made_scene
 from tests.step_clock import TICK_SECONDS
 from tests.train_process import TrainProcess

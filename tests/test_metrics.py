@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from deployments.aws import monitoring
-from tasks import metrics
 from tasks.compress import CODE
 from tasks.core.errors import OptionsError, PhotosError
 from tasks.core.measurements import SogSection
@@ -16,9 +15,10 @@ from tasks.core.options import ReconstructOptions
 from tasks.core.refs import RunContext
 from tasks.core.settings import Settings
 from tasks.core.training.usage import GpuUsage
-from tasks.metrics import GpuTeller, emf_line, tell_run, tell_stage
-from tasks.run_page import run_page
-from tasks.stage import run_stage
+from tasks.reporting.metrics import GpuTeller, emf_line, tell_run, tell_stage
+from tasks.reporting.progress import metrics
+from tasks.reporting.run_page import run_page
+from tasks.running.stage import run_stage
 
 MEASURED = SogSection(bytes=1000, ply_bytes=9000, psnr_drop_db=None, sh_bands=0)
 
@@ -125,7 +125,7 @@ def test_a_run_leaves_its_end_to_the_watch(capsys: pytest.CaptureFixture[str], t
 @pytest.mark.usefixtures("asked_for")
 def test_the_gpu_is_told_of_once_a_minute(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("tasks.metrics.time.monotonic", lambda: now)
+    monkeypatch.setattr("tasks.reporting.metrics.time.monotonic", lambda: now)
     teller = GpuTeller("train")
     for _ in range(130):
         teller.tell(GpuUsage(allocated_bytes=1, used_bytes=2_000_000, utilisation_percent=93, temperature_celsius=None))

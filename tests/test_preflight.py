@@ -15,7 +15,6 @@ from prefect.exceptions import ObjectNotFound
 
 from flows.reconstruct import reconstruct
 from flows.stages import compress_flow
-from tasks import preflight
 from tasks.core.errors import (
     DestinationError,
     FormatError,
@@ -27,7 +26,8 @@ from tasks.core.errors import (
 )
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.storage import open_s3_folder
-from tasks.preflight import CHECK, check_run
+from tasks.running import preflight
+from tasks.running.preflight import CHECK, check_run
 from tests.pictures import save_textured
 from tests.s3_server import S3Server
 

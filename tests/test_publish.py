@@ -8,7 +8,7 @@ from tasks.core.photoset import Photo, PhotoSet
 from tasks.core.refs import PhotosRef, RunContext
 from tasks.core.storage import LocalWorkspace
 from tasks.publish import _days
-from tasks.stage import run_stage
+from tasks.running.stage import run_stage
 from tests.test_stage import CODE, Measured
 
 

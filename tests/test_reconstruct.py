@@ -32,9 +32,9 @@ from tasks.core.scene import Camera, Scene
 from tasks.core.sog.reader import read_sog
 from tasks.core.storage import MANIFEST_FILE, S3Folder, verify_output
 from tasks.core.transforms import rotation_angle_deg, similarity_from_points
-from tasks.destination import open_destination
-from tasks.result_list import CONTENTS_FILE
-from tasks.workspace import open_workspace
+from tasks.places.destination import open_destination
+from tasks.places.result_list import CONTENTS_FILE
+from tasks.places.workspace import open_workspace
 from tests.browser import chromium
 from tests.patience import STALL_SECONDS
 from tests.s3_server import S3Server
@@ -207,7 +207,7 @@ def test_a_run_without_an_estimate_ends_well(result: Result, tmp_path: Path, mon
     def fail(*given: object) -> None:
         raise ZeroDivisionError("a bug in the estimate")
 
-    monkeypatch.setattr("tasks.estimate.estimate_stages", fail)
+    monkeypatch.setattr("tasks.running.estimate.estimate_stages", fail)
     result.run(tmp_path / "out")
     report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
     assert report.estimate is None

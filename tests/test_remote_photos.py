@@ -17,9 +17,9 @@ from tasks.core.progress import Progress
 from tasks.core.refs import RunContext
 from tasks.core.storage import S3Folder, StoredObject
 from tasks.photos import capture_name, ingest_photos, open_source
-from tasks.remote_photos import RemotePhotos, local_names
+from tasks.places.remote_photos import RemotePhotos, local_names
+from tasks.running.stage import open_output, read_measurements
 from tasks.sfm import is_given_model
-from tasks.stage import open_output, read_measurements
 from tests.s3_server import S3Server
 
 

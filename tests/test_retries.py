@@ -8,7 +8,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.core.errors import PhotosError, SfmCrashError, StorageError
-from tasks.retries import can_retry
+from tasks.running.retries import can_retry
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

@@ -6,13 +6,13 @@ from uuid import UUID
 
 import pytest
 
-from tasks import run_log
 from tasks.core.errors import PhotosError
 from tasks.core.progress import Progress
 from tasks.core.refs import RunContext
 from tasks.core.storage import LocalWorkspace
-from tasks.run_log import RunLog, log_name
-from tasks.workspace import open_workspace
+from tasks.places.workspace import open_workspace
+from tasks.reporting.progress import run_log
+from tasks.reporting.run_log import RunLog, log_name
 
 RUN = UUID(int=1)
 NASTY = "a\x1b]0;title\x07\x1b[2Jb\rc\u202egpj.exe\x9b31m\n2026-01-01T00:00:00.000Z INFO     all is well"

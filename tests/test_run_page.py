@@ -11,17 +11,16 @@ from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
-from tasks import recording
 from tasks.core.errors import RegistrationError
 from tasks.core.measurements import CurvePoint, EstimateSection, SecondsSection
 from tasks.core.options import ReconstructOptions
 from tasks.core.progress import Progress
 from tasks.core.refs import GaussiansRef, PhotosRef, Publication, RunContext, SceneRef, SogRef
 from tasks.core.training.trainer import EvaluatedView, TrainingStats
-from tasks.reporting import stage_progress
-from tasks.retries import stage_task
-from tasks.run_page import run_page
-from tasks.training_board import KEPT_ROWS, TrainingBoard
+from tasks.reporting.progress import recording, stage_progress
+from tasks.reporting.run_page import run_page
+from tasks.reporting.training_board import KEPT_ROWS, TrainingBoard
+from tasks.running.retries import stage_task
 from tests.flow_runs import PAGES, artifacts_of, run_file, run_in_flow
 
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tasks.backend import Computing
 from tasks.core.errors import PhotosError, StorageError
 from tasks.core.refs import RunContext
 from tasks.core.stage_code import StageCode
 from tasks.core.storage import verify_output
-from tasks.stage import StageOutput, open_output, read_measurements, run_stage
+from tasks.running.backend import Computing
+from tasks.running.stage import StageOutput, open_output, read_measurements, run_stage
 
 CODE = StageCode(("tasks.core.scene",), ("numpy",))
 OTHER_CODE = StageCode(("tasks.core.ply",), ("numpy",))
@@ -135,7 +135,7 @@ def test_what_another_machine_computed_is_found_whichever_backend_it_has(
     def run_elsewhere(name: str, context: RunContext, changed: object) -> None:
         run_stage(name, CODE, elsewhere, inputs=["a"], options={}, compute=stage.compute, backend=computed_by)
 
-    monkeypatch.setattr("tasks.stage.run_elsewhere", run_elsewhere)
+    monkeypatch.setattr("tasks.running.stage.run_elsewhere", run_elsewhere)
     monkeypatch.setenv("SPACEPORT_DISPATCH", "train")
     asked = {"inputs": ["a"], "options": {}, "compute": stage.compute, "backend": "cpu"}
     output = run_stage("train", CODE, stage.context, **asked)
@@ -150,7 +150,7 @@ def test_an_output_of_another_run_is_not_taken_for_what_this_one_had_computed(
     stage = Stage(tmp_path)
     stage.context = stage.context.model_copy(update={"run": "earlier"})
     stage.run(backend="cuda")
-    monkeypatch.setattr("tasks.stage.run_elsewhere", lambda name, context, changed: None)
+    monkeypatch.setattr("tasks.running.stage.run_elsewhere", lambda name, context, changed: None)
     monkeypatch.setenv("SPACEPORT_DISPATCH", "train")
     with pytest.raises(StorageError, match="another workspace"):
         run_stage(

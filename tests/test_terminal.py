@@ -7,7 +7,7 @@ from rich.console import Console
 
 from flows.cli.terminal import showing_progress
 from tasks.core.progress import Progress
-from tasks.reporting import stage_progress
+from tasks.reporting.progress import stage_progress
 
 
 def shown(*, terminal: bool) -> str:

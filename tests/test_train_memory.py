@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-import tasks.stage
+import tasks.running.stage
 import tasks.train
-from tasks.checkpoints import StageCheckpoints
 from tasks.core.errors import OutOfMemoryError
 from tasks.core.measurements import TrainSection
 from tasks.core.refs import RunContext, SceneRef
 from tasks.core.training import plan, trainer
 from tasks.core.training.cpu_engine import CpuEngine
 from tasks.core.training.options import TrainOptions
+from tasks.running.checkpoints import StageCheckpoints
+from tasks.running.stage import output_key, read_measurements, run_stage
 from tasks.sfm import CODE
-from tasks.stage import output_key, read_measurements, run_stage
 from tests.core.training.scenes import made_scene
 
 OPTIONS = TrainOptions(steps=12, max_gaussians=4000, max_image_size=64, hold_out_every=0, backend="cpu")
@@ -156,8 +156,8 @@ def test_no_checkpoint_of_a_run_of_its_own_that_was_killed_is_left(
         assert checkpoints_left(context)
         raise OutOfMemoryError("The train run was killed 2 times.")
 
-    monkeypatch.setattr(tasks.stage, "runs_elsewhere", lambda *_: True)
-    monkeypatch.setattr(tasks.stage, "run_elsewhere", killed)
+    monkeypatch.setattr(tasks.running.stage, "runs_elsewhere", lambda *_: True)
+    monkeypatch.setattr(tasks.running.stage, "run_elsewhere", killed)
     with pytest.raises(OutOfMemoryError, match="killed 2 times"):
         tasks.train.train_gaussians.fn(scene, OPTIONS, context)
     assert checkpoints_left(context) == []

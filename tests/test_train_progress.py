@@ -10,16 +10,16 @@ from rich.console import Console
 
 import tasks.train
 from flows.cli.terminal import showing_progress
-from tasks.artifacts import RunArtifacts, Shown
-from tasks.background import BackgroundWriter
 from tasks.core.progress import Progress
 from tasks.core.refs import RunContext, SceneRef
 from tasks.core.training import schedule
 from tasks.core.training.options import TrainOptions
-from tasks.recording import Recording
-from tasks.reporting import listening
+from tasks.reporting.artifacts import RunArtifacts, Shown
+from tasks.reporting.background import BackgroundWriter
+from tasks.reporting.progress import listening
+from tasks.reporting.recording import Recording
+from tasks.running.stage import run_stage
 from tasks.sfm import CODE
-from tasks.stage import run_stage
 from tests.core.training.scenes import made_scene
 from tests.test_train_memory import Nothing
 

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from tasks.core.errors import DestinationError, OptionsError, StorageError
 from tasks.core.settings import Settings
 from tasks.core.storage import LocalWorkspace, S3Workspace
-from tasks.workspace import open_folder, open_workspace
+from tasks.places.workspace import open_folder, open_workspace
 from tests.s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server
 
 

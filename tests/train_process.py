@@ -17,11 +17,11 @@ import pytest
 from prefect import flow
 
 import tasks.train
-from tasks.checkpoints import StageCheckpoints
 from tasks.core.measurements import TrainSection
 from tasks.core.refs import GaussiansRef, RunContext, SceneRef
 from tasks.core.training import trainer
 from tasks.core.training.options import TrainOptions
+from tasks.running.checkpoints import StageCheckpoints
 from tests.step_clock import StepClock
 
 REPOSITORY = Path(__file__).parents[1]

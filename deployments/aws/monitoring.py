@@ -17,7 +17,7 @@ from deployments.aws.server import Server
 from deployments.aws.services import Services
 from tasks.core.settings import STAGES
 
-NAMESPACE = "Spaceport"  # of what tasks/metrics.py writes
+NAMESPACE = "Spaceport"  # of what tasks/reporting/metrics.py writes
 FIVE_MINUTES, HOUR = Duration.minutes(5), Duration.hours(1)
 SERVICES = ("cloudwatch.amazonaws.com", "budgets.amazonaws.com")
 IDLE_HOURS = 3

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.core.errors import StorageError
-from tasks.destination import Destination
+from tasks.places.destination import Destination
 
 TIMEOUT_SECONDS = 60.0
 

@@ -14,7 +14,7 @@ from deployments.validation.published import Published
 from deployments.validation.ways import PLACE, InWorkspace, RunFailedError
 from tasks.core.errors import OptionsError
 from tasks.core.options import ReconstructOptions
-from tasks.workspace import open_workspace
+from tasks.places.workspace import open_workspace
 
 CANCEL_SECONDS = 120.0
 

@@ -12,8 +12,8 @@ from deployments.validation.published import Published
 from deployments.validation.ways import RunFailedError, Way, names_below
 from tasks.core.options import ReconstructOptions
 from tasks.core.storage import open_s3_folder
-from tasks.destination import open_destination
-from tasks.workspace import open_workspace
+from tasks.places.destination import open_destination
+from tasks.places.workspace import open_workspace
 
 
 class ThroughListener(Way):

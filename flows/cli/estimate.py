@@ -30,7 +30,7 @@ def print_estimate(
     options = parse_options(preset, assignments)
     settings = Settings.from_environment()
     configure_prefect(settings)
-    from tasks.estimate import capture_at, machines_of_run
+    from tasks.running.estimate import capture_at, machines_of_run
 
     capture = capture_at(photos, workspace or settings.workspace, options.photos)
     if not capture.photos:

@@ -45,7 +45,7 @@ def run_demo(
     options = parse_options(preset, assignments)
     settings, server = _use_workspace(workspace)
 
-    from tasks.workspace import is_remote
+    from tasks.places.workspace import is_remote
 
     # Photos are made on this machine, wherever stage outputs go.
     root = settings.home if is_remote(settings.workspace) else local_path(settings.workspace).resolve()
@@ -68,7 +68,7 @@ def _photograph_demo(photos: Path, console: Console) -> None:
     from flows.cli.terminal import showing_progress
     from tasks.core.demo.flight import fly
     from tasks.core.demo.flight_plan import DemoOptions
-    from tasks.reporting import stage_progress
+    from tasks.reporting.progress import stage_progress
 
     photos.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=photos.parent) as folder, showing_progress(console):
@@ -84,9 +84,9 @@ def _say_estimate(source: str, options: ReconstructOptions, settings: Settings, 
     """One line before anything is computed. Nothing is said where nothing can be known: of an archive on S3."""
     from tasks.core.estimate.machine import usable_cores
     from tasks.core.estimate.run import busy_note, estimate_stages, in_words, section_of
-    from tasks.estimate import capture_at, machines_of_run
     from tasks.photos import is_remote_source
-    from tasks.remote_photos import is_archive
+    from tasks.places.remote_photos import is_archive
+    from tasks.running.estimate import capture_at, machines_of_run
 
     if is_remote_source(source) and is_archive(source):
         return
@@ -114,9 +114,9 @@ def _reconstruct(
     console: Console,
 ) -> None:
     from flows.cli.terminal import showing_progress
-    from tasks.destination import open_destination
-    from tasks.preflight import check_run
-    from tasks.workspace import open_workspace
+    from tasks.places.destination import open_destination
+    from tasks.places.workspace import open_workspace
+    from tasks.running.preflight import check_run
 
     # The flow does the same; here it needs no Prefect, and the sentence comes at once.
     check_run(source, target, options, settings.absolute_workspace)

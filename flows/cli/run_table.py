@@ -26,8 +26,8 @@ from flows.cli.flow_runs import ENDED, stage_runs
 from tasks.core.errors import SpaceportError
 from tasks.core.settings import STAGES, Settings
 from tasks.photos import capture_name
-from tasks.run_folder import SPLAT_FOLDER, folder_of_run
-from tasks.workspace import open_workspace
+from tasks.places.workspace import open_workspace
+from tasks.running.run_folder import SPLAT_FOLDER, folder_of_run
 
 
 @dataclass(frozen=True)

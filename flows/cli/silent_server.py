@@ -15,7 +15,7 @@ import httpx
 import psutil
 
 from flows.cli.connection import server_address, server_answers
-from tasks.interruption import works_apart
+from tasks.running.interruption import works_apart
 
 LOOK_SECONDS = 2.0
 

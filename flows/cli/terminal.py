@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tasks.core.progress import Progress as StageProgress
 from tasks.core.safe_names import printable
-from tasks.reporting import StageListener, listening
+from tasks.reporting.progress import StageListener, listening
 
 LINE_INTERVAL_SECONDS = 10.0
 

@@ -7,7 +7,7 @@ from deployments.validation.published import Published
 from deployments.validation.ways import InWorkspace, RunFailedError
 from tasks.core.errors import SpaceportError
 from tasks.core.options import ReconstructOptions
-from tasks.workspace import open_workspace
+from tasks.places.workspace import open_workspace
 
 
 class InThisProcess(InWorkspace):

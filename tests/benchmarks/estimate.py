@@ -59,8 +59,8 @@ def compare(name: str, photos: Path, preset: str, assignments: list[str]) -> Non
     """Estimate, run, and print the ratios. In a process of its own: what has been loaded is not loaded again."""
     configure_prefect(Settings.from_environment())
     from flows.reconstruct import reconstruct
-    from tasks.estimate import capture_at
-    from tasks.reporting import listening
+    from tasks.reporting.progress import listening
+    from tasks.running.estimate import capture_at
 
     options = parse_options(preset, assignments)
     planned_cpu = cpu_seconds(capture_at(str(photos), ""), options)

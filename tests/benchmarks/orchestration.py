@@ -60,9 +60,9 @@ def _run_trivial() -> float:
 
     from tasks.core.refs import RunContext
     from tasks.core.stage_code import StageCode
-    from tasks.retries import stage_task
-    from tasks.run_folder import context_of_run
-    from tasks.stage import StageOutput, run_stage
+    from tasks.running.retries import stage_task
+    from tasks.running.run_folder import context_of_run
+    from tasks.running.stage import StageOutput, run_stage
 
     code = StageCode(("tasks.core.refs",), ("pydantic",))
 

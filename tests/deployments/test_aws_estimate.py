@@ -7,7 +7,7 @@ from deployments.aws.runtime.jobs import GPU_INSTANCE, SIZES, ecs_environment, j
 from deployments.aws.runtime.prices import FARGATE_SPOT_SHARE, ON_DEMAND_USD, SPOT_USD, fargate_usd
 from tasks.core.estimate.run import estimate_stages
 from tasks.core.options import ReconstructOptions
-from tasks.estimate import machines_of_run
+from tasks.running.estimate import machines_of_run
 from tests.core.estimate.test_run import capture
 from tests.deployments.accounts import account
 

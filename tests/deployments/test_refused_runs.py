@@ -13,7 +13,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from deployments.listener.runs import Runs
 from deployments.listener.uploads import FAILED, READY_FILE
 from flows.cli.flow_runs import stage_runs
-from tasks.preflight import CHECK
+from tasks.running.preflight import CHECK
 from tests.aws_server import AwsServer, aws_server
 from tests.deployments.listening import event, listening, new_account, runs_of
 from tests.local_server import Served, serving

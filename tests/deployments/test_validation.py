@@ -36,8 +36,8 @@ from tasks.core.options import ReconstructOptions
 from tasks.core.progress import ProgressCallback
 from tasks.core.refs import RunContext
 from tasks.core.storage import S3Folder, describe_output
-from tasks.run_outputs import note_output
-from tasks.workspace import open_workspace
+from tasks.places.workspace import open_workspace
+from tasks.running.run_outputs import note_output
 from tests.deployments.accounts import account
 from tests.patience import eventually
 from tests.s3_server import S3Server

@@ -10,7 +10,7 @@ from flows.reconstruct import reconstruct
 from tasks.core.options import parse_options
 from tasks.core.progress import Progress
 from tasks.core.storage import s3_workspace
-from tasks.reporting import listening
+from tasks.reporting.progress import listening
 from tests.s3_server import s3_server
 
 MISSED = 5  # times, which takes about half a minute

@@ -23,7 +23,7 @@ COMMAND = """
 import subprocess, sys, time
 from pathlib import Path
 from flows.cli import connection, silent_server
-from tasks.interruption import run_apart
+from tasks.running.interruption import run_apart
 
 connection.ANSWER_SECONDS = silent_server.LOOK_SECONDS = 0.1
 

@@ -31,7 +31,7 @@ from deployments.aws.runtime.orphans import stop_orphans
 from deployments.aws.runtime.service import exit_status_of, on_end_signal, served_account
 from deployments.ends import Ends
 from deployments.every_run import every_run
-from tasks.metrics import tell_run
+from tasks.reporting.metrics import tell_run
 
 LOOK_SECONDS = 30.0
 CRASH_SECONDS = 300.0  # in which a crashed run may go back into its queue, as when its machine is taken away

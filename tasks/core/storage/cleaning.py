@@ -22,7 +22,7 @@ LOGS = "logs/*.log"  # in the folder of a run
 _REMOVED = ".removed"
 # Others have folders called runs and checkpoints too, and a workspace may be in the midst of their work.
 _KEY = re.compile("[0-9a-f]{32}")  # as `cache_key` makes them
-_RUN = re.compile("[A-Za-z0-9._-]+-[0-9a-f]{8}")  # as tasks/run_folder.py makes them
+_RUN = re.compile("[A-Za-z0-9._-]+-[0-9a-f]{8}")  # as tasks/running/run_folder.py makes them
 _ASIDE = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(_REMOVED)}")
 
 

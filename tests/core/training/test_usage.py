@@ -9,7 +9,7 @@ import torch
 
 from tasks.core.training import usage
 from tasks.core.training.trainer import TrainingStats
-from tasks.training_board import row_of
+from tasks.reporting.training_board import row_of
 
 UUID = "11111111-2222-3333-4444-555555555555"
 STATS = TrainingStats(10, 100, 0.1, 5000, 2.0, None, None, 18.0)

@@ -12,7 +12,7 @@ from tasks.core.photoset import RejectedPhoto
 from tasks.core.progress import Progress, ProgressCallback
 from tasks.core.safe_names import TakenNames, below, printable, shown
 from tasks.core.storage import S3Folder, StoredObject, Workspace
-from tasks.workspace import open_folder
+from tasks.places.workspace import open_folder
 
 
 @dataclass(frozen=True)

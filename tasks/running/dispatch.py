@@ -40,7 +40,7 @@ from tasks.core.estimate.words import rough_duration
 from tasks.core.option_model import OptionModel
 from tasks.core.refs import Ref, RunContext
 from tasks.core.settings import Settings
-from tasks.reporting import run_logger
+from tasks.reporting.progress import run_logger
 
 DEPLOY = "create it with `spaceport up` or `prefect deploy --all`, or take the stage out of SPACEPORT_DISPATCH"
 POLL_SECONDS, MOST_POLL_SECONDS = 1.0, 10.0

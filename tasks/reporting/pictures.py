@@ -1,8 +1,8 @@
 """Pictures of a run, where people look at it: in the run's folder, with a link that a browser opens."""
 
-from tasks.artifacts import Shown
 from tasks.core.refs import RunContext
-from tasks.workspace import open_workspace
+from tasks.places.workspace import open_workspace
+from tasks.reporting.artifacts import Shown
 
 PREVIEW_PICTURE = "pictures/preview.jpg"
 

@@ -17,10 +17,10 @@ from tasks.core.photoset import PHOTOS_FILE, PhotoSet
 from tasks.core.refs import PhotosRef, RunContext
 from tasks.core.settings import STAGES, Settings
 from tasks.photos import is_remote_source, local_source
-from tasks.remote_photos import find_photos, is_archive
-from tasks.reporting import run_logger
+from tasks.places.remote_photos import find_photos, is_archive
+from tasks.places.workspace import open_workspace
+from tasks.reporting.progress import run_logger
 from tasks.sfm import is_given_model
-from tasks.workspace import open_workspace
 
 
 def capture_at(source: str, workspace: str, options: PhotosOptions | None = None) -> Capture:

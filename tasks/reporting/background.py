@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from tasks.reporting import run_logger
+from tasks.reporting.progress import run_logger
 
 CLOSE_SECONDS = 5.0
 

@@ -11,8 +11,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
 from tasks.core.errors import SpaceportError
-from tasks.dispatch import StageRunFailed
-from tasks.recording import recorded
+from tasks.reporting.recording import recorded
+from tasks.running.dispatch import StageRunFailed
 
 # Errors of network and disk that a minute does not change: a wrong path, no permission, a file that is no picture.
 LASTING = (

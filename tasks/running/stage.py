@@ -12,17 +12,17 @@ from typing import TypeVar
 
 from pydantic import BaseModel, JsonValue
 
-from tasks.backend import OTHER, Computing
 from tasks.core.errors import StorageError
 from tasks.core.peak_memory import PeakMemory
 from tasks.core.refs import RunContext
 from tasks.core.settings import Settings
 from tasks.core.stage_code import StageCode
 from tasks.core.storage import MEASUREMENTS_FILE, Manifest, Workspace, cache_key, describe_output
-from tasks.dispatch import run_elsewhere, runs_elsewhere
-from tasks.metrics import tell_stage
-from tasks.run_outputs import note_output, noted_keys
-from tasks.workspace import open_workspace
+from tasks.places.workspace import open_workspace
+from tasks.reporting.metrics import tell_stage
+from tasks.running.backend import OTHER, Computing
+from tasks.running.dispatch import run_elsewhere, runs_elsewhere
+from tasks.running.run_outputs import note_output, noted_keys
 
 Measured = TypeVar("Measured", bound=BaseModel)
 

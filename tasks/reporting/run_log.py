@@ -11,7 +11,7 @@ from tasks.core.errors import SpaceportError
 from tasks.core.progress import Progress
 from tasks.core.refs import RunContext
 from tasks.core.safe_names import printable_lines
-from tasks.workspace import open_workspace
+from tasks.places.workspace import open_workspace
 
 NEW_LINE, CONTINUED = "\n", "\n    "  # further lines of a message are indented
 # Prefect's loggers of runs, and ours.

@@ -7,7 +7,7 @@ from prefect.runtime import flow_run
 
 from tasks.core.refs import RunContext
 from tasks.core.settings import Settings
-from tasks.workspace import open_workspace
+from tasks.places.workspace import open_workspace
 
 SPLAT_FOLDER = "splat"  # the published result, where no other destination is named
 

@@ -18,12 +18,12 @@ from tasks.core.scene import IMAGES_FOLDER
 from tasks.core.settings import Settings
 from tasks.core.sfm.import_model import find_model
 from tasks.core.storage import S3Workspace, Workspace
-from tasks.destination import RESULT_FOLDERS, open_destination
-from tasks.dispatch import DEPLOY, no_deployment
 from tasks.photos import is_remote_source, open_source
-from tasks.retries import stage_task
+from tasks.places.destination import RESULT_FOLDERS, open_destination
+from tasks.places.workspace import open_workspace
+from tasks.running.dispatch import DEPLOY, no_deployment
+from tasks.running.retries import stage_task
 from tasks.sfm import is_given_model
-from tasks.workspace import open_workspace
 
 CHECK = "check"
 

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from tasks.artifacts import Shown
 from tasks.core.measurements import CurvePoint
 from tasks.core.refs import RunContext
-from tasks.metrics import GpuTeller
-from tasks.pictures import show_picture
-from tasks.recording import Recording, current_recording
+from tasks.reporting.artifacts import Shown
+from tasks.reporting.metrics import GpuTeller
+from tasks.reporting.pictures import show_picture
+from tasks.reporting.recording import Recording, current_recording
 
 if TYPE_CHECKING:  # torch takes a second and 200 MB, which a run that trains elsewhere does without
     from tasks.core.training.trainer import EvaluatedView, TrainingStats

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
-from tasks.artifacts import RunArtifacts, Shown
-from tasks.background import BackgroundWriter
-from tasks.console import outlive_reader
 from tasks.core.progress import Progress
 from tasks.core.refs import RunContext
-from tasks.dispatch import runs_elsewhere
-from tasks.reporting import listening_here, run_logger
-from tasks.run_log import LOGGERS, RunLog
+from tasks.reporting.artifacts import RunArtifacts, Shown
+from tasks.reporting.background import BackgroundWriter
+from tasks.reporting.progress import listening_here, run_logger
+from tasks.reporting.run_log import LOGGERS, RunLog
+from tasks.running.console import outlive_reader
+from tasks.running.dispatch import runs_elsewhere
 
 # Between two updates of one artifact. Each costs the server some 10 ms and an event of about 10 kB in its database, and
 # in a long stage a few seconds change little of what people see.

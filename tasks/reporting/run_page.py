@@ -9,17 +9,17 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 from prefect.context import FlowRunContext
 
-from tasks.artifacts import RunArtifacts, Shown
 from tasks.core.measurements import EstimateSection
 from tasks.core.options import ReconstructOptions
 from tasks.core.refs import GaussiansRef, PhotosRef, Publication, Ref, RunContext, SceneRef, SogRef
 from tasks.core.report.summary import RunSummary, StageLine, failure_markdown, run_facts, summary_markdown
 from tasks.core.settings import Settings
-from tasks.pictures import PREVIEW_PICTURE
-from tasks.recording import current_recording, recording
-from tasks.reporting import run_logger
-from tasks.run_log import log_name
-from tasks.workspace import open_workspace
+from tasks.places.workspace import open_workspace
+from tasks.reporting.artifacts import RunArtifacts, Shown
+from tasks.reporting.pictures import PREVIEW_PICTURE
+from tasks.reporting.progress import run_logger
+from tasks.reporting.recording import current_recording, recording
+from tasks.reporting.run_log import log_name
 
 RUN_LOG = "reconstruct"
 IN_PROCESS = "in this process"

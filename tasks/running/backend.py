@@ -5,7 +5,7 @@ from typing import Literal
 from tasks.core.estimate.machine import has_usable_gpu, machines_by_stage
 from tasks.core.refs import RunContext
 from tasks.core.settings import Settings
-from tasks.dispatch import runs_elsewhere
+from tasks.running.dispatch import runs_elsewhere
 
 Computing = Literal["cpu", "cuda"]
 OTHER: dict[Computing, Computing] = {"cpu": "cuda", "cuda": "cpu"}

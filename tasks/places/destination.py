@@ -19,8 +19,8 @@ from tasks.core.storage.folder_locks import sole_writer, working_folder
 from tasks.core.storage.folder_switch import foreign_versions, replace_files, stands_in_way, takes_links
 from tasks.core.storage.s3_lock import Confirm, sole_writer_on_s3
 from tasks.core.storage.s3_switch import replace_objects
-from tasks.result_list import CONTENTS_FILE, is_name_within, is_report_of_ours, read_list, written_list
-from tasks.workspace import open_folder
+from tasks.places.result_list import CONTENTS_FILE, is_name_within, is_report_of_ours, read_list, written_list
+from tasks.places.workspace import open_folder
 
 PAGE_FILE = "index.html"
 REPORT_FILE = "report.html"

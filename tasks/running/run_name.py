@@ -8,7 +8,7 @@ from coolname.data import config as coolname_lists
 from prefect.runtime import flow_run
 
 from tasks.photos import capture_name
-from tasks.run_folder import folder_of_run
+from tasks.running.run_folder import folder_of_run
 
 # Names with which the two *Run* forms fill *Run Name*: "Sleek-Lynx", "nu6-kuchiki", "alpha-canis-majoris-void".
 _FORMS = re.compile(

@@ -13,8 +13,8 @@ from tasks.core.errors import FormatError, SpaceportError
 from tasks.core.refs import RunContext
 from tasks.core.storage import CheckpointPlace
 from tasks.core.training.checkpoint import Arrays, read_checkpoint, write_checkpoint
-from tasks.reporting import run_logger
-from tasks.workspace import open_workspace
+from tasks.places.workspace import open_workspace
+from tasks.reporting.progress import run_logger
 
 KEPT = 2  # the older one is for the case that the newer one is damaged
 SUFFIX = ".npz"

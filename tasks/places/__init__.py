@@ -1,0 +1,1 @@
+"""Where photos come from, outputs are kept and results go: folders, and S3."""
