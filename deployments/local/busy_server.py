@@ -1,9 +1,9 @@
 """Makes clients wait a moment when Prefect's server is busy, however few tries they have left.
 
 Prefect answers 503 when its database was busy, and its client then counts one of its tries. The commands of `spaceport`
-have two, so that a silent server is told soon, and would give up within seconds on one that only has much to do. The
-client does not count answers of a server in maintenance
-(`PrefectHttpxAsyncClient` in prefect/client/base.py). For some seconds the busy one says that it is.
+have only two, because a silent server should be reported soon. A server that is merely busy would use them up within
+seconds. The client does not count answers of a server in maintenance (`PrefectHttpxAsyncClient` in
+prefect/client/base.py), so for some seconds the busy one says that it is.
 """
 
 import time

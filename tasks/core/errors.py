@@ -17,7 +17,7 @@ SpaceportError
 │   ├── OutOfMemoryError      the stage needs more memory than there is, whatever was given up
 │   ├── DiskFullError         a disk of this machine has no room for what a stage writes
 │   ├── StageCrashedError     the stage's own run died: its process was killed, its machine is gone     retryable
-│   ├── StageCancelledError   somebody cancelled the stage's own run
+│   ├── StageCancelledError   the stage's own run was cancelled
 │   └── StageHungError        the stage's own run took many times as long as expected, and was cancelled
 └── StorageError            stored bytes are missing, altered or out of reach                           retryable
 

@@ -1,1 +1,1 @@
-"""Where photos come from, outputs are kept and results go: folders, and S3."""
+"""Places of photos, outputs and results: folders, and S3."""

@@ -1,1 +1,1 @@
-"""What people see of a run: progress, logs, artifacts, the run's page, pictures and metrics."""
+"""Reports for people: progress, logs, artifacts, the page of a run, pictures and metrics."""

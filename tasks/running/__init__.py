@@ -1,1 +1,1 @@
-"""How a stage runs: from the workspace, in this process or in a run of its own, and what is tried again."""
+"""Running a stage: from the workspace, in this process or in a run of its own, and what is tried again."""

@@ -1,1 +1,1 @@
-"""What runs in an AWS account beside the runs, and what commands ask an account for."""
+"""Services of an AWS account, and what commands ask an account for."""
