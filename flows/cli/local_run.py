@@ -1,6 +1,7 @@
 """`spaceport run` and `spaceport demo`: the flow in this process, with its progress on the terminal."""
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -125,6 +126,8 @@ def _reconstruct(
     def say(text: str) -> None:
         console.print(plain(text), style="dim", highlight=False, soft_wrap=True)
 
+    # A line that does not reach the server is in the stage's own log; the terminal would hear of it line by line.
+    logging.raiseExceptions = False
     with server.running(say):
         from prefect import tags
         from prefect.client.orchestration import get_client

@@ -118,11 +118,12 @@ def test_a_process_that_stays_is_an_orphan_and_ended(monkeypatch: pytest.MonkeyP
     assert orphans(list) == []
 
 
-def test_a_stack_trace_is_wrong() -> None:
+@pytest.mark.parametrize("words", ["Traceback (most recent call last)", "--- Error logging to API ---"])
+def test_what_is_not_for_people_is_wrong(words: str) -> None:
     verdict = Verdict()
     verdict.said("error The disk is full.")
     assert verdict.passed
-    verdict.said("Traceback (most recent call last)")
+    verdict.said(words)
     assert not verdict.passed
 
 

@@ -14,6 +14,9 @@ ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 GRACE_LOOKS = 200  # of a tenth of a second, for processes that are about to end
 
 
+NOT_FOR_PEOPLE = ("Traceback", "Error logging to API")  # stack traces, and what Prefect says of its own log lines
+
+
 @dataclass
 class Verdict:
     """What is not as it should be; four empty lists are a passed round."""
@@ -30,8 +33,9 @@ class Verdict:
 
     def said(self, output: str) -> None:
         """Judge what an ended command has written."""
-        if "Traceback" in output:
-            self.wrong.append("shows a stack trace: " + output[output.index("Traceback") :][-300:])
+        for words in NOT_FOR_PEOPLE:
+            if words in output:
+                self.wrong.append(f"shows {output[output.index(words) :][-300:]!r}")
 
     def look(self, home: Path, temporary: Path, left_over: list[str]) -> None:
         """Judge what a command has left, after the one that followed it has ended."""
