@@ -24,6 +24,8 @@ from tasks.core.sfm.pairs import PairChoice
 logger = logging.getLogger(__name__)
 
 BYTES_PER_PIXEL = 120  # of the scaled photo, in one extraction thread: 0.22 GB at 1600 px, measured; ×4 when doubled
+# Of the features that a photo may have, in one matching process: 0.24 GB with 7,000 of them, measured.
+MATCHING_BYTES_PER_FEATURE = 35_000
 PAIRS_AT_RISK = 16 * BLOCK  # that a process matches before they are kept: a minute's work or two
 GREY_AT_ONCE = 128  # small grey copies of photos on the disk, 2 MB each
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # exFAT, and some network file systems
@@ -157,7 +159,7 @@ class FeatureDatabase:
         pairs = in_tiles(choice.pairs)
         logger.info("phase matching %d", -(-len(pairs) // BLOCK))
         logger.info("%d pairs of %d photos, %s", len(pairs), len(self._photos), choice.matcher)
-        processes = processes_for(len(pairs), _cores())
+        processes = processes_for(len(pairs), self._fitting(MATCHING_BYTES_PER_FEATURE * self._options.max_features))
         part = PAIRS_AT_RISK * processes
         for begin in range(0, len(pairs), part):
             logger.info("matching after %d blocks", begin // BLOCK)
@@ -167,12 +169,14 @@ class FeatureDatabase:
                 self.snapshot(kept)
 
     def _threads(self, doubled: bool) -> int:
-        """All cores, unless memory is short."""
+        """All cores for finding features, unless memory is short."""
         limit = self._image_size
         pixels = max(p.width * p.height * min(1.0, limit / max(p.width, p.height)) ** 2 for p in self._photos)
-        needed_bytes = pixels * BYTES_PER_PIXEL * (4 if doubled else 1)
-        fit = int(available_memory_bytes() * 0.8 / needed_bytes)
-        return max(1, min(_cores(), fit))
+        return self._fitting(pixels * BYTES_PER_PIXEL * (4 if doubled else 1))
+
+    def _fitting(self, needed_bytes: float) -> int:
+        """How many threads or processes that need so much memory each this machine can have."""
+        return max(1, min(_cores(), int(available_memory_bytes() * 0.8 / needed_bytes)))
 
 
 def _cores() -> int:

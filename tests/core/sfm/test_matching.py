@@ -13,11 +13,13 @@ import pytest
 
 from tasks.core.errors import SfmCrashError
 from tasks.core.progress import Progress
+from tasks.core.sfm import features as features_module
 from tasks.core.sfm import matching
 from tasks.core.sfm.features import FeatureDatabase
 from tasks.core.sfm.log import ProgressLog
 from tasks.core.sfm.matching import LEAST_PAIRS, NamePair, in_tiles, match_pairs, processes_for
 from tasks.core.sfm.options import SfmOptions
+from tasks.core.sfm.pairs import PairChoice
 from tasks.core.sfm.reconstruct import reconstruct
 from tests.core.sfm.conftest import IMAGE_SIZE, Flight
 from tests.core.sfm.patched_worker import patch_worker
@@ -148,6 +150,19 @@ def test_they_end_when_the_worker_is_killed(flight: Flight, tmp_path: Path, monk
         reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, kill)
     [process] = seen  # beside the worker itself
     eventually(lambda: not is_alive(process), "end of the matching process")
+
+
+def test_each_process_has_the_memory_that_it_needs(features: FeatureDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(
+        features_module, "match_pairs", lambda database, pairs, seed, processes: asked.append(processes)
+    )
+    monkeypatch.setattr(features_module, "_cores", lambda: 16)
+    choice = PairChoice("exhaustive", tuple(combinations(range(len(features.names)), 2)))
+    for free_bytes in (16e9, 0.5e9):
+        monkeypatch.setattr(features_module, "available_memory_bytes", lambda free_bytes=free_bytes: int(free_bytes))
+        features.match(choice)
+    assert asked == [2, 1]
 
 
 def test_tiles_keep_near_photos_together() -> None:
