@@ -11,7 +11,7 @@ from tasks.core.progress import Progress
 from tasks.core.refs import RunContext
 from tasks.core.storage import LocalWorkspace
 from tasks.places.workspace import open_workspace
-from tasks.reporting.progress import run_log
+from tasks.reporting import run_log
 from tasks.reporting.run_log import RunLog, log_name
 
 RUN = UUID(int=1)

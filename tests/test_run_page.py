@@ -17,7 +17,8 @@ from tasks.core.options import ReconstructOptions
 from tasks.core.progress import Progress
 from tasks.core.refs import GaussiansRef, PhotosRef, Publication, RunContext, SceneRef, SogRef
 from tasks.core.training.trainer import EvaluatedView, TrainingStats
-from tasks.reporting.progress import recording, stage_progress
+from tasks.reporting import recording
+from tasks.reporting.progress import stage_progress
 from tasks.reporting.run_page import run_page
 from tasks.reporting.training_board import KEPT_ROWS, TrainingBoard
 from tasks.running.retries import stage_task
