@@ -18,6 +18,10 @@ from tests.patience import ended, eventually, work_of
 LOOK_SECONDS = 0.01  # the shortest stage takes a third of a second
 
 
+def _hear_hangups() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which tests under nohup would hand down as ignored
+
+
 class Command:
     """A command line that has been started."""
 
@@ -48,6 +52,7 @@ class Command:
             stdout=self._output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a signal for the tests is none for it
+            preexec_fn=_hear_hangups,
         )
 
     @property
