@@ -1,6 +1,6 @@
-"""Settings for the clean-up of Prefect's database, which keeps every run unless it is told otherwise.
+"""Settings for Prefect's clean-up of its database. By default it removes nothing.
 
-It removes a run that ended long enough ago, with its task runs, states, logs and artifacts, and then the runs of its
+With these it removes a run that ended long enough ago, with its task runs, states, logs and artifacts, and then the runs of its
 stages. A run that has not ended stays, however old it is. Results and stage outputs are in the workspace, where
 it does not look.
 
