@@ -2,7 +2,7 @@
 
 The OpenBLAS in pycolmap's wheels is built for one thread. FAISS, which looks for the matches, calls it from each of
 COLMAP's matching threads, and such a build lets two of them write into the same buffer
-(https://github.com/OpenMathLib/OpenBLAS/issues/1755). On busy cores one run in some 150 lost hundreds of matches of one
+(https://github.com/OpenMathLib/OpenBLAS/issues/1755). On busy cores one run in some 90 lost hundreds of matches of one
 or two pairs, and ended with other cameras. Here each process works on a copy of what it needs of the database.
 """
 
