@@ -1,8 +1,8 @@
 """Settings for Prefect's clean-up of its database. By default it removes nothing.
 
-With these it removes a run that ended long enough ago, with its task runs, states, logs and artifacts, and then the runs
-of its stages. A run that has not ended stays, however old it is. Results and stage outputs are in the workspace, where
-it does not look.
+With these it removes a run that ended long enough ago, with its task runs, states, logs and artifacts, and then the
+runs of its stages. A run that has not ended stays, however old it is. Results and stage outputs are in the workspace,
+where it does not look.
 
 Nothing here imports Prefect, which reads its settings when it is imported.
 """
