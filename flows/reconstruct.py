@@ -6,7 +6,7 @@ from prefect import flow
 
 from tasks.compress import compress_gaussians
 from tasks.core.options import ReconstructOptions
-from tasks.core.refs import Publication
+from tasks.core.refs import Outputs, Publication
 from tasks.photos import capture_name, ingest_photos
 from tasks.publish import publish_splat
 from tasks.reporting.run_page import run_page
@@ -59,5 +59,6 @@ def reconstruct(
         gaussians = train_gaussians(scene, decided.train, context)
         sog = compress_gaussians(gaussians, scene, options.compress, context)
         publication = publish_splat(photo_set, scene, gaussians, sog, decided, target, started_at, context, estimate)
-        page.show_result(photo_set, scene, gaussians, sog, publication, estimate)
+        outputs = Outputs(photos=photo_set, scene=scene, gaussians=gaussians, sog=sog)
+        page.show_result(outputs, publication, estimate)
     return publication

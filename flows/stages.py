@@ -1,59 +1,16 @@
-"""One small deployable flow per stage, so that a stage can run in a work pool of its own.
+"""One flow for each stage, so that a stage can run in a work pool of its own. Each has the parameters of its task.
 
-Each takes exactly what its task takes: `tasks/running/dispatch.py` passes the task's parameters on by name.
+`tasks/running/dispatch.py` starts their deployments, of the same names, and passes a task's parameters on by name.
 """
 
-from prefect import flow
-
 from tasks.compress import compress_gaussians
-from tasks.core.measurements import EstimateSection
-from tasks.core.options import ReconstructOptions
-from tasks.core.photos.options import PhotosOptions
-from tasks.core.refs import GaussiansRef, PhotosRef, Publication, RunContext, SceneRef, SogRef
-from tasks.core.sfm.options import SfmOptions
-from tasks.core.sog.options import CompressOptions
-from tasks.core.training.options import TrainOptions
 from tasks.photos import ingest_photos
 from tasks.publish import publish_splat
 from tasks.sfm import find_cameras
 from tasks.train import train_gaussians
 
-
-@flow(name="photos")
-def photos_flow(source: str, options: PhotosOptions, context: RunContext) -> PhotosRef:
-    """Check the photos of a folder or .zip and store them in the workspace."""
-    return ingest_photos(source, options, context)
-
-
-@flow(name="sfm")
-def sfm_flow(photos: PhotosRef, options: SfmOptions, image_size: int, context: RunContext) -> SceneRef:
-    """Find the cameras of a stored photo set."""
-    return find_cameras(photos, options, image_size, context)
-
-
-@flow(name="train")
-def train_flow(scene: SceneRef, options: TrainOptions, context: RunContext) -> GaussiansRef:
-    """Train Gaussians on a stored scene."""
-    return train_gaussians(scene, options, context)
-
-
-@flow(name="compress")
-def compress_flow(gaussians: GaussiansRef, scene: SceneRef, options: CompressOptions, context: RunContext) -> SogRef:
-    """Compress stored Gaussians to SOG."""
-    return compress_gaussians(gaussians, scene, options, context)
-
-
-@flow(name="publish")
-def publish_flow(
-    photos: PhotosRef | None,
-    scene: SceneRef,
-    gaussians: GaussiansRef,
-    sog: SogRef,
-    options: ReconstructOptions,
-    destination: str,
-    started_at: float,
-    context: RunContext,
-    estimate: EstimateSection | None = None,
-) -> Publication:
-    """Put a stored result where people look at it."""
-    return publish_splat(photos, scene, gaussians, sog, options, destination, started_at, context, estimate)
+photos_flow = ingest_photos.as_flow()
+sfm_flow = find_cameras.as_flow()
+train_flow = train_gaussians.as_flow()
+compress_flow = compress_gaussians.as_flow()
+publish_flow = publish_splat.as_flow()

@@ -1,47 +1,47 @@
 """The compress stage: Gaussians become a SOG file, and what that costs in quality is measured."""
 
-from tasks.core.measurements import SogSection, TrainSection
+from tasks.core.measurements import SogSection
 from tasks.core.refs import GaussiansRef, RunContext, SceneRef, SogRef
 from tasks.core.render.backends import rasterizer_for
 from tasks.core.scene import Scene
 from tasks.core.sog.compress import compress
 from tasks.core.sog.options import CompressOptions
 from tasks.core.stage_code import StageCode
-from tasks.reporting.progress import announce, stage_progress
+from tasks.reporting.progress import stage_progress
 from tasks.running.backend import computing_backend
-from tasks.running.retries import stage_task
-from tasks.running.stage import open_output, read_measurements, run_stage
+from tasks.running.stage import Stage, open_output, run_stage
+from tasks.train import TRAIN
 
-STAGE = "compress"
-CODE = StageCode(
-    ("tasks.core.sog.compress", "tasks.core.render.backends"), ("numba", "numpy", "PIL", "scipy", "torch", "gsplat")
+COMPRESS = Stage(
+    "compress",
+    StageCode(
+        ("tasks.core.sog.compress", "tasks.core.render.backends"),
+        ("numba", "numpy", "PIL", "scipy", "torch", "gsplat"),
+    ),
+    SogSection,
 )
 
 
-@stage_task(STAGE)
+@COMPRESS.task
 def compress_gaussians(
     gaussians: GaussiansRef, scene: SceneRef, options: CompressOptions, context: RunContext
 ) -> SogRef:
     """Write `scene.sog` and render the held-out views from it."""
-    held_out = read_measurements(gaussians.uri, TrainSection, context).eval_views
+    held_out = TRAIN.measured(gaussians, context).eval_views
     output = run_stage(
-        STAGE,
-        CODE,
+        COMPRESS,
         context,
         inputs=[gaussians.digest, scene.digest, *held_out],
         options=options.model_dump(mode="json"),
-        backend=computing_backend(STAGE, "auto", context),  # draws the held-out views, which say how finely to store
+        backend=computing_backend(COMPRESS.name, "auto", context),  # for rendering the held-out views
         compute=lambda folder: compress(
-            open_output(gaussians.uri, context) / "scene.ply",
-            Scene.load(open_output(scene.uri, context)),
+            open_output(gaussians, context) / "scene.ply",
+            Scene.load(open_output(scene, context)),
             held_out,
             folder,
             options,
             rasterizer_for("auto"),
-            stage_progress(STAGE),
+            stage_progress(COMPRESS.name),
         ),
     )
-    measured = read_measurements(output.uri, SogSection, context)
-    if output.cached:
-        announce(STAGE, f"{measured.bytes / 1e6:.1f} MB, from the workspace")
-    return SogRef.model_validate({**output.as_ref_fields(), "bytes": measured.bytes})
+    return SogRef.of(output, bytes=COMPRESS.measured(output, context).bytes)

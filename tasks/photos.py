@@ -20,16 +20,18 @@ from tasks.core.stage_code import StageCode
 from tasks.core.storage import hash_file, hash_files
 from tasks.places.remote_photos import RemotePhotos, find_photos
 from tasks.places.workspace import open_workspace
-from tasks.reporting.progress import announce, stage_progress
-from tasks.running.retries import stage_task
-from tasks.running.stage import read_measurements, run_stage
+from tasks.reporting.progress import stage_progress
+from tasks.running.stage import Stage, run_stage
 
-STAGE = "photos"
-CODE = StageCode(("tasks.core.photos.ingest", "tasks.core.measurements"), ("PIL", "pillow_heif", "numpy"))
+PHOTOS = Stage(
+    "photos",
+    StageCode(("tasks.core.photos.ingest", "tasks.core.measurements"), ("PIL", "pillow_heif", "numpy")),
+    PhotosSection,
+)
 UNNAMED_CAPTURE = "capture"
 
 
-@stage_task(STAGE)
+@PHOTOS.task
 def ingest_photos(source: str, options: PhotosOptions, context: RunContext) -> PhotosRef:
     """Validate the photos of a folder or .zip, local or on S3, and store them with what EXIF says.
 
@@ -41,8 +43,7 @@ def ingest_photos(source: str, options: PhotosOptions, context: RunContext) -> P
     offered = open_source(source, context.workspace, among)
     capture = capture_name(source)
     output = run_stage(
-        STAGE,
-        CODE,
+        PHOTOS,
         context,
         inputs=[
             *([offered.digest] if isinstance(offered, RemotePhotos) else _local_inputs(offered, among)),
@@ -51,21 +52,12 @@ def ingest_photos(source: str, options: PhotosOptions, context: RunContext) -> P
         options=options.model_dump(mode="json"),
         compute=lambda folder: _ingest(offered, capture, folder, found),
     )
-    measured = read_measurements(output.uri, PhotosSection, context)
-    if output.cached:
-        announce(STAGE, f"{measured.usable} photos, from the workspace")
-    return PhotosRef.model_validate(
-        {
-            **output.as_ref_fields(),
-            "capture": capture,
-            "usable": measured.usable,
-            "rejected": len(measured.rejected),
-        }
-    )
+    measured = PHOTOS.measured(output, context)
+    return PhotosRef.of(output, capture=capture, usable=measured.usable, rejected=len(measured.rejected))
 
 
 def _ingest(offered: Path | RemotePhotos, capture: str, folder: Path, options: PhotosOptions) -> PhotosSection:
-    report = stage_progress(STAGE)
+    report = stage_progress(PHOTOS.name)
     if isinstance(offered, RemotePhotos):
         # Inside the output's folder: what an interrupted run leaves goes with it.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:

@@ -8,30 +8,32 @@ from typing import TYPE_CHECKING
 from tasks.core.errors import OutOfMemoryError, TrainingDivergedError
 from tasks.core.measurements import TrainSection
 from tasks.core.progress import Progress
-from tasks.core.refs import GaussiansRef, RunContext, SceneRef
+from tasks.core.refs import GaussiansRef, Ref, RunContext, SceneRef
 from tasks.core.scene import Scene
 from tasks.core.stage_code import StageCode
 from tasks.core.training.memory import budgets, memory_errors_explained
 from tasks.core.training.options import TrainOptions
-from tasks.reporting.progress import announce, run_logger, stage_progress
+from tasks.reporting.progress import run_logger, stage_progress
 from tasks.reporting.training_board import TrainingBoard
 from tasks.running.backend import computing_backend
 from tasks.running.checkpoints import StageCheckpoints
 from tasks.running.interruption import run_apart
-from tasks.running.retries import stage_task
-from tasks.running.stage import StageOutput, open_output, output_key, read_measurements, run_stage
+from tasks.running.stage import Stage, open_output, run_stage
 
 if TYPE_CHECKING:  # torch takes a second and 200 MB, which a run that trains elsewhere does without
     from tasks.core.training.trainer import TrainingStats
 
-STAGE = "train"
-CODE = StageCode(("tasks.core.training.trainer",), ("torch", "numba", "numpy", "scipy", "PIL", "gsplat"))
+TRAIN = Stage(
+    "train",
+    StageCode(("tasks.core.training.trainer",), ("torch", "numba", "numpy", "scipy", "PIL", "gsplat")),
+    TrainSection,
+)
 # Options that are no part of the output's name: the first does not change it; the second is named by what it means.
 NOT_NAMING = ("checkpoint_seconds", "backend")
 REPORT_INTERVAL_SECONDS = 0.5
 
 
-@stage_task(STAGE)
+@TRAIN.task
 def train_gaussians(scene: SceneRef, options: TrainOptions, context: RunContext) -> GaussiansRef:
     """Optimise Gaussians until they look like the scene's images, with fewer of them where memory does not suffice.
 
@@ -47,26 +49,22 @@ def train_gaussians(scene: SceneRef, options: TrainOptions, context: RunContext)
             last_error = error
     else:
         raise last_error
-    measured = read_measurements(output.uri, TrainSection, context)
-    if output.cached:
-        announce(STAGE, f"{measured.num_gaussians:,} Gaussians, from the workspace")
-    return GaussiansRef.model_validate(
-        {
-            **output.as_ref_fields(),
-            "count": measured.num_gaussians,
-            "psnr_db": measured.psnr_db,
-            "degradations": (*_given_up(options, budget), *measured.degradations),
-        }
+    measured = TRAIN.measured(output, context)
+    return GaussiansRef.of(
+        output,
+        count=measured.num_gaussians,
+        psnr_db=measured.psnr_db,
+        degradations=(*_given_up(options, budget), *measured.degradations),
     )
 
 
-def _train(scene: SceneRef, options: TrainOptions, context: RunContext) -> StageOutput:
+def _train(scene: SceneRef, options: TrainOptions, context: RunContext) -> Ref:
     inputs, naming_options = [scene.digest], options.model_dump(mode="json", exclude=set(NOT_NAMING))
-    backend = computing_backend(STAGE, options.backend, context)
+    backend = computing_backend(TRAIN.name, options.backend, context)
     checkpoints: StageCheckpoints | None = None
 
     def kept_state() -> StageCheckpoints:
-        key = output_key(CODE, inputs, naming_options, backend)
+        key = TRAIN.key(inputs, naming_options, backend)
         return StageCheckpoints(context, key, options.checkpoint_seconds)
 
     def compute(folder: Path) -> TrainSection:
@@ -74,7 +72,7 @@ def _train(scene: SceneRef, options: TrainOptions, context: RunContext) -> Stage
 
         nonlocal checkpoints
         checkpoints = kept = kept_state()
-        loaded = Scene.load(open_output(scene.uri, context))
+        loaded = Scene.load(open_output(scene, context))
         board = TrainingBoard(context)
         with memory_errors_explained(options):
             try:
@@ -87,8 +85,7 @@ def _train(scene: SceneRef, options: TrainOptions, context: RunContext) -> Stage
 
     try:
         output = run_stage(
-            STAGE,
-            CODE,
+            TRAIN,
             context,
             inputs=inputs,
             options=naming_options,
@@ -117,7 +114,7 @@ def _given_up(asked: TrainOptions, used: TrainOptions) -> tuple[str, ...]:
 
 def _on_step(board: TrainingBoard) -> Callable[["TrainingStats"], None]:
     """Training statistics for the board, and as progress a few times a second."""
-    report = stage_progress(STAGE)
+    report = stage_progress(TRAIN.name)
     reported_at = -float("inf")
 
     def on_step(stats: "TrainingStats") -> None:

@@ -17,12 +17,13 @@ from prefect.client.schemas.filters import (
 from prefect.runtime import flow_run
 
 from tasks.core.progress import Progress
-from tasks.core.refs import RunContext
+from tasks.core.refs import PhotosRef, RunContext
 from tasks.core.training.trainer import TrainingStats
+from tasks.photos import PHOTOS
 from tasks.reporting import recording
 from tasks.reporting.artifacts import RunArtifacts, Shown
 from tasks.reporting.background import BackgroundWriter
-from tasks.reporting.progress import announce, run_logger, stage_progress
+from tasks.reporting.progress import run_logger, stage_progress
 from tasks.reporting.training_board import TrainingBoard
 from tasks.running.retries import stage_task
 from tests.flow_runs import PAGES, artifacts_of, run_file, run_in_flow
@@ -203,23 +204,28 @@ def test_a_stage_in_a_run_of_its_own_shows_itself_in_the_run_that_asked_for_it(c
         ]
 
 
-def test_a_stage_from_the_workspace_says_so_in_its_name(context: RunContext) -> None:
-    @stage_task("photos")
-    def stage(context: RunContext) -> None:
-        announce("photos", "38 photos, from the workspace")
+def test_a_stage_from_the_workspace_is_cached(context: RunContext) -> None:
+    ref = PhotosRef(uri="/stored", digest="d", capture="fox", usable=38, rejected=0, cached=True)
+    found: list[PhotosRef] = []
 
-    run = run_in_flow(lambda: stage(context))
+    @PHOTOS.task
+    def stage(context: RunContext) -> PhotosRef:
+        return ref
+
+    run = run_in_flow(lambda: found.append(stage(context)))
+    assert found == [ref]
     [artifact] = artifacts_of(run).values()
     assert (artifact.data, artifact.description) == (100, "100 %, 38 photos, from the workspace")
 
-    def named(client: SyncPrefectClient) -> list[str]:
+    def states(client: SyncPrefectClient) -> list[tuple[str, str | None, bool]]:
         in_run = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
-        return [task_run.name for task_run in client.read_task_runs(flow_run_filter=in_run)]
+        runs = client.read_task_runs(flow_run_filter=in_run)
+        return [(each.name, each.state_name, each.state is not None and each.state.is_completed()) for each in runs]
 
     # A task run's states reach the server as events, a moment later.
     with get_client(sync_client=True) as client:
         eventually(
-            lambda: named(client) == ["photos (from the workspace)"], "name of the task run", lambda: named(client)
+            lambda: states(client) == [("photos", "Cached", True)], "state of the task run", lambda: states(client)
         )
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,13 +18,17 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import Abort, TerminationSignal
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, Cancelling, Completed, Crashed, Running, Scheduled, State
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Running, Scheduled, State
 
-from tasks.core.errors import OutOfMemoryError, StageCrashedError, StageHungError
+from tasks.core.errors import OutOfMemoryError, RegistrationError, StageCrashedError, StageError, StageHungError
+from tasks.core.measurements import SfmSection
 from tasks.core.refs import RunContext, SceneRef
+from tasks.core.stage_code import StageCode
 from tasks.core.training.options import TrainOptions
+from tasks.places.workspace import open_workspace
 from tasks.running import dispatch
 from tasks.running.retries import stage_task
+from tasks.running.stage import Stage
 
 CONTEXT = RunContext(workspace="/workspace", run="fox-1")
 SCENE = SceneRef(uri="/scene", digest="a", capture="fox", cameras=8, points=100)
@@ -243,7 +248,9 @@ def cancelled_after_its_child(while_waiting: Callable[[], None]) -> UUID:
             client.set_flow_run_state(ids[0], Cancelling(), force=True)
         state: State[Any] = Cancelled()
         while_waiting()
-        dispatch._raise_for("train", FlowRun(flow_id=uuid4(), name="child", state=state, state_type=state.type))
+        dispatch._raise_for(
+            "train", FlowRun(flow_id=uuid4(), name="child", state=state, state_type=state.type), CONTEXT
+        )
 
     try:
         parent()
@@ -275,3 +282,41 @@ def test_a_run_without_an_end_signal_is_marked_as_cancelled(monkeypatch: pytest.
         cancelled_after_its_child(lambda: ids.append(UUID(str(flow_run.id))))
     with get_client(sync_client=True) as client:
         assert client.read_flow_run(ids[0]).state_name == "Cancelled"
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_what_a_stages_own_run_fails_with_reaches_the_run_that_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The class and every character of the message, also where the message looks like an error's name."""
+    context = RunContext(workspace=str(tmp_path), run="fox-1", dispatched=True)
+    said = "3 of 40 photos\nStorageError: is in this text, which is the message's own."
+    ids: list[UUID] = []
+
+    @Stage("sfm", StageCode((), ()), SfmSection).task
+    def fail(context: RunContext) -> SceneRef:
+        ids.append(UUID(str(flow_run.id)))
+        raise RegistrationError(said)
+
+    with pytest.raises(RegistrationError):
+        fail.as_flow()(context)
+    failed: State[Any] = Failed(message="Flow run encountered an exception")
+    child = FlowRun(id=ids[0], flow_id=uuid4(), name="child", state=failed, state_type=failed.type)
+    with pytest.raises(RegistrationError) as raised:
+        dispatch._raise_for("sfm", child, context)
+    assert str(raised.value) == said
+    assert isinstance(raised.value.__cause__, dispatch.StageRunFailed)
+    other = child.model_copy(update={"id": uuid4()})
+    with pytest.raises(StageError, match="The sfm run failed: Flow run encountered an exception"):
+        dispatch._raise_for("sfm", other, context)
+
+
+def test_a_kept_error_cannot_name_a_class_of_another_module(tmp_path: Path) -> None:
+    context = RunContext(workspace=str(tmp_path), run="fox-1")
+    failed: State[Any] = Failed(message="no reason known")
+    child = FlowRun(id=uuid4(), flow_id=uuid4(), name="child", state=failed, state_type=failed.type)
+    for kind in ("SystemExit", "__builtins__", "os.system"):
+        kept = dispatch.KeptError(kind=kind, message="x").model_dump_json().encode()
+        open_workspace(str(tmp_path)).write_run_file("fox-1", f"errors/{child.id}.json", kept)
+        with pytest.raises(StageError, match="The sfm run failed"):
+            dispatch._raise_for("sfm", child, context)

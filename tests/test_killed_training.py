@@ -10,11 +10,10 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel
 
 import tasks.train
-from tasks.core.measurements import TrainSection
 from tasks.core.refs import GaussiansRef, RunContext, SceneRef
 from tasks.core.training.options import TrainOptions
-from tasks.running.stage import open_output, read_measurements, run_stage
-from tasks.sfm import CODE
+from tasks.running.stage import open_output, run_stage
+from tasks.sfm import SFM
 from tests.core.training.scenes import made_scene
 from tests.step_clock import TICK_SECONDS
 from tests.train_process import TrainProcess
@@ -33,8 +32,8 @@ def stored_scene(context: RunContext) -> SceneRef:
         made_scene(folder)
         return Nothing()
 
-    output = run_stage("sfm", CODE, context, inputs=[], options={}, compute=compute)
-    return SceneRef.model_validate({**output.as_ref_fields(), "capture": "made", "cameras": 16, "points": 150})
+    output = run_stage(SFM, context, inputs=[], compute=compute)
+    return SceneRef.of(output, capture="made", cameras=16, points=150)
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +44,11 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def splat(gaussians: GaussiansRef, context: RunContext) -> bytes:
     assert not gaussians.cached
-    return (open_output(gaussians.uri, context) / "scene.ply").read_bytes()
+    return (open_output(gaussians, context) / "scene.ply").read_bytes()
 
 
 def resumed_from(gaussians: GaussiansRef, context: RunContext) -> int | None:
-    return read_measurements(gaussians.uri, TrainSection, context).resumed_from_step
+    return tasks.train.TRAIN.measured(gaussians, context).resumed_from_step
 
 
 @pytest.fixture
@@ -137,7 +136,7 @@ def test_another_machine_goes_on(context: RunContext, uninterrupted: bytes, tmp_
     trained = tasks.train.train_gaussians.fn(scene, OPTIONS, context)
     assert trained.cached, "the second machine has stored it"
     assert resumed_from(trained, context) == reached
-    assert (open_output(trained.uri, context) / "scene.ply").read_bytes() == uninterrupted
+    assert (open_output(trained, context) / "scene.ply").read_bytes() == uninterrupted
 
 
 def test_a_run_that_computes_anew_takes_no_others_checkpoint(tmp_path: Path, uninterrupted: bytes) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deployments.aws import monitoring
-from tasks.compress import CODE
+from tasks.compress import COMPRESS
 from tasks.core.errors import OptionsError, PhotosError
 from tasks.core.measurements import SogSection
 from tasks.core.options import ReconstructOptions
@@ -66,7 +66,7 @@ def test_a_stage_tells_what_it_took_and_measured(
         return MEASURED
 
     for _ in range(2):  # the second time from the workspace, which is no measurement
-        run_stage("compress", CODE, context, inputs=["x"], options={}, compute=compute)
+        run_stage(COMPRESS, context, inputs=["x"], compute=compute)
     (line,) = lines(capsys)
     assert line["Stage"] == "compress"
     assert line["SogBytes"] == 1000
@@ -86,7 +86,7 @@ def test_what_is_no_number_costs_no_output(capsys: pytest.CaptureFixture[str], t
         (folder / "scene.sog").write_bytes(b"0")
         return measured
 
-    output = run_stage("compress", CODE, context, inputs=["x"], options={}, compute=compute)
+    output = run_stage(COMPRESS, context, inputs=["x"], compute=compute)
     assert Path(output.uri, "scene.sog").is_file()
     (line,) = lines(capsys)
     assert "PsnrDropDb" not in line

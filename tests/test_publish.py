@@ -8,7 +8,7 @@ from tasks.core.photoset import Photo, PhotoSet
 from tasks.core.refs import PhotosRef, RunContext
 from tasks.core.storage import LocalWorkspace
 from tasks.publish import _days
-from tasks.running.stage import run_stage
+from tasks.running.stage import Stage, run_stage
 from tests.test_stage import CODE, Measured
 
 
@@ -25,11 +25,11 @@ def test_the_days_are_known_without_fetching_a_photo(tmp_path: Path, monkeypatch
         return Measured(value=1)
 
     context = RunContext(workspace=str(tmp_path), run="test")
-    output = run_stage("photos", CODE, context, inputs=[], options={}, compute=compute)
-    ref = PhotosRef.model_validate({**output.as_ref_fields(), "capture": "fox", "usable": 2, "rejected": 0})
+    output = run_stage(Stage("photos", CODE, Measured), context, inputs=[], compute=compute)
+    ref = PhotosRef.of(output, capture="fox", usable=2, rejected=0)
 
     def refuse(store: LocalWorkspace, uri: str) -> Path:
         raise AssertionError("fetched")
 
     monkeypatch.setattr(LocalWorkspace, "fetch", refuse)
-    assert _days(ref, LocalWorkspace(str(tmp_path))) == "30 May 2026 – 31 May 2026"
+    assert _days(ref, context) == "30 May 2026 – 31 May 2026"

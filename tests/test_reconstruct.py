@@ -203,6 +203,43 @@ def test_a_second_run_computes_nothing(result: Result, tmp_path: Path, monkeypat
     assert (tmp_path / "again" / "scene.sog").read_bytes() == (result.out / "scene.sog").read_bytes()
 
 
+def test_a_result_that_is_already_there_is_not_published_again(result: Result, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def changed_at() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+
+    first = result.run(out)
+    before = changed_at()
+    second = result.run(out)
+    assert (first.cached, second.cached) == (False, True)
+    assert changed_at() == before
+    assert second.seconds is None
+    fields = {"place", "page", "report", "psnr_db", "num_gaussians", "sog_bytes", "degradations"}
+    assert second.model_dump(include=fields) == first.model_dump(include=fields)
+    runs = sorted((result.workspace / "runs").iterdir(), key=lambda run: run.stat().st_mtime)
+    assert (runs[-1] / "pictures" / "preview.jpg").read_bytes() == (out / "preview.jpg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda out: (out / "scene.ply").unlink(),
+        lambda out: (out / "report.json").write_bytes(b"0" * (out / "report.json").stat().st_size),
+    ],
+)
+def test_a_result_that_was_damaged_or_replaced_is_published_again(
+    result: Result, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    out = tmp_path / "out"
+    result.run(out)
+    damage(out)
+    assert not result.run(out).cached
+    assert (out / "scene.ply").read_bytes() == (result.out / "scene.ply").read_bytes()
+    Report.model_validate_json((out / "report.json").read_bytes())
+    assert result.run(out).cached
+
+
 def test_a_run_without_an_estimate_ends_well(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*given: object) -> None:
         raise ZeroDivisionError("a bug in the estimate")

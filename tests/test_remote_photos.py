@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tasks import photos
 from tasks.core.errors import PhotosError
-from tasks.core.measurements import PhotosSection
 from tasks.core.photos.files import is_photo_name
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.photoset import PhotoSet
@@ -18,7 +18,7 @@ from tasks.core.refs import RunContext
 from tasks.core.storage import S3Folder, StoredObject
 from tasks.photos import capture_name, ingest_photos, open_source
 from tasks.places.remote_photos import RemotePhotos, local_names
-from tasks.running.stage import open_output, read_measurements
+from tasks.running.stage import open_output
 from tasks.sfm import is_given_model
 from tests.s3_server import S3Server
 
@@ -58,7 +58,7 @@ def test_a_folder_on_s3_is_ingested_once(uploaded: str, bucket: S3Folder, tmp_pa
     context = RunContext(workspace=str(tmp_path), run="flight-1")
     first = ingest_photos.fn(uploaded, PhotosOptions(), context)
     assert (first.capture, first.usable, first.rejected, first.cached) == ("north field", 3, 0, False)
-    folder = open_output(first.uri, context)
+    folder = open_output(first, context)
     assert [entry.name for entry in PhotoSet.load(folder).photos] == list(PHOTOS)
     assert not [entry for entry in folder.iterdir() if entry.name.startswith(".")], "the download is gone"
     assert ingest_photos.fn(uploaded, PhotosOptions(), context).cached
@@ -122,7 +122,7 @@ def test_a_key_that_is_no_file_name_costs_that_photo_alone(uploaded: str, bucket
     context = RunContext(workspace=str(tmp_path), run="flight-1")
     found = ingest_photos.fn(uploaded, PhotosOptions(), context)
     assert (found.usable, found.rejected) == (3, 1)
-    section = read_measurements(found.uri, PhotosSection, context)
+    section = photos.PHOTOS.measured(found, context)
     assert section.found == 4
     [rejected] = section.rejected
     assert rejected.name == "a\\nb.jpg"
@@ -150,7 +150,7 @@ def test_the_flight_log_beside_photos_on_s3_is_read(uploaded: str, bucket: S3Fol
     context = RunContext(workspace=str(tmp_path), run="flight-1")
     options = PhotosOptions(flight_log="flight.csv")
     first = ingest_photos.fn(uploaded, options, context)
-    places = [entry.gps for entry in PhotoSet.load(open_output(first.uri, context)).photos]
+    places = [entry.gps for entry in PhotoSet.load(open_output(first, context)).photos]
     assert [place.longitude_deg for place in places if place] == [8, 9, 10]
     assert ingest_photos.fn(uploaded, options, context).cached
     bucket.write("uploads/north field/logs/flight.csv", f"lat,lon,altitude(ft)\n{rows}".encode())

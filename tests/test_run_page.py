@@ -15,7 +15,7 @@ from tasks.core.errors import RegistrationError
 from tasks.core.measurements import CurvePoint, EstimateSection, SecondsSection
 from tasks.core.options import ReconstructOptions
 from tasks.core.progress import Progress
-from tasks.core.refs import GaussiansRef, PhotosRef, Publication, RunContext, SceneRef, SogRef
+from tasks.core.refs import GaussiansRef, Outputs, PhotosRef, Publication, RunContext, SceneRef, SogRef
 from tasks.core.training.trainer import EvaluatedView, TrainingStats
 from tasks.reporting import recording
 from tasks.reporting.progress import stage_progress
@@ -160,14 +160,22 @@ def show_result(context: RunContext, place: str) -> None:
     stored = {"uri": "/stored", "digest": "d"}
     with run_page("North Field", ReconstructOptions(), context) as page:
         page.show_result(
-            PhotosRef(**stored, capture="North Field", usable=40, rejected=0, cached=True),
-            SceneRef(**stored, capture="North Field", cameras=38, points=9000, seconds=40),
-            GaussiansRef(
-                **stored, count=58_211, psnr_db=24.31, seconds=301.4, cost_usd=0.044, peak_memory_bytes=1_800_000_000
+            Outputs(
+                photos=PhotosRef(**stored, capture="North Field", usable=40, rejected=0, cached=True),
+                scene=SceneRef(**stored, capture="North Field", cameras=38, points=9000, seconds=40),
+                gaussians=GaussiansRef(
+                    **stored,
+                    count=58_211,
+                    psnr_db=24.31,
+                    seconds=301.4,
+                    cost_usd=0.044,
+                    peak_memory_bytes=1_800_000_000,
+                ),
+                sog=SogRef(**stored, bytes=4_200_000, seconds=6),
             ),
-            SogRef(**stored, bytes=4_200_000, seconds=6),
             Publication(
-                uri=place,
+                **stored,
+                place=place,
                 page=f"{place}/index.html",
                 report=f"{place}/report.html",
                 psnr_db=24.31,

@@ -12,8 +12,8 @@ from tasks.core import source_digest, stage_code
 from tasks.core.stage_code import WITHOUT_INFLUENCE, StageCode, installed_version
 from tests.core.test_source_digest import copy_sources, forget
 
-STAGES = {"photos": photos.CODE, "sfm": sfm.CODE, "train": train.CODE, "compress": compress.CODE}
-OUTPUTS = {**STAGES, publish.PICTURES: publish.PICTURES_CODE}
+STAGES = {stage.name: stage.code for stage in (photos.PHOTOS, sfm.SFM, train.TRAIN, compress.COMPRESS)}
+OUTPUTS = {**STAGES, **{stage.name: stage.code for stage in (publish.PICTURES, publish.PUBLISH)}}
 
 # Modules in the stages' rooms that compute no stage's output, each with a reason.
 COMPUTE_NO_OUTPUT = {

@@ -9,14 +9,13 @@ from pydantic import BaseModel
 import tasks.running.stage
 import tasks.train
 from tasks.core.errors import OutOfMemoryError
-from tasks.core.measurements import TrainSection
 from tasks.core.refs import RunContext, SceneRef
 from tasks.core.training import plan, trainer
 from tasks.core.training.cpu_engine import CpuEngine
 from tasks.core.training.options import TrainOptions
 from tasks.running.checkpoints import StageCheckpoints
-from tasks.running.stage import output_key, read_measurements, run_stage
-from tasks.sfm import CODE
+from tasks.running.stage import run_stage
+from tasks.sfm import SFM
 from tests.core.training.scenes import made_scene
 
 OPTIONS = TrainOptions(steps=12, max_gaussians=4000, max_image_size=64, hold_out_every=0, backend="cpu")
@@ -37,8 +36,8 @@ def scene(context: RunContext) -> SceneRef:
         made_scene(folder)
         return Nothing()
 
-    output = run_stage("sfm", CODE, context, inputs=[], options={}, compute=compute)
-    return SceneRef.model_validate({**output.as_ref_fields(), "capture": "made", "cameras": 8, "points": 100})
+    output = run_stage(SFM, context, inputs=[], compute=compute)
+    return SceneRef.of(output, capture="made", cameras=8, points=100)
 
 
 def memory_for(count: int, patch: pytest.MonkeyPatch) -> None:
@@ -98,7 +97,7 @@ def test_what_the_engine_gave_up_reaches_the_report(
     monkeypatch.setattr(plan, "engine_for", lambda *_: engine)
     gaussians = tasks.train.train_gaussians.fn(scene, OPTIONS, context)
     assert gaussians.degradations == ("No growth beyond 900 Gaussians.",)
-    assert "8 photos on the GPU." in read_measurements(gaussians.uri, TrainSection, context).decisions
+    assert "8 photos on the GPU." in tasks.train.TRAIN.measured(gaussians, context).decisions
 
 
 def test_a_plan_for_fewer_gaussians_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +150,7 @@ def test_no_checkpoint_of_a_run_of_its_own_that_was_killed_is_left(
     def killed(stage: str, context: RunContext, changed: dict[str, TrainOptions]) -> None:
         budget = changed["options"]
         naming = budget.model_dump(mode="json", exclude=set(tasks.train.NOT_NAMING))
-        key = output_key(tasks.train.CODE, [scene.digest], naming, "cpu")
+        key = tasks.train.TRAIN.key([scene.digest], naming, "cpu")
         StageCheckpoints(context, key, 1).save(1, "me", {"a": np.zeros(3)})
         assert checkpoints_left(context)
         raise OutOfMemoryError("The train run was killed 2 times.")

@@ -19,7 +19,7 @@ from tasks.reporting.background import BackgroundWriter
 from tasks.reporting.progress import listening
 from tasks.reporting.recording import Recording
 from tasks.running.stage import run_stage
-from tasks.sfm import CODE
+from tasks.sfm import SFM
 from tests.core.training.scenes import made_scene
 from tests.test_train_memory import Nothing
 
@@ -58,8 +58,8 @@ def test_the_last_step_is_reported_however_training_ends(
         made_scene(folder)
         return Nothing()
 
-    output = run_stage("sfm", CODE, context, inputs=[], options={}, compute=compute)
-    scene = SceneRef.model_validate({**output.as_ref_fields(), "capture": "made", "cameras": 16, "points": 150})
+    output = run_stage(SFM, context, inputs=[], compute=compute)
+    scene = SceneRef.of(output, capture="made", cameras=16, points=150)
     reports: list[Progress] = []
     console = Console(file=StringIO(), width=200)
     with showing_progress(console), listening(lambda _, progress: reports.append(progress)):

@@ -142,6 +142,18 @@ class PicturesSection(Section):
     fly_around_bytes: int
 
 
+class PublishSection(Section):
+    """What was published."""
+
+    psnr_db: float | None = None  # mean over the held-out views, as all that follow
+    ssim: float | None = None
+    gmsd: float | None = None
+    detail: float | None = None
+    num_gaussians: int
+    sog_bytes: int
+    degradations: tuple[str, ...] = ()  # of all stages
+
+
 class SecondsSection(Section):
     """Wall time by stage; null for a stage that was taken from the cache or did not run."""
 

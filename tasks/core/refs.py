@@ -1,5 +1,7 @@
 """What travels between stages: a pointer to a stored output and what is known about it, never the bytes."""
 
+from typing import Self
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -28,6 +30,16 @@ class Ref(BaseModel):
     cached: bool = False
     code_version: str = ""  # release of Spaceport / digest of the sources that made it
 
+    @classmethod
+    def of(cls, output: "Ref", **known: object) -> Self:
+        """The ref of a stage's output, with what is known about this kind of output."""
+        return cls.model_validate({**output.model_dump(), **known})
+
+    @property
+    def summary(self) -> str:
+        """The output in some words, for people."""
+        return f"output {self.digest[:8]}"
+
 
 class PhotosRef(Ref):
     """A validated photo set."""
@@ -35,6 +47,11 @@ class PhotosRef(Ref):
     capture: str  # what people call it
     usable: int
     rejected: int
+
+    @property
+    def summary(self) -> str:
+        """How many photos it has."""
+        return f"{self.usable} photos"
 
 
 class SceneRef(Ref):
@@ -44,6 +61,11 @@ class SceneRef(Ref):
     cameras: int
     points: int
 
+    @property
+    def summary(self) -> str:
+        """How many cameras it has."""
+        return f"{self.cameras} cameras"
+
 
 class GaussiansRef(Ref):
     """A trained splat."""
@@ -52,29 +74,61 @@ class GaussiansRef(Ref):
     psnr_db: float | None
     degradations: tuple[str, ...] = ()  # what was done worse than asked for, and why
 
+    @property
+    def summary(self) -> str:
+        """How many Gaussians it has."""
+        return f"{self.count:,} Gaussians"
+
 
 class SogRef(Ref):
     """A compressed splat."""
 
     bytes: int
 
+    @property
+    def summary(self) -> str:
+        """Its size."""
+        return f"{self.bytes / 1e6:.1f} MB"
 
-class Publication(BaseModel):
-    """Where people find the result."""
+
+class Outputs(BaseModel):
+    """What the stages of a run have made before it is published."""
 
     model_config = ConfigDict(frozen=True)
 
-    uri: str
-    page: str
-    report: str
+    photos: PhotosRef | None  # None where a COLMAP model was given
+    scene: SceneRef
+    gaussians: GaussiansRef
+    sog: SogRef
+
+    @property
+    def by_stage(self) -> dict[str, Ref]:
+        """The outputs by the names of their stages, in order."""
+        refs: dict[str, Ref] = {} if self.photos is None else {"photos": self.photos}
+        return {**refs, "sfm": self.scene, "train": self.gaussians, "compress": self.sog}
+
+    @property
+    def cached_stages(self) -> tuple[str, ...]:
+        """The stages whose output was in the workspace."""
+        return tuple(name for name, ref in self.by_stage.items() if ref.cached)
+
+
+class Publication(Ref):
+    """A published result. The stage's output lists the files that were put at the destination."""
+
+    place: str  # the destination: a local folder or `s3://bucket/prefix`
+    page: str  # path or link of the viewer page
+    report: str  # path or link of the report
     psnr_db: float | None
     ssim: float | None = None
     gmsd: float | None = None
     detail: float | None = None
     num_gaussians: int
     sog_bytes: int
-    seconds: float | None = None  # of publishing; the other stages' stand in their refs
-    cost_usd: float | None = None
-    peak_memory_bytes: int | None = None
-    cache_hits: tuple[str, ...] = ()
+    cache_hits: tuple[str, ...] = ()  # stages before this one whose output was in the workspace
     degradations: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """Where the result is."""
+        return f"unchanged at {self.place}"

@@ -34,6 +34,12 @@ def source_digest(*modules: str) -> str:
     return digest.hexdigest()
 
 
+def file_digest(*names: str) -> str:
+    """The sha256, hexadecimal, over the bytes of files, named from the project's root. Raises OSError."""
+    lines = (f"{hashlib.sha256((ROOT / name).read_bytes()).hexdigest()} {name}\n" for name in sorted(names))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 @cache
 def source_modules(*modules: str) -> frozenset[str]:
     """The modules that `source_digest` covers, by their dotted names."""

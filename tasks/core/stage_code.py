@@ -5,7 +5,7 @@ import importlib.metadata
 from dataclasses import dataclass
 from functools import cached_property
 
-from tasks.core.source_digest import imported_libraries, source_digest, source_modules
+from tasks.core.source_digest import file_digest, imported_libraries, source_digest, source_modules
 
 # Code that is known to give the same outputs as code before it: digest of the sources now -> that of then, and the
 # commit that has those. For refactorings only; tests/test_compatible_code.py computes a small scene with both.
@@ -23,15 +23,18 @@ WITHOUT_INFLUENCE = frozenset({"jinja2", "markupsafe", "plyfile", "psutil", "pyd
 
 @dataclass(frozen=True)
 class StageCode:
-    """The modules of this project and the libraries that compute a stage's output."""
+    """The modules and files of this project and the libraries that compute a stage's output."""
 
     modules: tuple[str, ...]  # where the computation starts; what they import is followed
     libraries: tuple[str, ...]  # names of packages as they are imported
+    files: tuple[str, ...] = ()  # templates and the like, from the project's root; their bytes count
 
     @cached_property
     def sources(self) -> str:
         """The digest of all sources, or of those before them that gave the same outputs."""
         digest = source_digest(*self.modules)
+        if self.files:
+            digest = hashlib.sha256(f"{digest} {file_digest(*self.files)}".encode()).hexdigest()
         while digest in COMPATIBLE:
             digest, _ = COMPATIBLE[digest]
         return digest

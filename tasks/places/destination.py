@@ -1,9 +1,10 @@
 """Where a result is published: a local folder, or `s3://bucket/prefix`."""
 
+import hashlib
 import os
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tasks.core.local_path import local_path
 from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER
 from tasks.core.settings import Settings
 from tasks.core.sog.layout import LOD_FOLDER
-from tasks.core.storage import LocalWorkspace, OutputCache, S3Folder, Workspace
+from tasks.core.storage import LocalWorkspace, OutputCache, S3Folder, StoredFile, Workspace, altered_file
 from tasks.core.storage.disk import flush, is_disk_full, watching_disk
 from tasks.core.storage.folder_locks import sole_writer, working_folder
 from tasks.core.storage.folder_switch import foreign_versions, replace_files, stands_in_way, takes_links
@@ -67,6 +68,14 @@ class Destination(ABC):
             self._list({*older, *names})  # first, so that files of an interrupted delivery are known as ours
             self._replace(result, names, older, confirm)
             self._list(set(names))
+
+    def holds(self, files: Collection[StoredFile]) -> bool:
+        """Whether exactly these files of a result are there, unaltered. Raises StorageError."""
+        return self._listed() == {file.path for file in files} and self._unaltered(files)
+
+    @abstractmethod
+    def _unaltered(self, files: Collection[StoredFile]) -> bool:
+        """Whether each file is there as it was put."""
 
     def require_ours(self, names: Iterable[str] | None = None) -> None:
         """Make sure that a result replaces only what an earlier one has put there.
@@ -191,6 +200,13 @@ class LocalDestination(Destination):
         except OSError as error:
             raise StorageError(f"{name} of {self.uri} cannot be read ({error.strerror}).") from error
 
+    def _unaltered(self, files: Collection[StoredFile]) -> bool:
+        """As in Destination; every file is read and hashed."""
+        try:
+            return altered_file(self._folder, files) is None
+        except OSError as error:
+            raise StorageError(f"{self.uri} cannot be read ({error.strerror}).") from error
+
     def _in_the_way(self, names: set[str], unlisted: set[str]) -> set[str]:
         """As in Destination. No link of ours is a folder, so what lies behind one is another place."""
         others = {other for name in names for other in stands_in_way(self._folder, name)}
@@ -269,6 +285,16 @@ class S3Destination(Destination):
         settings = Settings.from_environment()
         with OutputCache(settings.home / "outputs", settings.cache_bytes).scratch() as folder:
             yield folder
+
+    def _unaltered(self, files: Collection[StoredFile]) -> bool:
+        """As in Destination; sizes are compared, and the bytes of the page, which names the others."""
+        there = {found.name: found.size for found in self._folder.objects()}
+        page = self._read(PAGE_FILE) or b""
+        return all(
+            there.get(file.path) == file.size
+            and (file.path != PAGE_FILE or hashlib.sha256(page).hexdigest() == file.sha256)
+            for file in files
+        )
 
     def _in_the_way(self, names: set[str], unlisted: set[str]) -> set[str]:
         """As in Destination. The folders of a result are listed, not the whole place, which may be a large bucket."""

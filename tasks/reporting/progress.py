@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from prefect import get_run_logger
-from prefect.context import TaskRunContext
 from prefect.exceptions import MissingContextError
 
 from tasks.core.progress import Progress, ProgressCallback
@@ -64,13 +63,6 @@ def stage_progress(stage: str) -> ProgressCallback:
             run_logger().info("%s %s %s", stage, share, progress.note, extra={"is_progress": True})
 
     return report
-
-
-def announce(stage: str, note: str) -> None:
-    """Say that a stage is done at once, because its output was in the workspace: also in its task run's name."""
-    if (task := TaskRunContext.get()) is not None:
-        task.task_run.name = f"{stage} (from the workspace)"  # Prefect stores it with the run's last state
-    stage_progress(stage)(Progress(1, 1, note))
 
 
 def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:

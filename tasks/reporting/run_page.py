@@ -11,7 +11,7 @@ from prefect.context import FlowRunContext
 
 from tasks.core.measurements import EstimateSection
 from tasks.core.options import ReconstructOptions
-from tasks.core.refs import GaussiansRef, PhotosRef, Publication, Ref, RunContext, SceneRef, SogRef
+from tasks.core.refs import Outputs, Publication, Ref, RunContext
 from tasks.core.report.summary import RunSummary, StageLine, failure_markdown, run_facts, summary_markdown
 from tasks.core.settings import Settings
 from tasks.places.workspace import open_workspace
@@ -36,24 +36,19 @@ class RunPage:
 
     def show_result(
         self,
-        photos: PhotosRef | None,
-        scene: SceneRef,
-        gaussians: GaussiansRef,
-        sog: SogRef,
+        outputs: Outputs,
         publication: Publication,
         estimate: EstimateSection | None = None,
     ) -> None:
         """Show the summary and the preview picture; a server that does not answer is a line in the log."""
         if self._artifacts is None:
             return
-        refs: dict[str, Ref] = {"sfm": scene, "train": gaussians, "compress": sog}
-        if photos is not None:
-            refs = {"photos": photos, **refs}
+        refs = {**outputs.by_stage, "publish": publication}
         preview = self._url(PREVIEW_PICTURE)
         summary = RunSummary(
             capture=self._capture,
-            registered=scene.cameras,
-            usable=None if photos is None else photos.usable,
+            registered=outputs.scene.cameras,
+            usable=None if outputs.photos is None else outputs.photos.usable,
             psnr_db=publication.psnr_db,
             ssim=publication.ssim,
             gmsd=publication.gmsd,
@@ -61,10 +56,10 @@ class RunPage:
             num_gaussians=publication.num_gaussians,
             sog_bytes=publication.sog_bytes,
             total_seconds=time.monotonic() - self._started,
-            stages=self._stage_lines(refs, publication, estimate),
+            stages=self._stage_lines(refs, estimate),
             expected_seconds=None if estimate is None else estimate.seconds.total,
             degradations=publication.degradations,
-            place=publication.uri,
+            place=publication.place,
             page_url=_if_link(publication.page),
             report_url=_if_link(publication.report),
             preview_url=preview,
@@ -100,12 +95,10 @@ class RunPage:
         urls = [(stage, self._url(log_name(stage))) for stage in dict.fromkeys(stages)]
         return tuple((stage, url) for stage, url in urls if url is not None)
 
-    def _stage_lines(
-        self, refs: dict[str, Ref], publication: Publication, estimate: EstimateSection | None
-    ) -> tuple[StageLine, ...]:
+    def _stage_lines(self, refs: dict[str, Ref], estimate: EstimateSection | None) -> tuple[StageLine, ...]:
         pools = self._pools()
         expected = {} if estimate is None else estimate.seconds.model_dump()
-        lines = [
+        return tuple(
             StageLine(
                 stage,
                 ref.seconds,
@@ -115,10 +108,7 @@ class RunPage:
                 expected.get(stage),
             )
             for stage, ref in refs.items()
-        ]
-        where = pools.get("publish", IN_PROCESS)
-        published = publication.seconds, publication.cost_usd, publication.peak_memory_bytes
-        return (*lines, StageLine("publish", *published, where, expected.get("publish")))
+        )
 
     def _pools(self) -> dict[str, str]:
         """Where the stages ran that have a deployment of their own, as their runs say."""

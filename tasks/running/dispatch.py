@@ -3,7 +3,7 @@
 The child run is made for a key of (parent run, stage, parameters, attempt). A parent that is started again, or a
 task that is retried, therefore meets the child it made before: one that still works is waited for, one that died is
 followed by the next attempt. A child that was asked for something else, such as fewer Gaussians, is another one.
-Nothing but the end of the run comes back: the output is in the workspace.
+Nothing but the end of the run comes back: the output is in the workspace, as is the error that it failed with.
 """
 
 import hashlib
@@ -40,6 +40,7 @@ from tasks.core.estimate.words import rough_duration
 from tasks.core.option_model import OptionModel
 from tasks.core.refs import Ref, RunContext
 from tasks.core.settings import Settings
+from tasks.places.workspace import open_workspace
 from tasks.reporting.progress import run_logger
 
 DEPLOY = "create it with `spaceport up` or `prefect deploy --all`, or take the stage out of SPACEPORT_DISPATCH"
@@ -53,6 +54,7 @@ WITH_PARENT = "The run that asked for this was cancelled."
 TIMES_EXPECTED, LEAST_LIMIT_SECONDS = 10.0, 3600.0  # an estimate may be three times wrong, and a machine be busy
 KILLS = 2  # after which want of memory is the likely reason, and no longer a person or a lost machine
 # As Prefect's runner and ECS say it: "… exited with non-zero status code -9.", "OutOfMemoryError: Container killed …".
+ERRORS_FOLDER = "errors"  # in the run's folder: what stages' own runs failed with
 KILLED = re.compile(r"\b(?:status|exit) code:? (?:-9|137)(?!\d)|\bSIGKILL\b|\bOutOfMemory")
 
 T = TypeVar("T")
@@ -60,6 +62,31 @@ T = TypeVar("T")
 
 class StageRunFailed(Exception):  # noqa: N818 - the cause of an error, never raised by itself
     """Marks an error that a child run ended with, after retries of its own."""
+
+
+class KeptError(BaseModel):
+    """An error of tasks.core.errors, between two processes.
+
+    Prefect's `state.result()` would do the same from persisted results, but unpickles what the stored record says is a
+    pickle: whoever can write to a bucket could then run commands in the run that waits.
+    """
+
+    kind: str
+    message: str
+
+
+def keep_error(error: SpaceportError, context: RunContext) -> None:
+    """Keep what this run failed with for the run that waits for it; a log line where that fails too."""
+    kept = KeptError(kind=type(error).__name__, message=str(error))
+    try:
+        store = open_workspace(context.workspace)
+        store.write_run_file(context.run, _error_file(current_run.id), kept.model_dump_json().encode())
+    except Exception as failed:  # noqa: BLE001 - must not hide the error itself
+        run_logger().warning("what this stage failed with could not be kept (%s)", failed)
+
+
+def _error_file(run: object) -> str:
+    return f"{ERRORS_FOLDER}/{run}.json"
 
 
 def runs_elsewhere(stage: str, context: RunContext) -> bool:
@@ -103,7 +130,7 @@ def run_elsewhere(stage: str, context: RunContext, changed: dict[str, BaseModel]
         if changed and killed >= KILLS:
             raise OutOfMemoryError(f"The {stage} run was killed {killed} times, most likely for want of memory.")
         if not has_ended_before:
-            _raise_for(stage, child)
+            _raise_for(stage, child, context)
             return
 
 
@@ -265,7 +292,7 @@ def _await_own_end() -> None:
             time.sleep(POLL_SECONDS)
 
 
-def _raise_for(stage: str, child: FlowRun) -> None:
+def _raise_for(stage: str, child: FlowRun, context: RunContext) -> None:
     """Nothing for a run that has completed, else the error that `run_elsewhere` promises."""
     state = child.state
     assert state is not None
@@ -276,13 +303,16 @@ def _raise_for(stage: str, child: FlowRun) -> None:
     if state.is_cancelled():
         _await_own_end()
         raise StageCancelledError(f"The {stage} run {child.name!r} was cancelled.")
-    raise _as_raised(stage, state.message or "no reason known") from StageRunFailed(child.name)
+    raise _as_raised(stage, child, context) from StageRunFailed(child.name)
 
 
-def _as_raised(stage: str, message: str) -> SpaceportError:
-    """The error that Prefect wrote into a state's message, as "…: RegistrationError: 12 of 40 photos …"."""
-    found = re.search(r"\b(\w+Error): (.*)", message, re.DOTALL)
-    kind = getattr(errors, found.group(1), None) if found else None
-    if found and isinstance(kind, type) and issubclass(kind, SpaceportError):
-        return kind(found.group(2))
+def _as_raised(stage: str, child: FlowRun, context: RunContext) -> SpaceportError:
+    """The error that the child run kept; a StageError with its state's message where it kept none."""
+    content = open_workspace(context.workspace).read_run_file(context.run, _error_file(child.id))
+    if content is not None:
+        kept = KeptError.model_validate_json(content)
+        kind = getattr(errors, kept.kind, None)
+        if isinstance(kind, type) and issubclass(kind, SpaceportError):
+            return kind(kept.message)
+    message = (child.state.message if child.state else None) or "no reason known"
     return StageError(f"The {stage} run failed: {message}")

@@ -35,7 +35,7 @@ RETRY_JITTER_FACTOR = 0.5
 
 
 def stage_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """`@task` as every stage has it. What Prefect would cache by itself is left to the workspace's content keys."""
+    """`@task` as every stage has it. Prefect's own cache is off: a stage's output is in the workspace, by its key."""
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
         as_task = task(

@@ -1,115 +1,185 @@
-"""The frame of all stage tasks: look in the workspace, else compute into a fresh folder and store it.
+"""A stage as one object, and what all stages share: find the output in the workspace, or compute and store it.
 
 Computing happens in this process, or, for a stage that `Settings.dispatch` names, in a run of the stage's own
-deployment, which finds the same key and leaves its output in the same place.
+deployment, which finds the same key and stores its output in the same place.
+
+A task whose output was in the workspace ends in Prefect's own state `Cached`. Its cache policy and result storage are
+not used: they would keep a record next to the output that still says "Cached" when files of it are gone or damaged.
 """
 
+import functools
 import importlib.metadata
+import inspect
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
+from prefect import Flow, Task, flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 from pydantic import BaseModel, JsonValue
 
-from tasks.core.errors import StorageError
+from tasks.core.errors import SpaceportError, StorageError
 from tasks.core.peak_memory import PeakMemory
-from tasks.core.refs import RunContext
+from tasks.core.progress import Progress
+from tasks.core.refs import Ref, RunContext
 from tasks.core.settings import Settings
 from tasks.core.stage_code import StageCode
 from tasks.core.storage import MEASUREMENTS_FILE, Manifest, Workspace, cache_key, describe_output
 from tasks.places.workspace import open_workspace
 from tasks.reporting.metrics import tell_stage
+from tasks.reporting.progress import stage_progress
 from tasks.running.backend import OTHER, Computing
-from tasks.running.dispatch import run_elsewhere, runs_elsewhere
+from tasks.running.dispatch import keep_error, run_elsewhere, runs_elsewhere
+from tasks.running.retries import stage_task
 from tasks.running.run_outputs import note_output, noted_keys
 
+P = ParamSpec("P")
+Made = TypeVar("Made", bound=Ref)
 Measured = TypeVar("Measured", bound=BaseModel)
 
 
-class StageOutput(BaseModel):
-    """A stored output in this run's eyes."""
+@dataclass(frozen=True)
+class Stage(Generic[Measured]):
+    """A stage: its name, the code that computes it, and what the computation measures."""
 
-    uri: str
-    digest: str
-    seconds: float | None
-    cost_usd: float | None
-    cached: bool
-    peak_memory_bytes: int | None
-    code_version: str
+    name: str
+    code: StageCode
+    measures: type[Measured]
 
-    def as_ref_fields(self) -> dict[str, JsonValue]:
-        """The fields that every Ref has."""
-        return self.model_dump()
+    def key(
+        self, inputs: Sequence[str], options: dict[str, JsonValue] | None = None, backend: Computing | None = None
+    ) -> str:
+        """The name of the output that this code makes of these inputs and options; see `run_stage`."""
+        version = self.code.version if backend is None else f"{self.code.version} {backend}"
+        return cache_key(inputs, options or {}, version)
+
+    def measured(self, output: Ref, context: RunContext) -> Measured:
+        """What the stage measured when it computed the output. Raises StorageError."""
+        content = open_workspace(context.workspace).read(output.uri, MEASUREMENTS_FILE)
+        return self.measures.model_validate_json(content)
+
+    def task(self, function: Callable[P, Made]) -> "StageTask[P, Made]":
+        """Decorate the function that asks for the stage's output; it takes its RunContext as `context`."""
+        return StageTask(self.name, function)
+
+
+class StageTask(Generic[P, Made]):
+    """A stage's function as a Prefect task, whose state is `Cached` when the output was in the workspace."""
+
+    def __init__(self, name: str, function: Callable[P, Made]) -> None:
+        self.name, self.fn = name, function
+
+        @functools.wraps(function)
+        def with_state(*args: P.args, **kwargs: P.kwargs) -> Made | State[Made]:
+            made = function(*args, **kwargs)
+            if not made.cached:
+                return made
+            message = f"{made.summary}, from the workspace"
+            stage_progress(name)(Progress(1, 1, message))
+            return Completed(name="Cached", message=message, data=made)
+
+        self.prefect: Task[P, Made | State[Made]] = stage_task(name)(with_state)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Made:
+        """Run the task and return the output's Ref; raises what the task failed with."""
+        returned = self.prefect(*args, **kwargs)
+        return returned.result() if isinstance(returned, State) else returned
+
+    def as_flow(self) -> Flow[P, Made]:
+        """A flow of the stage's name and the task's parameters, for a deployment in a work pool of its own.
+
+        What it fails with is kept in the run's folder, where the run that waits for it finds it.
+        """
+
+        @functools.wraps(self.fn)
+        def run(*args: P.args, **kwargs: P.kwargs) -> Made:
+            try:
+                return self(*args, **kwargs)
+            except SpaceportError as error:
+                keep_error(error, inspect.signature(self.fn).bind(*args, **kwargs).arguments["context"])
+                raise
+
+        return flow(name=self.name)(run)
 
 
 def run_stage(
-    stage: str,
-    code: StageCode,
+    stage: Stage[Measured],
     context: RunContext,
     *,
     inputs: Sequence[str],
-    options: dict[str, JsonValue],
-    compute: Callable[[Path], BaseModel],
+    options: dict[str, JsonValue] | None = None,
+    compute: Callable[[Path], Measured],
     backend: Computing | None = None,
     changed: dict[str, BaseModel] | None = None,
-) -> StageOutput:
+    still_valid: Callable[[Ref], bool] = lambda _: True,
+) -> Ref:
     """The stage's output for these inputs and options, from the workspace when it is there.
 
     Args:
-        stage: the stage's word.
-        code: what computes the stage.
+        stage: what is to be computed.
         context: the workspace, and whether what it holds counts.
         inputs: digests of what the stage reads.
-        options: what the stage was asked to do; with `inputs`, `code` and `backend` it names the output.
+        options: what the stage was asked to do; with `inputs`, the stage's code and `backend` they name the output.
         compute: fills the folder it is given and returns what it measured.
         backend: what computes the stage, or is expected to where it runs elsewhere; None where that changes nothing.
-        changed: parameters that take the place of the task's in a run elsewhere.
+        changed: parameters that replace the task's in a run elsewhere.
+        still_valid: whether an output in the workspace counts, for a stage that also writes to another place.
     """
     store = open_workspace(context.workspace)
-    key = output_key(code, inputs, options, backend)
-    manifest = None if context.fresh else store.find(stage, key)
+    key = stage.key(inputs, options, backend)
+    manifest = None if context.fresh else store.find(stage.name, key)
+    is_replaced = context.fresh
     if manifest is not None:
-        note_output(store, context, stage, key, cached=True)
-        return _output(store, stage, key, manifest, cached=True)
-    if runs_elsewhere(stage, context):
-        run_elsewhere(stage, context, changed)
-        other = None if backend is None else output_key(code, inputs, options, OTHER[backend])
-        return _made_elsewhere(store, context, stage, key, other)
-    note_output(store, context, stage, key, cached=False)
-    with store.new_output(stage, key) as folder:
-        start = time.monotonic()
-        with PeakMemory() as memory:
-            measured = compute(folder)
-        seconds = time.monotonic() - start
-        (folder / MEASUREMENTS_FILE).write_text(measured.model_dump_json(indent=1), encoding="utf-8")
-        manifest = describe_output(folder, stage, options, code_version(code), seconds)
-        price = Settings.from_environment().hourly_cost_usd
-        manifest = manifest.model_copy(
-            update={
-                "backend": backend,
-                "library_versions": code.library_versions,
-                "peak_memory_bytes": memory.peak_bytes,
-                "cost_usd": None if price is None else price * seconds / 3600,
-            }
-        )
-        tell_stage(
-            stage,
-            measured,
-            seconds=seconds,
-            cost_usd=manifest.cost_usd,
-            peak_memory_bytes=memory.peak_bytes,
-            output_bytes=manifest.total_bytes,
-        )
-        manifest = store.commit(folder, stage, key, manifest, replace=context.fresh)
-    return _output(store, stage, key, manifest, cached=False)
+        output = _ref(store, stage.name, key, manifest, cached=True)
+        if still_valid(output):
+            note_output(store, context, stage.name, key, cached=True)
+            return output
+        is_replaced = True
+    if runs_elsewhere(stage.name, context):
+        run_elsewhere(stage.name, context, changed)
+        other = None if backend is None else stage.key(inputs, options, OTHER[backend])
+        return _made_elsewhere(store, context, stage.name, key, other)
+    note_output(store, context, stage.name, key, cached=False)
+    with store.new_output(stage.name, key) as folder:
+        manifest = _computed(stage, folder, options or {}, compute, backend)
+        manifest = store.commit(folder, stage.name, key, manifest, replace=is_replaced)
+    return _ref(store, stage.name, key, manifest, cached=False)
 
 
-def output_key(
-    code: StageCode, inputs: Sequence[str], options: dict[str, JsonValue], backend: Computing | None = None
-) -> str:
-    """The name of the output that this code makes of these inputs and options; see `run_stage`."""
-    return cache_key(inputs, options, code.version if backend is None else f"{code.version} {backend}")
+def _computed(
+    stage: Stage[Measured],
+    folder: Path,
+    options: dict[str, JsonValue],
+    compute: Callable[[Path], Measured],
+    backend: Computing | None,
+) -> Manifest:
+    """Fill the folder, and describe it with what filling it took."""
+    start = time.monotonic()
+    with PeakMemory() as memory:
+        measured = compute(folder)
+    seconds = time.monotonic() - start
+    (folder / MEASUREMENTS_FILE).write_text(measured.model_dump_json(indent=1), encoding="utf-8")
+    price = Settings.from_environment().hourly_cost_usd
+    manifest = describe_output(folder, stage.name, options, code_version(stage.code), seconds).model_copy(
+        update={
+            "backend": backend,
+            "library_versions": stage.code.library_versions,
+            "peak_memory_bytes": memory.peak_bytes,
+            "cost_usd": None if price is None else price * seconds / 3600,
+        }
+    )
+    tell_stage(
+        stage.name,
+        measured,
+        seconds=seconds,
+        cost_usd=manifest.cost_usd,
+        peak_memory_bytes=memory.peak_bytes,
+        output_bytes=manifest.total_bytes,
+    )
+    return manifest
 
 
 def code_version(code: StageCode) -> str:
@@ -117,8 +187,8 @@ def code_version(code: StageCode) -> str:
     return f"{importlib.metadata.version('spaceport')}/{code.sources[:16]}"
 
 
-def _made_elsewhere(store: Workspace, context: RunContext, stage: str, key: str, other: str | None) -> StageOutput:
-    """The output of the stage's own run, which made it or found it in the workspace.
+def _made_elsewhere(store: Workspace, context: RunContext, stage: str, key: str, other: str | None) -> Ref:
+    """The output of the stage's own run, which computed it or found it in the workspace.
 
     `other` is its key if the backend that was not expected has computed it.
     """
@@ -128,15 +198,16 @@ def _made_elsewhere(store: Workspace, context: RunContext, stage: str, key: str,
             continue
         manifest = store.find(stage, made)
         if manifest is not None:
-            return _output(store, stage, made, manifest, cached=noted[made].cached)
+            return _ref(store, stage, made, manifest, cached=noted[made].cached)
     raise StorageError(
         f"The {stage} run ended well but {store.output_uri(stage, key)} is not there: "
         "its worker may write to another workspace, or run another version of this code."
     )
 
 
-def _output(store: Workspace, stage: str, key: str, manifest: Manifest, *, cached: bool) -> StageOutput:
-    return StageOutput(
+def _ref(store: Workspace, stage: str, key: str, manifest: Manifest, *, cached: bool) -> Ref:
+    """The stored output, and what this run spent on it."""
+    return Ref(
         uri=store.output_uri(stage, key),
         digest=manifest.digest,
         seconds=None if cached else manifest.seconds,
@@ -147,11 +218,6 @@ def _output(store: Workspace, stage: str, key: str, manifest: Manifest, *, cache
     )
 
 
-def open_output(uri: str, context: RunContext) -> Path:
+def open_output(output: Ref, context: RunContext) -> Path:
     """A local folder with a stored output, verified. Raises StorageError."""
-    return open_workspace(context.workspace).fetch(uri)
-
-
-def read_measurements(uri: str, kind: type[Measured], context: RunContext) -> Measured:
-    """What a stage measured when it computed the output. Raises StorageError."""
-    return kind.model_validate_json(open_workspace(context.workspace).read(uri, MEASUREMENTS_FILE))
+    return open_workspace(context.workspace).fetch(output.uri)

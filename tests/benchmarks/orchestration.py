@@ -58,11 +58,10 @@ def _run_trivial() -> float:
     from prefect import flow
     from pydantic import BaseModel
 
-    from tasks.core.refs import RunContext
+    from tasks.core.refs import Ref, RunContext
     from tasks.core.stage_code import StageCode
-    from tasks.running.retries import stage_task
     from tasks.running.run_folder import context_of_run
-    from tasks.running.stage import StageOutput, run_stage
+    from tasks.running.stage import Stage, run_stage
 
     code = StageCode(("tasks.core.refs",), ("pydantic",))
 
@@ -78,10 +77,11 @@ def _run_trivial() -> float:
         context = context_of_run("trivial", fresh=True)
         digest = "start"
         for stage in STAGES:
+            made = Stage(stage, code, Measured)
 
-            @stage_task(stage)
-            def run(digest: str, context: RunContext, stage: str = stage) -> StageOutput:
-                return run_stage(stage, code, context, inputs=[digest], options={}, compute=compute)
+            @made.task
+            def run(digest: str, context: RunContext, stage: Stage[Measured] = made) -> Ref:
+                return run_stage(stage, context, inputs=[digest], compute=compute)
 
             digest = run(digest, context).digest
 

@@ -97,16 +97,20 @@ def describe_output(
     folder: Path, stage: str, options: dict[str, JsonValue], code_version: str, seconds: float
 ) -> Manifest:
     """The manifest of a filled folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     return Manifest(
         stage=stage,
-        files=tuple(
-            StoredFile(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=hash_file(path))
-            for path in files
-        ),
+        files=describe_files(folder),
         options=options,
         code_version=code_version,
         seconds=seconds,
+    )
+
+
+def describe_files(folder: Path) -> tuple[StoredFile, ...]:
+    """All files below a folder, in the order of their names."""
+    return tuple(
+        StoredFile(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=hash_file(path))
+        for path in sorted(path for path in folder.rglob("*") if path.is_file())
     )
 
 
@@ -126,15 +130,15 @@ def verify_output(folder: Path) -> Manifest:
         raise StorageError(f"The stage output {folder} cannot be read ({error.strerror}).") from error
     except ValidationError as error:
         raise StorageError(f"{folder} contains no complete stage output; run again with --fresh.") from error
-    altered = altered_file(folder, manifest)
+    altered = altered_file(folder, manifest.files)
     if altered is not None:
         raise StorageError(f"{altered} in {folder} is missing or altered; run again with --fresh.")
     return manifest
 
 
-def altered_file(folder: Path, manifest: Manifest) -> str | None:
-    """The first file of a folder that is not what the manifest says; None when all are."""
-    for stored in manifest.files:
+def altered_file(folder: Path, files: Iterable[StoredFile]) -> str | None:
+    """The first file that is missing in a folder or differs; None when all are as described."""
+    for stored in files:
         path = folder / stored.path
         if not path.is_file() or path.stat().st_size != stored.size or hash_file(path) != stored.sha256:
             return stored.path

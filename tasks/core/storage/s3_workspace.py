@@ -191,7 +191,7 @@ class S3Workspace(Workspace):
             part.download(
                 [(there[file.path], folder / file.path) for file in manifest.files], needed_bytes=manifest.total_bytes
             )
-            altered = altered_file(folder, manifest)
+            altered = altered_file(folder, manifest.files)
             if altered is not None:
                 raise StorageError(f"{altered} of {place.uri} is not what it was when it was stored; use --fresh.")
             return self._cache.adopt(folder, manifest)
