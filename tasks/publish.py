@@ -46,7 +46,7 @@ from tasks.places.destination import (
     open_destination,
 )
 from tasks.places.workspace import open_workspace
-from tasks.reporting.pictures import PREVIEW_PICTURE
+from tasks.reporting.artifacts import PREVIEW_PICTURE
 from tasks.reporting.progress import stage_progress
 from tasks.running.backend import computing_backend
 from tasks.running.dispatch import run_elsewhere, runs_elsewhere

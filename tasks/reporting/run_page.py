@@ -15,8 +15,7 @@ from tasks.core.refs import GaussiansRef, PhotosRef, Publication, Ref, RunContex
 from tasks.core.report.summary import RunSummary, StageLine, failure_markdown, run_facts, summary_markdown
 from tasks.core.settings import Settings
 from tasks.places.workspace import open_workspace
-from tasks.reporting.artifacts import RunArtifacts, Shown
-from tasks.reporting.pictures import PREVIEW_PICTURE
+from tasks.reporting.artifacts import PREVIEW_PICTURE, RunArtifacts, Shown
 from tasks.reporting.progress import run_logger
 from tasks.reporting.recording import current_recording, recording
 from tasks.reporting.run_log import log_name

@@ -6,9 +6,8 @@ from pydantic import JsonValue
 
 from tasks.core.measurements import CurvePoint
 from tasks.core.refs import RunContext
-from tasks.reporting.artifacts import Shown
+from tasks.reporting.artifacts import Shown, show_picture
 from tasks.reporting.metrics import GpuTeller
-from tasks.reporting.pictures import show_picture
 from tasks.reporting.recording import Recording, current_recording
 
 if TYPE_CHECKING:  # torch takes a second and 200 MB, which a run that trains elsewhere does without
