@@ -33,7 +33,8 @@ from tasks.core.sog.layout import LOD_FOLDER, LOD_META_FILE
 from tasks.core.stage_code import StageCode, installed_version
 from tasks.core.storage import Workspace
 from tasks.core.viewer.page import ViewerSettings, start_view, write_page
-from tasks.places.destination import (
+from tasks.places.destination import open_destination
+from tasks.places.result_files import (
     COLMAP_FOLDER,
     FLY_AROUND_FILE,
     PAGE_FILE,
@@ -43,7 +44,6 @@ from tasks.places.destination import (
     REPORT_FILE,
     SPLAT_FILE,
     STREAM_PAGE_FILE,
-    open_destination,
 )
 from tasks.places.workspace import open_workspace
 from tasks.reporting.artifacts import PREVIEW_PICTURE

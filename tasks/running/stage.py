@@ -22,7 +22,7 @@ from tasks.places.workspace import open_workspace
 from tasks.reporting.metrics import tell_stage
 from tasks.running.backend import OTHER, Computing
 from tasks.running.dispatch import run_elsewhere, runs_elsewhere
-from tasks.running.run_outputs import note_output, noted_keys
+from tasks.running.run_folder import note_output, noted_keys
 
 Measured = TypeVar("Measured", bound=BaseModel)
 

@@ -37,7 +37,7 @@ from tasks.core.progress import ProgressCallback
 from tasks.core.refs import RunContext
 from tasks.core.storage import S3Folder, describe_output
 from tasks.places.workspace import open_workspace
-from tasks.running.run_outputs import note_output
+from tasks.running.run_folder import note_output
 from tests.deployments.accounts import account
 from tests.patience import eventually
 from tests.s3_server import S3Server
