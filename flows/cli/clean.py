@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.cli.plain_text import plain
+from flows.cli.terminal import plain
 from tasks.core.errors import OptionsError
 from tasks.core.local_path import local_path
 from tasks.core.settings import Settings

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flows.cli.connection import ServerOfRun
-from flows.cli.plain_text import plain
+from flows.cli.terminal import plain
 from tasks.core.errors import PhotosError
 from tasks.core.local_path import local_path
 from tasks.core.options import ReconstructOptions, parse_options
@@ -132,7 +132,7 @@ def _reconstruct(
         from prefect import tags
         from prefect.client.orchestration import get_client
 
-        from flows.cli.terminal_runs import end_abandoned, known_here
+        from flows.cli.flow_runs import end_abandoned, known_here
         from flows.reconstruct import reconstruct
 
         with get_client(sync_client=True) as client:

@@ -13,9 +13,9 @@ from rich.console import Console
 
 from deployments.aws.runtime.infrastructure import VARIABLE, infrastructure_from_environment
 from deployments.findings import Finding
+from flows.cli.checks import print_findings
 from flows.cli.connection import ServerOfRun, answers, use_prefect
-from flows.cli.findings import print_findings
-from flows.cli.server import saying
+from flows.cli.terminal import saying
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.errors import MissingPartError, OptionsError, ServerError, SpaceportError
 from tasks.core.options import parse_options
