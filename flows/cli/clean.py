@@ -1,4 +1,4 @@
-"""`spaceport clean`: what a workspace no longer needs."""
+"""`spaceport clean`: remove what a workspace no longer needs."""
 
 from collections import Counter
 from typing import Annotated

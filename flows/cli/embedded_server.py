@@ -78,7 +78,7 @@ class EmbeddedServer:
     def _start(self, log: IO[bytes] | int) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
             [sys.executable, "-m", "deployments.local.prefect_server", "--embedded", str(self._listener.fileno())],
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[2],
             env={
                 **({} if self._keep_days is None else retention(self._keep_days)),
                 **self._environment,
