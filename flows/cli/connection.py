@@ -1,4 +1,4 @@
-"""Which Prefect server a command talks to: PREFECT_API_URL's, else this machine's, else one inside the command."""
+"""The Prefect server of a command: that of PREFECT_API_URL, else this machine's, else one inside the command."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -89,7 +89,7 @@ def ask_quickly(tries: int = 2) -> None:
 
 
 def use_server(settings: Settings) -> Settings:
-    """Choose a server that runs by itself, and give the settings of its runs.
+    """Choose a server that runs by itself, and return the settings of its runs.
 
     Raises ServerError when there is none, or it does not answer or does not let this process in.
     """

@@ -1,4 +1,4 @@
-"""A Prefect server that belongs to one command: started by it, used by it alone, gone with it however it ends."""
+"""A Prefect server of one command: started by it, used by it alone, ended with it however the command ends."""
 
 import os
 import secrets
@@ -28,7 +28,7 @@ MAX_STARTS = 4  # a server that ends again and again would not serve the rest of
 
 
 class EmbeddedServer:
-    """The server of this process, which is its client from the moment when the object is made.
+    """The server of this process, which is its client as soon as the object is made.
 
     To be made before Prefect is imported, which reads its settings once. The server answers those who have its secret,
     which is made here.
@@ -51,7 +51,7 @@ class EmbeddedServer:
 
     @contextmanager
     def running(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Let it run for the block. One that dies meanwhile is started again, at the same address.
+        """Run the server while the block runs. One that dies is started again, at the same address.
 
         `say` is called with a sentence about that. Raises ServerError, DiskFullError when it does not start.
         """
@@ -85,11 +85,11 @@ class EmbeddedServer:
                 "PREFECT_SERVER_API_AUTH_STRING": self._secret,
                 "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}",
             },
-            stdin=subprocess.PIPE,  # whose end tells the server that this process is gone
+            stdin=subprocess.PIPE,  # the server ends when it is closed, as when this process dies
             stdout=log,
             stderr=log,
             pass_fds=[self._listener.fileno()],
-            start_new_session=True,  # Ctrl-C is for the run, which tells the server how it ended
+            start_new_session=True,  # Ctrl-C is for the run, which still reports its end to the server
         )
 
     def _keep(self, server: "subprocess.Popen[bytes]", say: Callable[[str], None]) -> None:

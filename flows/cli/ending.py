@@ -45,7 +45,7 @@ def ending_in_order() -> Iterator[None]:
         signal.default_int_handler(number, frame)
 
     def on_termination(number: int, frame: FrameType | None) -> None:
-        """During a flow Prefect's own handler comes first, which tells the server, and then this one."""
+        """During a flow Prefect's own handler runs first and reports to the server, then this one."""
         if not interrupted.is_set():
             errors.print("ended by SIGTERM; what was finished stays in the workspace")
             _say_no_more(2)
@@ -54,7 +54,7 @@ def ending_in_order() -> Iterator[None]:
         sys.exit(128 + number)
 
     def on_hangup(number: int, frame: FrameType | None) -> None:
-        """As SIGTERM; the terminal is gone, and writing to it would be an error."""
+        """As SIGTERM; the terminal is closed, so that writing to it would fail."""
         _say_no_more(1, 2)
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""`spaceport estimate PHOTOS`: what a run would take here and in an AWS account, as a table or as JSON."""
+"""`spaceport estimate PHOTOS`: time, memory and price of a run here and in an AWS account, as tables or as JSON."""
 
 import json
 

@@ -42,13 +42,13 @@ STATE_NAMES = (  # Prefect's, of a run
 STATES = tuple(STATE_NAMES.split(", "))
 ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 AT_WORK = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
-LOOK_BACK = 200  # runs among which a short id or a name is looked for; also the most that the server gives at once
+LOOK_BACK = 200  # runs among which a short id or a name is looked for; the server returns no more in one answer
 CANCEL_SECONDS = 120.0
 LAST_SECONDS = 15.0
 POLL_SECONDS = 1.0
 LAST_LINES_SECONDS = 3.0  # a process hands its lines over every two
 LATE_LOGS = timedelta(seconds=15)  # lines of another machine or process come late
-GONE = "The process of this run ended without a word; what was finished is in the workspace."
+GONE = "The process of this run died; what was finished is in the workspace."
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -73,7 +73,7 @@ def state_named(text: str) -> str:
 
 
 def runs_at_work(client: SyncPrefectClient) -> list[FlowRun]:
-    """Every run that a process works on or is about to, of whatever flow, the runs of stages left out."""
+    """Every run, of any flow, that a process works on or is about to; without the runs of stages."""
     at_work = FlowRunFilter(state={"type": {"any_": list(AT_WORK)}})
     found = client.read_flow_runs(flow_run_filter=at_work, limit=LOOK_BACK)
     return [run for run in found if run.parent_task_run_id is None]
@@ -112,14 +112,14 @@ def stage_runs(client: SyncPrefectClient, run: FlowRun) -> list[FlowRun]:
 
 
 def cancel(client: SyncPrefectClient, run: FlowRun, *, wait: bool) -> FlowRun:
-    """Cancel a run and the runs of its stages, and give the run as it is then.
+    """Cancel a run and the runs of its stages; returns the run as it is then.
 
     Raises InputError when it has ended already or belongs to a terminal, ServerError when it does not end in time.
     """
     if run.state_type in ENDED:
         raise InputError(f"{run.name} has ended already: {run.state_name}.")
     if run.deployment_id is None:
-        raise InputError(f"{run.name} runs in somebody's terminal: press Ctrl-C there.")
+        raise InputError(f"{run.name} runs in a terminal: press Ctrl-C there.")
     client.set_flow_run_state(run.id, Cancelling(message="Cancelled from the terminal."))
     for child in stage_runs(client, run):
         if child.state_type not in ENDED:
@@ -252,7 +252,7 @@ def _duration(duration: timedelta) -> str:
 
 
 def known_here(flow: Flow[P, R], home: Path) -> Flow[P, R]:
-    """The flow, whose runs in this process are recorded while they last."""
+    """The flow, with a record of each of its runs in this process while the run lasts."""
 
     def record(flow: Flow[P, R], flow_run: FlowRun, state: State) -> None:
         this = Detached.of(str(flow_run.id), os.getpid())
@@ -269,7 +269,7 @@ def known_here(flow: Flow[P, R], home: Path) -> Flow[P, R]:
 
 
 def end_abandoned(client: SyncPrefectClient, home: Path) -> list[str]:
-    """Mark runs as crashed whose process is gone. Returns their names."""
+    """Mark runs in terminals as crashed when their process has died. Returns their names."""
     ended = []
     for id_, process, file in processes_of_runs(home):
         if process is not None:

@@ -1,4 +1,4 @@
-"""`spaceport runs | cancel | logs`: what Prefect's UI shows, in the terminal."""
+"""`spaceport runs | cancel | logs`: runs of Prefect's UI, in the terminal."""
 
 from typing import TYPE_CHECKING, Annotated
 

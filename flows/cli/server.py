@@ -126,7 +126,7 @@ def register(app: typer.Typer, console: Console) -> None:
         """
         from deployments.local.server import take_down
 
-        ask_quickly(tries=6)  # whether the server is silent is known before; a busy one has to hear this
+        ask_quickly(tries=6)  # a silent server is noticed before; a busy one must receive this
         settings = Settings.from_environment()
         configure_prefect(settings)
         with saying(console) as say:
@@ -135,7 +135,7 @@ def register(app: typer.Typer, console: Console) -> None:
 
     @app.command()
     def status() -> None:
-        """Say how the Prefect server of this machine is; exit status 1 when something does not run.
+        """Show the parts of this machine's Prefect server; exit status 1 when one of them does not run.
 
         A paused pool is no fault: a person has paused it, and its line says how to resume it.
         """
@@ -190,7 +190,7 @@ def _sign_in(server: LocalServer, settings: Settings) -> str:
 
 
 def _end_runs(client: "SyncPrefectClient", settings: Settings, now: bool, say: Callable[[str], None]) -> None:
-    """Cancel what has begun when `now` says so. Raises ServerError when there is something and it does not."""
+    """With `now`, cancel the runs that have begun. Without it, raises ServerError when there are runs in progress."""
     from flows.cli.flow_runs import cancel_for_good, end_abandoned, has_begun, runs_at_work
 
     end_abandoned(client, settings.home)

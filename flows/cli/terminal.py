@@ -1,4 +1,4 @@
-"""What a command shows on the terminal: text of others, lines of a table, what it waits for, and a run's progress.
+"""Output on the terminal: text of others, lines of a table, what a command waits for, and the progress of stages.
 
 Progress is bars with an ETA on a terminal, and plain lines elsewhere.
 """

@@ -1,4 +1,4 @@
-"""Where a result is published: a local folder, or `s3://bucket/prefix`."""
+"""The place where a result is published: a local folder, or `s3://bucket/prefix`."""
 
 import os
 import uuid
@@ -98,7 +98,7 @@ class Destination(ABC):
 
     @abstractmethod
     def _alone(self) -> AbstractContextManager[Confirm]:
-        """Keep other writers out. Gives a function that raises StorageError when one has come in all the same."""
+        """Keep other writers out. Yields a function that raises StorageError when one has come in all the same."""
 
     @abstractmethod
     def _replace(self, result: Path, names: list[str], older: set[str], confirm: Confirm) -> None:
@@ -186,7 +186,7 @@ class LocalDestination(Destination):
             raise StorageError(f"{name} of {self.uri} cannot be read ({error.strerror}).") from error
 
     def _in_the_way(self, names: set[str], unlisted: set[str]) -> set[str]:
-        """As in Destination. No link of ours is a folder, so what lies behind one is another place."""
+        """As in Destination. No link of ours is a folder, so a link to a folder leads to another place."""
         others = {other for name in names for other in stands_in_way(self._folder, name)}
         there = {name for name in unlisted if os.path.lexists(self._folder / name)}
         folders = {name for name in names if (self._folder / name).is_dir()}

@@ -1,4 +1,4 @@
-"""The files of a result: their names, and the list that tells ours from those of others."""
+"""The files of a result: their names, and the list that distinguishes ours from those of others."""
 
 from collections.abc import Iterable
 
@@ -29,7 +29,7 @@ _CONTENTS = TypeAdapter(list[str])  # paths below the destination, posix
 
 
 class _ReportVersions(BaseModel):
-    """A part of every report of ours: it tells a result from before there were lists of files."""
+    """A part of every report of ours, by which a result from before there were lists of files is known."""
 
     versions: dict[str, str]
 

@@ -1,6 +1,6 @@
 """Record a stage while it works: its progress in Prefect's UI, its full log in the run's folder.
 
-Both are written by a thread, at most so often, so that they hold up no stage.
+A thread writes both, each at a bounded rate, so that they hold up no stage.
 """
 
 import functools
@@ -31,10 +31,10 @@ R = TypeVar("R")
 
 
 class BackgroundWriter:
-    """Does what it is given, in a thread of its own; of several writes of one name only the newest.
+    """Does the writes it receives, in a thread of its own; of several writes of one name only the newest.
 
-    A write that fails is reported once, for the first of them, and whoever gave it never hears of it: what is written
-    here is for people to look at, and a stage does not fail for that.
+    The first write that fails is a warning in the log, later ones are not, and none raises an error: a stage does not
+    fail for what only people look at.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class BackgroundWriter:
         self._not_before: dict[str, float] = {}  # time.monotonic()
         self._closing = False
         self._failed = False
-        # The thread sees Prefect's run, client settings and logger as whoever starts it does.
+        # The thread sees the Prefect run, client settings and logger of its starter.
         context = copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._work,), name="dashboard", daemon=True)
         self._thread.start()
@@ -55,7 +55,7 @@ class BackgroundWriter:
             self._condition.notify()
 
     def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
-        """Do what is left at once; what is not done in time, as when a server is gone, is left undone."""
+        """Do the writes that are left, without pauses; those not done in time, as without a server, are dropped."""
         with self._condition:
             self._closing = True
             self._condition.notify()
@@ -66,7 +66,7 @@ class BackgroundWriter:
             for name, (write, interval_seconds) in due.items():
                 try:
                     write()
-                except Exception as error:  # noqa: BLE001 - whatever it is, the stage goes on
+                except Exception as error:  # noqa: BLE001 - the stage continues after any error
                     self._report(name, error)
                 self._not_before[name] = time.monotonic() + interval_seconds
 
@@ -99,7 +99,7 @@ class Recording:
         self._began_at = time.monotonic()
 
     def show(self, key: str, make: Callable[[], Shown | None]) -> None:
-        """Show what `make` gives as an artifact. It is called in another thread, and only for the newest."""
+        """Show what `make` returns as an artifact. It is called in another thread, and only for the newest."""
 
         def write() -> None:
             shown = make()

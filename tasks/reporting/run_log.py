@@ -64,7 +64,7 @@ class RunLog(logging.Handler):
         self._add(datetime.now(UTC).timestamp(), "PROGRESS", f"{stage} {share} {progress.note}")
 
     def failed(self, error: BaseException) -> None:
-        """Take what the stage ended with: our errors speak for themselves, others with their traceback."""
+        """Take the error that ended the stage: ours as their sentence, others with their traceback."""
         text = str(error) if isinstance(error, SpaceportError) else "".join(traceback.format_exception(error)).rstrip()
         self._add(datetime.now(UTC).timestamp(), "ERROR", f"{type(error).__name__}: {text}")
 

@@ -26,7 +26,7 @@ FROM_WORKSPACE = "from the workspace"
 
 
 class RunPage:
-    """What people see of one run."""
+    """The page of one run."""
 
     def __init__(self, capture: str, context: RunContext, artifacts: RunArtifacts | None) -> None:
         self._capture, self._context, self._artifacts = capture, context, artifacts
@@ -87,7 +87,7 @@ class RunPage:
             return
         try:
             self._artifacts.show(f"{slug}-{what}", shown)
-        except Exception as error:  # noqa: BLE001 - the run has ended as it has, shown or not
+        except Exception as error:  # noqa: BLE001 - the run has ended, shown or not
             run_logger().warning("the %s of this run could not be shown (%s)", what, error)
 
     def _url(self, name: str) -> str | None:

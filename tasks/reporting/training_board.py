@@ -1,4 +1,4 @@
-"""Training as people watch it: a table that grows, the quality curve, and a held-out photo beside its render."""
+"""The progress of training for people: a table that grows, the quality curve, a held-out photo beside its render."""
 
 from typing import TYPE_CHECKING
 

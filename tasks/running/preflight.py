@@ -1,4 +1,4 @@
-"""Checks before a run spends anything: a run that cannot end well fails here, with its sentence, and no stage runs.
+"""Checks before a run spends anything: a run that cannot end well fails here, with one sentence, before any stage.
 
 The terminal makes them before it starts a run, the flow makes them first, from wherever it was started.
 """
@@ -40,7 +40,7 @@ def check_run(photos: str, destination: str, options: ReconstructOptions, worksp
 
     Args:
         photos: what the run is given as its photos.
-        destination: where its result goes.
+        destination: the place of its result.
         options: of the run.
         workspace: the name of the workspace.
 

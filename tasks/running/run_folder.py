@@ -30,7 +30,7 @@ def folder_of_run(capture: str, run_id: str) -> str:
 
 
 def default_destination(context: RunContext) -> str:
-    """Where the result goes when the person who started the run named no place."""
+    """The place of the result when the person who started the run named none."""
     return f"{open_workspace(context.workspace).run_uri(context.run)}/{SPLAT_FOLDER}"
 
 
