@@ -75,7 +75,7 @@ def run(
     fresh: FreshOption = False,
 ) -> None:
     """Turn photos into a splat with a viewer page and a report."""
-    from flows.cli.local_run import run_locally
+    from flows.cli.run import run_locally
 
     run_locally(photos, out, preset, set_ or [], workspace, fresh, console)
 
@@ -110,7 +110,7 @@ def demo(
     fresh: FreshOption = False,
 ) -> None:
     """Fly a simulated drone over a generated place and reconstruct it: needs no photos and no network."""
-    from flows.cli.local_run import run_demo
+    from flows.cli.run import run_demo
 
     run_demo(out, preset, set_ or [], workspace, fresh, console)
 

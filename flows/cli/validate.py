@@ -125,9 +125,9 @@ def _way(workspace: str | None, capture: str, *, here: bool) -> "Way":
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
+    from deployments.validation.in_this_process import InThisProcess
     from deployments.validation.through_deployment import ThroughDeployment
     from deployments.validation.through_listener import ThroughListener
-    from flows.cli.validate_here import InThisProcess
 
     account = infrastructure_from_environment()
     if account is not None:
@@ -137,7 +137,9 @@ def _way(workspace: str | None, capture: str, *, here: bool) -> "Way":
     named = None if workspace is None else Settings(workspace=workspace, home=Path()).absolute_workspace
     url = os.environ["PREFECT_API_URL"]
     if here:
-        return InThisProcess(named or Settings.from_environment().absolute_workspace, capture)
+        from flows.reconstruct import reconstruct
+
+        return InThisProcess(named or Settings.from_environment().absolute_workspace, capture, reconstruct)
     if not answers(url):
         raise ServerError(f"The Prefect server at {url} does not answer; without PREFECT_API_URL the run is made here.")
     try:
