@@ -52,9 +52,9 @@ def register(app: typer.Typer, console: Console) -> None:
         ] = 1800,
         keep: Annotated[bool, typer.Option("--keep", help="Remove nothing of what was made.")] = False,
     ) -> None:
-        """Let a small generated capture go the way of this workspace's captures, check what comes out, remove it all.
+        """Run a small generated capture as this workspace's captures run, check the result, and remove it all.
 
-        The way is an upload with READY.json to the account that SPACEPORT_INFRASTRUCTURE names; else a run of the
+        That is an upload with READY.json to the account that SPACEPORT_INFRASTRUCTURE names; else a run of the
         deployment on the Prefect server of `spaceport up` or PREFECT_API_URL; else the flow in this process.
         """
         from flows.cli.validate import validate as validate_workspace

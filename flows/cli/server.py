@@ -50,7 +50,7 @@ def register(app: typer.Typer, console: Console) -> None:
         cpu_slots: Annotated[int | None, typer.Option(help="Other stages at once (default: 2).", min=1)] = None,
         notify: Annotated[
             str | None,
-            typer.Option(metavar="URL", help='Is sent a JSON message when a run is done or has failed; "" ends that.'),
+            typer.Option(metavar="URL", help='Receives a JSON message when a run is done or has failed; "" ends that.'),
         ] = None,
         dispatch: Annotated[
             str | None,
