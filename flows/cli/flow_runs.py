@@ -20,7 +20,7 @@ from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, FlowFilter, FlowRunFilter, LogFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun, Log, State, StateType
-from prefect.client.schemas.sorting import FlowRunSort, LogSort
+from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort, LogSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling, Crashed
 from pydantic import ValidationError
@@ -48,6 +48,7 @@ LAST_SECONDS = 15.0
 POLL_SECONDS = 1.0
 LAST_LINES_SECONDS = 3.0  # a process hands its lines over every two
 LATE_LOGS = timedelta(seconds=15)  # lines of another machine or process come late
+HEADINGS = ("id", "name", "state", "stage", "started", "took", "PSNR", "page")
 GONE = "The process of this run died; what was finished is in the workspace."
 
 P = ParamSpec("P")
@@ -157,10 +158,10 @@ def _await_end(client: SyncPrefectClient, run: FlowRun, patience_seconds: float 
 
 
 def log_lines(client: SyncPrefectClient, run: FlowRun, *, follow: bool) -> Iterator[tuple[Log, str]]:
-    """Lines of the run and of its stages' runs, each with where it is from; with `follow` until the run has ended."""
+    """Lines of the run and of its stages' runs, each with where it is from; with `follow` until its end."""
     seen: set[UUID] = set()
     since: datetime | None = None
-    told_end = False
+    end_was_seen = False
     while True:
         ended = client.read_flow_run(run.id).state_type in ENDED
         names = {run.id: "run"} | {child.id: _stage(child) for child in stage_runs(client, run)}
@@ -169,9 +170,9 @@ def log_lines(client: SyncPrefectClient, run: FlowRun, *, follow: bool) -> Itera
                 seen.add(line.id)
                 since = line.timestamp - LATE_LOGS
                 yield line, names[line.flow_run_id] if line.flow_run_id else "run"
-        if not follow or (ended and told_end):
+        if not follow or (ended and end_was_seen):
             return
-        told_end = ended
+        end_was_seen = ended
         time.sleep(LAST_LINES_SECONDS if ended else POLL_SECONDS)
 
 
@@ -185,9 +186,6 @@ def _logs(client: SyncPrefectClient, ids: list[UUID], since: datetime | None) ->
 
 def _stage(run: FlowRun) -> str:
     return next((stage for stage in STAGES if stage in run.tags), run.name)
-
-
-HEADINGS = ("id", "name", "state", "stage", "started", "took", "PSNR", "page")
 
 
 def row(client: SyncPrefectClient, run: FlowRun, settings: Settings) -> tuple[str, ...]:
@@ -217,7 +215,7 @@ def stage_in_progress(client: SyncPrefectClient, run: FlowRun) -> str:
         return ""
     # A stage's own run shows its progress in this run too.
     progress = ArtifactFilter(flow_run_id={"any_": [run.id]}, key={"any_": [f"progress-{stage}"]})
-    shown = client.read_artifacts(artifact_filter=progress)
+    shown = client.read_artifacts(artifact_filter=progress, sort=ArtifactSort.UPDATED_DESC, limit=1)
     return f"{stage} {shown[0].data:.0f} %" if shown else stage
 
 
