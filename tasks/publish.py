@@ -34,7 +34,8 @@ from tasks.core.stage_code import StageCode, installed_version
 from tasks.core.storage import StoredFile, describe_files
 from tasks.core.viewer.page import ViewerSettings, start_view, write_page
 from tasks.photos import PHOTOS
-from tasks.places.destination import (
+from tasks.places.destination import Destination, open_destination
+from tasks.places.result_files import (
     COLMAP_FOLDER,
     FLY_AROUND_FILE,
     PAGE_FILE,
@@ -44,11 +45,9 @@ from tasks.places.destination import (
     REPORT_FILE,
     SPLAT_FILE,
     STREAM_PAGE_FILE,
-    Destination,
-    open_destination,
 )
 from tasks.places.workspace import open_workspace
-from tasks.reporting.pictures import PREVIEW_PICTURE
+from tasks.reporting.artifacts import PREVIEW_PICTURE
 from tasks.reporting.progress import stage_progress
 from tasks.running.backend import computing_backend
 from tasks.running.stage import Stage, open_output, run_stage

@@ -15,8 +15,7 @@ from tasks.core.sfm.reconstruct import reconstruct
 from tasks.core.stage_code import StageCode
 from tasks.photos import capture_name, digest_of, is_remote_source
 from tasks.places.workspace import open_workspace
-from tasks.reporting.artifacts import Shown
-from tasks.reporting.pictures import show_picture
+from tasks.reporting.artifacts import Shown, show_picture
 from tasks.reporting.progress import stage_progress
 from tasks.reporting.recording import current_recording
 from tasks.running.stage import Stage, open_output, run_stage

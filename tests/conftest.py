@@ -89,7 +89,7 @@ def prefect_server() -> Iterator[None]:
     """One Prefect server with an empty database for all tests that run flows, and for which a run waits at its end."""
     from prefect.testing.utilities import prefect_test_harness
 
-    from tasks.reporting.background import BackgroundWriter
+    from tasks.reporting.recording import BackgroundWriter
 
     # The default of 30 s is too short for the database's first migration on two busy cores. Prefect has no other way
     # to wait for its server than a number of seconds.

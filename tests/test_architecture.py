@@ -123,9 +123,9 @@ TOUCH_THE_ENVIRONMENT = {
     "tasks/core/render/kernels/__init__.py",  # for GNU OpenMP, which reads its variable when it is loaded
     "flows/cli/server.py",
     "flows/cli/connection.py",
-    "flows/cli/local_run.py",
+    "flows/cli/run.py",
     "flows/cli/validate.py",
-    "flows/cli/validate_here.py",
+    "deployments/validation/in_this_process.py",
     "deployments/blocks.py",
     "deployments/aws/runtime/gpu_host.py",
     "deployments/aws/runtime/infrastructure.py",

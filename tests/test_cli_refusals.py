@@ -12,7 +12,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 
 from flows.cli.app import main
-from tasks.running.run_outputs import OUTPUTS_FOLDER
+from tasks.running.run_folder import OUTPUTS_FOLDER
 from tests.patience import finished
 from tests.pictures import save_black, save_textured
 

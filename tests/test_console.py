@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from prefect.logging import get_logger
 from prefect.logging.configuration import setup_logging
-from tasks.running.console import outlive_reader
+from tasks.reporting.run_log import outlive_reader
 setup_logging()
 if sys.argv[2] == "outlives":
     outlive_reader()

@@ -22,8 +22,8 @@ from tasks.core.training.trainer import TrainingStats
 from tasks.photos import PHOTOS
 from tasks.reporting import recording
 from tasks.reporting.artifacts import RunArtifacts, Shown
-from tasks.reporting.background import BackgroundWriter
 from tasks.reporting.progress import run_logger, stage_progress
+from tasks.reporting.recording import BackgroundWriter
 from tasks.reporting.training_board import TrainingBoard
 from tasks.running.retries import stage_task
 from tests.flow_runs import PAGES, artifacts_of, run_file, run_in_flow

@@ -21,14 +21,8 @@ from tasks.core.storage.s3_switch import leading_into
 from tasks.core.viewer.page import write_page
 from tasks.core.viewer.view import ViewerSettings
 from tasks.places.destination import LOCK_FILE as LOCK_FILE_OF_FOLDER
-from tasks.places.destination import (
-    PAGE_FILE,
-    REPORT_FILE,
-    LocalDestination,
-    S3Destination,
-    open_destination,
-)
-from tasks.places.result_list import CONTENTS_FILE
+from tasks.places.destination import LocalDestination, S3Destination, open_destination
+from tasks.places.result_files import CONTENTS_FILE, PAGE_FILE, REPORT_FILE
 from tasks.places.workspace import open_workspace
 from tests.browser import chromium
 from tests.core.sog.splats import terrain

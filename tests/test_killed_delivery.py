@@ -19,7 +19,7 @@ from tasks.core.errors import DestinationError, SpaceportError
 from tasks.core.storage import folder_switch
 from tasks.core.storage.folder_switch import VERSIONS_FOLDER
 from tasks.places.destination import LOCK_FILE, open_destination
-from tasks.places.result_list import CONTENTS_FILE
+from tasks.places.result_files import CONTENTS_FILE
 from tasks.places.workspace import open_workspace
 
 CALLS = ("open", "replace", "rename", "unlink", "rmdir", "mkdir", "link", "symlink", "fsync", "ftruncate", "pwrite")

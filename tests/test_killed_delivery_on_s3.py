@@ -14,7 +14,7 @@ from moto import mock_aws
 from tasks.core.storage import S3Folder, s3_lock
 from tasks.core.storage.s3_lock import LOCK_FILE
 from tasks.places.destination import S3Destination
-from tasks.places.result_list import CONTENTS_FILE
+from tasks.places.result_files import CONTENTS_FILE
 from tests.s3_server import S3Server
 
 Result = dict[str, bytes]

@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from flows.cli import app as cli
-from flows.cli.plain_text import plain
+from flows.cli.terminal import plain
 from tasks.core.errors import PhotosError
 
-FLOWS = sorted((Path(__file__).parents[1] / "flows").glob("*.py"))
+FLOWS = sorted((Path(__file__).parents[1] / "flows").rglob("*.py"))
 OWN_MARKUP = ("mark", "level")  # variables that hold nothing but our own
 NUMERIC = ("d", "f", "g", "%", ",")
 

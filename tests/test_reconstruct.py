@@ -33,7 +33,7 @@ from tasks.core.sog.reader import read_sog
 from tasks.core.storage import MANIFEST_FILE, S3Folder, verify_output
 from tasks.core.transforms import rotation_angle_deg, similarity_from_points
 from tasks.places.destination import open_destination
-from tasks.places.result_list import CONTENTS_FILE
+from tasks.places.result_files import CONTENTS_FILE
 from tasks.places.workspace import open_workspace
 from tests.browser import chromium
 from tests.patience import STALL_SECONDS

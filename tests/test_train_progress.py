@@ -15,9 +15,8 @@ from tasks.core.refs import RunContext, SceneRef
 from tasks.core.training import schedule
 from tasks.core.training.options import TrainOptions
 from tasks.reporting.artifacts import RunArtifacts, Shown
-from tasks.reporting.background import BackgroundWriter
 from tasks.reporting.progress import listening
-from tasks.reporting.recording import Recording
+from tasks.reporting.recording import BackgroundWriter, Recording
 from tasks.running.stage import run_stage
 from tasks.sfm import SFM
 from tests.core.training.scenes import made_scene

@@ -8,7 +8,7 @@ from deployments.validation.published import Published
 from tasks.core.options import ReconstructOptions
 from tasks.core.storage import LocalWorkspace, S3Workspace, Workspace
 from tasks.places.destination import open_destination
-from tasks.running.run_outputs import remove_run
+from tasks.running.run_folder import remove_run
 
 PLACE = "validation"  # below the workspace, for photos and results of validations
 

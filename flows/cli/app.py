@@ -1,12 +1,7 @@
 """`spaceport …`: the command line. Exit status 0 done, 2 the input or the command is wrong, 1 anything else."""
 
-import os
-import signal
-import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -14,9 +9,8 @@ from rich.console import Console
 from rich.padding import Padding
 
 from flows.cli import checks, clean, runs, server
-from flows.cli.plain_text import plain
-from flows.cli.silent_server import end_at_once, end_when_silent, sentence_for
-from tasks.core.errors import ServerError, SpaceportError
+from flows.cli.ending import ending_in_order
+from flows.cli.terminal import plain
 
 app = typer.Typer(
     name="spaceport",
@@ -27,9 +21,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 console = Console(emoji=False)  # a path may hold what looks like one, as :car:
-errors = Console(stderr=True, emoji=False)
-
-Handler = Callable[[int, FrameType | None], None]
 
 PresetOption = Annotated[
     str | None,
@@ -84,7 +75,7 @@ def run(
     fresh: FreshOption = False,
 ) -> None:
     """Turn photos into a splat with a viewer page and a report."""
-    from flows.cli.local_run import run_locally
+    from flows.cli.run import run_locally
 
     run_locally(photos, out, preset, set_ or [], workspace, fresh, console)
 
@@ -119,7 +110,7 @@ def demo(
     fresh: FreshOption = False,
 ) -> None:
     """Fly a simulated drone over a generated place and reconstruct it: needs no photos and no network."""
-    from flows.cli.local_run import run_demo
+    from flows.cli.run import run_demo
 
     run_demo(out, preset, set_ or [], workspace, fresh, console)
 
@@ -174,53 +165,6 @@ clean.register(app, console)
 
 
 def main() -> None:
-    """Entry point: our errors become one sentence and an exit status, never a stack trace; signals end it in order."""
-    interrupted = threading.Event()
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        if not interrupted.is_set():
-            errors.print("cancelled; what was finished stays in the workspace")
-            _say_no_more(2)  # Prefect's engine reports in many lines what the interrupt does to it
-            end_when_silent(130)
-        interrupted.set()
-        signal.default_int_handler(number, frame)
-
-    def on_termination(number: int, frame: FrameType | None) -> None:
-        """During a flow Prefect's own handler comes first, which tells the server, and then this one."""
-        if not interrupted.is_set():
-            errors.print("ended by SIGTERM; what was finished stays in the workspace")
-            _say_no_more(2)
-            end_when_silent(128 + number)
-        interrupted.set()
-        sys.exit(128 + number)
-
-    def on_hangup(number: int, frame: FrameType | None) -> None:
-        """As SIGTERM; the terminal is gone, and writing to it would be an error."""
-        _say_no_more(1, 2)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    handlers: dict[int, Handler] = {signal.SIGINT: on_interrupt, signal.SIGTERM: on_termination}
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-        handlers[signal.SIGHUP] = on_hangup
-    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
+    """Entry point."""
+    with ending_in_order():
         app()
-    except SpaceportError as error:
-        errors.print(f"[bold red]error[/] {plain(error)}", highlight=False, soft_wrap=True)
-        sys.exit(error.exit_status)
-    except (KeyboardInterrupt, Exception) as error:
-        if not interrupted.is_set():
-            if (sentence := sentence_for(error)) is None:
-                raise
-            errors.print(f"[bold red]error[/] {plain(sentence)}", highlight=False, soft_wrap=True)
-            end_at_once(ServerError.exit_status)
-        sys.exit(130)  # what ended the flow may be the interrupt, or Prefect's failed call to its server
-    finally:
-        for number, handler_before in previous.items():
-            signal.signal(number, handler_before)
-
-
-def _say_no_more(*descriptors: int) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in descriptors:
-        os.dup2(nowhere, descriptor)

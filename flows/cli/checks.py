@@ -1,11 +1,22 @@
-"""`spaceport doctor | validate`: whether what is here works."""
+"""`spaceport doctor | validate`: check that this machine, an account or a workspace works."""
 
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterable
 from typing import Annotated
 
+import psutil
 import typer
 from rich.console import Console
 
-from flows.cli.findings import print_findings
+from deployments.findings import Finding
+from flows.cli.terminal import plain
+from tasks.core.errors import MissingPartError
+from tasks.core.settings import Settings
+
+MARKS = {"ok": "[green]ok  [/]", "optional": "[yellow]—   [/]", "miss": "[red]miss[/]"}
 
 
 def register(app: typer.Typer, console: Console) -> None:
@@ -21,8 +32,6 @@ def register(app: typer.Typer, console: Console) -> None:
 
             findings = examine_account()
         else:
-            from flows.cli.doctor import examine
-
             findings = examine()
         print_findings(findings, console)
 
@@ -43,11 +52,71 @@ def register(app: typer.Typer, console: Console) -> None:
         ] = 1800,
         keep: Annotated[bool, typer.Option("--keep", help="Remove nothing of what was made.")] = False,
     ) -> None:
-        """Let a small generated capture go the way of this workspace's captures, check what comes out, remove it all.
+        """Run a small generated capture as this workspace's captures run, check the result, and remove it all.
 
-        The way is an upload with READY.json to the account that SPACEPORT_INFRASTRUCTURE names; else a run of the
+        That is an upload with READY.json to the account that SPACEPORT_INFRASTRUCTURE names; else a run of the
         deployment on the Prefect server of `spaceport up` or PREFECT_API_URL; else the flow in this process.
         """
         from flows.cli.validate import validate as validate_workspace
 
         validate_workspace(workspace, timeout, keep, console)
+
+
+def examine() -> list[Finding]:
+    """Look at all that a run needs on this machine."""
+    from tasks.core.render.backends import rasterizer_for
+    from tasks.core.viewer.page import viewer_version
+
+    settings = Settings.from_environment()
+    memory = psutil.virtual_memory()
+    disk = shutil.disk_usage(".")
+    return [
+        Finding(
+            "machine", True, f"{os.cpu_count()} cores, {memory.total / 2**30:.0f} GiB of memory, {platform.machine()}"
+        ),
+        Finding("python", True, platform.python_version()),
+        _enough("free memory", memory.available, 2 * 2**30, "Close other programs, or use --preset draft."),
+        _enough("free disk", disk.free, 2 * 2**30, "Free some disk, or name another --workspace."),
+        *(_package(name) for name in ("prefect", "pycolmap", "torch", "numba", "gsplat")),
+        _part("viewer", lambda: f"supersplat-viewer {viewer_version()}", optional=False),
+        _part("training, CPU", lambda: f"{rasterizer_for('cpu').name} backend", optional=False),
+        _part("training, CUDA", lambda: f"{rasterizer_for('cuda').name} backend", optional=True),
+        Finding("training uses", True, f"{rasterizer_for('auto').name} backend"),
+        Finding("workspace", True, str(settings.workspace)),
+        Finding("state", True, str(settings.home)),
+    ]
+
+
+def _enough(part: str, available: int, needed: int, fix: str) -> Finding:
+    says = f"{available / 2**30:.1f} GiB, a small capture needs {needed / 2**30:.0f}"
+    return Finding(part, available >= needed, says, fix)
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, True, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, False, "not installed", "make setup")
+
+
+def _part(part: str, probe: Callable[[], str], *, optional: bool) -> Finding:
+    try:
+        return Finding(part, True, probe())
+    except MissingPartError as error:
+        return Finding(part, False, "not here", str(error), optional)
+
+
+def print_findings(findings: Iterable[Finding], console: Console) -> None:
+    """Print each finding as soon as it is made: its part, what it says, and the fix of what is missing.
+
+    Ends the command with status 1 when something that is needed is missing.
+    """
+    missing = False
+    for finding in findings:
+        mark = MARKS["ok" if finding.ok else "optional" if finding.optional else "miss"]
+        console.print(f"{mark} {plain(finding.part):16} {plain(finding.says)}", highlight=False, soft_wrap=True)
+        if not finding.ok:
+            console.print(f"                      → {plain(finding.fix)}", highlight=False, soft_wrap=True)
+            missing |= not finding.optional
+    if missing:
+        raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`spaceport clean`: what a workspace no longer needs."""
+"""`spaceport clean`: remove what a workspace no longer needs."""
 
 from collections import Counter
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.cli.plain_text import plain
+from flows.cli.terminal import plain
 from tasks.core.errors import OptionsError
 from tasks.core.local_path import local_path
 from tasks.core.settings import Settings

@@ -1,23 +1,37 @@
-"""Which Prefect server a command talks to: PREFECT_API_URL's, else this machine's, else one inside the command."""
+"""The Prefect server of a command: that of PREFECT_API_URL, else this machine's, else one inside the command."""
 
 import os
-from collections.abc import Callable, Iterator
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import httpx
 
 from deployments.local.access import use_local_server
-from deployments.local.prefect_database import make_ready
-from deployments.local.retention import is_own_database
+from deployments.local.prefect_database import make_ready, startup_error
+from deployments.local.retention import is_own_database, retention
 from deployments.local.state import read_state, running_server
-from flows.cli.embedded_server import EmbeddedServer
 from tasks.core.errors import ServerError
 from tasks.core.settings import DEFAULT_KEEP_DAYS, Settings, configure_prefect
 
 ANSWER_SECONDS = 10.0  # for a sentence instead of a wait for something that never comes
 # A command that only asks has less patience than Prefect's own, which is for runs: a minute, six times.
 QUICK = {"PREFECT_API_REQUEST_TIMEOUT": "15"}
+# Of a server inside the command:
+HOST = "127.0.0.1"
+START_SECONDS = 180.0  # a first start on a busy machine creates the database
+STOP_SECONDS = 10.0
+POLL_SECONDS = 0.1
+MAX_STARTS = 4  # a server that ends again and again would not serve the rest of a run either
 
 
 def use_prefect(settings: Settings) -> None:
@@ -89,7 +103,7 @@ def ask_quickly(tries: int = 2) -> None:
 
 
 def use_server(settings: Settings) -> Settings:
-    """Choose a server that runs by itself, and give the settings of its runs.
+    """Choose a server that runs by itself, and return the settings of its runs.
 
     Raises ServerError when there is none, or it does not answer or does not let this process in.
     """
@@ -141,3 +155,128 @@ def require_login(api_url: str) -> None:
             f"The Prefect server at {api_url} wants a login: set PREFECT_API_AUTH_STRING to its user:password. The "
             "server of `spaceport up` is found without PREFECT_API_URL."
         )
+
+
+class EmbeddedServer:
+    """A Prefect server of one command: started by it, used by it alone, ended with it however the command ends.
+
+    This process is its client as soon as the object is made: before Prefect is imported, which reads its settings once.
+    The server answers only requests with its secret, which is made here.
+    """
+
+    def __init__(self, prefect_home: Path, environment: MutableMapping[str, str], keep_days: int | None = None) -> None:
+        """`prefect_home` holds the database, `environment` is this process's.
+
+        Runs that ended so many days ago are removed; none are without `keep_days`.
+        """
+        self._home, self._environment, self._keep_days = prefect_home, environment, keep_days
+        self._listener = socket.socket()
+        self._listener.bind((HOST, 0))
+        self._api_url = f"http://{HOST}:{self._listener.getsockname()[1]}/api"
+        self._secret = f"spaceport:{secrets.token_urlsafe(32)}"
+        self._ends = threading.Event()
+        environment.pop("PREFECT_API_KEY", None)  # of Prefect Cloud
+        environment["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"  # Prefect's own one would let every user in
+        environment["PREFECT_API_URL"], environment["PREFECT_API_AUTH_STRING"] = self._api_url, self._secret
+
+    @contextmanager
+    def running(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Run the server while the block runs. One that dies is started again, at the same address.
+
+        `say` is called with a sentence about that. Raises ServerError, DiskFullError when it does not start.
+        """
+        self._listener.listen()  # and is kept open: requests wait there while no server takes them
+        with tempfile.TemporaryFile() as log:
+            server = self._start(log)
+            try:
+                _await_health(server, self._api_url, log, self._home)
+            except BaseException:
+                _stop(server)
+                raise
+        keeper = threading.Thread(target=self._keep, args=(server, say), name="Prefect server", daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            try:
+                _deliver_events()
+            finally:
+                self._ends.set()
+                keeper.join()
+                self._listener.close()
+
+    def _start(self, log: IO[bytes] | int) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "deployments.local.prefect_server", "--embedded", str(self._listener.fileno())],
+            cwd=Path(__file__).parents[2],
+            env={
+                **({} if self._keep_days is None else retention(self._keep_days)),
+                **self._environment,
+                "PREFECT_SERVER_API_AUTH_STRING": self._secret,
+                "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}",
+            },
+            stdin=subprocess.PIPE,  # the server ends when it is closed, as when this process dies
+            stdout=log,
+            stderr=log,
+            pass_fds=[self._listener.fileno()],
+            start_new_session=True,  # Ctrl-C is for the run, which still reports its end to the server
+        )
+
+    def _keep(self, server: "subprocess.Popen[bytes]", say: Callable[[str], None]) -> None:
+        """Start the server again where it dies, until `running` ends."""
+        starts = 1
+        while not self._ends.wait(POLL_SECONDS):
+            if server.poll() is None:
+                continue
+            _stop(server)
+            if starts == MAX_STARTS:
+                say(f"Prefect's server has ended {starts} times, the last time with status {server.returncode}.")
+                os.kill(os.getpid(), signal.SIGTERM)  # the command's orderly end
+                return
+            say(f"Prefect's server ended with status {server.returncode} and is started again.")
+            try:
+                server, starts = self._start(subprocess.DEVNULL), starts + 1
+            except OSError as error:  # no memory, or no further process
+                say(f"Prefect's server cannot be started again ({error.strerror}).")
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+        _stop(server)
+
+
+def _await_health(server: subprocess.Popen[bytes], api_url: str, log: IO[bytes], prefect_home: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not _is_healthy(api_url):
+        if server.poll() is not None:
+            log.seek(0)
+            raise startup_error(log.read().decode(errors="replace"), prefect_home)
+        if time.monotonic() > deadline:
+            raise ServerError(f"Prefect's server has not become ready within {START_SECONDS:.0f} s; try again.")
+        time.sleep(POLL_SECONDS)
+
+
+def _is_healthy(api_url: str) -> bool:
+    try:
+        return httpx.get(f"{api_url}/health", timeout=5, trust_env=False).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def _deliver_events() -> None:
+    """Let Prefect's threads send the events and log lines that they still hold, while the server answers."""
+    if "prefect.events.worker" not in sys.modules:
+        return
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    EventsWorker.drain_all(timeout=STOP_SECONDS)
+    APILogWorker.drain_all(timeout=STOP_SECONDS)
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    if server.stdin is not None:
+        server.stdin.close()
+    try:
+        server.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()

@@ -1,7 +1,6 @@
-"""`spaceport estimate PHOTOS`: what a run would take here and in an AWS account, as a table or as JSON."""
+"""`spaceport estimate PHOTOS`: time, memory and price of a run here and in an AWS account, as tables or as JSON."""
 
 import json
-from collections.abc import Sequence
 
 import typer
 from pydantic import JsonValue
@@ -9,7 +8,7 @@ from rich.console import Console
 
 from deployments.aws.runtime.estimate import AwsEstimate, estimate_on_aws
 from deployments.aws.runtime.prices import PRICES_DATE, PRICES_REGION
-from flows.cli.plain_text import plain
+from flows.cli.terminal import lines_of_cells, plain
 from tasks.core.errors import PhotosError
 from tasks.core.estimate.capture import Capture
 from tasks.core.estimate.machine import usable_cores
@@ -19,8 +18,7 @@ from tasks.core.estimate.words import dollars, gigabytes, rough_duration
 from tasks.core.options import parse_options
 from tasks.core.settings import Settings, configure_prefect
 
-Row = Sequence[str]
-WORDS = (0, 5)  # columns that are no numbers
+NUMBERS = (1, 2, 3, 4)  # columns
 
 
 def print_estimate(
@@ -73,7 +71,7 @@ def _print_here(stages: tuple[StageEstimate, ...], console: Console) -> None:
 def _print_aws(aws: AwsEstimate, console: Console) -> None:
     prices_of = f"{PRICES_REGION}, prices of {PRICES_DATE}, start-up of machines included"
     console.print(f"\n[bold]AWS[/], {plain(prices_of)}", highlight=False)
-    rows: list[Row] = [("task", "time", "peak memory", "on demand", "spot", "where")]
+    rows: list[tuple[str, ...]] = [("task", "time", "peak memory", "on demand", "spot", "where")]
     for each in aws.stages:
         prices = dollars(each.on_demand_usd), dollars(each.spot_usd)
         memory = gigabytes(each.peak_memory_bytes)
@@ -84,14 +82,12 @@ def _print_aws(aws: AwsEstimate, console: Console) -> None:
         console.print(f"[dim]{plain(note)}[/]", highlight=False, soft_wrap=True)
 
 
-def _print_table(rows: list[Row], console: Console) -> None:
-    """Lines of their own length: a narrow terminal breaks them where they end, and a file keeps them whole."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        sized = enumerate(zip(row, widths, strict=True))
-        cells = [cell.ljust(width) if i in WORDS else cell.rjust(width) for i, (cell, width) in sized]
-        style = "bold" if row is rows[0] or row is rows[-1] else None
-        console.print(plain("  " + "  ".join(cells).rstrip()), style=style, highlight=False, soft_wrap=True)
+def _print_table(rows: list[tuple[str, ...]], console: Console) -> None:
+    """Headings first, the sum last."""
+    lines = lines_of_cells(rows, NUMBERS)
+    for i, line in enumerate(lines):
+        style = "bold" if i in (0, len(lines) - 1) else None
+        console.print(plain(f"  {line}"), style=style, highlight=False, soft_wrap=True)
 
 
 def _as_json(

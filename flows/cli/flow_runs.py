@@ -1,66 +1,64 @@
-"""Runs on a Prefect server, for the terminal. A run is one of `reconstruct`; its stages may have runs of their own."""
+"""Runs on a Prefect server, for the terminal. A run is one of `reconstruct`; its stages may have runs of their own.
 
+    <home>/terminal-runs/<flow run id>.json     the process of a run in a terminal, for as long as the process lives
+
+With it, runs whose process was killed are marked as crashed. Runs of deployments need none: their workers watch them.
+"""
+
+import json
+import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import ParamSpec, TypeVar
 from uuid import UUID
 
+import psutil
+from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterParentFlowRunId,
-    FlowRunFilterState,
-    FlowRunFilterStateName,
-    FlowRunFilterStateType,
-    LogFilter,
-    LogFilterFlowRunId,
-    LogFilterTimestamp,
-)
-from prefect.client.schemas.objects import FlowRun, Log, StateType
-from prefect.client.schemas.sorting import FlowRunSort, LogSort
-from prefect.states import Cancelled, Cancelling
+from prefect.client.schemas.filters import ArtifactFilter, FlowFilter, FlowRunFilter, LogFilter, TaskRunFilter
+from prefect.client.schemas.objects import FlowRun, Log, State, StateType
+from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort, LogSort
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Cancelling, Crashed
+from pydantic import ValidationError
 
-from tasks.core.errors import InputError, ServerError
-from tasks.core.settings import STAGES
+from deployments.local.processes import Detached
+from tasks.core.errors import InputError, ServerError, SpaceportError
+from tasks.core.private_files import private_folder, write_private
+from tasks.core.settings import STAGES, Settings
+from tasks.photos import capture_name
+from tasks.places.result_files import PAGE_FILE, REPORT_DATA_FILE
+from tasks.places.workspace import open_workspace
+from tasks.running.run_folder import SPLAT_FOLDER, folder_of_run
 
-FLOW = FlowFilter(name=FlowFilterName(any_=["reconstruct"]))
-STATES = (  # Prefect's names for the states of a run
-    "Scheduled",
-    "Late",
-    "AwaitingRetry",
-    "AwaitingConcurrencySlot",
-    "Pending",
-    "Submitting",
-    "InfrastructurePending",
-    "Running",
-    "Retrying",
-    "Paused",
-    "Suspended",
-    "Cancelling",
-    "Cancelled",
-    "Completed",
-    "Cached",
-    "RolledBack",
-    "Failed",
-    "TimedOut",
-    "Crashed",
+FLOW = FlowFilter(name={"any_": ["reconstruct"]})
+STATE_NAMES = (  # Prefect's, of a run
+    "Scheduled, Late, AwaitingRetry, AwaitingConcurrencySlot, Pending, Submitting, InfrastructurePending, Running, "
+    "Retrying, Paused, Suspended, Cancelling, Cancelled, Completed, Cached, RolledBack, Failed, TimedOut, Crashed"
 )
+STATES = tuple(STATE_NAMES.split(", "))
 ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 AT_WORK = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
-LOOK_BACK = 200  # runs among which a short id or a name is looked for; also the most that the server gives at once
+LOOK_BACK = 200  # runs among which a short id or a name is looked for; the server returns no more in one answer
 CANCEL_SECONDS = 120.0
 LAST_SECONDS = 15.0
 POLL_SECONDS = 1.0
 LAST_LINES_SECONDS = 3.0  # a process hands its lines over every two
 LATE_LOGS = timedelta(seconds=15)  # lines of another machine or process come late
+HEADINGS = ("id", "name", "state", "stage", "started", "took", "PSNR", "page")
+GONE = "The process of this run died; what was finished is in the workspace."
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def recent_runs(client: SyncPrefectClient, limit: int, states: Sequence[str] = ()) -> list[FlowRun]:
     """The newest runs first; states as a person writes them. Raises InputError for one that Prefect does not know."""
     names = [state_named(text) for text in states]
-    wanted = FlowRunFilter(state=FlowRunFilterState(name=FlowRunFilterStateName(any_=names))) if names else None
+    wanted = FlowRunFilter(state={"name": {"any_": names}}) if names else None
     return client.read_flow_runs(
         flow_filter=FLOW, flow_run_filter=wanted, limit=limit, sort=FlowRunSort.EXPECTED_START_TIME_DESC
     )
@@ -72,12 +70,12 @@ def state_named(text: str) -> str:
     for name in STATES:
         if name.casefold() == wanted:
             return name
-    raise InputError(f"There is no state {text!r}; the states are {', '.join(STATES)}.")
+    raise InputError(f"There is no state {text!r}; the states are {STATE_NAMES}.")
 
 
 def runs_at_work(client: SyncPrefectClient) -> list[FlowRun]:
-    """Every run that a process works on or is about to, of whatever flow, the runs of stages left out."""
-    at_work = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(AT_WORK))))
+    """Every run, of any flow, that a process works on or is about to; without the runs of stages."""
+    at_work = FlowRunFilter(state={"type": {"any_": list(AT_WORK)}})
     found = client.read_flow_runs(flow_run_filter=at_work, limit=LOOK_BACK)
     return [run for run in found if run.parent_task_run_id is None]
 
@@ -110,19 +108,19 @@ def find_run(client: SyncPrefectClient, text: str) -> FlowRun:
 
 def stage_runs(client: SyncPrefectClient, run: FlowRun) -> list[FlowRun]:
     """The runs that the run has made for its stages, oldest first."""
-    children = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
+    children = FlowRunFilter(parent_flow_run_id={"any_": [run.id]})
     return client.read_flow_runs(flow_run_filter=children, limit=LOOK_BACK, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
 
 
 def cancel(client: SyncPrefectClient, run: FlowRun, *, wait: bool) -> FlowRun:
-    """Cancel a run and the runs of its stages, and give the run as it is then.
+    """Cancel a run and the runs of its stages; returns the run as it is then.
 
     Raises InputError when it has ended already or belongs to a terminal, ServerError when it does not end in time.
     """
     if run.state_type in ENDED:
         raise InputError(f"{run.name} has ended already: {run.state_name}.")
     if run.deployment_id is None:
-        raise InputError(f"{run.name} runs in somebody's terminal: press Ctrl-C there.")
+        raise InputError(f"{run.name} runs in a terminal: press Ctrl-C there.")
     client.set_flow_run_state(run.id, Cancelling(message="Cancelled from the terminal."))
     for child in stage_runs(client, run):
         if child.state_type not in ENDED:
@@ -160,10 +158,10 @@ def _await_end(client: SyncPrefectClient, run: FlowRun, patience_seconds: float 
 
 
 def log_lines(client: SyncPrefectClient, run: FlowRun, *, follow: bool) -> Iterator[tuple[Log, str]]:
-    """Lines of the run and of its stages' runs, each with where it is from; with `follow` until the run has ended."""
+    """Lines of the run and of its stages' runs, each with where it is from; with `follow` until its end."""
     seen: set[UUID] = set()
     since: datetime | None = None
-    told_end = False
+    end_was_seen = False
     while True:
         ended = client.read_flow_run(run.id).state_type in ENDED
         names = {run.id: "run"} | {child.id: _stage(child) for child in stage_runs(client, run)}
@@ -172,16 +170,14 @@ def log_lines(client: SyncPrefectClient, run: FlowRun, *, follow: bool) -> Itera
                 seen.add(line.id)
                 since = line.timestamp - LATE_LOGS
                 yield line, names[line.flow_run_id] if line.flow_run_id else "run"
-        if not follow or (ended and told_end):
+        if not follow or (ended and end_was_seen):
             return
-        told_end = ended
+        end_was_seen = ended
         time.sleep(LAST_LINES_SECONDS if ended else POLL_SECONDS)
 
 
 def _logs(client: SyncPrefectClient, ids: list[UUID], since: datetime | None) -> Iterator[Log]:
-    wanted = LogFilter(
-        flow_run_id=LogFilterFlowRunId(any_=ids), timestamp=LogFilterTimestamp(after_=since) if since else None
-    )
+    wanted = LogFilter(flow_run_id={"any_": ids}, timestamp={"after_": since} if since else None)
     offset = 0
     while page := client.read_logs(wanted, limit=LOOK_BACK, offset=offset, sort=LogSort.TIMESTAMP_ASC):
         yield from page
@@ -190,3 +186,112 @@ def _logs(client: SyncPrefectClient, ids: list[UUID], since: datetime | None) ->
 
 def _stage(run: FlowRun) -> str:
     return next((stage for stage in STAGES if stage in run.tags), run.name)
+
+
+def row(client: SyncPrefectClient, run: FlowRun, settings: Settings) -> tuple[str, ...]:
+    """What `spaceport runs` shows of a run, as in HEADINGS; `took` is the time so far for a run that has not ended."""
+    quality, page = _result(run, settings) if run.state_type == StateType.COMPLETED else ("", "")
+    return (
+        str(run.id)[:8],
+        run.name,
+        run.state_name or "",
+        "" if run.state_type in ENDED else stage_in_progress(client, run),
+        "" if run.start_time is None else run.start_time.astimezone().strftime("%d %b %H:%M"),
+        "" if run.start_time is None else _duration(run.estimated_run_time),
+        quality,
+        page,
+    )
+
+
+def stage_in_progress(client: SyncPrefectClient, run: FlowRun) -> str:
+    """The stage that the run is at, with its share as the stage reported it last, such as `train 45 %`."""
+    tasks = client.read_task_runs(
+        flow_run_filter=FlowRunFilter(id={"any_": [run.id]}),
+        task_run_filter=TaskRunFilter(state={"type": {"any_": [StateType.RUNNING]}}),
+    )
+    # Prefect makes another task for every child run, with a name of its own invention.
+    stage = next((task.name.split("-")[0] for task in tasks if task.name.startswith(STAGES)), None)
+    if stage is None:
+        return ""
+    # A stage's own run shows its progress in this run too.
+    progress = ArtifactFilter(flow_run_id={"any_": [run.id]}, key={"any_": [f"progress-{stage}"]})
+    shown = client.read_artifacts(artifact_filter=progress, sort=ArtifactSort.UPDATED_DESC, limit=1)
+    return f"{stage} {shown[0].data:.0f} %" if shown else stage
+
+
+def _result(run: FlowRun, settings: Settings) -> tuple[str, str]:
+    """Held-out PSNR and page of a run, where this machine can see them."""
+    destination = run.parameters.get("destination")
+    name = folder_of_run(capture_name(run.parameters["photos"]), str(run.id))
+    try:
+        if not destination:
+            store = open_workspace(settings.absolute_workspace)
+            at = f"{settings.pages_url.rstrip('/')}/{name}" if settings.pages_url else store.run_uri(name)
+            page = f"{at}/{SPLAT_FOLDER}/{PAGE_FILE}"
+            report = store.read_run_file(name, f"{SPLAT_FOLDER}/{REPORT_DATA_FILE}")
+            if report is None:
+                return "", ""
+        elif "://" in destination:
+            return "", f"{destination}/{PAGE_FILE}"
+        else:
+            page, report = f"{destination}/{PAGE_FILE}", (Path(destination) / REPORT_DATA_FILE).read_bytes()
+    except (SpaceportError, OSError):
+        return "", ""
+    try:
+        return f"{json.loads(report)['train']['psnr_db']:.2f} dB", page
+    except (ValueError, LookupError, TypeError):  # not measured, or no report of ours
+        return "", page
+
+
+def _duration(duration: timedelta) -> str:
+    minutes, seconds = divmod(round(duration.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
+
+
+def known_here(flow: Flow[P, R], home: Path) -> Flow[P, R]:
+    """The flow, with a record of each of its runs in this process while the run lasts."""
+
+    def record(flow: Flow[P, R], flow_run: FlowRun, state: State) -> None:
+        this = Detached.of(str(flow_run.id), os.getpid())
+        folder = _records(home)
+        private_folder(folder)
+        write_private(folder / f"{flow_run.id}.json", this.model_dump_json().encode())
+
+    def forget(flow: Flow[P, R], flow_run: FlowRun, state: State) -> None:
+        (_records(home) / f"{flow_run.id}.json").unlink(missing_ok=True)
+
+    return flow.with_options(
+        on_running=[record], on_completion=[forget], on_failure=[forget], on_cancellation=[forget], on_crashed=[forget]
+    )
+
+
+def end_abandoned(client: SyncPrefectClient, home: Path) -> list[str]:
+    """Mark runs in terminals as crashed when their process has died. Returns their names."""
+    ended = []
+    for id_, process, file in processes_of_runs(home):
+        if process is not None:
+            continue
+        with suppress(ObjectNotFound):  # of another server, or of a database that was moved aside
+            run = client.read_flow_run(id_)
+            if run.state is None or not run.state.is_final():
+                client.set_flow_run_state(id_, Crashed(message=GONE), force=True)
+                ended.append(run.name)
+        file.unlink(missing_ok=True)
+    return ended
+
+
+def processes_of_runs(home: Path) -> Iterator[tuple[UUID, psutil.Process | None, Path]]:
+    """Ids of the runs in this machine's terminals, each with its process, None when that is gone, and its record."""
+    for file in sorted(_records(home).glob("*.json")):
+        try:
+            recorded = Detached.model_validate_json(file.read_bytes())
+            yield UUID(recorded.name), recorded.process(), file
+        except (ValidationError, ValueError):
+            file.unlink(missing_ok=True)
+        except OSError:  # its run has ended meanwhile, or the disk fails for a moment
+            continue
+
+
+def _records(home: Path) -> Path:
+    return home / "terminal-runs"

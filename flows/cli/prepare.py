@@ -1,4 +1,4 @@
-"""Set-up's work after installing, so that no run pays for it: `python -m flows.cli.prepare [kernels] [database]`.
+"""Prepare an installation, so that no run has to: `python -m flows.cli.prepare [kernels] [database]`.
 
 Kernels are kept in the installation. Prefect's database is the user's own state on this machine.
 """

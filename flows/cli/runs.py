@@ -1,14 +1,12 @@
-"""`spaceport runs | cancel | logs`: what Prefect's UI shows, in the terminal."""
+"""`spaceport runs | cancel | logs`: runs of Prefect's UI, in the terminal."""
 
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from flows.cli.connection import ask_quickly, use_server
-from flows.cli.plain_text import plain
-from flows.cli.server import saying
+from flows.cli.terminal import lines_of_cells, plain, saying
 from tasks.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="Its id, the start of its id, or its name; `spaceport runs` lists them.")
 ]
-HEADINGS = ("id", "name", "state", "stage", "started", "took", "PSNR", "page")
 STATE_STYLES = {"Completed": "green", "Failed": "red", "Crashed": "red", "Cancelled": "yellow"}
 
 
@@ -37,36 +34,19 @@ def register(app: typer.Typer, console: Console) -> None:
     ) -> None:
         """List the runs on the Prefect server: state, stage in progress, duration, quality and page."""
         settings = _connect()
-        from flows.cli.flow_runs import recent_runs
-        from flows.cli.run_table import rows
+        from flows.cli.flow_runs import HEADINGS, recent_runs, row
 
         with _client() as client:
-            found = rows(client, recent_runs(client, limit, state or []), settings)
-        if not found and state:
+            rows = [row(client, found, settings) for found in recent_runs(client, limit, state or [])]
+        if not rows and state:
             console.print(f"no run is {plain(' or '.join(state))}", highlight=False, markup=False)
             return
-        if not found:
+        if not rows:
             console.print("no runs yet; start one in the UI or with `spaceport run PHOTOS`", highlight=False)
             return
-        cells = [
-            (
-                row.id,
-                row.capture,
-                row.state,
-                row.stage,
-                _moment(row.started),
-                _duration(row.took),
-                "" if row.psnr_db is None else f"{row.psnr_db:.2f} dB",
-                row.page or "",
-            )
-            for row in found
-        ]
-        # A line of its own length, not a table that fits the terminal: a link that is cut is none.
-        widths = [max(map(len, column)) for column in zip(HEADINGS, *cells, strict=True)]
-        for line in (HEADINGS, *cells):
-            style = "bold" if line is HEADINGS else STATE_STYLES.get(line[2])
-            text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-            console.print(plain(text.rstrip()), style=style, highlight=False, soft_wrap=True)
+        styles = ["bold", *(STATE_STYLES.get(cells[HEADINGS.index("state")]) for cells in rows)]
+        for line, style in zip(lines_of_cells([HEADINGS, *rows]), styles, strict=True):
+            console.print(plain(line), style=style, highlight=False, soft_wrap=True)
 
     @app.command()
     def cancel(
@@ -114,15 +94,3 @@ def _client() -> "SyncPrefectClient":
     from prefect.client.orchestration import get_client
 
     return get_client(sync_client=True)
-
-
-def _moment(moment: datetime | None) -> str:
-    return "" if moment is None else moment.astimezone().strftime("%d %b %H:%M")
-
-
-def _duration(duration: timedelta | None) -> str:
-    if duration is None:
-        return ""
-    minutes, seconds = divmod(round(duration.total_seconds()), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

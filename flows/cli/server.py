@@ -3,8 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +12,7 @@ from rich.console import Console
 from deployments.local.access import read_secrets, sign_in_url, use_local_server
 from deployments.local.state import LocalServer, read_state
 from flows.cli.connection import ask_quickly, use_server
-from flows.cli.plain_text import plain
+from flows.cli.terminal import plain, saying
 from tasks.core.errors import ServerError
 from tasks.core.settings import MOST_KEEP_DAYS, STAGES, Settings, configure_prefect, stages_named
 
@@ -51,7 +50,7 @@ def register(app: typer.Typer, console: Console) -> None:
         cpu_slots: Annotated[int | None, typer.Option(help="Other stages at once (default: 2).", min=1)] = None,
         notify: Annotated[
             str | None,
-            typer.Option(metavar="URL", help='Is sent a JSON message when a run is done or has failed; "" ends that.'),
+            typer.Option(metavar="URL", help='Receives a JSON message when a run is done or has failed; "" ends that.'),
         ] = None,
         dispatch: Annotated[
             str | None,
@@ -127,7 +126,7 @@ def register(app: typer.Typer, console: Console) -> None:
         """
         from deployments.local.server import take_down
 
-        ask_quickly(tries=6)  # whether the server is silent is known before; a busy one has to hear this
+        ask_quickly(tries=6)  # a silent server is noticed before; a busy one must receive this
         settings = Settings.from_environment()
         configure_prefect(settings)
         with saying(console) as say:
@@ -136,7 +135,7 @@ def register(app: typer.Typer, console: Console) -> None:
 
     @app.command()
     def status() -> None:
-        """Say how the Prefect server of this machine is; exit status 1 when something does not run.
+        """Show the parts of this machine's Prefect server; exit status 1 when one of them does not run.
 
         A paused pool is no fault: a person has paused it, and its line says how to resume it.
         """
@@ -178,7 +177,7 @@ def register(app: typer.Typer, console: Console) -> None:
 def _end_abandoned(settings: Settings) -> None:
     from prefect.client.orchestration import get_client
 
-    from flows.cli.terminal_runs import end_abandoned
+    from flows.cli.flow_runs import end_abandoned
 
     with get_client(sync_client=True) as client:
         end_abandoned(client, settings.home)
@@ -190,20 +189,9 @@ def _sign_in(server: LocalServer, settings: Settings) -> str:
     return server.ui_url if found is None else sign_in_url(server, found.api)
 
 
-@contextmanager
-def saying(console: Console) -> Iterator[Callable[[str], None]]:
-    """A line that tells what is being waited for; on a terminal it turns."""
-    if not console.is_terminal:
-        yield lambda text: console.print(f"{plain(text)} …", style="dim", highlight=False)
-        return
-    with console.status("") as status:
-        yield lambda text: status.update(f"{plain(text)} …")
-
-
 def _end_runs(client: "SyncPrefectClient", settings: Settings, now: bool, say: Callable[[str], None]) -> None:
-    """Cancel what has begun when `now` says so. Raises ServerError when there is something and it does not."""
-    from flows.cli.flow_runs import cancel_for_good, has_begun, runs_at_work
-    from flows.cli.terminal_runs import end_abandoned
+    """With `now`, cancel the runs that have begun. Without it, raises ServerError when there are runs in progress."""
+    from flows.cli.flow_runs import cancel_for_good, end_abandoned, has_begun, runs_at_work
 
     end_abandoned(client, settings.home)
     at_work = runs_at_work(client)
@@ -226,9 +214,7 @@ def _print_part(console: Console, part: "Part") -> None:
 def _print_runs_at_work(settings: Settings, console: Console) -> None:
     from prefect.client.orchestration import get_client
 
-    from flows.cli.flow_runs import runs_at_work
-    from flows.cli.run_table import stage_in_progress
-    from flows.cli.terminal_runs import end_abandoned
+    from flows.cli.flow_runs import end_abandoned, runs_at_work, stage_in_progress
 
     with get_client(sync_client=True) as client:
         end_abandoned(client, settings.home)

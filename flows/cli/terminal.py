@@ -1,24 +1,61 @@
-"""Progress on the terminal: bars with an ETA where there is one, plain lines otherwise."""
+"""Output on the terminal: text of others, lines of a table, what a command waits for, and the progress of stages.
+
+Progress is bars with an ETA on a terminal, and plain lines elsewhere.
+"""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as EtaColumn
 from rich.text import Text
 
 from tasks.core.progress import Progress as StageProgress
-from tasks.core.safe_names import printable
-from tasks.reporting.progress import StageListener, listening
+from tasks.core.safe_names import printable, printable_lines
 
 LINE_INTERVAL_SECONDS = 10.0
+
+StageListener = Callable[[str, StageProgress], None]
+
+
+def plain(text: object) -> str:
+    """A text that others chose, such as a path, as it is where rich reads markup; without control characters.
+
+    Line ends and tabs stay.
+    """
+    return escape(printable_lines(str(text)))
+
+
+def lines_of_cells(rows: Sequence[Sequence[str]], numbers: Container[int] = ()) -> list[str]:
+    """The lines of a table, each of its own length; `numbers` are the columns that end at the right.
+
+    A narrow terminal breaks such a line where it ends, and a file keeps it whole: a link that is cut is none.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(f"{cell:{'>' if i in numbers else '<'}{widths[i]}}" for i, cell in enumerate(row)).rstrip()
+        for row in rows
+    ]
+
+
+@contextmanager
+def saying(console: Console) -> Iterator[Callable[[str], None]]:
+    """Print each sentence that says what is waited for; a terminal shows the newest, with a spinner."""
+    if not console.is_terminal:
+        yield lambda text: console.print(f"{plain(text)} …", style="dim", highlight=False)
+        return
+    with console.status("") as status:
+        yield lambda text: status.update(f"{plain(text)} …")
 
 
 @contextmanager
 def showing_progress(console: Console) -> Iterator[None]:
     """Show the progress of every stage in this process while the block runs."""
+    from tasks.reporting.progress import listening  # imports Prefect, which most commands need late or never
+
     if console.is_terminal:
         with _bars(console) as bars, listening(_bar_listener(bars)):
             yield

@@ -1,4 +1,4 @@
-"""`spaceport validate`: a small capture goes the way that everybody's go; what comes out is looked at, then removed."""
+"""`spaceport validate`: run a small capture through the production path, check the result, remove it all."""
 
 import os
 import secrets
@@ -13,9 +13,9 @@ from rich.console import Console
 
 from deployments.aws.runtime.infrastructure import VARIABLE, infrastructure_from_environment
 from deployments.findings import Finding
+from flows.cli.checks import print_findings
 from flows.cli.connection import ServerOfRun, answers, use_prefect
-from flows.cli.findings import print_findings
-from flows.cli.server import saying
+from flows.cli.terminal import saying
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.errors import MissingPartError, OptionsError, ServerError, SpaceportError
 from tasks.core.options import parse_options
@@ -31,7 +31,7 @@ FLIGHT = DemoOptions(photos=14, width=640, height=480)
 OPTIONS = ("train.steps=500", "train.max_gaussians=15000", "train.max_image_size=320")
 POLL_SECONDS = 2.0
 NOT_DONE = (
-    "`spaceport doctor --aws` or `spaceport status` says whether somebody works on it; a cold GPU instance takes some "
+    "`spaceport doctor --aws` or `spaceport status` shows what works on it; a cold GPU instance takes some "
     "minutes: raise --timeout."
 )
 
@@ -51,10 +51,10 @@ class Validation:
 
     def __init__(self, way: "Way", timeout_seconds: float, keep: bool, say: Callable[[str], None]) -> None:
         self._way, self._timeout_seconds, self._keep, self._say = way, timeout_seconds, keep, say
-        self._may_go_on = False  # a run that nobody could stop makes more, whatever is removed now
+        self._may_go_on = False  # a run that could not be stopped makes more after the removal
 
     def findings(self) -> Iterator[Finding]:
-        """Every check, and the removal of what was made, also after an error or Ctrl-C."""
+        """Run every check, then remove what was made, also after an error or Ctrl-C."""
         yield Finding("way", True, self._way.describes)
         try:
             yield from self._look()
@@ -70,7 +70,7 @@ class Validation:
         with tempfile.TemporaryDirectory() as folder:
             photos = Path(folder) / "photos"
             self._say("taking photos")
-            # Photos that nobody has seen before: nothing of this run can be in the workspace already.
+            # New photos each time: no output of this run can be in the workspace already.
             fly(photos, FLIGHT.model_copy(update={"seed": secrets.randbelow(2**31)}), ignore_progress)
             start = time.monotonic()
             self._say("starting the run")
@@ -125,9 +125,9 @@ def _way(workspace: str | None, capture: str, *, here: bool) -> "Way":
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
+    from deployments.validation.in_this_process import InThisProcess
     from deployments.validation.through_deployment import ThroughDeployment
     from deployments.validation.through_listener import ThroughListener
-    from flows.cli.validate_here import InThisProcess
 
     account = infrastructure_from_environment()
     if account is not None:
@@ -137,7 +137,9 @@ def _way(workspace: str | None, capture: str, *, here: bool) -> "Way":
     named = None if workspace is None else Settings(workspace=workspace, home=Path()).absolute_workspace
     url = os.environ["PREFECT_API_URL"]
     if here:
-        return InThisProcess(named or Settings.from_environment().absolute_workspace, capture)
+        from flows.reconstruct import reconstruct
+
+        return InThisProcess(named or Settings.from_environment().absolute_workspace, capture, reconstruct)
     if not answers(url):
         raise ServerError(f"The Prefect server at {url} does not answer; without PREFECT_API_URL the run is made here.")
     try:

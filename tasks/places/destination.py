@@ -1,4 +1,4 @@
-"""Where a result is published: a local folder, or `s3://bucket/prefix`."""
+"""The place where a result is published: a local folder, or `s3://bucket/prefix`."""
 
 import hashlib
 import os
@@ -9,34 +9,28 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from tasks.core.errors import DestinationError, StorageError
-from tasks.core.georeference import GEOREFERENCE_FILE
 from tasks.core.local_path import local_path
-from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER
 from tasks.core.settings import Settings
-from tasks.core.sog.layout import LOD_FOLDER
 from tasks.core.storage import LocalWorkspace, OutputCache, S3Folder, StoredFile, Workspace, altered_file
 from tasks.core.storage.disk import flush, is_disk_full, watching_disk
 from tasks.core.storage.folder_locks import sole_writer, working_folder
 from tasks.core.storage.folder_switch import foreign_versions, replace_files, stands_in_way, takes_links
 from tasks.core.storage.s3_lock import Confirm, sole_writer_on_s3
 from tasks.core.storage.s3_switch import replace_objects
-from tasks.places.result_list import CONTENTS_FILE, is_name_within, is_report_of_ours, read_list, written_list
+from tasks.places.result_files import (
+    ALWAYS_WRITTEN,
+    CONTENTS_FILE,
+    PAGE_FILE,
+    PARTS_FOLDERS,
+    REPORT_DATA_FILE,
+    STREAM_PAGE_FILE,
+    is_part,
+    is_report_of_ours,
+    read_list,
+    written_list,
+)
 from tasks.places.workspace import open_folder
 
-PAGE_FILE = "index.html"
-REPORT_FILE = "report.html"
-REPORT_DATA_FILE = "report.json"
-SPLAT_FILE, PLY_FILE = "scene.sog", "scene.ply"
-PREVIEW_FILE, FLY_AROUND_FILE, STREAM_PAGE_FILE = "preview.jpg", "fly-around.webp", "stream.html"
-COLMAP_FOLDER = "colmap"
-RESULT_FOLDERS = (COLMAP_FOLDER, LOD_FOLDER)
-ALWAYS_WRITTEN = (
-    *(PAGE_FILE, REPORT_FILE, REPORT_DATA_FILE, SPLAT_FILE, PLY_FILE, PREVIEW_FILE, FLY_AROUND_FILE, GEOREFERENCE_FILE),
-    *(f"{COLMAP_FOLDER}/{MODEL_FOLDER}/{part}.bin" for part in ("cameras", "images", "points3D")),
-)
-# Where the names of files depend on the photos and on the splat, and of what kinds these files are.
-PARTS_FOLDERS = (f"{COLMAP_FOLDER}/{MODEL_FOLDER}", f"{COLMAP_FOLDER}/{IMAGES_FOLDER}", LOD_FOLDER)
-PARTS_SUFFIXES = (".bin", ".json", ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 LOCK_FILE = ".spaceport.lock"  # of a folder
 LOCAL_PATIENCE_SECONDS, S3_PATIENCE_SECONDS = 60.0, 900.0  # for another writer, who takes seconds, or uploads
 
@@ -101,7 +95,7 @@ class Destination(ABC):
     def _parts(self) -> set[str]:
         """Files that are there now under names that a run may choose for parts of its result."""
         found = (f"{folder}/{name}" for folder in PARTS_FOLDERS for name in self._below(folder))
-        return {name for name in found if is_name_within(name) and name.lower().endswith(PARTS_SUFFIXES)}
+        return set(filter(is_part, found))
 
     @abstractmethod
     def _in_the_way(self, names: set[str], unlisted: set[str]) -> set[str]:
@@ -113,7 +107,7 @@ class Destination(ABC):
 
     @abstractmethod
     def _alone(self) -> AbstractContextManager[Confirm]:
-        """Keep other writers out. Gives a function that raises StorageError when one has come in all the same."""
+        """Keep other writers out. Yields a function that raises StorageError when one has come in all the same."""
 
     @abstractmethod
     def _replace(self, result: Path, names: list[str], older: set[str], confirm: Confirm) -> None:
@@ -208,7 +202,7 @@ class LocalDestination(Destination):
             raise StorageError(f"{self.uri} cannot be read ({error.strerror}).") from error
 
     def _in_the_way(self, names: set[str], unlisted: set[str]) -> set[str]:
-        """As in Destination. No link of ours is a folder, so what lies behind one is another place."""
+        """As in Destination. No link of ours is a folder, so a link to a folder leads to another place."""
         others = {other for name in names for other in stands_in_way(self._folder, name)}
         there = {name for name in unlisted if os.path.lexists(self._folder / name)}
         folders = {name for name in names if (self._folder / name).is_dir()}

@@ -1,4 +1,4 @@
-"""Photos that lie on S3: a folder of them, or a .zip. Known by their listing, downloaded only when they are needed."""
+"""Photos on S3: a folder of them, or a .zip. They are listed first, and downloaded only when they are needed."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from tasks.places.workspace import open_folder
 
 @dataclass(frozen=True)
 class RemotePhotos:
-    """What lay at a place when it was listed."""
+    """The content of a place when it was listed."""
 
     uri: str
     place: S3Folder  # what the URI names: a folder, or the archive
@@ -41,7 +41,7 @@ class RemotePhotos:
         return local_names(self.uri, self.objects)[1]
 
     def download(self, target: Path, on_progress: ProgressCallback) -> Path:
-        """Get everything but `rejected` below the folder `target`; gives the local folder or archive.
+        """Download all but `rejected` below the folder `target`; returns the local folder or archive.
 
         Raises StorageError when the objects change meanwhile, PhotosError, DiskFullError.
         """

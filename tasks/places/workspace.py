@@ -1,4 +1,4 @@
-"""From the name of a place to the place: a local folder, `s3://bucket/prefix`, or `s3-bucket/<block>`."""
+"""Open a place by its name: a local folder, `s3://bucket/prefix`, or `s3-bucket/<block>`."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -49,7 +49,7 @@ def open_folder(uri: str, workspace: Workspace, refused: type[InputError] = Dest
 def _load_block(block: str) -> S3Folder:
     """The folder that an `S3Bucket` block names, with the credentials of its `AwsCredentials` block.
 
-    Keys that stand empty there leave the choice to boto3's default chain, which knows a machine's role.
+    Keys that are empty there leave the choice to boto3's default chain, which knows a machine's role.
     """
     from prefect_aws import S3Bucket  # takes a second to import, and most workspaces need no block
 

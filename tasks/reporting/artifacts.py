@@ -1,4 +1,7 @@
-"""Prefect artifacts that change while a run works: each is created once and updated in place."""
+"""Prefect artifacts that change while a run works: each is created once and updated in place.
+
+The pictures that they show are files in the run's folder, with links that a browser opens.
+"""
 
 import json
 from dataclasses import dataclass
@@ -12,14 +15,18 @@ from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
 from pydantic import JsonValue
 
+from tasks.core.refs import RunContext
 from tasks.core.report.markdown import plain_markdown
+from tasks.places.workspace import open_workspace
+
+PREVIEW_PICTURE = "pictures/preview.jpg"
 
 ArtifactKind = Literal["progress", "table", "image", "markdown"]
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What an artifact says at one moment.
+    """The content of an artifact at one moment.
 
     `data` is a percentage for "progress", a list of rows for "table", a URL for "image" and text for "markdown".
     `description` is shown as it is: marks of Markdown in it mean nothing.
@@ -124,3 +131,14 @@ def _update(shown: Shown, data: JsonValue) -> ArtifactUpdate:
 
 def _described(shown: Shown) -> str | None:
     return None if shown.description is None else plain_markdown(shown.description)
+
+
+def show_picture(name: str, content: bytes, description: str, context: RunContext) -> Shown | None:
+    """Write a picture into the run's folder and return it as an artifact; None where no web server shows the folder.
+
+    A browser keeps what it has loaded from an address, so a new picture needs a new name. Raises StorageError.
+    """
+    store = open_workspace(context.workspace)
+    store.write_run_file(context.run, name, content)
+    url = store.run_file_url(context.run, name)
+    return None if url is None else Shown("image", url, description)

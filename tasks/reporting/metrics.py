@@ -75,7 +75,7 @@ def tell_stage(
     peak_memory_bytes: int,
     output_bytes: int,
 ) -> None:
-    """Tell what a stage that was computed took and measured."""
+    """Write what a computed stage took and measured."""
     known = measured.model_dump(include=set(_MEASURED))
     _tell(
         {
@@ -95,14 +95,14 @@ def tell_run(*, completed: bool) -> None:
 
 
 class GpuTeller:
-    """Tells now and then how training uses its GPU."""
+    """Writes once a minute how training uses its GPU."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
         self._told_at = -GPU_SECONDS
 
     def tell(self, usage: "GpuUsage | None") -> None:
-        """To be called as often as the usage is known anyway."""
+        """Take the usage, as often as it is known; most calls write nothing."""
         now = time.monotonic()
         if usage is None or now - self._told_at < GPU_SECONDS:
             return

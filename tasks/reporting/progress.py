@@ -1,4 +1,4 @@
-"""How a stage's progress leaves the task: to the run's log, throttled, and to whoever listens."""
+"""The progress of stages: passed to the run's log, throttled, and to all listeners."""
 
 import logging
 import time
@@ -33,7 +33,7 @@ def listening(listener: StageListener) -> Iterator[None]:
 def listening_here(listener: StageListener) -> Iterator[None]:
     """Call `listener(stage, progress)` for reports of stages that begin within the block, and for no others'.
 
-    Unlike `listening` it tells apart the runs that share this process.
+    Unlike `listening` it distinguishes the runs that share this process.
     """
     token = _listener_here.set(listener)
     try:
@@ -45,8 +45,8 @@ def listening_here(listener: StageListener) -> Iterator[None]:
 def stage_progress(stage: str) -> ProgressCallback:
     """The callback that a stage's domain code gets.
 
-    Every report goes to the listeners, which throttle for themselves. The run's log, which costs milliseconds a line,
-    gets one line in LOG_INTERVAL_SECONDS and the last one.
+    Every report is passed to the listeners, which throttle for themselves. The run's log, where a line costs
+    milliseconds, gets one line in LOG_INTERVAL_SECONDS and the last one.
     """
     logged_at = -float("inf")
     here = _listener_here.get()  # now: domain code may report from threads of its own

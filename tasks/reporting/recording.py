@@ -1,30 +1,92 @@
-"""What a stage leaves for people while it works: its progress in Prefect's UI and its full log in the run's folder."""
+"""Record a stage while it works: its progress in Prefect's UI, its full log in the run's folder.
+
+A thread writes both, each at a bounded rate, so that they hold up no stage.
+"""
 
 import functools
 import inspect
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import ParamSpec, TypeVar
 
 from tasks.core.progress import Progress
 from tasks.core.refs import RunContext
 from tasks.reporting.artifacts import RunArtifacts, Shown
-from tasks.reporting.background import BackgroundWriter
 from tasks.reporting.progress import listening_here, run_logger
-from tasks.reporting.run_log import LOGGERS, RunLog
-from tasks.running.console import outlive_reader
+from tasks.reporting.run_log import LOGGERS, RunLog, outlive_reader
 from tasks.running.dispatch import runs_elsewhere
 
 # Between two updates of one artifact. Each costs the server some 10 ms and an event of about 10 kB in its database, and
 # in a long stage a few seconds change little of what people see.
 UPDATE_SECONDS, MOST_UPDATE_SECONDS = 5.0, 60.0
 SHARE_OF_AGE = 0.1  # of the stage's time so far
+CLOSE_SECONDS = 5.0
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class BackgroundWriter:
+    """Does the writes it receives, in a thread of its own; of several writes of one name only the newest.
+
+    The first write that fails is a warning in the log, later ones are not, and none raises an error: a stage does not
+    fail for what only people look at.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._pending: dict[str, tuple[Callable[[], None], float]] = {}
+        self._not_before: dict[str, float] = {}  # time.monotonic()
+        self._closing = False
+        self._failed = False
+        # The thread sees the Prefect run, client settings and logger of its starter.
+        context = copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._work,), name="dashboard", daemon=True)
+        self._thread.start()
+
+    def put(self, name: str, write: Callable[[], None], interval_seconds: float) -> None:
+        """Do `write` soon, but not within the interval after the last one of that name."""
+        with self._condition:
+            self._pending[name] = (write, interval_seconds)
+            self._condition.notify()
+
+    def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
+        """Do the writes that are left, without pauses; those not done in time, as without a server, are dropped."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify()
+        self._thread.join(timeout_seconds)
+
+    def _work(self) -> None:
+        while (due := self._next()) is not None:
+            for name, (write, interval_seconds) in due.items():
+                try:
+                    write()
+                except Exception as error:  # noqa: BLE001 - the stage continues after any error
+                    self._report(name, error)
+                self._not_before[name] = time.monotonic() + interval_seconds
+
+    def _next(self) -> dict[str, tuple[Callable[[], None], float]] | None:
+        """Wait for writes that are due; None when all is done and the writer is closed."""
+        with self._condition:
+            while True:
+                now = time.monotonic()
+                waits = {name: self._not_before.get(name, now) - now for name in self._pending}
+                due = [name for name, wait in waits.items() if wait <= 0 or self._closing]
+                if due:
+                    return {name: self._pending.pop(name) for name in due}
+                if self._closing:
+                    return None
+                self._condition.wait(min(waits.values(), default=None))
+
+    def _report(self, name: str, error: Exception) -> None:
+        level = logging.DEBUG if self._failed else logging.WARNING
+        self._failed = True
+        run_logger().log(level, "%s on the dashboard could not be updated (%s: %s)", name, type(error).__name__, error)
 
 
 class Recording:
@@ -37,7 +99,7 @@ class Recording:
         self._began_at = time.monotonic()
 
     def show(self, key: str, make: Callable[[], Shown | None]) -> None:
-        """Show what `make` gives as an artifact. It is called in another thread, and only for the newest."""
+        """Show what `make` returns as an artifact. It is called in another thread, and only for the newest."""
 
         def write() -> None:
             shown = make()

@@ -1,4 +1,4 @@
-"""The full log of one stage, kept with the run: `<workspace>/runs/<run>/logs/<stage>.log`."""
+"""The log of one stage: in full at `<workspace>/runs/<run>/logs/<stage>.log`, and its copy on the console."""
 
 import logging
 import threading
@@ -6,6 +6,9 @@ import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from uuid import UUID
+
+from prefect.logging.handlers import PrefectConsoleHandler
+from rich.console import Console
 
 from tasks.core.errors import SpaceportError
 from tasks.core.progress import Progress
@@ -61,7 +64,7 @@ class RunLog(logging.Handler):
         self._add(datetime.now(UTC).timestamp(), "PROGRESS", f"{stage} {share} {progress.note}")
 
     def failed(self, error: BaseException) -> None:
-        """Take what the stage ended with: our errors speak for themselves, others with their traceback."""
+        """Take the error that ended the stage: ours as their sentence, others with their traceback."""
         text = str(error) if isinstance(error, SpaceportError) else "".join(traceback.format_exception(error)).rstrip()
         self._add(datetime.now(UTC).timestamp(), "ERROR", f"{type(error).__name__}: {text}")
 
@@ -89,3 +92,24 @@ class RunLog(logging.Handler):
         self._lines.append(line)
         self._bytes += len(line.encode())
         self._on_line()
+
+
+def outlive_reader() -> None:
+    """Let a broken pipe cost this process its lines on the console, and not the run.
+
+    A worker reads what its runs print, and a run outlives a worker that is killed. rich, through which Prefect prints,
+    would end the process (its Console.on_broken_pipe).
+    """
+    loggers = [each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+    for logger in (logging.root, *loggers):
+        for handler in logger.handlers:
+            if isinstance(handler, PrefectConsoleHandler):
+                _ignore_broken_pipe(handler.console)
+
+
+def _ignore_broken_pipe(console: Console) -> None:
+    def fall_silent() -> None:
+        console.quiet = True
+
+    # rich means this method to be overridden in a subclass, but Prefect makes the console.
+    console.on_broken_pipe = fall_silent  # type: ignore[method-assign]

@@ -15,8 +15,7 @@ from tasks.core.refs import Outputs, Publication, Ref, RunContext
 from tasks.core.report.summary import RunSummary, StageLine, failure_markdown, run_facts, summary_markdown
 from tasks.core.settings import Settings
 from tasks.places.workspace import open_workspace
-from tasks.reporting.artifacts import RunArtifacts, Shown
-from tasks.reporting.pictures import PREVIEW_PICTURE
+from tasks.reporting.artifacts import PREVIEW_PICTURE, RunArtifacts, Shown
 from tasks.reporting.progress import run_logger
 from tasks.reporting.recording import current_recording, recording
 from tasks.reporting.run_log import log_name
@@ -27,7 +26,7 @@ FROM_WORKSPACE = "from the workspace"
 
 
 class RunPage:
-    """What people see of one run."""
+    """The page of one run."""
 
     def __init__(self, capture: str, context: RunContext, artifacts: RunArtifacts | None) -> None:
         self._capture, self._context, self._artifacts = capture, context, artifacts
@@ -83,7 +82,7 @@ class RunPage:
             return
         try:
             self._artifacts.show(f"{slug}-{what}", shown)
-        except Exception as error:  # noqa: BLE001 - the run has ended as it has, shown or not
+        except Exception as error:  # noqa: BLE001 - the run has ended, shown or not
             run_logger().warning("the %s of this run could not be shown (%s)", what, error)
 
     def _url(self, name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Training as people watch it: a table that grows, the quality curve, and a held-out photo beside its render."""
+"""The progress of training for people: a table that grows, the quality curve, a held-out photo beside its render."""
 
 from typing import TYPE_CHECKING
 
@@ -6,9 +6,8 @@ from pydantic import JsonValue
 
 from tasks.core.measurements import CurvePoint
 from tasks.core.refs import RunContext
-from tasks.reporting.artifacts import Shown
+from tasks.reporting.artifacts import Shown, show_picture
 from tasks.reporting.metrics import GpuTeller
-from tasks.reporting.pictures import show_picture
 from tasks.reporting.recording import Recording, current_recording
 
 if TYPE_CHECKING:  # torch takes a second and 200 MB, which a run that trains elsewhere does without

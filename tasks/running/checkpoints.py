@@ -1,6 +1,6 @@
 """A stage's checkpoints in the workspace: saved now and then, and once more when the run is about to end early.
 
-Whatever goes wrong with a checkpoint is a warning in the log: the stage itself goes on.
+A checkpoint that fails is a warning in the log: the stage itself continues.
 """
 
 import contextvars
@@ -31,7 +31,7 @@ class StageCheckpoints:
     def __init__(self, context: RunContext, key: str, interval_seconds: float) -> None:
         """`key`: of the output that is computed. `interval_seconds`: 0 saves nothing and looks for nothing.
 
-        A run that computes everything anew goes on from its own checkpoints only: those of an earlier attempt.
+        A run that computes everything anew continues from its own checkpoints only: those of an earlier attempt.
         """
         self._store, self._key = open_workspace(context.workspace), key
         self._place: CheckpointPlace = self._store.checkpoints(key, context.run if context.fresh else None)
@@ -56,7 +56,7 @@ class StageCheckpoints:
         return None
 
     def due(self) -> bool:
-        """Whether the interval has passed and the last upload is done; at once when the run is to end."""
+        """Whether the interval has passed and the last upload is done; always when the run is to end."""
         if self._interrupted.is_set():
             return True
         if self._interval_seconds == 0 or time.monotonic() - self._saved_at < self._interval_seconds:
@@ -64,7 +64,7 @@ class StageCheckpoints:
         return self._upload is None or not self._upload.is_alive()
 
     def save(self, step: int, belongs_to: str, arrays: Arrays) -> None:
-        """Keep a state; an upload goes on in a thread. Raises Interrupted when the run is to end, with all done."""
+        """Keep a state; an upload continues in a thread. Raises Interrupted when the run is to end, with all done."""
         last = self._interrupted.is_set()
         if self._interval_seconds > 0:
             try:

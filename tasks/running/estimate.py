@@ -1,4 +1,4 @@
-"""What a run will take: for `spaceport estimate`, before a run, and beside what it took in its summary and report."""
+"""Estimate a run: for `spaceport estimate`, before a run, and beside the measured values in summary and report."""
 
 from functools import partial
 from io import BytesIO
@@ -24,7 +24,7 @@ from tasks.sfm import is_given_model
 
 
 def capture_at(source: str, workspace: str, options: PhotosOptions | None = None) -> Capture:
-    """What headers say of the photos at a place: a folder or .zip, a folder on S3, or a folder with a COLMAP model.
+    """Read the headers of the photos at a place: a folder or .zip, a folder on S3, or a folder with a COLMAP model.
 
     `options` bound an archive, whose directory is checked before anything in it is read.
 
@@ -46,9 +46,9 @@ def capture_at(source: str, workspace: str, options: PhotosOptions | None = None
 
 
 def machines_of_run() -> dict[str, Machine]:
-    """What each stage will run on: this machine, and what SPACEPORT_MACHINES says of stages that run elsewhere.
+    """The machine of each stage: this one, or that of SPACEPORT_MACHINES for a stage that runs elsewhere.
 
-    A stage elsewhere of which it says nothing is taken to run on a machine like this one. Raises OptionsError.
+    A stage elsewhere that it does not name is taken to run on a machine like this one. Raises OptionsError.
     """
     settings = Settings.from_environment()
     here = this_machine().model_copy(update={"hourly_usd": settings.hourly_cost_usd})

@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 
 def run_apart(work: Callable[[], T], interrupt: Callable[[], None], patience_seconds: float = PATIENCE_SECONDS) -> T:
-    """Do `work` in a thread that sees this one's context, and give its result or raise what it raised.
+    """Do `work` in a thread that sees this one's context; returns its result or raises what it raised.
 
-    When this thread is interrupted while it waits, `interrupt` is called, which should let the work end soon. It is
-    waited for so long, further interruptions or not; then the first interruption goes on its way.
+    When this thread is interrupted while it waits, `interrupt` is called, which should let the work end soon. The wait
+    continues for `patience_seconds`, further interruptions or not; then the first interruption is raised.
     """
     result: Future[T] = Future()
 

@@ -1,4 +1,4 @@
-"""Checks before a run spends anything: a run that cannot end well fails here, with its sentence, and no stage runs.
+"""Checks before a run spends anything: a run that cannot end well fails here, with one sentence, before any stage.
 
 The terminal makes them before it starts a run, the flow makes them first, from wherever it was started.
 """
@@ -19,7 +19,8 @@ from tasks.core.settings import Settings
 from tasks.core.sfm.import_model import find_model
 from tasks.core.storage import S3Workspace, Workspace
 from tasks.photos import is_remote_source, open_source
-from tasks.places.destination import RESULT_FOLDERS, open_destination
+from tasks.places.destination import open_destination
+from tasks.places.result_files import RESULT_FOLDERS
 from tasks.places.workspace import open_workspace
 from tasks.running.dispatch import DEPLOY, no_deployment
 from tasks.running.retries import stage_task
@@ -39,7 +40,7 @@ def check_run(photos: str, destination: str, options: ReconstructOptions, worksp
 
     Args:
         photos: what the run is given as its photos.
-        destination: where its result goes.
+        destination: the place of its result.
         options: of the run.
         workspace: the name of the workspace.
 

@@ -34,7 +34,7 @@ from tasks.reporting.progress import stage_progress
 from tasks.running.backend import OTHER, Computing
 from tasks.running.dispatch import keep_error, run_elsewhere, runs_elsewhere
 from tasks.running.retries import stage_task
-from tasks.running.run_outputs import note_output, noted_keys
+from tasks.running.run_folder import note_output, noted_keys
 
 P = ParamSpec("P")
 Made = TypeVar("Made", bound=Ref)

@@ -37,7 +37,7 @@ from tests.patience import STALL_SECONDS, eventually
 COMMAND = """
 import os, sys
 from pathlib import Path
-from flows.cli.embedded_server import EmbeddedServer
+from flows.cli.connection import EmbeddedServer
 with EmbeddedServer(Path(sys.argv[1]), os.environ, int(sys.argv[2])).running(print):
     print(os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"], flush=True)
     sys.stdin.read()

@@ -22,13 +22,13 @@ from deployments.listener.signals import Places, Signal
 from deployments.listener.uploads import DONE, FAILED, READY_FILE, Upload
 from deployments.plan import Plan
 from deployments.pools import POOLS
+from deployments.validation.in_this_process import InThisProcess
 from deployments.validation.published import Published
 from deployments.validation.through_deployment import ThroughDeployment
 from deployments.validation.through_listener import ThroughListener
 from deployments.validation.ways import RunFailedError, Way
 from flows.cli import validate
 from flows.cli.app import app
-from flows.cli.validate_here import InThisProcess
 from flows.reconstruct import reconstruct
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.errors import OptionsError, RegistrationError
@@ -37,7 +37,7 @@ from tasks.core.progress import ProgressCallback
 from tasks.core.refs import RunContext
 from tasks.core.storage import S3Folder, describe_output
 from tasks.places.workspace import open_workspace
-from tasks.running.run_outputs import note_output
+from tasks.running.run_folder import note_output
 from tests.deployments.accounts import account
 from tests.patience import eventually
 from tests.s3_server import S3Server
@@ -249,8 +249,7 @@ def test_without_a_server_the_flow_runs_here_and_its_error_is_told(
         S3Folder(bucket.client, bucket.bucket, destination.removeprefix(f"s3://{bucket.bucket}/")).write("a", b"half")
         raise RegistrationError("3 of 14 photos could be placed.")
 
-    monkeypatch.setattr("flows.reconstruct.reconstruct", refuse)
-    way = InThisProcess(workspace, "validation-5")
+    way = InThisProcess(workspace, "validation-5", refuse)
     way.start(photos, OPTIONS)
     assert seen == [f"field/validation/validation-5/photos/{i}.jpg" for i in range(3)]
     with pytest.raises(RunFailedError, match="3 of 14"):

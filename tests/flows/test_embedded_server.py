@@ -15,9 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from flows.cli import connection, embedded_server
-from flows.cli.connection import ServerOfRun
-from flows.cli.embedded_server import EmbeddedServer
+from flows.cli import connection
+from flows.cli.connection import EmbeddedServer, ServerOfRun
 from tasks.core.errors import ServerError
 from tasks.core.settings import Settings
 from tests.conftest import REPOSITORY
@@ -30,7 +29,7 @@ from tests.server_process import free_port
 COMMAND = """
 import os, sys
 from pathlib import Path
-from flows.cli.embedded_server import EmbeddedServer
+from flows.cli.connection import EmbeddedServer
 with EmbeddedServer(Path(sys.argv[1]), os.environ).running(lambda text: print(text, flush=True)):
     from prefect.client.orchestration import get_client
     with get_client(sync_client=True) as client:
@@ -85,7 +84,7 @@ def test_one_that_dies_is_started_again_and_once_too_often_ends_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, said, ends = environment(tmp_path), list[str](), list[int]()
-    monkeypatch.setattr(embedded_server, "MAX_STARTS", 2)
+    monkeypatch.setattr(connection, "MAX_STARTS", 2)
     before = signal.signal(signal.SIGTERM, lambda number, _: ends.append(number))
     try:
         with EmbeddedServer(tmp_path, own).running(said.append):

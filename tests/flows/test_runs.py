@@ -1,14 +1,24 @@
-"""States as people write them, and as Prefect has them."""
+"""Runs as the terminal shows them: states as people write them and as Prefect has them, lines, logs."""
 
 import inspect
+from pathlib import Path
+from uuid import UUID
 
 import prefect.states
 import pytest
-from prefect.client.schemas.objects import State
+from prefect import flow, task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.runtime import flow_run
 from prefect.server.schemas import states as server_states
 
-from flows.cli.flow_runs import STATES, state_named
+from flows.cli.flow_runs import HEADINGS, STATES, log_lines, row, stage_in_progress, state_named
+from flows.cli.terminal import lines_of_cells
 from tasks.core.errors import InputError
+from tasks.core.settings import Settings
+from tasks.reporting.artifacts import RunArtifacts, Shown
+from tasks.reporting.progress import run_logger
+from tests.patience import eventually
 
 
 @pytest.mark.parametrize("name", STATES)
@@ -36,3 +46,57 @@ def test_no_state_of_prefect_is_missing() -> None:
     names = {state.name for state in made if isinstance(state, State) or hasattr(state, "name")}
     assert len(names) > 8
     assert names <= set(STATES)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_line_shows_the_stage_in_progress_and_then_what_came_out(tmp_path: Path) -> None:
+    settings = Settings(workspace=str(tmp_path / "workspace"), home=tmp_path / "home")
+    out = tmp_path / "out"
+    out.mkdir()
+    seen: list[FlowRun] = []
+
+    @task(name="train", task_run_name="train")
+    def train() -> None:
+        artifacts = RunArtifacts.of_this_run()
+        assert artifacts is not None
+        artifacts.show("progress-sfm", Shown("progress", 100.0))
+        artifacts.show("progress-train", Shown("progress", 45.0))
+        run_logger().info("first")
+        run_logger().warning("second")
+        with get_client(sync_client=True) as client:
+            seen.append(client.read_flow_run(UUID(str(flow_run.id))))
+            # The task run arrives at the server as an event.
+            assert eventually(lambda: stage_in_progress(client, seen[0]), "a stage in progress") == "train 45 %"
+        (out / "report.json").write_text('{"train": {"psnr_db": 21.234}}')
+
+    @flow(name="reconstruct")
+    def reconstruct(photos: str, destination: str) -> None:
+        train()
+
+    reconstruct(str(tmp_path / "north field"), str(out))
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(seen[0].id)
+        cells = dict(zip(HEADINGS, row(client, run, settings), strict=True))
+        assert cells["started"]
+        assert cells["took"].endswith(" s")
+        assert cells == {
+            "id": str(run.id)[:8],
+            "name": run.name,
+            "state": "Completed",
+            "stage": "",
+            "started": cells["started"],
+            "took": cells["took"],
+            "PSNR": "21.23 dB",
+            "page": f"{out}/index.html",
+        }
+        (out / "report.json").write_text('{"train": {"psnr_db": null}}')
+        assert row(client, run, settings)[-2:] == ("", f"{out}/index.html")
+        (out / "report.json").unlink()
+        assert row(client, run, settings)[-2:] == ("", "")
+        said = [(line.message, origin) for line, origin in log_lines(client, run, follow=True)]
+    assert [text for text in said if text[0] in ("first", "second")] == [("first", "run"), ("second", "run")]
+
+
+def test_lines_of_a_table_have_a_length_of_their_own() -> None:
+    rows = [("stage", "time", "where"), ("sfm", "12 min", ""), ("train", "3 h", "ecs-gpu")]
+    assert lines_of_cells(rows, numbers=(1,)) == ["stage    time  where", "sfm    12 min", "train     3 h  ecs-gpu"]

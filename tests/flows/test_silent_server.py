@@ -22,13 +22,13 @@ QUICKLY = {"PREFECT_API_REQUEST_TIMEOUT": "0.5", "PREFECT_CLIENT_MAX_RETRIES": "
 COMMAND = """
 import subprocess, sys, time
 from pathlib import Path
-from flows.cli import connection, silent_server
+from flows.cli import connection, ending
 from tasks.running.interruption import run_apart
 
-connection.ANSWER_SECONDS = silent_server.LOOK_SECONDS = 0.1
+connection.ANSWER_SECONDS = ending.LOOK_SECONDS = 0.1
 
 def save():
-    silent_server.end_when_silent(143)
+    ending.end_when_silent(143)
     time.sleep(1)
     Path(sys.argv[1]).write_text("saved")
 

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from deployments.local.processes import Detached
-from flows.cli.terminal_runs import is_alive
+from flows.cli.flow_runs import processes_of_runs
 from tasks.core.private_files import write_private
+
+
+def is_alive(home: Path, run: uuid.UUID) -> bool:
+    return any(id_ == run and process is not None for id_, process, _ in processes_of_runs(home))
 
 
 def test_a_record_that_cannot_be_read_for_a_moment_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

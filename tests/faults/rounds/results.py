@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.storage.folder_switch import VERSIONS_FOLDER
-from tasks.places.destination import PAGE_FILE, REPORT_DATA_FILE, REPORT_FILE
-from tasks.places.result_list import CONTENTS_FILE
+from tasks.places.result_files import CONTENTS_FILE, PAGE_FILE, REPORT_DATA_FILE, REPORT_FILE
 
 Result = dict[str, bytes]
 TIMED = (REPORT_FILE, REPORT_DATA_FILE)  # contain times and dates

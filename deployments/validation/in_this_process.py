@@ -1,6 +1,7 @@
-"""The way of a workspace without a server: the flow in this process."""
+"""The way of a workspace without a server: the flow in this process, which the command line brings."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from deployments.validation.published import Published
@@ -9,23 +10,24 @@ from tasks.core.errors import SpaceportError
 from tasks.core.options import ReconstructOptions
 from tasks.places.workspace import open_workspace
 
+Reconstruct = Callable[[str, str, ReconstructOptions, bool], object]  # photos, destination, options, fresh
+
 
 class InThisProcess(InWorkspace):
     """As `spaceport run` does it. It cannot be waited for in part: `start` returns when the run has ended."""
 
-    def __init__(self, workspace: str, capture: str) -> None:
+    def __init__(self, workspace: str, capture: str, reconstruct: Reconstruct) -> None:
         os.environ["SPACEPORT_WORKSPACE"] = workspace  # where the flow looks
         super().__init__(open_workspace(workspace), capture)
         self.describes = f"flow in this process, workspace {workspace}"
+        self._reconstruct = reconstruct
         self._error: str | None = None
 
     def start(self, photos: Path, options: ReconstructOptions) -> None:
         """As in Way."""
-        from flows.reconstruct import reconstruct
-
         self.bring(photos)
         try:
-            reconstruct(self.photos, self.destination, options, fresh=True)
+            self._reconstruct(self.photos, self.destination, options, True)
         except SpaceportError as error:
             self._error = str(error)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flows.cli.connection import ServerOfRun
-from flows.cli.plain_text import plain
+from flows.cli.terminal import plain
 from tasks.core.errors import PhotosError
 from tasks.core.local_path import local_path
 from tasks.core.options import ReconstructOptions, parse_options
@@ -28,7 +28,7 @@ def run_locally(
     fresh: bool,
     console: Console,
 ) -> None:
-    """Check what can be checked at once, then run the flow. Raises SpaceportError."""
+    """Check what needs no Prefect, then run the flow. Raises SpaceportError."""
     options = parse_options(preset, assignments)
     settings, server = _use_workspace(workspace)
 
@@ -65,7 +65,7 @@ def _use_workspace(workspace: str | None) -> tuple[Settings, ServerOfRun]:
 
 
 def _photograph_demo(photos: Path, console: Console) -> None:
-    """Fly over the generated place; the photos appear in their folder all at once."""
+    """Fly over the generated place; the folder of photos appears when it is complete."""
     from flows.cli.terminal import showing_progress
     from tasks.core.demo.flight import fly
     from tasks.core.demo.flight_plan import DemoOptions
@@ -82,7 +82,7 @@ def _photograph_demo(photos: Path, console: Console) -> None:
 
 
 def _say_estimate(source: str, options: ReconstructOptions, settings: Settings, console: Console) -> None:
-    """One line before anything is computed. Nothing is said where nothing can be known: of an archive on S3."""
+    """Print one line before anything is computed; nothing for an archive on S3, whose photos are not known yet."""
     from tasks.core.estimate.machine import usable_cores
     from tasks.core.estimate.run import busy_note, estimate_stages, in_words, section_of
     from tasks.photos import is_remote_source
@@ -97,7 +97,7 @@ def _say_estimate(source: str, options: ReconstructOptions, settings: Settings, 
             return
         words = in_words(section_of(estimate_stages(capture, options, machines_of_run())))
     except PhotosError:
-        return  # the photos stage knows better what is wrong with them
+        return  # the photos stage says what is wrong with them
     except Exception as error:  # noqa: BLE001 - a failed estimate must not end the run
         console.print(f"no estimate: {plain(error)}", style="dim", highlight=False, soft_wrap=True)
         return
@@ -119,20 +119,20 @@ def _reconstruct(
     from tasks.places.workspace import open_workspace
     from tasks.running.preflight import check_run
 
-    # The flow does the same; here it needs no Prefect, and the sentence comes at once.
+    # The flow makes the same checks; here they need no Prefect, so an error appears within a second.
     check_run(source, target, options, settings.absolute_workspace)
     _say_estimate(source, options, settings, console)
 
     def say(text: str) -> None:
         console.print(plain(text), style="dim", highlight=False, soft_wrap=True)
 
-    # A line that does not reach the server is in the stage's own log; the terminal would hear of it line by line.
+    # A line that does not reach the server is in the stage's own log; the terminal would show an error for each line.
     logging.raiseExceptions = False
     with server.running(say):
         from prefect import tags
         from prefect.client.orchestration import get_client
 
-        from flows.cli.terminal_runs import end_abandoned, known_here
+        from flows.cli.flow_runs import end_abandoned, known_here
         from flows.reconstruct import reconstruct
 
         with get_client(sync_client=True) as client:

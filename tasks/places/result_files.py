@@ -1,0 +1,68 @@
+"""The files of a result: their names, and the list that distinguishes ours from those of others."""
+
+from collections.abc import Iterable
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from tasks.core.errors import UnsafeNameError
+from tasks.core.georeference import GEOREFERENCE_FILE
+from tasks.core.safe_names import MAX_KEY_BYTES, safe_name
+from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER
+from tasks.core.sog.layout import LOD_FOLDER
+
+PAGE_FILE = "index.html"
+REPORT_FILE = "report.html"
+REPORT_DATA_FILE = "report.json"
+SPLAT_FILE, PLY_FILE = "scene.sog", "scene.ply"
+PREVIEW_FILE, FLY_AROUND_FILE, STREAM_PAGE_FILE = "preview.jpg", "fly-around.webp", "stream.html"
+COLMAP_FOLDER = "colmap"
+RESULT_FOLDERS = (COLMAP_FOLDER, LOD_FOLDER)
+ALWAYS_WRITTEN = (
+    *(PAGE_FILE, REPORT_FILE, REPORT_DATA_FILE, SPLAT_FILE, PLY_FILE, PREVIEW_FILE, FLY_AROUND_FILE, GEOREFERENCE_FILE),
+    *(f"{COLMAP_FOLDER}/{MODEL_FOLDER}/{part}.bin" for part in ("cameras", "images", "points3D")),
+)
+# Where the names of files depend on the photos and on the splat, and of what kinds these files are.
+PARTS_FOLDERS = (f"{COLMAP_FOLDER}/{MODEL_FOLDER}", f"{COLMAP_FOLDER}/{IMAGES_FOLDER}", LOD_FOLDER)
+PARTS_SUFFIXES = (".bin", ".json", ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+CONTENTS_FILE = "spaceport-files.json"  # lists the files that we have put there; the next result removes those it lacks
+_CONTENTS = TypeAdapter(list[str])  # paths below the destination, posix
+
+
+class _ReportVersions(BaseModel):
+    """A part of every report of ours, by which a result from before there were lists of files is known."""
+
+    versions: dict[str, str]
+
+
+def written_list(names: Iterable[str]) -> bytes:
+    """The list as a file."""
+    return _CONTENTS.dump_json(sorted(names), indent=1)
+
+
+def read_list(content: bytes) -> set[str]:
+    """The names in a list; none where it is no list of ours. It is not trusted: others may have written it."""
+    try:
+        return {name for name in _CONTENTS.validate_json(content) if is_name_within(name)}
+    except ValidationError:
+        return set()
+
+
+def is_part(name: str) -> bool:
+    """Whether a file in one of PARTS_FOLDERS may be a part of a result, by its path below the destination."""
+    return is_name_within(name) and name.lower().endswith(PARTS_SUFFIXES)
+
+
+def is_name_within(name: str) -> bool:
+    """Whether a name stays inside the folder."""
+    try:
+        return safe_name(name, MAX_KEY_BYTES) == name
+    except UnsafeNameError:
+        return False
+
+
+def is_report_of_ours(content: bytes) -> bool:
+    """Whether report.json was written by this product."""
+    try:
+        return "spaceport" in _ReportVersions.model_validate_json(content).versions
+    except ValidationError:
+        return False
