@@ -204,11 +204,15 @@ def start_again(home: Path, name: str) -> bool:
         return True
 
 
-def _client() -> "SyncPrefectClient":
-    """Of the server that this process uses."""
-    from prefect.client.orchestration import get_client
+def _client(server: LocalServer, home: Path) -> "SyncPrefectClient":
+    """Of this server, whatever Prefect has read of the environment.
 
-    return get_client(sync_client=True)
+    Without an address Prefect's own `get_client` starts another server, on the same database and open to everybody.
+    """
+    from prefect.client.orchestration import SyncPrefectClient
+
+    secrets = read_secrets(home)
+    return SyncPrefectClient(server.api_url, auth_string=None if secrets is None else secrets.api)
 
 
 def _await_health(server: LocalServer, folder: Path, say: Say) -> None:
@@ -280,10 +284,10 @@ def take_down(home: Path, say: Say, end_runs: EndRuns, *, now: bool) -> list[str
                 "progress; `spaceport down --now` stops it regardless."
             )
         if server is not None and answers:
-            from deployments.local.queue import held, put_back
-
             use_local_server(server, home, os.environ)
-            with _client() as client, held(client, list(WORKERS.values())):
+            from deployments.local.queue import held, put_back  # imports Prefect, which reads where its server is
+
+            with _client(server, home) as client, held(client, list(WORKERS.values())):
                 end_runs(client)
                 for name in WORKERS:
                     say(f"stopping {name}")
