@@ -52,6 +52,7 @@ from tasks.running.backend import computing_backend
 from tasks.running.dispatch import run_elsewhere, runs_elsewhere
 from tasks.running.retries import stage_task
 from tasks.running.stage import open_output, read_measurements, run_stage
+from tasks.sfm import CAMERAS
 
 STAGE = "publish"
 PUBLICATION_FILE = "publication.json"
@@ -192,6 +193,12 @@ def _days(photos: PhotosRef, store: Workspace) -> str | None:
     return first if first == last else f"{first} – {last}"
 
 
+def _cache_hits(stages: dict[str, Ref], scene: SceneRef) -> tuple[str, ...]:
+    """Stages that were in the workspace, and the cameras where only their images were made."""
+    hits = [name for name, ref in stages.items() if ref.cached]
+    return tuple([*hits, CAMERAS] if scene.cameras_cached else hits)
+
+
 def _compose_report(
     photos: PhotosRef | None,
     scene: SceneRef,
@@ -229,7 +236,7 @@ def _compose_report(
         cost_usd=CostSection(**costs, total=sum(known_costs) if known_costs else None),
         estimate=estimate,
         peak_memory_bytes=max([publish_memory.peak_bytes, *(ref.peak_memory_bytes or 0 for ref in stages.values())]),
-        cache_hits=tuple(name for name, ref in stages.items() if ref.cached),
+        cache_hits=_cache_hits(stages, scene),
         degradations=(*sfm_section.degradations, *gaussians.degradations, *sog_section.degradations),
         options=options.spelled_out(),
         versions={

@@ -7,11 +7,14 @@ from pydantic import JsonValue
 
 from tasks.core.local_path import local_path
 from tasks.core.measurements import SfmSection
+from tasks.core.progress import Progress
 from tasks.core.refs import PhotosRef, RunContext, SceneRef
 from tasks.core.scene import Scene
+from tasks.core.sfm.cameras import find_cameras as find_in_photos
 from tasks.core.sfm.import_model import import_model, is_colmap_model, model_files
+from tasks.core.sfm.log import WORKER_PERCENT
 from tasks.core.sfm.options import SfmOptions
-from tasks.core.sfm.reconstruct import reconstruct
+from tasks.core.sfm.undistort import undistort_scene
 from tasks.core.stage_code import StageCode
 from tasks.photos import capture_name, digest_of, is_remote_source
 from tasks.places.workspace import open_workspace
@@ -20,14 +23,16 @@ from tasks.reporting.pictures import show_picture
 from tasks.reporting.progress import announce, stage_progress
 from tasks.reporting.recording import current_recording
 from tasks.running.retries import stage_task
+from tasks.running.run_outputs import noted_keys
 from tasks.running.stage import open_output, output_key, read_measurements, run_stage
 
 STAGE = "sfm"
-# The worker is a program of its own, which no import leads to.
-CODE = StageCode(
-    ("tasks.core.sfm.reconstruct", "tasks.core.sfm.worker", "tasks.core.sfm.import_model"),
-    ("pycolmap", "PIL", "numpy"),
-)
+CAMERAS = "cameras"  # an output of its own within the stage, since the size of the images changes nothing in it
+LIBRARIES = ("pycolmap", "PIL", "numpy")
+# The workers are programs of their own, which no import leads to.
+CAMERAS_CODE = StageCode(("tasks.core.sfm.cameras", "tasks.core.sfm.pipeline"), LIBRARIES)
+CODE = StageCode((*CAMERAS_CODE.modules, "tasks.core.sfm.undistort", "tasks.core.sfm.scene_writer"), LIBRARIES)
+IMPORT_CODE = StageCode(("tasks.core.sfm.import_model", "tasks.core.sfm.importer"), LIBRARIES)
 CAMERAS_PICTURE = "pictures/cameras.png"
 NAMED_PHOTOS = 8  # left out, in the picture's description
 
@@ -35,20 +40,41 @@ NAMED_PHOTOS = 8  # left out, in the picture's description
 @stage_task(STAGE)
 def find_cameras(photos: PhotosRef, options: SfmOptions, image_size: int, context: RunContext) -> SceneRef:
     """Reconstruct a Scene whose images have a long side of at most `image_size` px. Raises RegistrationError."""
-    inputs, naming_options = [photos.digest], {**options.model_dump(mode="json"), "image_size": image_size}
-    store, key = open_workspace(context.workspace), output_key(CODE, inputs, naming_options)
+    naming_options: dict[str, JsonValue] = options.model_dump(mode="json")
 
     def compute(out: Path) -> SfmSection:
+        cameras = _cameras(photos, naming_options, options, context)
+        found = open_output(cameras, context)
+        undistort_scene(found, open_output(photos.uri, context), out, image_size, stage_progress(STAGE))
+        return read_measurements(cameras, SfmSection, context)
+
+    return _scene_stage(
+        photos.capture,
+        CODE,
+        context,
+        inputs=[photos.digest],
+        options={**naming_options, "image_size": image_size},
+        compute=compute,
+        rejected=photos.rejected,
+    )
+
+
+def _cameras(photos: PhotosRef, naming_options: dict[str, JsonValue], options: SfmOptions, context: RunContext) -> str:
+    """The stored cameras of a photo set, found unless they are in the workspace."""
+    store, key = open_workspace(context.workspace), output_key(CAMERAS_CODE, [photos.digest], naming_options)
+
+    def find(out: Path) -> SfmSection:
         place = store.checkpoints(key, context.run if context.fresh else None)
         kept = None if place.is_remote else place  # features are 1 MB a photo: found anew sooner than sent and fetched
-        found = reconstruct(open_output(photos.uri, context), out, options, image_size, stage_progress(STAGE), kept)
+        found = find_in_photos(open_output(photos.uri, context), out, options, stage_progress(STAGE), kept)
         if kept is not None:
             store.remove_checkpoints(key)
         return found
 
-    return _scene_stage(
-        photos.capture, context, inputs=inputs, options=naming_options, compute=compute, rejected=photos.rejected
-    )
+    output = run_stage(CAMERAS, CAMERAS_CODE, context, inputs=[photos.digest], options=naming_options, compute=find)
+    if output.cached:
+        stage_progress(STAGE)(Progress(WORKER_PERCENT, 100, "cameras from the workspace"))
+    return output.uri
 
 
 @stage_task("sfm-import")
@@ -57,6 +83,7 @@ def import_cameras(source: str, image_size: int, context: RunContext) -> SceneRe
     path = local_path(source).resolve()
     return _scene_stage(
         capture_name(path),
+        IMPORT_CODE,
         context.model_copy(update={"dispatched": True}),  # the model lies on this machine: always here
         inputs=[digest_of(path, model_files(path))],
         options={"given": True, "image_size": image_size},
@@ -71,6 +98,7 @@ def is_given_model(source: str) -> bool:
 
 def _scene_stage(
     capture: str,
+    code: StageCode,
     context: RunContext,
     *,
     inputs: list[str],
@@ -78,7 +106,7 @@ def _scene_stage(
     compute: Callable[[Path], SfmSection],
     rejected: int = 0,
 ) -> SceneRef:
-    output = run_stage(STAGE, CODE, context, inputs=inputs, options=options, compute=compute)
+    output = run_stage(STAGE, code, context, inputs=inputs, options=options, compute=compute)
     measured = read_measurements(output.uri, SfmSection, context)
     if (recording := current_recording()) is not None:
         recording.show("cameras", lambda: _camera_map(output.uri, measured, rejected, context))
@@ -90,8 +118,15 @@ def _scene_stage(
             "capture": capture,
             "cameras": measured.registered,
             "points": measured.points,
+            "cameras_cached": not output.cached and _had_cameras(context),
         }
     )
+
+
+def _had_cameras(context: RunContext) -> bool:
+    """Whether the run found its cameras in the workspace, be it in a run of the stage's own."""
+    noted = noted_keys(open_workspace(context.workspace), context, CAMERAS)
+    return any(output.cached for output in noted.values())
 
 
 def _camera_map(uri: str, measured: SfmSection, rejected: int, context: RunContext) -> Shown | None:

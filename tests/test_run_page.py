@@ -142,6 +142,7 @@ def test_a_run_ends_with_a_summary(context: RunContext, monkeypatch: pytest.Monk
     assert f"38 of 40 photos registered · {quality} · 58,211 Gaussians · 4.2 MB" in text
     assert f"[Open the splat]({PAGES}/flight-1/splat/index.html)" in text
     assert "| photos | about 1.5 s | – | – | – | from the workspace |" in text
+    assert "| sfm | – | 40 s | – | – | in this process, cameras from the workspace |" in text
     assert "| train | about 4 min 40 s | 5 min 1 s | $0.0440 | 1.80 GB | in this process |" in text
     assert "| **whole run** | about 5 min 20 s |" in text
     assert "trained with at most 30,000" in text
@@ -161,7 +162,7 @@ def show_result(context: RunContext, place: str) -> None:
     with run_page("North Field", ReconstructOptions(), context) as page:
         page.show_result(
             PhotosRef(**stored, capture="North Field", usable=40, rejected=0, cached=True),
-            SceneRef(**stored, capture="North Field", cameras=38, points=9000, seconds=40),
+            SceneRef(**stored, capture="North Field", cameras=38, points=9000, seconds=40, cameras_cached=True),
             GaussiansRef(
                 **stored, count=58_211, psnr_db=24.31, seconds=301.4, cost_usd=0.044, peak_memory_bytes=1_800_000_000
             ),

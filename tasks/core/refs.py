@@ -43,6 +43,7 @@ class SceneRef(Ref):
     capture: str
     cameras: int
     points: int
+    cameras_cached: bool = False  # they were in the workspace; only their images were made
 
 
 class GaussiansRef(Ref):

@@ -6,9 +6,8 @@ from tasks.core.errors import FormatError, InputError
 from tasks.core.measurements import SfmSection
 from tasks.core.progress import ProgressCallback
 from tasks.core.scene import IMAGES_FOLDER
-from tasks.core.sfm.job import Job
-from tasks.core.sfm.options import SfmOptions
-from tasks.core.sfm.stage import run_job
+from tasks.core.sfm.job import ImportJob
+from tasks.core.sfm.undistort import make_scene
 
 MODEL_FOLDERS = ("sparse/0", "sparse", ".")
 MODEL_PARTS = ("cameras", "images", "points3D")
@@ -69,8 +68,10 @@ def import_model(folder: Path, out: Path, image_size: int, on_progress: Progress
     find_model(folder)
     if not (folder / IMAGES_FOLDER).is_dir():
         raise InputError(f"{folder} has no folder 'images': put the photos that the COLMAP model was made from there.")
-    job = Job(kind="import", source=folder.resolve(), out=out.resolve(), options=SfmOptions(), image_size=image_size)
-    return run_job(job, on_progress)
+    job = ImportJob(source=folder.resolve(), out=out.resolve(), image_size=image_size)
+    section = make_scene(job, on_progress)
+    assert section is not None
+    return section
 
 
 def _is_complete(folder: Path) -> bool:

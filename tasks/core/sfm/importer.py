@@ -1,4 +1,4 @@
-"""What the worker process does for a user's own COLMAP model."""
+"""The worker that makes a scene of a user's own COLMAP model."""
 
 import shutil
 from pathlib import Path
@@ -14,16 +14,17 @@ from tasks.core.sfm.binary_model import check_binary_model
 from tasks.core.sfm.frame import normalise
 from tasks.core.sfm.given_images import image_name, name_images
 from tasks.core.sfm.import_model import find_model
-from tasks.core.sfm.job import PLAN_FILE, Job
+from tasks.core.sfm.job import PLAN_FILE, ImportJob
 from tasks.core.sfm.model_numbers import check_numbers
 from tasks.core.sfm.resampling import write_plan
 from tasks.core.sfm.scene_writer import undistort_model, write_scene
+from tasks.core.sfm.worker import work
 
 NAMED_IMAGES = 5
 MIN_CAMERAS = 3
 
 
-def import_in_worker(job: Job) -> SfmSection:
+def import_in_worker(job: ImportJob) -> SfmSection:
     """Check the model against its images, normalise its frame, and write it as a scene."""
     folder = find_model(job.source)
     model = read_model(folder)
@@ -100,3 +101,7 @@ def _is_ready(model: pycolmap.Reconstruction, image_size: int) -> bool:
         camera.model == pycolmap.CameraModelId.PINHOLE and max(camera.width, camera.height) <= image_size
         for camera in model.cameras.values()
     )
+
+
+if __name__ == "__main__":
+    work(ImportJob, import_in_worker)

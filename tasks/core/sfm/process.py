@@ -31,8 +31,8 @@ CRASHES = ("SfmCrashError", "StageError")  # of a process that the worker had st
 LEAST_FREE_BYTES = 4 * 2**20  # a disk with less than that has run full
 
 
-def run_worker(job: Job, on_progress: ProgressCallback, kept: CheckpointPlace | None = None) -> SfmSection:
-    """Run the job in a process of its own and return what it measured.
+def run_worker(job: Job, on_progress: ProgressCallback, kept: CheckpointPlace | None = None) -> SfmSection | None:
+    """Run the job in a process of its own and return what it measured, if it measures anything.
 
     Finished features and matches are put into `kept`.
 
@@ -46,7 +46,7 @@ def run_worker(job: Job, on_progress: ProgressCallback, kept: CheckpointPlace | 
     job_file = job.work / "job.json"
     job_file.write_text(job.model_dump_json(), encoding="utf-8")
     log_path = job.out / LOG_FILE
-    command = [sys.executable, "-m", "tasks.core.sfm.worker", str(job_file)]
+    command = [sys.executable, "-m", job.program, str(job_file)]
     oom_kills_before = oom_kills()
     with log_path.open("wb") as log:
         worker = subprocess.Popen(
@@ -59,8 +59,8 @@ def run_worker(job: Job, on_progress: ProgressCallback, kept: CheckpointPlace | 
     answer_file, answer = job.work / ANSWER_FILE, Answer()
     if worker.returncode == 0 and answer_file.is_file():
         answer = Answer.model_validate_json(answer_file.read_text(encoding="utf-8"))
-    if answer.section is not None:
-        return answer.section
+        if answer.error is None and not answer.message:
+            return answer.section
     if answer.error is not None and answer.error not in CRASHES:
         raise _told(answer.error, answer.message)
     if free_bytes(job.work) < LEAST_FREE_BYTES:  # native code aborts when its database cannot grow

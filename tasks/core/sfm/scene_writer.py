@@ -1,4 +1,4 @@
-"""From a model and its photos to a Scene on disk: pinhole cameras, sparse points, and how to undistort the photos."""
+"""The worker that makes a scene of a model: pinhole cameras, sparse points, and how to undistort the photos."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +9,25 @@ import pycolmap
 from numpy.typing import NDArray
 
 from tasks.core.georeference import Georeference
+from tasks.core.photoset import IMAGES_FOLDER, PhotoSet
+from tasks.core.safe_names import below
 from tasks.core.scene import MODEL_FOLDER, Camera, Observations, Scene, SparsePoints
-from tasks.core.sfm.resampling import Warp, grid_nodes
+from tasks.core.sfm.job import CAMERAS_MODEL, PLAN_FILE, SceneJob
+from tasks.core.sfm.resampling import Warp, grid_nodes, write_plan
+from tasks.core.sfm.worker import work
 from tasks.core.transforms import Float64, rigid
 
 GRIDS = (4, 8, 16, 32, 64, 128)  # cells along the long side
 GRID_ERROR_PX = 0.03  # of the undistorted image, at the middle of a cell, where it is greatest
+
+
+def write_in_worker(job: SceneJob) -> None:
+    """Write the scene of found cameras, and where the pixels of its images come from."""
+    model = pycolmap.Reconstruction(job.cameras / CAMERAS_MODEL)
+    names = [photo.name for photo in PhotoSet.load(job.source).photos]
+    sources = {name: below(job.source / IMAGES_FOLDER, name) for name in names}
+    write_plan(job.work / PLAN_FILE, undistort_model(model, job.image_size), sources)
+    write_scene(model, job.out, names, Georeference.load(job.cameras))
 
 
 def undistort_model(model: pycolmap.Reconstruction, image_size: int) -> dict[str, Warp]:
@@ -123,3 +136,7 @@ def _camera(image: pycolmap.Image, camera: pycolmap.Camera) -> Camera:
         cy=camera.principal_point_y,
         cam_from_world=rigid(np.asarray(pose.rotation.matrix()), np.asarray(pose.translation)),
     )
+
+
+if __name__ == "__main__":
+    work(SceneJob, write_in_worker)

@@ -11,8 +11,10 @@ import pycolmap
 import pytest
 
 from tasks.core.errors import SfmCrashError, StageError
-from tasks.core.sfm import stage
-from tasks.core.sfm.job import DATABASE_FILE, Job
+from tasks.core.photoset import PHOTOS_FILE
+from tasks.core.sfm import cameras
+from tasks.core.sfm.cameras import find_cameras
+from tasks.core.sfm.job import DATABASE_FILE
 from tasks.core.sfm.kept_database import damage, keep, take
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.storage.checkpoint_folders import LocalCheckpoints
@@ -123,13 +125,13 @@ def test_one_that_a_worker_failed_with_is_not_used_again(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(stage, "run_worker", fail)
+    monkeypatch.setattr(cameras, "run_worker", fail)
     put(place, whole.read_bytes())
-    job = Job(kind="reconstruct", source=tmp_path, out=tmp_path / "out", options=SfmOptions(), image_size=320)
+    (tmp_path / PHOTOS_FILE).write_text("{}")
     with pytest.raises(SfmCrashError, match="finds anew"), caplog.at_level(logging.WARNING):
-        stage.run_job(job, lambda _: None, place)
+        find_cameras(tmp_path, tmp_path / "out", SfmOptions(), lambda _: None, place)
     assert place.names() == []
     assert "the run that used it failed" in caplog.text
     with pytest.raises(type(error), match=str(error)) as caught:
-        stage.run_job(job, lambda _: None, place)
+        find_cameras(tmp_path, tmp_path / "out", SfmOptions(), lambda _: None, place)
     assert caught.value is error, "without kept features it is what it is"

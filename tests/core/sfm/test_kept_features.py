@@ -9,12 +9,13 @@ import pytest
 
 from tasks.core.progress import Progress
 from tasks.core.scene import Scene
+from tasks.core.sfm.cameras import find_cameras
 from tasks.core.sfm.job import DATABASE_FILE
 from tasks.core.sfm.options import SfmOptions
-from tasks.core.sfm.reconstruct import reconstruct
 from tasks.core.storage.checkpoint_folders import LocalCheckpoints
 from tests.core.sfm.conftest import COUNT, IMAGE_SIZE, Flight
 from tests.core.sfm.patched_worker import patch_worker
+from tests.core.sfm.whole_stage import reconstruct
 
 
 class EndedError(Exception):
@@ -39,7 +40,7 @@ def test_features_and_matches_outlive_a_run(
             raise EndedError
 
     with pytest.raises(EndedError):
-        reconstruct(flight.photos, tmp_path / "first", SfmOptions(), IMAGE_SIZE, end, kept)
+        find_cameras(flight.photos, tmp_path / "first", SfmOptions(), end, kept)
     monkeypatch.undo()
     assert kept.names() == [DATABASE_FILE]
     assert pairs_in(tmp_path / "kept" / DATABASE_FILE) == (0 if ended_while == "matching" else COUNT * (COUNT - 1) // 2)
@@ -68,7 +69,7 @@ shutil.copyfile = full
 """
     patch_worker(tmp_path, no_room, monkeypatch)
     kept = LocalCheckpoints(tmp_path / "kept")
-    section = reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, lambda _: None, kept)
+    section = find_cameras(flight.photos, tmp_path / "out", SfmOptions(), lambda _: None, kept)
     assert section.registered == COUNT
     assert kept.names() == []
     assert "could not be copied for a later run" in (tmp_path / "out/sfm.log").read_text()
