@@ -12,8 +12,8 @@ from tasks.core.refs import PhotosRef, RunContext, SceneRef
 from tasks.core.scene import Scene
 from tasks.core.sfm.cameras import find_cameras as find_in_photos
 from tasks.core.sfm.import_model import import_model, is_colmap_model, model_files
-from tasks.core.sfm.log import WORKER_PERCENT
 from tasks.core.sfm.options import SfmOptions
+from tasks.core.sfm.process import WORKER_PERCENT
 from tasks.core.sfm.undistort import undistort_scene
 from tasks.core.stage_code import StageCode
 from tasks.photos import capture_name, digest_of, is_remote_source

@@ -16,7 +16,7 @@ import numpy as np
 from tasks.core.errors import InputError
 from tasks.core.scene import IMAGES_FOLDER, Scene
 from tasks.core.sfm.importer import import_in_worker
-from tasks.core.sfm.job import WORK_FOLDER, ImportJob
+from tasks.core.sfm.worker import WORK_FOLDER, ImportJob
 from tests.core.sfm.given_model import PARAMETERS, write_given
 
 SUITE_ROUNDS = 100

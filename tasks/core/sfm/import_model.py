@@ -6,8 +6,8 @@ from tasks.core.errors import FormatError, InputError
 from tasks.core.measurements import SfmSection
 from tasks.core.progress import ProgressCallback
 from tasks.core.scene import IMAGES_FOLDER
-from tasks.core.sfm.job import ImportJob
 from tasks.core.sfm.undistort import make_scene
+from tasks.core.sfm.worker import ImportJob
 
 MODEL_FOLDERS = ("sparse/0", "sparse", ".")
 MODEL_PARTS = ("cameras", "images", "points3D")

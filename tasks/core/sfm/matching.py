@@ -19,9 +19,9 @@ import pycolmap
 
 from tasks.core.machine_memory import oom_kills
 from tasks.core.sfm import match_part
-from tasks.core.sfm.endings import ending
 from tasks.core.sfm.match_part import BLOCK, PAIRS_FILE, PART_DATABASE, NamePair, match_here, write_pairs
 from tasks.core.sfm.pairs import Pair
+from tasks.core.sfm.worker import ending
 
 TILE = BLOCK // 2  # photos: the pairs between two tiles need no more search trees than are kept
 LEAST_PAIRS = 16  # that are worth a process, which takes 0.3 s to start

@@ -12,11 +12,9 @@ from tasks.core.measurements import LeftOutPhoto, SfmSection, SfmTry
 from tasks.core.photoset import FOCAL_LENGTHS_MM, PhotoSet
 from tasks.core.sfm.features import FeatureDatabase
 from tasks.core.sfm.frame import enu_position, place_in_frame
-from tasks.core.sfm.job import CAMERAS_MODEL, DATABASE_FILE, KEPT_DATABASE_FILE, CamerasJob
-from tasks.core.sfm.left_out import reasons
-from tasks.core.sfm.mapping import Mapped, map_photos
+from tasks.core.sfm.mapping import Mapped, map_photos, reasons
 from tasks.core.sfm.pairs import FEW_PHOTOS, PairChoice, choose_pairs, wider_pairs
-from tasks.core.sfm.worker import work
+from tasks.core.sfm.worker import CAMERAS_MODEL, DATABASE_FILE, KEPT_DATABASE_FILE, CamerasJob, work
 
 logger = logging.getLogger(__name__)
 

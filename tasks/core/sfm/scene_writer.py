@@ -12,9 +12,8 @@ from tasks.core.georeference import Georeference
 from tasks.core.photoset import IMAGES_FOLDER, PhotoSet
 from tasks.core.safe_names import below
 from tasks.core.scene import MODEL_FOLDER, Camera, Observations, Scene, SparsePoints
-from tasks.core.sfm.job import CAMERAS_MODEL, PLAN_FILE, SceneJob
-from tasks.core.sfm.resampling import Warp, grid_nodes, write_plan
-from tasks.core.sfm.worker import work
+from tasks.core.sfm.undistort import Warp, grid_nodes, write_plan
+from tasks.core.sfm.worker import CAMERAS_MODEL, PLAN_FILE, SceneJob, work
 from tasks.core.transforms import Float64, rigid
 
 GRIDS = (4, 8, 16, 32, 64, 128)  # cells along the long side

@@ -1,20 +1,48 @@
-"""Second half of the sfm stage: cameras and photos become a scene with undistorted images.
+"""Second half of the sfm stage: a scene with undistorted images, from cameras and photos.
 
-The worker says where pixels come from, then this process moves them: encoding images with Pillow beside pycolmap's own
-image library, in one process, has ended in an abort.
+A worker calculates where each pixel comes from (a grid of source positions for each camera), and this process moves the
+pixels with Pillow. It never loads pycolmap: encoding images with Pillow beside pycolmap's own image library, in one
+process, has ended in an abort. Pillow decodes JPEG at the scale needed, for a fraction of the cost of warping whole
+photos. Positions are in pixels, (0, 0) is the image's corner.
 """
 
+import os
 import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tasks.core.errors import FormatError
+from tasks.core.image_file import ImageError, open_image, reading_image
 from tasks.core.measurements import SfmSection
 from tasks.core.progress import Progress, ProgressCallback
-from tasks.core.safe_names import below
+from tasks.core.safe_names import below, shown
 from tasks.core.scene import IMAGES_FOLDER
-from tasks.core.sfm.job import PLAN_FILE, Job, SceneJob
-from tasks.core.sfm.log import WORKER_PERCENT
-from tasks.core.sfm.process import run_worker
-from tasks.core.sfm.resampling import read_plan, require_whole, undistort_photos
+from tasks.core.sfm.process import WORKER_PERCENT, run_worker
+from tasks.core.sfm.worker import PLAN_FILE, Job, SceneJob
+
+SUPERSAMPLING = 2  # the warp runs at twice the resolution, then 2x2 pixels are averaged: no aliasing
+JPEG_QUALITY = 96
+AS_NAMED = ("PNG", "WEBP", "TIFF", "BMP")  # a photo of any other name becomes a JPEG: a GIF has 256 colours
+
+
+@dataclass(frozen=True)
+class Warp:
+    """How the images of one camera are undistorted."""
+
+    source_width: int
+    source_height: int
+    width: int
+    height: int
+    cell: int  # px of the undistorted image between nodes of the grid; positions between them are bilinear
+    sources: NDArray[np.float64]  # [R+1, C+1, 2] x, y in the source image, of the nodes
 
 
 def undistort_scene(cameras: Path, photos: Path, out: Path, image_size: int, on_progress: ProgressCallback) -> None:
@@ -55,3 +83,127 @@ def make_scene(job: Job, on_progress: ProgressCallback) -> SfmSection | None:
         return section
     finally:
         shutil.rmtree(job.work, ignore_errors=True)
+
+
+def grid_nodes(width: int, height: int, cell: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Columns [C+1] and rows [R+1] of the grid's nodes in the undistorted image; the last cells may be smaller."""
+    return np.array([*range(0, width, cell), width]), np.array([*range(0, height, cell), height])
+
+
+@dataclass(frozen=True)
+class Step:
+    """One image of the plan: the photo to read, and how it is undistorted."""
+
+    source: Path
+    warp: Warp
+
+
+def write_plan(path: Path, warps: dict[str, Warp], sources: dict[str, Path]) -> None:
+    """Store by image name how it is undistorted, and which photo it comes from.
+
+    Images of one camera share a warp, which is stored once.
+    """
+    distinct = list({id(warp): warp for warp in warps.values()}.values())
+    numbers = {id(warp): number for number, warp in enumerate(distinct)}
+    arrays: dict[str, NDArray[Any]] = {f"sources{number}": warp.sources for number, warp in enumerate(distinct)}
+    arrays["sizes"] = np.array(
+        [(w.source_width, w.source_height, w.width, w.height, w.cell) for w in distinct], np.int64
+    )
+    arrays["names"] = np.array(list(warps), dtype=np.str_)
+    arrays["photos"] = np.array([str(sources[name]) for name in warps], dtype=np.str_)
+    arrays["warps"] = np.array([numbers[id(warp)] for warp in warps.values()], dtype=np.int64)
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def read_plan(path: Path) -> dict[str, Step]:
+    """Read what `write_plan` stored."""
+    with np.load(path, allow_pickle=False) as arrays:
+        sizes: list[tuple[int, int, int, int, int]] = [tuple(size) for size in arrays["sizes"].tolist()]
+        warps = [Warp(*size, arrays[f"sources{number}"]) for number, size in enumerate(sizes)]
+        entries = zip(arrays["names"], arrays["photos"], arrays["warps"], strict=True)
+        return {str(name): Step(Path(str(photo)), warps[number]) for name, photo, number in entries}
+
+
+def undistort_photo(source: Path, target: Path, warp: Warp) -> None:
+    """Read a photo, undistort it, and store it in the format that the target's name says, else as JPEG.
+
+    source: as large as `warp` says. The photo is scaled to twice the target's resolution first, where it is larger.
+    """
+    sources = np.clip(warp.sources, 0, [warp.source_width, warp.source_height])
+    scale = min(1.0, SUPERSAMPLING * _magnification(warp))
+    working = (max(round(warp.source_width * scale), 1), max(round(warp.source_height * scale), 1))
+    with open_image(source) as image:
+        image.draft("RGB", working)  # JPEG only: decodes at 1/2, 1/4 or 1/8, never below the working size
+        photo = image.convert("RGB")
+    if photo.size != working:
+        photo = photo.resize(working, Image.Resampling.LANCZOS)
+    sources = sources * np.divide(working, [warp.source_width, warp.source_height])
+    large = (warp.width * SUPERSAMPLING, warp.height * SUPERSAMPLING)
+    undistorted = photo.transform(large, Image.Transform.MESH, _mesh(warp, sources), Image.Resampling.BICUBIC)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    undistorted = undistorted.reduce(SUPERSAMPLING)
+    named = Image.registered_extensions().get(target.suffix.lower())
+    if named == "PNG":
+        undistorted.save(target, named, compress_level=3)
+    else:
+        undistorted.save(target, named if named in AS_NAMED else "JPEG", quality=JPEG_QUALITY, subsampling=0)
+
+
+def undistort_photos(jobs: list[tuple[Path, Path, Warp]], on_done: Callable[[int], None]) -> None:
+    """`undistort_photo` for all (source, target, warp), on all cores; `on_done` is told how many are finished.
+
+    Raises FormatError for a photo that is damaged.
+    """
+
+    def undistort(job: tuple[Path, Path, Warp]) -> None:
+        with _reading(job[0]):
+            undistort_photo(*job)
+
+    _for_all(undistort, jobs, on_done)
+
+
+def require_whole(images: list[Path]) -> None:
+    """Decode images that are used as they are, on all cores. Raises FormatError for one that is damaged."""
+
+    def decode(path: Path) -> None:
+        with _reading(path), open_image(path) as image:
+            image.load()
+
+    _for_all(decode, images, lambda _: None)
+
+
+def _for_all(do: Callable[[Any], None], jobs: list[Any], on_done: Callable[[int], None]) -> None:
+    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+    try:
+        for done, _ in enumerate(pool.map(do, jobs), start=1):
+            on_done(done)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _reading(photo: Path) -> Iterator[None]:
+    """Turn what decoders raise for a damaged photo into FormatError."""
+    try:
+        with reading_image():
+            yield
+    except ImageError as error:
+        raise FormatError(f"{shown(photo.name)}: {error}. Copy it again, or leave it out.") from error
+
+
+def _magnification(warp: Warp) -> float:
+    """Target pixels for one source pixel, along the grid's middle row."""
+    row = warp.sources[len(warp.sources) // 2]
+    return float(warp.width / max(float(np.abs(row[-1, 0] - row[0, 0])), 1e-9))
+
+
+def _mesh(warp: Warp, sources: NDArray[np.float64]) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+    """Pillow's mesh: target box and source corners (north-west, south-west, south-east, north-east) of each cell."""
+    columns, rows = (nodes * SUPERSAMPLING for nodes in grid_nodes(warp.width, warp.height, warp.cell))
+    corners = np.concatenate([sources[:-1, :-1], sources[1:, :-1], sources[1:, 1:], sources[:-1, 1:]], axis=-1)
+    return [
+        ((int(columns[j]), int(rows[i]), int(columns[j + 1]), int(rows[i + 1])), tuple(corners[i, j].tolist()))
+        for i in range(len(rows) - 1)
+        for j in range(len(columns) - 1)
+    ]

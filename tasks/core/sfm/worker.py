@@ -1,6 +1,7 @@
-"""The frame of the processes that pycolmap runs in: `python -m <module> job.json`. Their parent is process.py.
+"""Processes that run pycolmap: their jobs and answers, the frame of their programs, and errors for how they end.
 
-A process's log and tracebacks go to stderr, which is the stage's log. The answer is a file, written last.
+Each is a program `python -m <module> job.json`, whose parent is process.py. Its log and tracebacks go to stderr, which
+is the stage's log. The answer is a file, written last.
 """
 
 import logging
@@ -10,17 +11,112 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
-import pycolmap
+from pydantic import BaseModel, ConfigDict
 
-from tasks.core.errors import SpaceportError
+from tasks.core.errors import OutOfMemoryError, SfmCrashError, SpaceportError, StageError
+from tasks.core.machine_memory import available_memory_bytes, oom_kills
 from tasks.core.measurements import SfmSection
-from tasks.core.sfm.endings import out_of_memory
-from tasks.core.sfm.job import ANSWER_FILE, Answer, Job
+from tasks.core.sfm.options import SfmOptions
 from tasks.core.storage.disk import watching_disk
 
 logger = logging.getLogger(__name__)
+
+LOG_FILE = "sfm.log"
+CAMERAS_MODEL = "sparse/0"  # of found cameras, in COLMAP's format; the cameras are those of the photos, with distortion
+WORK_FOLDER = ".work"  # database and intermediate models, removed at the end
+ANSWER_FILE = "answer.json"
+PLAN_FILE = "undistort.npz"
+DATABASE_FILE = "database.db"  # features of all photos, and matches so far: what a later run can go on from
+KEPT_DATABASE_FILE = "kept-database.db"  # the same of an earlier run that was ended
+LESS_MEMORY = "lower sfm.max_features_image_size or sfm.max_features, close other programs, or take a larger machine"
+
+
+class Job(BaseModel):
+    """One call of a worker. All paths are absolute."""
+
+    model_config = ConfigDict(frozen=True)
+
+    program: ClassVar[str]  # the module that does the job: `python -m <program> job.json`
+
+    source: Path  # the photos stage's folder, or a user's COLMAP folder
+    out: Path  # receives the result
+
+    @property
+    def work(self) -> Path:
+        """Folder for everything that is not kept."""
+        return self.out / WORK_FOLDER
+
+
+class CamerasJob(Job):
+    """Find the cameras of a photo set."""
+
+    program: ClassVar[str] = "tasks.core.sfm.pipeline"
+
+    options: SfmOptions
+
+
+class SceneJob(Job):
+    """Make a scene of found cameras."""
+
+    program: ClassVar[str] = "tasks.core.sfm.scene_writer"
+
+    cameras: Path  # what a CamerasJob has made of `source`
+    image_size: int  # px, longest side of the undistorted images
+
+
+class ImportJob(Job):
+    """Make a scene of a user's own COLMAP model."""
+
+    program: ClassVar[str] = "tasks.core.sfm.importer"
+
+    image_size: int  # px, longest side of the undistorted images
+
+
+class Answer(BaseModel):
+    """What was measured, or an error of tasks.core.errors by name, or the words of an exception that is none of these.
+
+    Where nothing is measured, an answer without words says that the job is done.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    section: SfmSection | None = None
+    error: str | None = None
+    message: str = ""
+
+
+def how_it_ended(returncode: int) -> str:
+    """In words, after the name of the process."""
+    return f"was killed by {signal.Signals(-returncode).name}" if returncode < 0 else f"ended with status {returncode}"
+
+
+def ending(process: str, returncode: int, oom_kills_before: int | None, more: str) -> StageError:
+    """The error for a process that ended without a result.
+
+    Args:
+        process: its name, at the beginning of the sentence.
+        returncode: as subprocess has it, negative for a signal.
+        oom_kills_before: `oom_kills()` when it began.
+        more: sentences to add.
+
+    Returns:
+        OutOfMemoryError if the system killed it for want of memory, or if the system does not count such kills and
+        SIGKILL ended it; SfmCrashError for any other signal, which native code raises by chance as well as by rule; a
+        plain StageError for an exit status, which is how Python ends with an exception.
+    """
+    how = f"{process} {how_it_ended(returncode)}"
+    if returncode == -signal.SIGKILL and (oom_kills_before is None or oom_kills() != oom_kills_before):
+        return out_of_memory(f"{how}, as the system does when memory runs out", more)
+    return (SfmCrashError if returncode < 0 else StageError)(f"{how}. {more}".rstrip())
+
+
+def out_of_memory(how: str, more: str = "") -> OutOfMemoryError:
+    """The error for want of memory, with a way out. `how`: a sentence without its full stop."""
+    free = available_memory_bytes() / 1e9
+    return OutOfMemoryError(f"{how} ({free:.1f} GB are free now): {LESS_MEMORY}. {more}".rstrip())
+
 
 AnyJob = TypeVar("AnyJob", bound=Job)
 
@@ -30,6 +126,8 @@ def work(kind: type[AnyJob], do: Callable[[AnyJob], SfmSection | None]) -> None:
 
     It is what `do` measured, an error made on purpose, or the words of any other exception.
     """
+    import pycolmap  # not at the top: the stage's own process makes jobs and never loads it
+
     threading.Thread(target=_end_with_parent, daemon=True).start()
     pycolmap.logging.logtostderr = True  # and not to a file of its own in the system's folder for temporary files
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")

@@ -17,10 +17,10 @@ from tasks.core.sfm import features as features_module
 from tasks.core.sfm import matching
 from tasks.core.sfm.cameras import find_cameras
 from tasks.core.sfm.features import FeatureDatabase
-from tasks.core.sfm.log import ProgressLog
 from tasks.core.sfm.matching import LEAST_PAIRS, NamePair, in_tiles, match_pairs, processes_for
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.pairs import PairChoice
+from tasks.core.sfm.process import ProgressLog
 from tests.core.sfm.conftest import Flight
 from tests.core.sfm.patched_worker import patch_worker
 from tests.patience import eventually, is_alive

@@ -9,10 +9,10 @@ import pytest
 
 from tasks.core.photoset import Photo, PhotoSet
 from tasks.core.sfm import pipeline
-from tasks.core.sfm.job import CamerasJob
 from tasks.core.sfm.mapping import Mapped
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.pairs import PairChoice
+from tasks.core.sfm.worker import CamerasJob
 
 COUNT = 30
 

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.core.errors import DiskFullError, OutOfMemoryError, SfmCrashError, StageError
 from tasks.core.progress import Progress
-from tasks.core.sfm import endings, process
+from tasks.core.sfm import process
 from tasks.core.sfm.cameras import find_cameras
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.process import ROOT
@@ -96,7 +96,7 @@ def test_a_worker_that_is_killed(
     """The kernel's count of kills, before and after, shows want of memory."""
     before, after = kills
     monkeypatch.setattr(process, "oom_kills", lambda: before)
-    monkeypatch.setattr(endings, "oom_kills", lambda: after)
+    monkeypatch.setattr("tasks.core.sfm.worker.oom_kills", lambda: after)
 
     def kill(progress: Progress) -> None:
         for worker in workers():
