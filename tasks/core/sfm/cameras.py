@@ -82,7 +82,7 @@ def _keep_news(job: CamerasJob, kept: CheckpointPlace | None) -> None:
 
 
 def keep(database: Path, place: CheckpointPlace) -> None:
-    """Move a finished copy of the database to the place; a place that cannot take it is a warning."""
+    """Move a finished copy of the database to the place; failure to write is logged as a warning."""
     try:
         with place.scratch() as scratch:
             place.put(Path(shutil.move(database, scratch / DATABASE_FILE)))
@@ -92,7 +92,7 @@ def keep(database: Path, place: CheckpointPlace) -> None:
 
 
 def take(place: CheckpointPlace, target: Path) -> bool:
-    """Copy the kept database to `target` if there is one that is whole; one that is damaged is removed."""
+    """Copy the kept database to `target` if it exists and is intact; remove a damaged one."""
     try:
         if DATABASE_FILE not in place.names():
             return False
@@ -109,14 +109,14 @@ def take(place: CheckpointPlace, target: Path) -> bool:
 
 
 def drop(place: CheckpointPlace, reason: str) -> None:
-    """Remove the kept database, with a line in the log that gives the reason."""
+    """Remove the kept database, and log the reason."""
     logger.warning("features kept from an earlier run are not used: %s", reason)
     with suppress(SpaceportError, OSError):  # the next run checks it again
         place.remove([DATABASE_FILE])
 
 
 def damage(database: Path) -> str | None:
-    """The fault of a database that no process has open; None if its pages and tables are whole."""
+    """Return the fault of a database that no process has open; None if its pages and tables are intact."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(database))}?immutable=1", uri=True)) as connection:
             [(first,)] = connection.execute("pragma quick_check(1)").fetchall()

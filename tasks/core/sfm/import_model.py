@@ -1,4 +1,4 @@
-"""A user's own COLMAP model enters after sfm: it becomes the same Scene folder."""
+"""A user's own COLMAP model in place of found cameras: it becomes the same Scene folder."""
 
 from pathlib import Path
 
@@ -16,10 +16,10 @@ SUFFIXES = (".bin", ".txt")
 
 
 def is_colmap_model(folder: Path) -> bool:
-    """Whether a folder holds a COLMAP model (.bin or .txt, in sparse/0, sparse or the folder itself).
+    """Return whether a folder contains a COLMAP model (.bin or .txt, in sparse/0, sparse or the folder itself).
 
-    One that is not complete, or half of it binary and half text, is one too: as mere photos it would be left out of the
-    run without a word.
+    Also True for an incomplete model, or one that is half binary and half text: treated as photos, it would be ignored
+    without a message.
     """
     return any(
         all(any((folder / place / f"{part}{suffix}").is_file() for suffix in SUFFIXES) for part in MODEL_PARTS[:2])
@@ -28,7 +28,7 @@ def is_colmap_model(folder: Path) -> bool:
 
 
 def find_model(folder: Path) -> Path:
-    """The folder that holds the model's files.
+    """Return the folder that contains the model's files.
 
     Raises:
         FormatError: there is none, or one of its three files is missing.
@@ -42,7 +42,10 @@ def find_model(folder: Path) -> Path:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a model and everything in `images`: what an import may read. Raises FormatError as `find_model`."""
+    """Return the files of a model and everything in `images`: all that an import reads.
+
+    Raises FormatError as `find_model`.
+    """
     home = find_model(folder)
     parts = (home / f"{part}{suffix}" for part in (*MODEL_PARTS, *OPTIONAL_PARTS) for suffix in SUFFIXES)
     return [path for path in (*parts, *(folder / IMAGES_FOLDER).rglob("*")) if path.is_file()]
@@ -58,7 +61,7 @@ def import_model(folder: Path, out: Path, image_size: int, on_progress: Progress
         folder: holds `sparse/0` (or `sparse`) and `images`.
         out: an empty or missing folder.
         image_size: long side of the images, at most (px).
-        on_progress: told percent done.
+        on_progress: receives percent done.
 
     Raises:
         InputError: there is no folder `images`.

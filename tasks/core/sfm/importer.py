@@ -91,7 +91,7 @@ def _require_images(model: pycolmap.Reconstruction, images: Path, sources: dict[
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Width and height as COLMAP sees them: EXIF orientation is not applied."""
+    """Return width and height as in COLMAP: EXIF orientation is not applied."""
     try:
         with reading_image(), open_image(path) as image:
             return image.size
@@ -107,13 +107,13 @@ def _is_ready(model: pycolmap.Reconstruction, image_size: int) -> bool:
 
 
 def name_images(model: pycolmap.Reconstruction, images: Path) -> dict[str, Path]:
-    """Rename the model's registered images to paths below a scene's `images`; by new name, the file to read.
+    """Rename the model's registered images to paths below a scene's `images`; return the file to read, by new name.
 
-    A name that is a full path of a file in `images`, or climbs and comes back there, becomes that file's path below
+    A name that is a full path of a file in `images`, or leaves it and returns, becomes that file's path below
     it. Files need not exist.
 
     Raises:
-        FormatError: a name is no text, two are the same file, or one leads out of `images`, be it by a link.
+        FormatError: a name is no text, two are the same file, or one is outside of `images`, also by a link.
     """
     home = Path(os.path.realpath(images))
     paths: set[str] = set()  # below `images`
@@ -132,7 +132,7 @@ def name_images(model: pycolmap.Reconstruction, images: Path) -> dict[str, Path]
 
 
 def image_name(image: pycolmap.Image) -> str:
-    """The name that the model gives an image. Raises FormatError where it is not UTF-8."""
+    """Return an image's name in the model. Raises FormatError where it is not UTF-8."""
     try:
         return str(image.name)
     except UnicodeDecodeError as error:
@@ -143,7 +143,7 @@ def image_name(image: pycolmap.Image) -> str:
 
 
 def _file_below(home: Path, written: str) -> tuple[str, Path]:
-    """The path below `home`, which has no links in it, and the file."""
+    """Return the path below `home`, which contains no links, and the file."""
     try:
         path = _path_below(home, written)
     except UnsafeNameError as error:

@@ -17,12 +17,12 @@ from tasks.core.transforms import Float64, rotation_angle_deg
 
 logger = logging.getLogger(__name__)
 
-GOOD_SHARE = 0.95  # below it, or with more than one model, the other mapper has a go
+GOOD_SHARE = 0.95  # below it, or with more than one model, try the other mapper
 # Photos up to which the mapper works in one thread. In several, sums come in another order each time: one run in thirty
 # of nine small photos ended 1e-7 beside the others, and every run of fifty. Two cores gain no time with these fifty.
 ONE_THREAD_AT_MOST = 100
-# By how much a model grows between two bundle adjustments of all of it. With 1.6 the demo's 200 photos need 42 CPU-s in
-# stead of 47, and their cameras err no more (0.028 degrees from the truth, median).
+# By how much a model grows between two bundle adjustments of all of it. With 1.6 the demo's 200 photos need 42 CPU-s
+# instead of 47, and their cameras err no more (0.028 degrees from the truth, median).
 GROWTH, GROWTH_OF_MANY = 1.3, 1.6
 MAX_DISAGREEMENT_DEG = 5.0  # median; two good solutions differ by 0.2°, a wrong global one was 20° off
 FEW_FEATURES = 100  # a sharp photo has thousands
@@ -36,7 +36,7 @@ class Mapped:
     mapper: str
     model: pycolmap.Reconstruction | None
     models: int
-    note: str = ""  # on the other mapper, where both had a go
+    note: str = ""  # on the other mapper, where both were tried
 
     @property
     def registered(self) -> int:
@@ -49,7 +49,10 @@ class Mapped:
 
 
 def map_photos(database: FeatureDatabase, folder: Path, options: SfmOptions) -> Mapped:
-    """Place the photos with the mapper that the options name; `auto` takes the better of both where one is not good."""
+    """Place the photos with the mapper that the options name.
+
+    `auto` falls back to the global mapper when the incremental result is poor, and keeps the better one.
+    """
     photos = len(database.names)
     logger.info("phase mapping %d", photos)
     if options.mapper == "global":
@@ -83,10 +86,10 @@ def map_incrementally(database: FeatureDatabase, folder: Path, options: SfmOptio
 
 
 def map_globally(database: FeatureDatabase, folder: Path, options: SfmOptions) -> Mapped:
-    """Place all photos at once, in a process of its own: the global mapper can abort, and a result may be at hand.
+    """Place all photos at once, in a process of its own: the global mapper can abort, and another result may exist.
 
     Raises:
-        StageError: it did not end well, and no other mapper is wanted; one of those of `ending`.
+        StageError: it failed, and no other mapper is wanted; one of those of `ending`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     arguments = [str(database.path), str(database.images), str(folder), str(options.random_seed)]
@@ -103,7 +106,10 @@ def map_globally(database: FeatureDatabase, folder: Path, options: SfmOptions) -
 
 
 def agree(first: Mapped, second: Mapped) -> bool:
-    """Whether two models turn their common photos alike. Reprojection errors are blind to a wrong global solution."""
+    """Return whether two models turn their common photos alike.
+
+    Reprojection errors do not show a wrong global solution.
+    """
     if first.model is None or second.model is None:
         return True
     ours, theirs = rotations(first.model), rotations(second.model)

@@ -38,7 +38,7 @@ AGAIN = "Export the model again."
 
 
 def check_binary_model(folder: Path) -> None:
-    """Walk through the binary files of a model, those that exist.
+    """Walk through the binary files of a model that exist.
 
     Raises:
         FormatError: a file ends before or after its last entry.
@@ -102,7 +102,7 @@ def _rig_end(data: bytes, position: int) -> int:
     _, sensors = RIG_HEAD.unpack_from(data, position)
     position += RIG_HEAD.size
     for number in range(sensors):
-        if number == 0:  # all others are posed against it
+        if number == 0:  # the others have a pose relative to it
             position = _within(data, position + SENSOR_HEAD.size)
         else:
             *_, posed = POSED_SENSOR_HEAD.unpack_from(data, position)
@@ -117,10 +117,10 @@ def _within(data: bytes, end: int) -> int:
 
 
 def check_numbers(model: pycolmap.Reconstruction) -> None:
-    """Look at all cameras, and at poses, image points and points that the scene will be made of.
+    """Check all cameras, and the poses, image points and points that the scene is made of.
 
     Raises:
-        FormatError: one of them is none, or beyond what is possible; the message says which.
+        FormatError: one of them is not a number or not possible; the message names it.
     """
     for number, camera in sorted(model.cameras.items()):
         _check_camera(number, camera)
@@ -175,7 +175,7 @@ def _check_image(image: pycolmap.Image) -> None:
 
 
 def _first_beyond(rows: Float64, limit: float) -> int | None:
-    """The first of the rows [N, C] with a value that is not finite or beyond the limit."""
+    """Return the first of the rows [N, C] with a value that is not finite or beyond the limit."""
     bad = ~(np.abs(rows) <= limit).all(axis=1)
     return int(np.argmax(bad)) if bad.any() else None
 

@@ -65,10 +65,10 @@ def find_in_worker(job: CamerasJob) -> SfmSection:
 
 
 def write_model(model: pycolmap.Reconstruction, folder: Path) -> None:
-    """Write a model so that it is read as it is: with its frames in the order in which the mapper placed them.
+    """Write a model with its frames in the order in which the mapper placed them, so that reading restores that order.
 
-    pycolmap writes frames by number and images in the order of their frames, so a model that was read and written again
-    would have other bytes.
+    pycolmap writes frames by number and images in the order of their frames. A model that was read and written again
+    would otherwise have other bytes.
     """
     folder.mkdir(parents=True)
     model.write_binary(folder)
@@ -84,7 +84,7 @@ def write_model(model: pycolmap.Reconstruction, folder: Path) -> None:
 
 
 def doubts(photos: PhotoSet) -> tuple[str, ...]:
-    """What EXIF of the photos says and is not believed, in sentences."""
+    """Return sentences on EXIF values of the photos that are not believed."""
     doubted = sum(photo.focal_doubted for photo in photos.photos)
     shortest, longest = FOCAL_LENGTHS_MM
     said = (
@@ -96,7 +96,7 @@ def doubts(photos: PhotoSet) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Ladder:
-    """All efforts that were made, in order, and the best model that came of them, with the user's image names."""
+    """All efforts in order, and the best model that they produced, with the user's image names."""
 
     best: Mapped
     tries: tuple[SfmTry, ...]
@@ -104,7 +104,7 @@ class Ladder:
 
     @property
     def chosen(self) -> SfmTry:
-        """The effort that the best model came of: the first one that placed as many photos."""
+        """The effort that produced the best model: the first one that placed as many photos."""
         return max(self.tries, key=lambda made: made.registered)
 
 
@@ -115,7 +115,7 @@ def map_with_escalation(job: CamerasJob, photos: PhotoSet) -> Ladder:
     tries: list[SfmTry] = []
 
     def attempt(rung: str, database: FeatureDatabase, choice: PairChoice) -> None:
-        # what a rerun takes up must be what this very effort had found, so that it ends with the same cameras
+        # a rerun must continue from exactly what this effort had found, so that it ends with the same cameras
         database.match(choice, job.work / DATABASE_FILE if not tries else None)
         mapped = map_photos(database, job.work / f"models-{len(tries)}", job.options)
         counts = {"registered": mapped.registered, "models": mapped.models, "pairs": len(choice.pairs)}
@@ -154,7 +154,7 @@ def map_with_escalation(job: CamerasJob, photos: PhotoSet) -> Ladder:
 
 
 def _enough_pairs(registered: int, photos: int) -> bool:
-    """Whether more pairs are not worth a try. Few photos are all wanted, and comparing them all costs little."""
+    """Return whether more pairs are not worth a try. Of few photos all are wanted, and comparing them costs little."""
     return registered >= (photos if photos <= FEW_PHOTOS else MORE_PAIRS_BELOW * photos)
 
 

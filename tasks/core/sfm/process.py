@@ -25,7 +25,7 @@ from tasks.core.storage.disk import disk_full, free_bytes
 
 ROOT = Path(__file__).resolve().parents[3]  # holds the package `tasks`; the worker starts there
 POLL_SECONDS = 0.1
-CRASHES = ("SfmCrashError", "StageError")  # of a process that the worker had started; the log has its words
+CRASHES = ("SfmCrashError", "StageError")  # of a process that the worker had started, whose messages are in the log
 LEAST_FREE_BYTES = 4 * 2**20  # a disk with less than that has run full
 
 # The worker writes "phase <name> <number of units>"; each phase owns a part of the percentage, by its share of the time
@@ -53,14 +53,14 @@ def run_worker(
 ) -> SfmSection | None:
     """Run the job in a process of its own and return what it measured, if it measures anything.
 
-    `meanwhile` is called again and again while it runs.
+    `meanwhile` is called every POLL_SECONDS while it runs.
 
     Raises:
-        SpaceportError: the class and the message of what the worker raised on purpose.
-        DiskFullError: it failed otherwise, and the disk is full.
+        SpaceportError: what the worker raised on purpose, with its class and message.
+        DiskFullError: it failed in another way, and the disk is full.
         OutOfMemoryError: the system killed it for want of memory.
         SfmCrashError: a signal of its native code ended it; the message holds its last log lines.
-        StageError: a Python exception ended it, whose words are in the message.
+        StageError: a Python exception ended it; the message contains its text.
     """
     job_file = job.work / "job.json"
     job_file.write_text(job.model_dump_json(), encoding="utf-8")
@@ -114,14 +114,14 @@ def _end(worker: subprocess.Popen[bytes]) -> None:
 
 
 def _told(name: str, message: str) -> SpaceportError:
-    """The error that the worker raised, by its class's name."""
+    """Return the error that the worker raised, by the name of its class."""
     kind = getattr(errors, name, SfmCrashError)
     assert issubclass(kind, SpaceportError)
     return kind(message)
 
 
 class ProgressLog:
-    """Turns new lines of the log into progress from 0 to 90 percent, which never goes back."""
+    """Turns new lines of the log into progress from 0 to 90 percent, which never decreases."""
 
     def __init__(self, path: Path, on_progress: ProgressCallback) -> None:
         self._path = path
@@ -129,12 +129,12 @@ class ProgressLog:
         self._read_bytes = 0
         self._phase, self._total = "features", 0
         self._before = 0  # photos or blocks of earlier batches
-        self._blocks: dict[str, int] = {}  # begun in this batch, by the thread that says so: one in each process
+        self._blocks: dict[str, int] = {}  # begun in this batch, by the thread that logs it: one in each process
         self._done = 0.0
         self._started = time.monotonic()
 
     def report_news(self) -> None:
-        """Read what was added since the last call and report the newest state, once."""
+        """Read what was added since the last call and report only the newest state."""
         with self._path.open("rb") as file:
             file.seek(self._read_bytes)
             added = file.read()
@@ -163,7 +163,7 @@ class ProgressLog:
         return newest
 
     def _in_batch(self, line: str, number: int) -> int:
-        """How many units of this batch are done, when a line of the log has named this one."""
+        """Return how many units of this batch are done, once a line of the log has named this one."""
         if self._phase != "matching":
             return number
         thread = GLOG_PREFIX.match(line)
@@ -171,7 +171,7 @@ class ProgressLog:
         return sum(self._blocks.values())
 
     def _time_left(self) -> str:
-        """Told once it says something: the rest, if it goes on as it went so far."""
+        """Return the time left at the speed so far, once there is enough progress to estimate it."""
         if self._done < LEAST_PERCENT_FOR_ETA:
             return ""
         seconds = (time.monotonic() - self._started) * (100 - self._done) / self._done
@@ -179,7 +179,7 @@ class ProgressLog:
 
 
 def last_words(path: Path) -> str:
-    """The end of the log in one line, without native stack traces."""
+    """Return the end of the log in one line, without native stack traces."""
     lines = [GLOG_PREFIX.sub("", line).strip() for line in path.read_text("utf-8", errors="replace").splitlines()]
     said = [line for line in lines if line and not line.startswith(("@", "***", "(unknown)", "^"))]
     return " | ".join(said[-LAST_LINES:])[-LAST_LINE_CHARACTERS * LAST_LINES :] or "nothing."

@@ -21,7 +21,7 @@ GRID_ERROR_PX = 0.03  # of the undistorted image, at the middle of a cell, where
 
 
 def write_in_worker(job: SceneJob) -> None:
-    """Write the scene of found cameras, and where the pixels of its images come from."""
+    """Write the scene of found cameras, and the plan for its images."""
     model = pycolmap.Reconstruction(job.cameras / CAMERAS_MODEL)
     names = [photo.name for photo in PhotoSet.load(job.source).photos]
     sources = {name: below(job.source / IMAGES_FOLDER, name) for name in names}
@@ -33,7 +33,7 @@ def undistort_model(model: pycolmap.Reconstruction, image_size: int) -> dict[str
     """Make all cameras of the model pinhole ones with a long side of at most `image_size` pixels.
 
     Returns:
-        By image name, where in the photos the pixels of the undistorted images come from.
+        The source positions in the photos of the undistorted images' pixels, by image name.
     """
     options = pycolmap.UndistortCameraOptions(max_image_size=image_size)
     pinholes = {number: pycolmap.undistort_camera(options, camera) for number, camera in model.cameras.items()}
@@ -84,7 +84,7 @@ def write_scene(
 
 
 def _observations(points: Sequence[pycolmap.Point3D], image_ids: Sequence[int]) -> Observations:
-    """Which image sees what, of points and images in the scene's order; an image sees a point once, however often."""
+    """Return pairs of image and point in the scene's order; an image sees a point at most once."""
     place = {image_id: index for index, image_id in enumerate(image_ids)}
     lengths = [point.track.length() for point in points]
     seen_from = np.fromiter(
@@ -97,7 +97,7 @@ def _observations(points: Sequence[pycolmap.Point3D], image_ids: Sequence[int]) 
 
 
 def _warp(source: pycolmap.Camera, pinhole: pycolmap.Camera) -> Warp:
-    """With the coarsest grid that is fine enough: each of its cells costs Pillow some microseconds for each image."""
+    """Choose the coarsest grid that is fine enough: each cell costs Pillow some microseconds for each image."""
     sizes = source.width, source.height, pinhole.width, pinhole.height
     long_side = max(pinhole.width, pinhole.height)
     for cells in GRIDS:
@@ -113,7 +113,7 @@ def _warp(source: pycolmap.Camera, pinhole: pycolmap.Camera) -> Warp:
 
 
 def _sources(source: pycolmap.Camera, pinhole: pycolmap.Camera, columns: NDArray[Any], rows: NDArray[Any]) -> Float64:
-    """Where in the photo [R, C, 2] these columns [C] and rows [R] of the undistorted image come from."""
+    """Return the positions in the photo [R, C, 2] of these columns [C] and rows [R] of the undistorted image."""
     nodes = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2).astype(np.float64)
     rays = np.asarray(pinhole.cam_from_img(nodes), dtype=np.float64)
     return np.asarray(source.img_from_cam(_homogeneous(rays))).reshape(len(rows), len(columns), 2)

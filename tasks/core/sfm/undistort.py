@@ -35,7 +35,7 @@ AS_NAMED = ("PNG", "WEBP", "TIFF", "BMP")  # a photo of any other name becomes a
 
 @dataclass(frozen=True)
 class Warp:
-    """How the images of one camera are undistorted."""
+    """The undistortion of one camera's images."""
 
     source_width: int
     source_height: int
@@ -64,9 +64,9 @@ def undistort_scene(cameras: Path, photos: Path, out: Path, image_size: int, on_
 
 
 def make_scene(job: Job, on_progress: ProgressCallback) -> SfmSection | None:
-    """Write the scene that the job asks for, with its images, and nothing else; raises what `undistort_scene` raises.
+    """Write the scene that the job asks for, with its images; return what the worker measured.
 
-    Returns what the worker measured.
+    Raises what `undistort_scene` raises.
     """
     job.work.mkdir(parents=True, exist_ok=True)
     try:
@@ -92,14 +92,14 @@ def grid_nodes(width: int, height: int, cell: int) -> tuple[NDArray[np.int64], N
 
 @dataclass(frozen=True)
 class Step:
-    """One image of the plan: the photo to read, and how it is undistorted."""
+    """One image of the plan: the photo to read, and how to undistort it."""
 
     source: Path
     warp: Warp
 
 
 def write_plan(path: Path, warps: dict[str, Warp], sources: dict[str, Path]) -> None:
-    """Store by image name how it is undistorted, and which photo it comes from.
+    """Store, by image name, the photo to read and how to undistort it.
 
     Images of one camera share a warp, which is stored once.
     """
@@ -126,7 +126,7 @@ def read_plan(path: Path) -> dict[str, Step]:
 
 
 def undistort_photo(source: Path, target: Path, warp: Warp) -> None:
-    """Read a photo, undistort it, and store it in the format that the target's name says, else as JPEG.
+    """Read a photo, undistort it, and store it in the format of the target's suffix, else as JPEG.
 
     source: as large as `warp` says. The photo is scaled to twice the target's resolution first, where it is larger.
     """
@@ -151,7 +151,7 @@ def undistort_photo(source: Path, target: Path, warp: Warp) -> None:
 
 
 def undistort_photos(jobs: list[tuple[Path, Path, Warp]], on_done: Callable[[int], None]) -> None:
-    """`undistort_photo` for all (source, target, warp), on all cores; `on_done` is told how many are finished.
+    """Call `undistort_photo` for all (source, target, warp), on all cores; `on_done` receives how many are finished.
 
     Raises FormatError for a photo that is damaged.
     """
@@ -184,7 +184,7 @@ def _for_all(do: Callable[[Any], None], jobs: list[Any], on_done: Callable[[int]
 
 @contextmanager
 def _reading(photo: Path) -> Iterator[None]:
-    """Turn what decoders raise for a damaged photo into FormatError."""
+    """Turn exceptions of decoders for a damaged photo into FormatError."""
     try:
         with reading_image():
             yield
@@ -193,7 +193,7 @@ def _reading(photo: Path) -> Iterator[None]:
 
 
 def _magnification(warp: Warp) -> float:
-    """Target pixels for one source pixel, along the grid's middle row."""
+    """Return target pixels for one source pixel, along the grid's middle row."""
     row = warp.sources[len(warp.sources) // 2]
     return float(warp.width / max(float(np.abs(row[-1, 0] - row[0, 0])), 1e-9))
 

@@ -28,8 +28,8 @@ CAMERAS_MODEL = "sparse/0"  # of found cameras, in COLMAP's format; the cameras 
 WORK_FOLDER = ".work"  # database and intermediate models, removed at the end
 ANSWER_FILE = "answer.json"
 PLAN_FILE = "undistort.npz"
-DATABASE_FILE = "database.db"  # features of all photos, and matches so far: what a later run can go on from
-KEPT_DATABASE_FILE = "kept-database.db"  # the same of an earlier run that was ended
+DATABASE_FILE = "database.db"  # features of all photos, and matches so far, from which a later run can continue
+KEPT_DATABASE_FILE = "kept-database.db"  # the same of an earlier run that was interrupted
 LESS_MEMORY = "lower sfm.max_features_image_size or sfm.max_features, close other programs, or take a larger machine"
 
 
@@ -75,9 +75,9 @@ class ImportJob(Job):
 
 
 class Answer(BaseModel):
-    """What was measured, or an error of tasks.core.errors by name, or the words of an exception that is none of these.
+    """What was measured, or an error of tasks.core.errors by name, or the text of any other exception.
 
-    Where nothing is measured, an answer without words says that the job is done.
+    Without any of them, the job is done and measures nothing.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -88,7 +88,7 @@ class Answer(BaseModel):
 
 
 def how_it_ended(returncode: int) -> str:
-    """In words, after the name of the process."""
+    """Return how a process ended in words that follow its name."""
     return f"was killed by {signal.Signals(-returncode).name}" if returncode < 0 else f"ended with status {returncode}"
 
 
@@ -97,13 +97,13 @@ def ending(process: str, returncode: int, oom_kills_before: int | None, more: st
 
     Args:
         process: its name, at the beginning of the sentence.
-        returncode: as subprocess has it, negative for a signal.
+        returncode: as in subprocess, negative for a signal.
         oom_kills_before: `oom_kills()` when it began.
         more: sentences to add.
 
     Returns:
         OutOfMemoryError if the system killed it for want of memory, or if the system does not count such kills and
-        SIGKILL ended it; SfmCrashError for any other signal, which native code raises by chance as well as by rule; a
+        SIGKILL ended it; SfmCrashError for any other signal, which native code may raise by chance or every time; a
         plain StageError for an exit status, which is how Python ends with an exception.
     """
     how = f"{process} {how_it_ended(returncode)}"
@@ -124,7 +124,7 @@ AnyJob = TypeVar("AnyJob", bound=Job)
 def work(kind: type[AnyJob], do: Callable[[AnyJob], SfmSection | None]) -> None:
     """Do the job of the command line and write the answer.
 
-    It is what `do` measured, an error made on purpose, or the words of any other exception.
+    The answer is what `do` measured, an error raised on purpose, or the text of any other exception.
     """
     import pycolmap  # not at the top: the stage's own process makes jobs and never loads it
 
@@ -136,7 +136,7 @@ def work(kind: type[AnyJob], do: Callable[[AnyJob], SfmSection | None]) -> None:
         answer = Answer(section=_done(job, do))
     except SpaceportError as error:
         answer = Answer(error=type(error).__name__, message=str(error))
-    except Exception as error:  # handed over in words: the parent says that it would happen again
+    except Exception as error:  # passed on as text: the parent adds that it would happen again
         logger.exception("the worker failed")
         answer = Answer(message=f"{type(error).__name__}: {error}")
     (job.work / ANSWER_FILE).write_text(answer.model_dump_json(), encoding="utf-8")
@@ -151,7 +151,7 @@ def _done(job: AnyJob, do: Callable[[AnyJob], SfmSection | None]) -> SfmSection 
 
 
 def _end_with_parent() -> None:
-    """Kill this process group when the parent is gone; it alone holds the other end of stdin."""
+    """Kill this process group when the parent has ended; only the parent holds the other end of stdin."""
     while os.read(0, 1):
         pass
     os.killpg(os.getpgrp(), signal.SIGKILL)

@@ -15,6 +15,7 @@ from tasks.core.sfm import process
 from tasks.core.sfm.cameras import find_cameras
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.process import ROOT
+from tasks.core.source_digest import source_modules
 from tests.core.sfm.conftest import Flight
 from tests.core.sfm.patched_worker import patch_worker
 from tests.patience import eventually, is_alive
@@ -24,6 +25,23 @@ def workers(module: str = "pipeline") -> list[psutil.Process]:
     """Workers started by this process, or processes of another module that these have started."""
     children = psutil.Process().children(recursive=True)
     return [child for child in children if is_alive(child) and f"tasks.core.sfm.{module}" in child.cmdline()]
+
+
+def test_the_stages_own_process_never_loads_pycolmap() -> None:
+    """Its image library beside Pillow's, in one process, has ended in an abort."""
+    program = """
+import sys
+import tasks.core.sfm.cameras, tasks.core.sfm.import_model, tasks.core.sfm.undistort, tasks.core.estimate.sfm
+sys.exit("pycolmap" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+def test_the_programs_of_the_workers_import_no_more_than_they_use() -> None:
+    parents = {"tasks.core.sfm.cameras", "tasks.core.sfm.process", "tasks.core.sfm.undistort"}
+    assert not source_modules("tasks.core.sfm.pipeline") & parents
+    own = {name for name in source_modules("tasks.core.sfm.match_part") if name.startswith("tasks.core.sfm.")}
+    assert own == {"tasks.core.sfm.match_part"}
 
 
 def test_abort_in_native_code_becomes_an_error_with_the_last_words(flight: Flight, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tasks.core.progress import ignore_progress
 from tasks.core.scene import Scene
 from tasks.core.sfm.cameras import find_cameras
 from tasks.core.sfm.options import SfmOptions
+from tasks.core.sfm.pipeline import write_model
 from tasks.core.transforms import rotation_angle_deg
 from tests.core.sfm.conftest import COUNT, IMAGE_SIZE, Flight
 from tests.core.sfm.flight import ORIGIN, geodetic, true_cameras
@@ -83,6 +84,16 @@ def test_colmap_model_is_the_same_scene(flight: Flight) -> None:
         assert image.camera.model == pycolmap.CameraModelId.PINHOLE
         assert image.camera.params.tolist() == [camera.fx, camera.fy, camera.cx, camera.cy]
         np.testing.assert_allclose(image.cam_from_world().matrix(), camera.cam_from_world[:3], atol=1e-12)
+
+
+def test_cameras_are_stored_in_the_order_of_the_mapper(flight: Flight, tmp_path: Path) -> None:
+    """Else the scene's model would have its images in another order than the mapper's own."""
+    stored = cameras_of(flight.out) / "sparse/0"
+    model = pycolmap.Reconstruction(stored)
+    assert list(model.reg_frame_ids()) != sorted(model.reg_frame_ids()), "it begins with the best pair, not the first"
+    write_model(model, tmp_path / "again")
+    for path in stored.iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_points_lie_on_what_the_images_show(flight: Flight) -> None:
