@@ -7,28 +7,34 @@ from pydantic import JsonValue
 
 from tasks.core.local_path import local_path
 from tasks.core.measurements import SfmSection
+from tasks.core.progress import Progress
 from tasks.core.refs import PhotosRef, Ref, RunContext, SceneRef
 from tasks.core.scene import Scene
+from tasks.core.sfm.cameras import find_cameras as find_in_photos
 from tasks.core.sfm.import_model import import_model, is_colmap_model, model_files
 from tasks.core.sfm.options import SfmOptions
-from tasks.core.sfm.reconstruct import reconstruct
+from tasks.core.sfm.process import WORKER_PERCENT
+from tasks.core.sfm.undistort import undistort_scene
 from tasks.core.stage_code import StageCode
 from tasks.photos import capture_name, digest_of, is_remote_source
 from tasks.places.workspace import open_workspace
 from tasks.reporting.artifacts import Shown, show_picture
 from tasks.reporting.progress import stage_progress
 from tasks.reporting.recording import current_recording
+from tasks.running.run_folder import noted_keys
 from tasks.running.stage import Stage, open_output, run_stage
 
+LIBRARIES = ("pycolmap", "PIL", "numpy")
+# The workers are programs of their own, which no import leads to.
+CAMERAS = Stage(  # an output of its own within the stage, since the size of the images changes nothing in it
+    "cameras", StageCode(("tasks.core.sfm.cameras", "tasks.core.sfm.pipeline"), LIBRARIES), SfmSection
+)
 SFM = Stage(
     "sfm",
-    StageCode(
-        # The worker is a program of its own, which no import leads to.
-        ("tasks.core.sfm.reconstruct", "tasks.core.sfm.worker", "tasks.core.sfm.import_model"),
-        ("pycolmap", "PIL", "numpy"),
-    ),
+    StageCode((*CAMERAS.code.modules, "tasks.core.sfm.undistort", "tasks.core.sfm.scene_writer"), LIBRARIES),
     SfmSection,
 )
+IMPORT = Stage("sfm", StageCode(("tasks.core.sfm.import_model", "tasks.core.sfm.importer"), LIBRARIES), SfmSection)
 CAMERAS_PICTURE = "pictures/cameras.png"
 NAMED_PHOTOS = 8  # left out, in the picture's description
 
@@ -36,32 +42,54 @@ NAMED_PHOTOS = 8  # left out, in the picture's description
 @SFM.task
 def find_cameras(photos: PhotosRef, options: SfmOptions, image_size: int, context: RunContext) -> SceneRef:
     """Reconstruct a Scene whose images have a long side of at most `image_size` px. Raises RegistrationError."""
-    inputs, naming_options = [photos.digest], {**options.model_dump(mode="json"), "image_size": image_size}
-    store, key = open_workspace(context.workspace), SFM.key(inputs, naming_options)
+    naming_options: dict[str, JsonValue] = options.model_dump(mode="json")
 
     def compute(out: Path) -> SfmSection:
+        cameras = _cameras(photos, naming_options, options, context)
+        found = open_output(cameras, context)
+        undistort_scene(found, open_output(photos, context), out, image_size, stage_progress(SFM.name))
+        return CAMERAS.measured(cameras, context)
+
+    return _scene_stage(
+        photos.capture,
+        SFM,
+        context,
+        inputs=[photos.digest],
+        options={**naming_options, "image_size": image_size},
+        compute=compute,
+        rejected=photos.rejected,
+    )
+
+
+def _cameras(photos: PhotosRef, naming_options: dict[str, JsonValue], options: SfmOptions, context: RunContext) -> Ref:
+    """The stored cameras of a photo set, found unless they are in the workspace."""
+    store, key = open_workspace(context.workspace), CAMERAS.key([photos.digest], naming_options)
+
+    def find(out: Path) -> SfmSection:
         place = store.checkpoints(key, context.run if context.fresh else None)
         kept = None if place.is_remote else place  # features are 1 MB a photo: found anew sooner than sent and fetched
-        found = reconstruct(open_output(photos, context), out, options, image_size, stage_progress(SFM.name), kept)
+        found = find_in_photos(open_output(photos, context), out, options, stage_progress(SFM.name), kept)
         if kept is not None:
             store.remove_checkpoints(key)
         return found
 
-    return _scene_stage(
-        photos.capture, context, inputs=inputs, options=naming_options, compute=compute, rejected=photos.rejected
-    )
+    output = run_stage(CAMERAS, context, inputs=[photos.digest], options=naming_options, compute=find)
+    if output.cached:
+        stage_progress(SFM.name)(Progress(WORKER_PERCENT, 100, "cameras from the workspace"))
+    return output
 
 
-@SFM.task
+@IMPORT.task
 def import_cameras(source: str, image_size: int, context: RunContext) -> SceneRef:
     """Take a user's own COLMAP model (sparse/0 and images) as the Scene. Raises FormatError."""
     path = local_path(source).resolve()
     return _scene_stage(
         capture_name(path),
+        IMPORT,
         context.model_copy(update={"dispatched": True}),  # the model lies on this machine: always here
         inputs=[digest_of(path, model_files(path))],
         options={"given": True, "image_size": image_size},
-        compute=lambda out: import_model(path, out, image_size, stage_progress(SFM.name)),
+        compute=lambda out: import_model(path, out, image_size, stage_progress(IMPORT.name)),
     )
 
 
@@ -72,6 +100,7 @@ def is_given_model(source: str) -> bool:
 
 def _scene_stage(
     capture: str,
+    stage: Stage[SfmSection],
     context: RunContext,
     *,
     inputs: list[str],
@@ -79,11 +108,23 @@ def _scene_stage(
     compute: Callable[[Path], SfmSection],
     rejected: int = 0,
 ) -> SceneRef:
-    output = run_stage(SFM, context, inputs=inputs, options=options, compute=compute)
-    measured = SFM.measured(output, context)
+    output = run_stage(stage, context, inputs=inputs, options=options, compute=compute)
+    measured = stage.measured(output, context)
     if (recording := current_recording()) is not None:
         recording.show("cameras", lambda: _camera_map(output, measured, rejected, context))
-    return SceneRef.of(output, capture=capture, cameras=measured.registered, points=measured.points)
+    return SceneRef.of(
+        output,
+        capture=capture,
+        cameras=measured.registered,
+        points=measured.points,
+        cameras_cached=not output.cached and _had_cameras(context),
+    )
+
+
+def _had_cameras(context: RunContext) -> bool:
+    """Whether the run found its cameras in the workspace, be it in a run of the stage's own."""
+    noted = noted_keys(open_workspace(context.workspace), context, CAMERAS.name)
+    return any(output.cached for output in noted.values())
 
 
 def _camera_map(output: Ref, measured: SfmSection, rejected: int, context: RunContext) -> Shown | None:

@@ -23,25 +23,27 @@ def outputs_of(code: Path, photos: Path, out: Path) -> dict[str, str]:
 
 
 def compute(photos: Path, out: Path) -> dict[str, str]:
-    """Run the four stages that are kept, on photos of the demo, with this process's code."""
+    """Run what is kept of the stages, on photos of the demo, with this process's code."""
     from tasks.core.measurements import TrainSection
     from tasks.core.photos.ingest import ingest
     from tasks.core.photos.options import PhotosOptions
     from tasks.core.progress import ignore_progress
     from tasks.core.render.backends import rasterizer_for
     from tasks.core.scene import Scene
+    from tasks.core.sfm.cameras import find_cameras
     from tasks.core.sfm.options import SfmOptions
-    from tasks.core.sfm.reconstruct import reconstruct
+    from tasks.core.sfm.undistort import undistort_scene
     from tasks.core.sog.compress import compress
     from tasks.core.sog.options import CompressOptions
     from tasks.core.training.options import TrainOptions
     from tasks.core.training.trainer import train
 
-    folders = {stage: out / stage for stage in ("photos", "sfm", "train", "compress")}
+    folders = {stage: out / stage for stage in ("photos", "cameras", "sfm", "train", "compress")}
     for folder in folders.values():
         folder.mkdir(parents=True)
     ingest(photos, folders["photos"], PhotosOptions(), ignore_progress)
-    reconstruct(folders["photos"], folders["sfm"], SfmOptions(), 240, ignore_progress)
+    find_cameras(folders["photos"], folders["cameras"], SfmOptions(), ignore_progress)
+    undistort_scene(folders["cameras"], folders["photos"], folders["sfm"], 240, ignore_progress)
     options = TrainOptions(steps=STEPS, max_gaussians=3000, max_image_size=240, sh_degree=1, backend="cpu")
     trained: TrainSection = train(Scene.load(folders["sfm"]), folders["train"], options, lambda stats: None)
     compress(

@@ -60,6 +60,7 @@ class SceneRef(Ref):
     capture: str
     cameras: int
     points: int
+    cameras_cached: bool = False  # they were in the workspace; only their images were made
 
     @property
     def summary(self) -> str:
@@ -109,8 +110,9 @@ class Outputs(BaseModel):
 
     @property
     def cached_stages(self) -> tuple[str, ...]:
-        """The stages whose output was in the workspace."""
-        return tuple(name for name, ref in self.by_stage.items() if ref.cached)
+        """The stages whose output was in the workspace, and `cameras` where only a scene's images were made."""
+        cached = [name for name, ref in self.by_stage.items() if ref.cached]
+        return (*cached, "cameras") if self.scene.cameras_cached else tuple(cached)
 
 
 class Publication(Ref):

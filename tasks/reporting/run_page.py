@@ -11,7 +11,7 @@ from prefect.context import FlowRunContext
 
 from tasks.core.measurements import EstimateSection
 from tasks.core.options import ReconstructOptions
-from tasks.core.refs import Outputs, Publication, Ref, RunContext
+from tasks.core.refs import Outputs, Publication, Ref, RunContext, SceneRef
 from tasks.core.report.summary import RunSummary, StageLine, failure_markdown, run_facts, summary_markdown
 from tasks.core.settings import Settings
 from tasks.places.workspace import open_workspace
@@ -103,7 +103,7 @@ class RunPage:
                 ref.seconds,
                 ref.cost_usd,
                 ref.peak_memory_bytes,
-                FROM_WORKSPACE if ref.cached else pools.get(stage, IN_PROCESS),
+                FROM_WORKSPACE if ref.cached else pools.get(stage, IN_PROCESS) + _taken(ref),
                 expected.get(stage),
             )
             for stage, ref in refs.items()
@@ -121,6 +121,11 @@ class RunPage:
             run_logger().warning("where the stages ran could not be asked (%s)", error)
             return dict.fromkeys(stages, "its own deployment")
         return {stage: f"pool {run.work_pool_name}" for stage in stages for run in runs if stage in run.tags}
+
+
+def _taken(ref: Ref) -> str:
+    """The part of a computed stage that was in the workspace, in words."""
+    return f", cameras {FROM_WORKSPACE}" if isinstance(ref, SceneRef) and ref.cameras_cached else ""
 
 
 def _if_link(place: str) -> str | None:

@@ -27,10 +27,10 @@ from tasks.core.photos.options import PhotosOptions
 from tasks.core.progress import ignore_progress
 from tasks.core.scene import Scene
 from tasks.core.sfm.options import SfmOptions
-from tasks.core.sfm.reconstruct import reconstruct
 from tests.benchmarks.ground_plane import TOLERANCE_M, find_ground
 from tests.benchmarks.pose_agreement import Agreement, agreement
 from tests.benchmarks.sfm_poses import given_poses, our_poses, peer_poses
+from tests.core.sfm.whole_stage import reconstruct
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared/data"
 SETS = {"sceaux_castle": "sceaux_castle", "brighton_beach": "brighton_beach", "fox": "fox/images"}

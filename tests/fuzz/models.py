@@ -16,8 +16,7 @@ import numpy as np
 from tasks.core.errors import InputError
 from tasks.core.scene import IMAGES_FOLDER, Scene
 from tasks.core.sfm.importer import import_in_worker
-from tasks.core.sfm.job import WORK_FOLDER, Job
-from tasks.core.sfm.options import SfmOptions
+from tasks.core.sfm.worker import WORK_FOLDER, ImportJob
 from tests.core.sfm.given_model import PARAMETERS, write_given
 
 SUITE_ROUNDS = 100
@@ -40,7 +39,7 @@ def damage_model(chance: random.Random, folder: Path) -> None:
         path.write_bytes((_damaged_text if text else _damaged_binary)(chance, path.read_bytes()))
     out = folder / "out"
     (out / WORK_FOLDER).mkdir(parents=True)
-    job = Job(kind="import", source=given, out=out, options=SfmOptions(), image_size=chance.choice([64, 32]))
+    job = ImportJob(source=given, out=out, image_size=chance.choice([64, 32]))
     refused: InputError | None = None
     try:
         section = import_in_worker(job)

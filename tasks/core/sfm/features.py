@@ -75,7 +75,7 @@ class FeatureDatabase:
             logger.warning("features and matches could not be copied for a later run (%s)", error)
 
     def restore(self, file: Path) -> bool:
-        """Go on from the snapshot of the same photos and options, if it is there."""
+        """Continue from the snapshot of the same photos and options, if it exists."""
         if not file.is_file():
             return False
         shutil.copyfile(file, self.path)
@@ -87,7 +87,7 @@ class FeatureDatabase:
 
         Without EXIF the size alone decides: frames of a video then share one camera, which registers more of them.
         pycolmap reads the focal length from the EXIF of the first photo of each camera, and decodes it for that; the
-        others are entered without a look at them. A focal length that no lens has is dropped. Image numbers follow
+        others are entered unread. A focal length that no lens has is dropped. Image numbers follow
         from the order of entry, and with them everything that depends on numbers, so that a run can be repeated.
         """
 
@@ -111,7 +111,7 @@ class FeatureDatabase:
                     database.write_frame(own)
 
     def extract(self, *, doubled: bool = False) -> None:
-        """Find SIFT features in all photos. `doubled` looks at twice the resolution: 4 × the time and memory."""
+        """Find SIFT features in all photos. `doubled` uses twice the resolution: 4 × the time and memory."""
         logger.info("phase features %d", len(self._photos))
         options = pycolmap.FeatureExtractionOptions()
         options.max_image_size = self._image_size
@@ -175,19 +175,19 @@ class FeatureDatabase:
         return self._fitting(pixels * BYTES_PER_PIXEL * (4 if doubled else 1))
 
     def _fitting(self, needed_bytes: float) -> int:
-        """How many threads or processes that need so much memory each this machine can have."""
+        """Return how many threads or processes that need so much memory each this machine can run."""
         return max(1, min(_cores(), int(available_memory_bytes() * 0.8 / needed_bytes)))
 
 
 def _cores() -> int:
-    """How many this process may use."""
+    """Return how many cores this process may use."""
     return len(psutil.Process().cpu_affinity() or [0]) if psutil.LINUX else os.cpu_count() or 1
 
 
 def _drop_absurd_focal_length(database: pycolmap.Database, camera_id: int, photo: Photo) -> None:
     """Make the camera one of a photo without EXIF, where pycolmap took a focal length from it that is not believed.
 
-    pycolmap reads the 35 mm equivalent for itself, also from EXIF in which the photos stage can make out nothing.
+    pycolmap reads the 35 mm equivalent itself, also from EXIF that the photos stage cannot read.
     """
     camera = database.read_camera(camera_id)
     believed = is_believed_focal(camera.mean_focal_length(), camera.width, camera.height)

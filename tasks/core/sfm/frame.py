@@ -1,4 +1,4 @@
-"""The frame a scene stands in: metres, east-north-up, where GPS allows it, else upright, centred and of unit size."""
+"""The frame of a scene: metres, east-north-up, where GPS allows it, else upright, centred and of unit size."""
 
 import logging
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Views:
 
 
 def place_in_frame(model: pycolmap.Reconstruction, gps: dict[str, Gps], random_seed: int) -> Georeference | None:
-    """Move the model into its frame, with z up. `gps` by image name; None is returned when it was normalised."""
+    """Move the model into its frame, with z up. `gps` by image name; returns None when it was normalised."""
     georeference = georeference_model(model, gps, random_seed)
     if georeference is None:
         normalise(model)
@@ -51,7 +51,7 @@ def place_in_frame(model: pycolmap.Reconstruction, gps: dict[str, Gps], random_s
 
 
 def georeference_model(model: pycolmap.Reconstruction, gps: dict[str, Gps], random_seed: int) -> Georeference | None:
-    """Move the model to metres east, north and up of its mean GPS position; None, and unmoved, if GPS cannot tell."""
+    """Move the model to metres east, north and up of its mean GPS position; None, and unmoved, without enough GPS."""
     views = Views.of(model)
     located = [(i, gps[name]) for i, name in enumerate(views.names) if name in gps and gps[name].altitude_m is not None]
     if len(located) < MIN_GPS_PHOTOS:
@@ -124,7 +124,7 @@ def _wgs84() -> pycolmap.GPSTransform:
 
 
 def enu_position(gps: Gps, georeference: Georeference | None) -> tuple[float, float, float] | None:
-    """Where a photo was taken, in the scene's frame [m]; None where scene or photo do not say."""
+    """Return where a photo was taken, in the scene's frame [m]; None if scene or photo lack the information."""
     if georeference is None or gps.altitude_m is None:
         return None
     place = np.array([[gps.latitude_deg, gps.longitude_deg, gps.altitude_m]], dtype=np.float64)
@@ -151,8 +151,8 @@ def normalise(model: pycolmap.Reconstruction) -> None:
 def estimate_up(views: Views) -> Float64:
     """Unit vector to the sky: the images' common up, or against the view where all look down from one level.
 
-    Photos straight down share no up that means anything. They are told by their centres, which lie in a plane that
-    all look along the normal of.
+    Photos straight down have no meaningful common up. They are recognised by their centres: those are in one plane, and
+    all photos look along its normal.
     """
     _, deviations, axes = np.linalg.svd(views.centers - views.centers.mean(axis=0))
     forward = views.forwards.mean(axis=0)

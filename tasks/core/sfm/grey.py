@@ -1,4 +1,4 @@
-"""Photos as the feature extractor wants them: grey, and no larger than it looks at.
+"""Grey copies of photos for the feature extractor, no larger than it needs.
 
 pycolmap decodes whole photos in colour, and scales them afterwards: a third of the cost of features in a 9 MP JPEG.
 Pillow decodes the grey channel alone. It could also decode at half the size, and save another 0.03 CPU-s of a 9 MP
@@ -18,7 +18,7 @@ VIDEO_IMAGE_SIZE, VIDEO_SHARE = 1280, 2 / 3  # px, and of the long side: up to 2
 
 
 def features_image_size(photos: tuple[Photo, ...], limit: int) -> int:
-    """Long side (px) at which features are looked for: at most `limit`, and less for frames of a video.
+    """Return the long side (px) at which features are searched for: at most `limit`, and less for frames of a video.
 
     Pixels of a 1920 px frame are as much its compression as the place. At 1280 px the fox needs 26 CPU-s instead of
     44 and its cameras are nearer to its transforms.json (rotations at most 0.44° off, instead of 0.51°).
@@ -28,7 +28,7 @@ def features_image_size(photos: tuple[Photo, ...], limit: int) -> int:
 
 
 def scaled_size(width: int, height: int, long_side: int) -> tuple[int, int]:
-    """Width and height (px) of a photo whose long side is at most `long_side`."""
+    """Return width and height (px) of a photo whose long side is at most `long_side`."""
     scale = min(1.0, long_side / max(width, height))
     return max(round(width * scale), 1), max(round(height * scale), 1)
 
@@ -45,6 +45,6 @@ def write_grey(source: Path, target: Path, long_side: int) -> None:
 
 
 def write_all_grey(jobs: list[tuple[Path, Path]], long_side: int, threads: int) -> None:
-    """`write_grey` for all (source, target); Pillow decodes without the interpreter's lock."""
+    """Call `write_grey` for all (source, target); Pillow decodes without the interpreter's lock."""
     with ThreadPoolExecutor(max_workers=threads) as pool:
         list(pool.map(lambda job: write_grey(job[0], job[1], long_side), jobs))

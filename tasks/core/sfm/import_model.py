@@ -1,4 +1,4 @@
-"""A user's own COLMAP model enters after sfm: it becomes the same Scene folder."""
+"""A user's own COLMAP model in place of found cameras: it becomes the same Scene folder."""
 
 from pathlib import Path
 
@@ -6,9 +6,8 @@ from tasks.core.errors import FormatError, InputError
 from tasks.core.measurements import SfmSection
 from tasks.core.progress import ProgressCallback
 from tasks.core.scene import IMAGES_FOLDER
-from tasks.core.sfm.job import Job
-from tasks.core.sfm.options import SfmOptions
-from tasks.core.sfm.stage import run_job
+from tasks.core.sfm.undistort import make_scene
+from tasks.core.sfm.worker import ImportJob
 
 MODEL_FOLDERS = ("sparse/0", "sparse", ".")
 MODEL_PARTS = ("cameras", "images", "points3D")
@@ -17,10 +16,10 @@ SUFFIXES = (".bin", ".txt")
 
 
 def is_colmap_model(folder: Path) -> bool:
-    """Whether a folder holds a COLMAP model (.bin or .txt, in sparse/0, sparse or the folder itself).
+    """Return whether a folder contains a COLMAP model (.bin or .txt, in sparse/0, sparse or the folder itself).
 
-    One that is not complete, or half of it binary and half text, is one too: as mere photos it would be left out of the
-    run without a word.
+    Also True for an incomplete model, or one that is half binary and half text: treated as photos, it would be ignored
+    without a message.
     """
     return any(
         all(any((folder / place / f"{part}{suffix}").is_file() for suffix in SUFFIXES) for part in MODEL_PARTS[:2])
@@ -29,7 +28,7 @@ def is_colmap_model(folder: Path) -> bool:
 
 
 def find_model(folder: Path) -> Path:
-    """The folder that holds the model's files.
+    """Return the folder that contains the model's files.
 
     Raises:
         FormatError: there is none, or one of its three files is missing.
@@ -43,7 +42,10 @@ def find_model(folder: Path) -> Path:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a model and everything in `images`: what an import may read. Raises FormatError as `find_model`."""
+    """Return the files of a model and everything in `images`: all that an import reads.
+
+    Raises FormatError as `find_model`.
+    """
     home = find_model(folder)
     parts = (home / f"{part}{suffix}" for part in (*MODEL_PARTS, *OPTIONAL_PARTS) for suffix in SUFFIXES)
     return [path for path in (*parts, *(folder / IMAGES_FOLDER).rglob("*")) if path.is_file()]
@@ -59,7 +61,7 @@ def import_model(folder: Path, out: Path, image_size: int, on_progress: Progress
         folder: holds `sparse/0` (or `sparse`) and `images`.
         out: an empty or missing folder.
         image_size: long side of the images, at most (px).
-        on_progress: told percent done.
+        on_progress: receives percent done.
 
     Raises:
         InputError: there is no folder `images`.
@@ -69,8 +71,10 @@ def import_model(folder: Path, out: Path, image_size: int, on_progress: Progress
     find_model(folder)
     if not (folder / IMAGES_FOLDER).is_dir():
         raise InputError(f"{folder} has no folder 'images': put the photos that the COLMAP model was made from there.")
-    job = Job(kind="import", source=folder.resolve(), out=out.resolve(), options=SfmOptions(), image_size=image_size)
-    return run_job(job, on_progress)
+    job = ImportJob(source=folder.resolve(), out=out.resolve(), image_size=image_size)
+    section = make_scene(job, on_progress)
+    assert section is not None
+    return section
 
 
 def _is_complete(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""From matches to cameras: incremental mapping, the global mapper as its rescue, and which result to believe."""
+"""From matches to cameras: incremental mapping, the global mapper as its rescue, and reasons for what is left out."""
 
 import logging
 import subprocess
@@ -10,21 +10,23 @@ import numpy as np
 import pycolmap
 
 from tasks.core.machine_memory import oom_kills
-from tasks.core.sfm.endings import ending, how_it_ended
 from tasks.core.sfm.features import FeatureDatabase
 from tasks.core.sfm.options import SfmOptions
+from tasks.core.sfm.worker import ending, how_it_ended
 from tasks.core.transforms import Float64, rotation_angle_deg
 
 logger = logging.getLogger(__name__)
 
-GOOD_SHARE = 0.95  # below it, or with more than one model, the other mapper has a go
+GOOD_SHARE = 0.95  # below it, or with more than one model, try the other mapper
 # Photos up to which the mapper works in one thread. In several, sums come in another order each time: one run in thirty
 # of nine small photos ended 1e-7 beside the others, and every run of fifty. Two cores gain no time with these fifty.
 ONE_THREAD_AT_MOST = 100
-# By how much a model grows between two bundle adjustments of all of it. With 1.6 the demo's 200 photos need 42 CPU-s in
-# stead of 47, and their cameras err no more (0.028 degrees from the truth, median).
+# By how much a model grows between two bundle adjustments of all of it. With 1.6 the demo's 200 photos need 42 CPU-s
+# instead of 47, and their cameras err no more (0.028 degrees from the truth, median).
 GROWTH, GROWTH_OF_MANY = 1.3, 1.6
 MAX_DISAGREEMENT_DEG = 5.0  # median; two good solutions differ by 0.2°, a wrong global one was 20° off
+FEW_FEATURES = 100  # a sharp photo has thousands
+LEAST_MATCHES = 15  # points that two photos must share to count as a pair: pycolmap's min_num_inliers
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Mapped:
     mapper: str
     model: pycolmap.Reconstruction | None
     models: int
-    note: str = ""  # on the other mapper, where both had a go
+    note: str = ""  # on the other mapper, where both were tried
 
     @property
     def registered(self) -> int:
@@ -47,7 +49,10 @@ class Mapped:
 
 
 def map_photos(database: FeatureDatabase, folder: Path, options: SfmOptions) -> Mapped:
-    """Place the photos with the mapper that the options name; `auto` takes the better of both where one is not good."""
+    """Place the photos with the mapper that the options name.
+
+    `auto` falls back to the global mapper when the incremental result is poor, and keeps the better one.
+    """
     photos = len(database.names)
     logger.info("phase mapping %d", photos)
     if options.mapper == "global":
@@ -81,10 +86,10 @@ def map_incrementally(database: FeatureDatabase, folder: Path, options: SfmOptio
 
 
 def map_globally(database: FeatureDatabase, folder: Path, options: SfmOptions) -> Mapped:
-    """Place all photos at once, in a process of its own: the global mapper can abort, and a result may be at hand.
+    """Place all photos at once, in a process of its own: the global mapper can abort, and another result may exist.
 
     Raises:
-        StageError: it did not end well, and no other mapper is wanted; one of those of `ending`.
+        StageError: it failed, and no other mapper is wanted; one of those of `ending`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     arguments = [str(database.path), str(database.images), str(folder), str(options.random_seed)]
@@ -101,7 +106,10 @@ def map_globally(database: FeatureDatabase, folder: Path, options: SfmOptions) -
 
 
 def agree(first: Mapped, second: Mapped) -> bool:
-    """Whether two models turn their common photos alike. Reprojection errors are blind to a wrong global solution."""
+    """Return whether two models turn their common photos alike.
+
+    Reprojection errors do not show a wrong global solution.
+    """
     if first.model is None or second.model is None:
         return True
     ours, theirs = rotations(first.model), rotations(second.model)
@@ -137,6 +145,37 @@ def _run_global(database: Path, images: Path, folder: Path, seed: int) -> None:
     pipeline.mapper.global_positioning.random_seed = seed
     pycolmap.set_random_seed(seed)
     pycolmap.global_mapping(database, images, folder, pipeline)
+
+
+def reasons(database: FeatureDatabase, mapped: Mapped) -> dict[str, str]:
+    """One phrase for each photo that the model lacks, by the user's name for it."""
+    placed = set() if mapped.model is None else {int(i) for i in mapped.model.reg_image_ids()}
+    with pycolmap.Database.open(database.path) as known:
+        names = {int(image.image_id): image.name for image in known.read_all_images()}
+        features = {i: int(known.num_keypoints_for_image(i)) for i in names}
+        pairs, counts = known.read_two_view_geometry_num_inliers()
+    shared: dict[int, dict[int, int]] = {i: {} for i in names}  # photo: other photo: points in common
+    for pair, count in zip(pairs, counts, strict=True):
+        first, second = (int(i) for i in pycolmap.pair_id_to_image_pair(pair))
+        if count >= LEAST_MATCHES:
+            shared[first][second] = shared[second][first] = int(count)
+    return {
+        database.user_name(names[i]): _reason(features[i], shared[i], placed) for i in sorted(names.keys() - placed)
+    }
+
+
+def _reason(features: int, shared: dict[int, int], placed: set[int]) -> str:
+    if features < FEW_FEATURES:
+        return f"only {features} features: blurred, dark or without texture"
+    if not shared:
+        return "shares no points with any other photo it was compared with: too little overlap, or another place"
+    to_scene = [count for other, count in shared.items() if other in placed]
+    if not to_scene:
+        return f"shares points with {len(shared)} photos, none of which is in the scene: a separate part"
+    return (
+        f"shares points with {len(to_scene)} photos of the scene, at most {max(to_scene)} with one: "
+        "too few of them in three photos to place it"
+    )
 
 
 if __name__ == "__main__":

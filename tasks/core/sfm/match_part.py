@@ -1,6 +1,6 @@
 """`python -m tasks.core.sfm.match_part FOLDER SEED`: match some pairs in one thread. Its parent is matching.py.
 
-It imports little, so that it starts soon.
+It imports little, so that it starts quickly.
 """
 
 import os
@@ -40,7 +40,10 @@ def write_pairs(file: Path, pairs: Sequence[NamePair]) -> None:
 
 
 def main(folder: Path, seed: int) -> None:
-    """Match the pairs of a folder in the database beside them. The parent holds the other end of stdin."""
+    """Match the pairs of a folder in the database beside them.
+
+    The process ends with its parent, which holds the other end of stdin.
+    """
     threading.Thread(target=_end_with_parent, daemon=True).start()
     pycolmap.logging.logtostderr = True  # as in the process that has started this one
     pycolmap.set_random_seed(seed)

@@ -1,4 +1,4 @@
-"""Matching photos with one thread in each of several processes: two threads in one disturb one another.
+"""Match photos with one thread in each of several processes: two threads in one process corrupt each other's results.
 
 The OpenBLAS in pycolmap's wheels is built for one thread. FAISS, which looks for the matches, calls it from each of
 COLMAP's matching threads, and such a build lets two of them write into the same buffer
@@ -19,9 +19,9 @@ import pycolmap
 
 from tasks.core.machine_memory import oom_kills
 from tasks.core.sfm import match_part
-from tasks.core.sfm.endings import ending
 from tasks.core.sfm.match_part import BLOCK, PAIRS_FILE, PART_DATABASE, NamePair, match_here, write_pairs
 from tasks.core.sfm.pairs import Pair
+from tasks.core.sfm.worker import ending
 
 TILE = BLOCK // 2  # photos: the pairs between two tiles need no more search trees than are kept
 LEAST_PAIRS = 16  # that are worth a process, which takes 0.3 s to start
@@ -36,7 +36,7 @@ def in_tiles(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def processes_for(pairs: int, cores: int) -> int:
-    """How many processes are worth their start."""
+    """Return how many processes are worth starting."""
     return max(1, min(cores, pairs // LEAST_PAIRS))
 
 
@@ -46,7 +46,7 @@ def match_pairs(database: Path, pairs: Sequence[NamePair], seed: int, processes:
     The result does not depend on the number of processes.
 
     Raises:
-        StageError: a process did not end well; one of those of `ending`.
+        StageError: a process failed; one of those of `ending`.
     """
     done = _done(database)
     missing = [pair for pair in pairs if frozenset(pair) not in done]
@@ -68,7 +68,7 @@ def match_pairs(database: Path, pairs: Sequence[NamePair], seed: int, processes:
 
 @contextmanager
 def _running(commands: Sequence[Sequence[str]]) -> Iterator[None]:
-    """Run these beside the block, and wait for their ends. Each ends by itself when this process does."""
+    """Run commands during the block, then wait for their ends. Each also ends when this process does."""
     oom_kills_before = oom_kills()
     children: list[subprocess.Popen[bytes]] = []
     try:

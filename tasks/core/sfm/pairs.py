@@ -1,4 +1,7 @@
-"""Which photos are worth comparing. Exhaustive comparison is sure and grows with the square; order and GPS save it."""
+"""Pairs of photos that are worth comparing.
+
+Comparing all is safe but grows with the square of their number; order and GPS avoid that.
+"""
 
 import re
 from collections.abc import Iterable
@@ -16,7 +19,7 @@ from tasks.core.sfm.options import SfmOptions
 
 FEW_PHOTOS = 20  # 190 pairs cost no more than half the feature extraction
 FEWEST_GUIDED = 12  # photos: below, GPS would save nothing
-FEWEST_NEIGHBORS = 6  # by GPS, in small sets, where twelve would be nearly everybody
+FEWEST_NEIGHBORS = 6  # by GPS, in small sets, where twelve would be nearly all
 EXHAUSTIVE_AT_MOST = 200  # photos without GPS and order: 20,000 pairs
 ESCALATED_AT_MOST = 300  # photos that are compared exhaustively after a poor first try
 GPS_SHARE = 0.9
@@ -37,7 +40,7 @@ class PairChoice:
 
 
 def choose_pairs(photos: tuple[Photo, ...], options: SfmOptions) -> PairChoice:
-    """The pairs to compare first.
+    """Return the pairs to compare first.
 
     Raises:
         OptionsError: neighbours by GPS are asked for, and the photos have no GPS.
@@ -60,10 +63,10 @@ def choose_pairs(photos: tuple[Photo, ...], options: SfmOptions) -> PairChoice:
 
 
 def wider_pairs(photos: tuple[Photo, ...], first: PairChoice, options: SfmOptions) -> tuple[PairChoice, ...]:
-    """More pairs for further tries, one choice after the other: thrice the neighbours, then all pairs.
+    """Return more pairs for further tries, in order: thrice the neighbours, then all pairs.
 
     Neighbours are left out where they would be more than half of all pairs, all pairs where the photos are too many.
-    There is no choice when the first try had all that are worth it.
+    There is none when the first try had all that are worth it.
     """
     n = len(photos)
     everything = n * (n - 1) // 2
@@ -84,7 +87,7 @@ def wider_pairs(photos: tuple[Photo, ...], first: PairChoice, options: SfmOption
 
 
 def sequential_pairs(n: int, overlap: int, *, powers: bool = True) -> list[Pair]:
-    """Each of n photos with the `overlap` next ones, and with those 8, 16, 32, … further on, to close loops."""
+    """Pair each of n photos with the `overlap` next ones, and with those 8, 16, 32, … further on, to close loops."""
     steps = set(range(1, overlap + 1))
     if powers:
         steps |= {2**k for k in range(n.bit_length()) if 2**k > overlap}
@@ -92,7 +95,7 @@ def sequential_pairs(n: int, overlap: int, *, powers: bool = True) -> list[Pair]
 
 
 def spatial_pairs(photos: tuple[Photo, ...], neighbors: int) -> list[Pair]:
-    """Each photo that has GPS with its nearest ones, heights left aside."""
+    """Pair each photo that has GPS with its nearest ones, regardless of height."""
     index, places_m = _places(photos)
     if len(index) < 2:
         return []
@@ -125,14 +128,14 @@ def _gps_tells_neighbors(photos: tuple[Photo, ...]) -> bool:
 
 
 def _places(photos: tuple[Photo, ...]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Numbers of the photos that have GPS, and where those were taken on a sphere [N, 3] in metres."""
+    """Return numbers of the photos that have GPS, and their places on a sphere [N, 3] in metres."""
     index = [i for i, photo in enumerate(photos) if photo.gps is not None]
     degrees = np.array([(g.latitude_deg, g.longitude_deg) for p in photos if (g := p.gps) is not None]).reshape(-1, 2)
     return np.array(index, dtype=np.intp), EARTH_RADIUS_M * nvectors(degrees[:, 0], degrees[:, 1])
 
 
 def _is_sequence(photos: tuple[Photo, ...]) -> bool:
-    """Whether neighbours in order were taken shortly after one another: by time, or numbered frames of a video."""
+    """Return whether neighbours in order were taken in quick succession: by time, or as numbered frames of a video."""
     times = [photo.taken_at for photo in photos]
     if all(times):
         moments = np.array([datetime.fromisoformat(time or "").timestamp() for time in times])

@@ -1,42 +1,42 @@
-"""What the worker process does for photos: features, pairs, mapping, frame, scene; more effort if few register."""
+"""The worker that finds cameras: features, pairs, mapping, frame; more effort if few register."""
 
 import logging
+import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 import pycolmap
 
 from tasks.core.errors import RegistrationError
 from tasks.core.measurements import LeftOutPhoto, SfmSection, SfmTry
-from tasks.core.photoset import FOCAL_LENGTHS_MM, IMAGES_FOLDER, PhotoSet
-from tasks.core.safe_names import below
+from tasks.core.photoset import FOCAL_LENGTHS_MM, PhotoSet
 from tasks.core.sfm.features import FeatureDatabase
 from tasks.core.sfm.frame import enu_position, place_in_frame
-from tasks.core.sfm.job import DATABASE_FILE, KEPT_DATABASE_FILE, PLAN_FILE, Job
-from tasks.core.sfm.left_out import reasons
-from tasks.core.sfm.mapping import Mapped, map_photos
+from tasks.core.sfm.mapping import Mapped, map_photos, reasons
 from tasks.core.sfm.pairs import FEW_PHOTOS, PairChoice, choose_pairs, wider_pairs
-from tasks.core.sfm.resampling import write_plan
-from tasks.core.sfm.scene_writer import undistort_model, write_scene
+from tasks.core.sfm.worker import CAMERAS_MODEL, DATABASE_FILE, KEPT_DATABASE_FILE, CamerasJob, work
 
 logger = logging.getLogger(__name__)
 
 MORE_PAIRS_BELOW = 0.9  # registered share
 MIN_REGISTERED = 3
 NAMED_PHOTOS = 8
+COUNT, FRAME_HEAD = struct.Struct("<Q"), struct.Struct("<II7dI")  # https://colmap.github.io/format.html
+FRAME_DATA_BYTES = 16
 
 
-def reconstruct_in_worker(job: Job) -> SfmSection:
-    """Run the whole stage. Raises RegistrationError when too few photos can be placed."""
+def find_in_worker(job: CamerasJob) -> SfmSection:
+    """Find the cameras and write them. Raises RegistrationError when too few photos can be placed."""
     photos = PhotoSet.load(job.source)
     ladder = map_with_escalation(job, photos)
     model = _require_enough(job, photos, ladder)
     gps = {photo.name: photo.gps for photo in photos.photos if photo.gps is not None}
     georeference = place_in_frame(model, gps, job.options.random_seed)
     error_px = model.compute_mean_reprojection_error()
-    sources = {photo.name: below(job.source / IMAGES_FOLDER, photo.name) for photo in photos.photos}
-    write_plan(job.work / PLAN_FILE, undistort_model(model, job.image_size), sources)
-    scene = write_scene(model, job.out, [photo.name for photo in photos.photos], georeference)
-    registered = {camera.name for camera in scene.cameras}
+    write_model(model, job.out / CAMERAS_MODEL)
+    if georeference is not None:
+        georeference.save(job.out)
+    registered = {model.image(i).name for i in model.reg_image_ids()}
     left_out = tuple(
         LeftOutPhoto(
             name=photo.name,
@@ -52,7 +52,7 @@ def reconstruct_in_worker(job: Job) -> SfmSection:
         left_out=left_out,
         models=ladder.best.models,
         mean_reprojection_error_px=error_px,
-        points=len(scene.points.xyz),
+        points=model.num_points3D(),
         georeferenced=georeference is not None,
         gps_residual_rms_m=None if georeference is None else georeference.residual_rms_m,
         georeference=georeference,
@@ -64,8 +64,27 @@ def reconstruct_in_worker(job: Job) -> SfmSection:
     )
 
 
+def write_model(model: pycolmap.Reconstruction, folder: Path) -> None:
+    """Write a model with its frames in the order in which the mapper placed them, so that reading restores that order.
+
+    pycolmap writes frames by number and images in the order of their frames. A model that was read and written again
+    would otherwise have other bytes.
+    """
+    folder.mkdir(parents=True)
+    model.write_binary(folder)
+    data = (folder / "frames.bin").read_bytes()
+    position, entries = COUNT.size, dict[int, bytes]()
+    while position < len(data):
+        number, *_, sensors = FRAME_HEAD.unpack_from(data, position)
+        end = position + FRAME_HEAD.size + sensors * FRAME_DATA_BYTES
+        entries[number] = data[position:end]
+        position = end
+    placed = [entries.pop(number) for number in model.reg_frame_ids()]
+    (folder / "frames.bin").write_bytes(b"".join([data[: COUNT.size], *placed, *entries.values()]))
+
+
 def doubts(photos: PhotoSet) -> tuple[str, ...]:
-    """What EXIF of the photos says and is not believed, in sentences."""
+    """Return sentences on EXIF values of the photos that are not believed."""
     doubted = sum(photo.focal_doubted for photo in photos.photos)
     shortest, longest = FOCAL_LENGTHS_MM
     said = (
@@ -77,7 +96,7 @@ def doubts(photos: PhotoSet) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Ladder:
-    """All efforts that were made, in order, and the best model that came of them, with the user's image names."""
+    """All efforts in order, and the best model that they produced, with the user's image names."""
 
     best: Mapped
     tries: tuple[SfmTry, ...]
@@ -85,18 +104,18 @@ class Ladder:
 
     @property
     def chosen(self) -> SfmTry:
-        """The effort that the best model came of: the first one that placed as many photos."""
+        """The effort that produced the best model: the first one that placed as many photos."""
         return max(self.tries, key=lambda made: made.registered)
 
 
-def map_with_escalation(job: Job, photos: PhotoSet) -> Ladder:
+def map_with_escalation(job: CamerasJob, photos: PhotoSet) -> Ladder:
     """Place the photos with as little effort as is enough: chosen pairs, more neighbours, all pairs, finer features."""
     found: list[Mapped] = []
     databases: list[FeatureDatabase] = []
     tries: list[SfmTry] = []
 
     def attempt(rung: str, database: FeatureDatabase, choice: PairChoice) -> None:
-        # what a rerun takes up must be what this very effort had found, so that it ends with the same cameras
+        # a rerun must continue from exactly what this effort had found, so that it ends with the same cameras
         database.match(choice, job.work / DATABASE_FILE if not tries else None)
         mapped = map_photos(database, job.work / f"models-{len(tries)}", job.options)
         counts = {"registered": mapped.registered, "models": mapped.models, "pairs": len(choice.pairs)}
@@ -135,15 +154,15 @@ def map_with_escalation(job: Job, photos: PhotoSet) -> Ladder:
 
 
 def _enough_pairs(registered: int, photos: int) -> bool:
-    """Whether more pairs are not worth a try. Few photos are all wanted, and comparing them all costs little."""
+    """Return whether more pairs are not worth a try. Of few photos all are wanted, and comparing them costs little."""
     return registered >= (photos if photos <= FEW_PHOTOS else MORE_PAIRS_BELOW * photos)
 
 
-def _limit(job: Job, photos: PhotoSet) -> float:
+def _limit(job: CamerasJob, photos: PhotoSet) -> float:
     return max(job.options.min_registered_share * len(photos.photos), MIN_REGISTERED)
 
 
-def _require_enough(job: Job, photos: PhotoSet, ladder: Ladder) -> pycolmap.Reconstruction:
+def _require_enough(job: CamerasJob, photos: PhotoSet, ladder: Ladder) -> pycolmap.Reconstruction:
     mapped = ladder.best
     total, registered = len(photos.photos), mapped.registered
     if mapped.model is not None and registered >= _limit(job, photos):
@@ -162,3 +181,7 @@ def _require_enough(job: Job, photos: PhotoSet, ladder: Ladder) -> pycolmap.Reco
         f"Not placed: {names}. Each place should be seen in 3 or more sharp photos from different positions: add "
         "photos between these and the others, leave out what shows something else, or lower sfm.min_registered_share."
     )
+
+
+if __name__ == "__main__":
+    work(CamerasJob, find_in_worker)

@@ -1,4 +1,4 @@
-"""From a model and its photos to a Scene on disk: pinhole cameras, sparse points, and how to undistort the photos."""
+"""The worker that makes a scene of a model: pinhole cameras, sparse points, and how to undistort the photos."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,19 +9,31 @@ import pycolmap
 from numpy.typing import NDArray
 
 from tasks.core.georeference import Georeference
+from tasks.core.photoset import IMAGES_FOLDER, PhotoSet
+from tasks.core.safe_names import below
 from tasks.core.scene import MODEL_FOLDER, Camera, Observations, Scene, SparsePoints
-from tasks.core.sfm.resampling import Warp, grid_nodes
+from tasks.core.sfm.undistort import Warp, grid_nodes, write_plan
+from tasks.core.sfm.worker import CAMERAS_MODEL, PLAN_FILE, SceneJob, work
 from tasks.core.transforms import Float64, rigid
 
 GRIDS = (4, 8, 16, 32, 64, 128)  # cells along the long side
 GRID_ERROR_PX = 0.03  # of the undistorted image, at the middle of a cell, where it is greatest
 
 
+def write_in_worker(job: SceneJob) -> None:
+    """Write the scene of found cameras, and the plan for its images."""
+    model = pycolmap.Reconstruction(job.cameras / CAMERAS_MODEL)
+    names = [photo.name for photo in PhotoSet.load(job.source).photos]
+    sources = {name: below(job.source / IMAGES_FOLDER, name) for name in names}
+    write_plan(job.work / PLAN_FILE, undistort_model(model, job.image_size), sources)
+    write_scene(model, job.out, names, Georeference.load(job.cameras))
+
+
 def undistort_model(model: pycolmap.Reconstruction, image_size: int) -> dict[str, Warp]:
     """Make all cameras of the model pinhole ones with a long side of at most `image_size` pixels.
 
     Returns:
-        By image name, where in the photos the pixels of the undistorted images come from.
+        The source positions in the photos of the undistorted images' pixels, by image name.
     """
     options = pycolmap.UndistortCameraOptions(max_image_size=image_size)
     pinholes = {number: pycolmap.undistort_camera(options, camera) for number, camera in model.cameras.items()}
@@ -72,7 +84,7 @@ def write_scene(
 
 
 def _observations(points: Sequence[pycolmap.Point3D], image_ids: Sequence[int]) -> Observations:
-    """Which image sees what, of points and images in the scene's order; an image sees a point once, however often."""
+    """Return pairs of image and point in the scene's order; an image sees a point at most once."""
     place = {image_id: index for index, image_id in enumerate(image_ids)}
     lengths = [point.track.length() for point in points]
     seen_from = np.fromiter(
@@ -85,7 +97,7 @@ def _observations(points: Sequence[pycolmap.Point3D], image_ids: Sequence[int]) 
 
 
 def _warp(source: pycolmap.Camera, pinhole: pycolmap.Camera) -> Warp:
-    """With the coarsest grid that is fine enough: each of its cells costs Pillow some microseconds for each image."""
+    """Choose the coarsest grid that is fine enough: each cell costs Pillow some microseconds for each image."""
     sizes = source.width, source.height, pinhole.width, pinhole.height
     long_side = max(pinhole.width, pinhole.height)
     for cells in GRIDS:
@@ -101,7 +113,7 @@ def _warp(source: pycolmap.Camera, pinhole: pycolmap.Camera) -> Warp:
 
 
 def _sources(source: pycolmap.Camera, pinhole: pycolmap.Camera, columns: NDArray[Any], rows: NDArray[Any]) -> Float64:
-    """Where in the photo [R, C, 2] these columns [C] and rows [R] of the undistorted image come from."""
+    """Return the positions in the photo [R, C, 2] of these columns [C] and rows [R] of the undistorted image."""
     nodes = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2).astype(np.float64)
     rays = np.asarray(pinhole.cam_from_img(nodes), dtype=np.float64)
     return np.asarray(source.img_from_cam(_homogeneous(rays))).reshape(len(rows), len(columns), 2)
@@ -123,3 +135,7 @@ def _camera(image: pycolmap.Image, camera: pycolmap.Camera) -> Camera:
         cy=camera.principal_point_y,
         cam_from_world=rigid(np.asarray(pose.rotation.matrix()), np.asarray(pose.translation)),
     )
+
+
+if __name__ == "__main__":
+    work(SceneJob, write_in_worker)

@@ -91,6 +91,14 @@ def test_what_was_not_measured_is_said_so(scene: Scene, renders: Path, tmp_path:
     assert "No views were held out" in text
 
 
+def test_a_run_that_took_its_cameras_from_an_earlier_one_says_so(scene: Scene, renders: Path, tmp_path: Path) -> None:
+    report = full_report(scene, ())
+    for hits, said in (((), False), (("photos", "cameras"), True)):
+        write_report(report.model_copy(update={"cache_hits": hits}), scene, renders, tmp_path / "report.html")
+        text = visible_text((tmp_path / "report.html").read_text(encoding="utf-8"))
+        assert ("48.0 s, cameras from an earlier run" in text.replace("\u00a0", " ")) is said
+
+
 def test_photos_whose_gps_does_not_fit_are_named_and_not_averaged(scene: Scene, renders: Path, tmp_path: Path) -> None:
     misplaced = [GpsResidual(name=f"{i}.jpg", east_m=3_274_914.6 / 10**i, north_m=0, up_m=0) for i in range(7)]
     georeference = Georeference(

@@ -12,8 +12,8 @@ from tasks.core.photoset import PhotoSet
 from tasks.core.progress import Progress, ignore_progress
 from tasks.core.scene import Scene
 from tasks.core.sfm.options import SfmOptions
-from tasks.core.sfm.reconstruct import reconstruct
 from tests.core.sfm.flight import write_flight
+from tests.core.sfm.whole_stage import reconstruct
 
 COUNT = 9
 IMAGE_SIZE = 320

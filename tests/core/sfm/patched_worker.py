@@ -8,7 +8,7 @@ import pytest
 
 
 def patch_worker(
-    folder: Path, code: str, monkeypatch: pytest.MonkeyPatch, modules: Sequence[str] = ("worker", "match_part")
+    folder: Path, code: str, monkeypatch: pytest.MonkeyPatch, modules: Sequence[str] = ("pipeline", "match_part")
 ) -> None:
     """Until the test ends, let `code` run first in every process `python -m tasks.core.sfm.<module>`."""
     names = {f"tasks.core.sfm.{module}" for module in modules}

@@ -11,11 +11,11 @@ import pytest
 from tasks.core.errors import SfmCrashError, StageError
 from tasks.core.progress import ignore_progress
 from tasks.core.sfm import mapping
+from tasks.core.sfm.cameras import find_cameras
 from tasks.core.sfm.features import FeatureDatabase
 from tasks.core.sfm.mapping import Mapped
 from tasks.core.sfm.options import SfmOptions
-from tasks.core.sfm.reconstruct import reconstruct
-from tests.core.sfm.conftest import IMAGE_SIZE, Flight
+from tests.core.sfm.conftest import Flight
 from tests.core.sfm.patched_worker import patch_worker
 
 FEATURES_OF_ANOTHER_KIND = """
@@ -82,7 +82,7 @@ def test_abort_becomes_an_error(case: str, flight: Flight, tmp_path: Path, monke
     code, kind, said = CASES[case]
     patch_worker(tmp_path, code, monkeypatch)
     with pytest.raises(StageError, match=said) as caught:
-        reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, ignore_progress)
+        find_cameras(flight.photos, tmp_path / "out", SfmOptions(), ignore_progress)
     assert type(caught.value) is kind
     assert not (tmp_path / "out/.work").exists()
 
@@ -98,7 +98,7 @@ def test_abort_of_the_global_mapper(flight: Flight, tmp_path: Path, monkeypatch:
     patch_worker(tmp_path, ABORT_OF_GLOBAL_MAPPER, monkeypatch, ["mapping"])
     options = SfmOptions(mapper="global")
     with pytest.raises(SfmCrashError, match=r"global mapper was killed by SIGABRT.*sfm\.mapper=auto"):
-        reconstruct(flight.photos, tmp_path / "out", options, IMAGE_SIZE, ignore_progress)
+        find_cameras(flight.photos, tmp_path / "out", options, ignore_progress)
     poor = Mapped("incremental", None, 2)
     monkeypatch.setattr(mapping, "map_incrementally", lambda *_: poor)
     database = FeatureDatabase(tmp_path / "database", flight.photos, flight.photo_set.photos, SfmOptions())

@@ -15,13 +15,13 @@ from tasks.core.errors import SfmCrashError
 from tasks.core.progress import Progress
 from tasks.core.sfm import features as features_module
 from tasks.core.sfm import matching
+from tasks.core.sfm.cameras import find_cameras
 from tasks.core.sfm.features import FeatureDatabase
-from tasks.core.sfm.log import ProgressLog
 from tasks.core.sfm.matching import LEAST_PAIRS, NamePair, in_tiles, match_pairs, processes_for
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.pairs import PairChoice
-from tasks.core.sfm.reconstruct import reconstruct
-from tests.core.sfm.conftest import IMAGE_SIZE, Flight
+from tasks.core.sfm.process import ProgressLog
+from tests.core.sfm.conftest import Flight
 from tests.core.sfm.patched_worker import patch_worker
 from tests.patience import eventually, is_alive
 
@@ -142,12 +142,12 @@ def test_they_end_when_the_worker_is_killed(flight: Flight, tmp_path: Path, monk
 
     def kill(progress: Progress) -> None:
         if progress.note.startswith("matching"):
-            [worker] = [p for p in psutil.Process().children() if "tasks.core.sfm.worker" in p.cmdline()]
+            [worker] = [p for p in psutil.Process().children() if "tasks.core.sfm.pipeline" in p.cmdline()]
             seen.extend(eventually(worker.children, "matching processes"))
             worker.send_signal(signal.SIGKILL)
 
     with pytest.raises(SfmCrashError):
-        reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, kill)
+        find_cameras(flight.photos, tmp_path / "out", SfmOptions(), kill)
     [process] = seen  # beside the worker itself
     eventually(lambda: not is_alive(process), "end of the matching process")
 

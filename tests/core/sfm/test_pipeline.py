@@ -9,10 +9,10 @@ import pytest
 
 from tasks.core.photoset import Photo, PhotoSet
 from tasks.core.sfm import pipeline
-from tasks.core.sfm.job import Job
 from tasks.core.sfm.mapping import Mapped
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.pairs import PairChoice
+from tasks.core.sfm.worker import CamerasJob
 
 COUNT = 30
 
@@ -87,7 +87,7 @@ def climb(count: int, ladder: Ladder, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(pipeline, "map_photos", ladder.map_photos)
     monkeypatch.setattr(pipeline, "reasons", lambda *_: {})
     photos = PhotoSet(photos=tuple(Photo(name=f"{i:03}.jpg", width=64, height=48, sha256="") for i in range(count)))
-    job = Job(kind="reconstruct", source=tmp_path, out=tmp_path, options=SfmOptions(), image_size=64)
+    job = CamerasJob(source=tmp_path, out=tmp_path, options=SfmOptions())
     return pipeline.map_with_escalation(job, photos)
 
 

@@ -11,19 +11,37 @@ import pytest
 
 from tasks.core.errors import DiskFullError, OutOfMemoryError, SfmCrashError, StageError
 from tasks.core.progress import Progress
-from tasks.core.sfm import endings, process
+from tasks.core.sfm import process
+from tasks.core.sfm.cameras import find_cameras
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.process import ROOT
-from tasks.core.sfm.reconstruct import reconstruct
-from tests.core.sfm.conftest import IMAGE_SIZE, Flight
+from tasks.core.source_digest import source_modules
+from tests.core.sfm.conftest import Flight
 from tests.core.sfm.patched_worker import patch_worker
 from tests.patience import eventually, is_alive
 
 
-def workers(module: str = "worker") -> list[psutil.Process]:
+def workers(module: str = "pipeline") -> list[psutil.Process]:
     """Workers started by this process, or processes of another module that these have started."""
     children = psutil.Process().children(recursive=True)
     return [child for child in children if is_alive(child) and f"tasks.core.sfm.{module}" in child.cmdline()]
+
+
+def test_the_stages_own_process_never_loads_pycolmap() -> None:
+    """Its image library beside Pillow's, in one process, has ended in an abort."""
+    program = """
+import sys
+import tasks.core.sfm.cameras, tasks.core.sfm.import_model, tasks.core.sfm.undistort, tasks.core.estimate.sfm
+sys.exit("pycolmap" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+def test_the_programs_of_the_workers_import_no_more_than_they_use() -> None:
+    parents = {"tasks.core.sfm.cameras", "tasks.core.sfm.process", "tasks.core.sfm.undistort"}
+    assert not source_modules("tasks.core.sfm.pipeline") & parents
+    own = {name for name in source_modules("tasks.core.sfm.match_part") if name.startswith("tasks.core.sfm.")}
+    assert own == {"tasks.core.sfm.match_part"}
 
 
 def test_abort_in_native_code_becomes_an_error_with_the_last_words(flight: Flight, tmp_path: Path) -> None:
@@ -34,7 +52,7 @@ def test_abort_in_native_code_becomes_an_error_with_the_last_words(flight: Fligh
     with pytest.raises(
         SfmCrashError, match=r"was killed by SIGABRT\. Its last words: .*(phase features|Processed file)"
     ) as caught:
-        reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, abort)
+        find_cameras(flight.photos, tmp_path / "out", SfmOptions(), abort)
     assert caught.value.retryable
     assert not (tmp_path / "out/.work").exists()
 
@@ -44,16 +62,16 @@ def test_a_python_exception_in_the_worker_is_told_and_not_tried_again(tmp_path: 
     photos.mkdir()
     (photos / "photos.json").write_text("{}")
     with pytest.raises(StageError, match=r"(?s)failed with ValidationError: .*Field required") as caught:
-        reconstruct(photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, lambda _: None)
+        find_cameras(photos, tmp_path / "out", SfmOptions(), lambda _: None)
     assert not caught.value.retryable
 
 
 def test_a_worker_that_cannot_start_is_not_tried_again(
     flight: Flight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patch_worker(tmp_path, "sys.modules['tasks.core.sfm.pipeline'] = None", monkeypatch)
+    patch_worker(tmp_path, "sys.modules['tasks.core.sfm.frame'] = None", monkeypatch)
     with pytest.raises(StageError, match=r"ended with status 1\. Its last words: .*ModuleNotFoundError") as caught:
-        reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, lambda _: None)
+        find_cameras(flight.photos, tmp_path / "out", SfmOptions(), lambda _: None)
     assert not caught.value.retryable
 
 
@@ -63,7 +81,7 @@ def test_want_of_memory_in_the_worker_is_told_and_not_tried_again(
     more_than_there_is = "pycolmap.extract_features = lambda *_, **__: bytearray(2**60)"
     patch_worker(tmp_path, more_than_there_is, monkeypatch)
     with pytest.raises(OutOfMemoryError, match=r"GB are free now\): lower sfm\.max_features_image_size") as caught:
-        reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, lambda _: None)
+        find_cameras(flight.photos, tmp_path / "out", SfmOptions(), lambda _: None)
     assert not caught.value.retryable
 
 
@@ -78,7 +96,7 @@ pycolmap.extract_features = extract_features
 """
     patch_worker(tmp_path, full, monkeypatch)
     with pytest.raises(DiskFullError, match="is full"):
-        reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, lambda _: None)
+        find_cameras(flight.photos, tmp_path / "out", SfmOptions(), lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -96,14 +114,14 @@ def test_a_worker_that_is_killed(
     """The kernel's count of kills, before and after, shows want of memory."""
     before, after = kills
     monkeypatch.setattr(process, "oom_kills", lambda: before)
-    monkeypatch.setattr(endings, "oom_kills", lambda: after)
+    monkeypatch.setattr("tasks.core.sfm.worker.oom_kills", lambda: after)
 
     def kill(progress: Progress) -> None:
         for worker in workers():
             worker.kill()
 
     with pytest.raises(error, match=r"was killed by SIGKILL") as caught:
-        reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, kill)
+        find_cameras(flight.photos, tmp_path / "out", SfmOptions(), kill)
     assert caught.value.retryable == (error is SfmCrashError)
     assert ("lower sfm.max_features_image_size" in str(caught.value)) == (error is OutOfMemoryError)
 
@@ -136,7 +154,7 @@ pycolmap.{native} = endless
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        reconstruct(flight.photos, tmp_path / "out", SfmOptions(), IMAGE_SIZE, interrupt)
+        find_cameras(flight.photos, tmp_path / "out", SfmOptions(), interrupt)
     assert started, "which would never have ended by itself"
     assert not any(worker.is_running() for worker in started)
     eventually(lambda: not any(map(is_alive, helpers)), "end of the processes that the worker had started")
@@ -148,15 +166,15 @@ def test_worker_ends_when_its_parent_is_killed(how: signal.Signals, flight: Flig
     program = f"""
 from pathlib import Path
 from tasks.core.sfm.options import SfmOptions
-from tasks.core.sfm.reconstruct import reconstruct
-reconstruct(Path({str(flight.photos)!r}), Path({str(tmp_path / "out")!r}), SfmOptions(), 320,
-            lambda progress: print(progress, flush=True))
+from tasks.core.sfm.cameras import find_cameras
+find_cameras(Path({str(flight.photos)!r}), Path({str(tmp_path / "out")!r}), SfmOptions(),
+             lambda progress: print(progress, flush=True))
 """
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert parent.stdout is not None
         assert parent.stdout.readline()  # the worker has begun
-        (worker,) = [p for p in psutil.Process(parent.pid).children() if "tasks.core.sfm.worker" in p.cmdline()]
+        (worker,) = [p for p in psutil.Process(parent.pid).children() if "tasks.core.sfm.pipeline" in p.cmdline()]
         assert worker.pid == os.getpgid(worker.pid)
     finally:
         parent.send_signal(how)

@@ -12,11 +12,13 @@ from tasks.core.photos.ingest import ingest
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.progress import ignore_progress
 from tasks.core.scene import Scene
+from tasks.core.sfm.cameras import find_cameras
 from tasks.core.sfm.options import SfmOptions
-from tasks.core.sfm.reconstruct import reconstruct
+from tasks.core.sfm.pipeline import write_model
 from tasks.core.transforms import rotation_angle_deg
 from tests.core.sfm.conftest import COUNT, IMAGE_SIZE, Flight
 from tests.core.sfm.flight import ORIGIN, geodetic, true_cameras
+from tests.core.sfm.whole_stage import cameras_of, reconstruct
 
 SHARED_DATA = Path(__file__).resolve().parents[4] / "shared/data"
 
@@ -84,6 +86,16 @@ def test_colmap_model_is_the_same_scene(flight: Flight) -> None:
         np.testing.assert_allclose(image.cam_from_world().matrix(), camera.cam_from_world[:3], atol=1e-12)
 
 
+def test_cameras_are_stored_in_the_order_of_the_mapper(flight: Flight, tmp_path: Path) -> None:
+    """Else the scene's model would have its images in another order than the mapper's own."""
+    stored = cameras_of(flight.out) / "sparse/0"
+    model = pycolmap.Reconstruction(stored)
+    assert list(model.reg_frame_ids()) != sorted(model.reg_frame_ids()), "it begins with the best pair, not the first"
+    write_model(model, tmp_path / "again")
+    for path in stored.iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
 def test_points_lie_on_what_the_images_show(flight: Flight) -> None:
     """Each sparse point, projected by scene.json's cameras, meets its own colour: frame, cameras and pixels agree."""
     scene = flight.scene
@@ -141,7 +153,7 @@ def test_unrelated_photos_are_refused_by_name(tmp_path: Path) -> None:
         Image.fromarray(noise).resize((256, 192), Image.Resampling.BICUBIC).save(tmp_path / f"in/{i}.png")
     ingest(tmp_path / "in", tmp_path / "photos", PhotosOptions(), ignore_progress)
     with pytest.raises(RegistrationError, match=r"^0 of 4 photos .* need 60%.*Not placed: 0.png, 1.png, 2.png, 3.png"):
-        reconstruct(tmp_path / "photos", tmp_path / "scene", SfmOptions(), 256, ignore_progress)
+        find_cameras(tmp_path / "photos", tmp_path / "scene", SfmOptions(), ignore_progress)
     assert sorted(path.name for path in (tmp_path / "scene").iterdir()) == ["sfm.log"]
 
 
@@ -152,7 +164,7 @@ def test_global_mapper_places_the_same_cameras(flight: Flight, tmp_path: Path, m
     section = reconstruct(flight.photos, tmp_path / "scene", SfmOptions(mapper="global"), IMAGE_SIZE, ignore_progress)
     assert (section.mapper, section.registered) == ("global", COUNT)
     assert list(temporary.iterdir()) == [], "COLMAP's logs, which contain the photos' names"
-    assert "Processed file" in (tmp_path / "scene" / "sfm.log").read_text()
+    assert "Processed file" in (cameras_of(tmp_path / "scene") / "sfm.log").read_text()
     centers, _ = true_cameras(COUNT)
     found = np.stack([camera.center for camera in Scene.load(tmp_path / "scene").cameras])
     assert np.linalg.norm(found + np.median(centers, axis=0) - centers, axis=1).max() < 0.6  # m
@@ -160,7 +172,7 @@ def test_global_mapper_places_the_same_cameras(flight: Flight, tmp_path: Path, m
 
 def test_folder_without_photo_set(tmp_path: Path) -> None:
     with pytest.raises(PhotosError, match="not a photo set"):
-        reconstruct(tmp_path, tmp_path / "out", SfmOptions(), 480, ignore_progress)
+        find_cameras(tmp_path, tmp_path / "out", SfmOptions(), ignore_progress)
 
 
 @pytest.mark.data

@@ -40,7 +40,8 @@ def test_a_seed_draws_the_same_rounds_and_sixty_have_every_fault_and_stage() -> 
 
 
 def test_a_stage_finds_the_outputs_of_those_before_it() -> None:
-    assert after("photos") == {"photos", "sfm", "train", "compress", "pictures"}
+    assert after("photos") == {"photos", "sfm", "cameras", "train", "compress", "pictures"}
+    assert after("sfm") == {"sfm", "cameras", "train", "compress", "pictures"}
     assert after("train") == {"train", "compress", "pictures"}
     assert after("publish") == {"pictures"}
 

@@ -13,7 +13,7 @@ from tasks.core.progress import ignore_progress
 from tasks.core.scene import Scene
 from tasks.core.sfm.import_model import import_model
 from tasks.core.sfm.importer import read_model
-from tasks.core.sfm.model_numbers import check_numbers
+from tasks.core.sfm.model_checks import check_numbers
 from tests.core.sfm.given_model import COUNT, HEIGHT, WIDTH, edit, put, small_model, write_given
 
 # Positions in the files of COLMAP's format, behind 8 bytes with the number of entries.

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.core.sfm.resampling import Warp, grid_nodes, read_plan, undistort_photo, write_plan
 from tasks.core.sfm.scene_writer import undistort_model
+from tasks.core.sfm.undistort import Warp, grid_nodes, read_plan, undistort_photo, write_plan
 
 SAMPLES = 6  # to a side of a pixel, in the reference
 SOURCE = (1000, 760)

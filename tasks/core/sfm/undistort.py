@@ -1,10 +1,13 @@
-"""Undistorted images by Pillow, at a fraction of the cost of warping whole photos: JPEG is decoded at the scale needed.
+"""Second half of the sfm stage: a scene with undistorted images, from cameras and photos.
 
-This module knows nothing of COLMAP: the worker says where each pixel comes from (a grid of source positions for each
-camera), and this side, in another process, moves the pixels. Positions are in pixels, (0, 0) is the image's corner.
+A worker calculates where each pixel comes from (a grid of source positions for each camera), and this process moves the
+pixels with Pillow. It never loads pycolmap: encoding images with Pillow beside pycolmap's own image library, in one
+process, has ended in an abort. Pillow decodes JPEG at the scale needed, for a fraction of the cost of warping whole
+photos. Positions are in pixels, (0, 0) is the image's corner.
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +21,12 @@ from PIL import Image
 
 from tasks.core.errors import FormatError
 from tasks.core.image_file import ImageError, open_image, reading_image
-from tasks.core.safe_names import shown
+from tasks.core.measurements import SfmSection
+from tasks.core.progress import Progress, ProgressCallback
+from tasks.core.safe_names import below, shown
+from tasks.core.scene import IMAGES_FOLDER
+from tasks.core.sfm.process import WORKER_PERCENT, run_worker
+from tasks.core.sfm.worker import PLAN_FILE, Job, SceneJob
 
 SUPERSAMPLING = 2  # the warp runs at twice the resolution, then 2x2 pixels are averaged: no aliasing
 JPEG_QUALITY = 96
@@ -27,7 +35,7 @@ AS_NAMED = ("PNG", "WEBP", "TIFF", "BMP")  # a photo of any other name becomes a
 
 @dataclass(frozen=True)
 class Warp:
-    """How the images of one camera are undistorted."""
+    """The undistortion of one camera's images."""
 
     source_width: int
     source_height: int
@@ -37,6 +45,46 @@ class Warp:
     sources: NDArray[np.float64]  # [R+1, C+1, 2] x, y in the source image, of the nodes
 
 
+def undistort_scene(cameras: Path, photos: Path, out: Path, image_size: int, on_progress: ProgressCallback) -> None:
+    """Write a Scene folder.
+
+    Args:
+        cameras: what `find_cameras` wrote.
+        photos: the photo set that it found them in.
+        out: an empty or missing folder; receives the scene (tasks.core.scene) and `sfm.log`.
+        image_size: long side of the undistorted images, at most (px).
+        on_progress: told percent of the whole stage, from WORKER_PERCENT on.
+
+    Raises what `run_worker` raises, and FormatError for a photo that is damaged.
+    """
+    make_scene(
+        SceneJob(source=photos.resolve(), cameras=cameras.resolve(), out=out.resolve(), image_size=image_size),
+        on_progress,
+    )
+
+
+def make_scene(job: Job, on_progress: ProgressCallback) -> SfmSection | None:
+    """Write the scene that the job asks for, with its images; return what the worker measured.
+
+    Raises what `undistort_scene` raises.
+    """
+    job.work.mkdir(parents=True, exist_ok=True)
+    try:
+        section = run_worker(job, on_progress)
+        plan = read_plan(job.work / PLAN_FILE)
+        images = job.out / IMAGES_FOLDER
+        require_whole([path for path in sorted(images.rglob("*")) if path.is_file()])  # of a given model, as they are
+
+        def report(done: int) -> None:
+            percent = WORKER_PERCENT + (100 - WORKER_PERCENT) * done / len(plan)
+            on_progress(Progress(percent, 100, f"undistorted {done}/{len(plan)} images"))
+
+        undistort_photos([(step.source, below(images, name), step.warp) for name, step in plan.items()], report)
+        return section
+    finally:
+        shutil.rmtree(job.work, ignore_errors=True)
+
+
 def grid_nodes(width: int, height: int, cell: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Columns [C+1] and rows [R+1] of the grid's nodes in the undistorted image; the last cells may be smaller."""
     return np.array([*range(0, width, cell), width]), np.array([*range(0, height, cell), height])
@@ -44,14 +92,14 @@ def grid_nodes(width: int, height: int, cell: int) -> tuple[NDArray[np.int64], N
 
 @dataclass(frozen=True)
 class Step:
-    """One image of the plan: the photo to read, and how it is undistorted."""
+    """One image of the plan: the photo to read, and how to undistort it."""
 
     source: Path
     warp: Warp
 
 
 def write_plan(path: Path, warps: dict[str, Warp], sources: dict[str, Path]) -> None:
-    """Store by image name how it is undistorted, and which photo it comes from.
+    """Store, by image name, the photo to read and how to undistort it.
 
     Images of one camera share a warp, which is stored once.
     """
@@ -78,7 +126,7 @@ def read_plan(path: Path) -> dict[str, Step]:
 
 
 def undistort_photo(source: Path, target: Path, warp: Warp) -> None:
-    """Read a photo, undistort it, and store it in the format that the target's name says, else as JPEG.
+    """Read a photo, undistort it, and store it in the format of the target's suffix, else as JPEG.
 
     source: as large as `warp` says. The photo is scaled to twice the target's resolution first, where it is larger.
     """
@@ -103,7 +151,7 @@ def undistort_photo(source: Path, target: Path, warp: Warp) -> None:
 
 
 def undistort_photos(jobs: list[tuple[Path, Path, Warp]], on_done: Callable[[int], None]) -> None:
-    """`undistort_photo` for all (source, target, warp), on all cores; `on_done` is told how many are finished.
+    """Call `undistort_photo` for all (source, target, warp), on all cores; `on_done` receives how many are finished.
 
     Raises FormatError for a photo that is damaged.
     """
@@ -136,7 +184,7 @@ def _for_all(do: Callable[[Any], None], jobs: list[Any], on_done: Callable[[int]
 
 @contextmanager
 def _reading(photo: Path) -> Iterator[None]:
-    """Turn what decoders raise for a damaged photo into FormatError."""
+    """Turn exceptions of decoders for a damaged photo into FormatError."""
     try:
         with reading_image():
             yield
@@ -145,7 +193,7 @@ def _reading(photo: Path) -> Iterator[None]:
 
 
 def _magnification(warp: Warp) -> float:
-    """Target pixels for one source pixel, along the grid's middle row."""
+    """Return target pixels for one source pixel, along the grid's middle row."""
     row = warp.sources[len(warp.sources) // 2]
     return float(warp.width / max(float(np.abs(row[-1, 0] - row[0, 0])), 1e-9))
 

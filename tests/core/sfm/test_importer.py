@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tasks.core.errors import FormatError
 from tasks.core.progress import ignore_progress
 from tasks.core.scene import Scene
-from tasks.core.sfm.given_images import name_images
 from tasks.core.sfm.import_model import import_model
+from tasks.core.sfm.importer import name_images
 from tests.core.sfm.conftest import Flight
 from tests.core.test_safe_names import names
 
