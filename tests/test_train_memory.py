@@ -12,7 +12,7 @@ from tasks.core.errors import OutOfMemoryError
 from tasks.core.measurements import TrainSection
 from tasks.core.refs import RunContext, SceneRef
 from tasks.core.training import plan, trainer
-from tasks.core.training.cpu_engine import CpuEngine
+from tasks.core.training.engine import CpuEngine
 from tasks.core.training.options import TrainOptions
 from tasks.running.checkpoints import StageCheckpoints
 from tasks.running.stage import output_key, read_measurements, run_stage

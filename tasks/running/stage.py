@@ -13,11 +13,11 @@ from typing import TypeVar
 from pydantic import BaseModel, JsonValue
 
 from tasks.core.errors import StorageError
-from tasks.core.peak_memory import PeakMemory
 from tasks.core.refs import RunContext
 from tasks.core.settings import Settings
 from tasks.core.stage_code import StageCode
 from tasks.core.storage import MEASUREMENTS_FILE, Manifest, Workspace, cache_key, describe_output
+from tasks.core.usage import PeakMemory
 from tasks.places.workspace import open_workspace
 from tasks.reporting.metrics import tell_stage
 from tasks.running.backend import OTHER, Computing

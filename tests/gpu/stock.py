@@ -21,8 +21,7 @@ from tasks.core.gaussians import SH_C0, Gaussians
 from tasks.core.measurements import CurvePoint
 from tasks.core.render.interface import EPS2D, NEAR_PLANE
 from tasks.core.scene import Scene
-from tasks.core.training.photo_store import PhotoStore
-from tasks.core.training.torch_loss import l1_ssim
+from tasks.core.training.torch_loss import PhotoStore, l1_ssim
 from tasks.core.training.views import EndlessShuffle, View
 
 Kind = Literal["default", "default-repaired", "mcmc"]

@@ -11,13 +11,21 @@ from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.render.backends import resolve_backend
 from tasks.core.scene import Camera, Scene, SparsePoints
 from tasks.core.training import schedule
-from tasks.core.training.cpu_budget import SPARE_SHARE, affordable_gaussians, bytes_each
+from tasks.core.training.coverage import photos_showing
 from tasks.core.training.depth import SparseDepths
-from tasks.core.training.engine import Engine
+from tasks.core.training.engine import CpuEngine, Engine
+from tasks.core.training.memory import SPARE_SHARE, affordable_gaussians, cpu_bytes_each
 from tasks.core.training.options import TrainOptions
-from tasks.core.training.photo_file import PhotoFile, photo_bytes
-from tasks.core.training.seen import photos_showing
-from tasks.core.training.views import Photo, View, evenly_chosen, in_memory, level_sizes, load_view
+from tasks.core.training.views import (
+    Photo,
+    PhotoFile,
+    View,
+    evenly_chosen,
+    in_memory,
+    level_sizes,
+    load_view,
+    photo_bytes,
+)
 
 MIN_CAMERAS = 3
 DETAIL_VIEWS = 24  # photos, at most, that say how coarse training may begin
@@ -104,7 +112,7 @@ def room_for_photos(
     """
     needed, free = photo_bytes(cameras, options.max_image_size), available_memory_bytes()
     on_cpu = resolve_backend(options.backend) == "cpu"
-    gaussians = options.max_gaussians * bytes_each(options.sh_degree) if on_cpu else 0.0
+    gaussians = options.max_gaussians * cpu_bytes_each(options.sh_degree) if on_cpu else 0.0
     if needed + gaussians <= free * (1 - SPARE_SHARE):
         return in_memory, ()
     sentence = (
@@ -159,11 +167,9 @@ def engine_for(options: TrainOptions, views: Sequence[View] = ()) -> Engine:
     It plans its memory, on a GPU for these views.
     """
     if resolve_backend(options.backend) == "cuda":
-        from tasks.core.training.cuda_engine import cuda_engine
+        from tasks.core.training.torch_engine import cuda_engine
 
         return cuda_engine(options, views)
-    from tasks.core.training.cpu_engine import CpuEngine
-
     affordable = affordable_gaussians(available_memory_bytes(), options.sh_degree)
     if affordable >= options.max_gaussians:
         return CpuEngine(options.max_gaussians)

@@ -8,12 +8,14 @@ number on its schedule whatever the resolution.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from tasks.core.training.population import PARAMETERS, Population
-from tasks.core.training.schedule import GROWTH_BY_PHOTOS, MOST_ELONGATED
+from tasks.core.training.schedule import FULL_DROPOUT_UNTIL, GROWTH_BY_PHOTOS, MOST_ELONGATED, NO_DROPOUT_FROM
 
 DEAD_OPACITY = 0.01
 MAX_GROWTH = 0.5  # share of the living that one refinement may split
@@ -21,6 +23,8 @@ SPLIT_OFFSET = 0.5  # halves move this many standard deviations away from the mi
 SPLIT_LENGTH = 0.6  # and are this long, and this wide, and this opaque, compared with the whole
 SPLIT_WIDTH = 0.9
 SPLIT_OPACITY = 0.7
+
+HIDDEN_RAW_OPACITY = -20.0  # an opacity of 2e-9, which no rasterizer draws
 
 
 def refine(population: Population, wanted_count: int, generator: torch.Generator) -> int:
@@ -93,3 +97,29 @@ def rotmats(quats: Tensor) -> Tensor:
         torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], 1),
     ]
     return torch.stack(rows, 1)
+
+
+@contextmanager
+def some_left_out(population: Population, most: float, generator: torch.Generator) -> Iterator[None]:
+    """Hide Gaussians at random while inside; their opacities are as before afterwards.
+
+    `most` (0..1) is the share of those that one photo shows; of others it is less, see `share_for`. Nothing
+    is drawn from the generator when it is 0.
+    """
+    if most <= 0:
+        yield
+        return
+    raw = population.parameters["raw_opacities"][: population.count]
+    share = share_for(population.shown_by[: population.count])
+    hidden = torch.rand(len(raw), generator=generator, device=raw.device) < most * share
+    before = raw.clone()
+    raw.masked_fill_(hidden, HIDDEN_RAW_OPACITY)
+    try:
+        yield
+    finally:
+        torch.where(hidden, before, raw, out=raw)
+
+
+def share_for(shown_by: Tensor) -> Tensor:
+    """The part of the greatest dropout [N] that Gaussians get whose places so many photos [N] show."""
+    return ((NO_DROPOUT_FROM - shown_by) / (NO_DROPOUT_FROM - FULL_DROPOUT_UNTIL)).clamp(0, 1)

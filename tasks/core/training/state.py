@@ -2,25 +2,28 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
+from tasks.core.errors import InputError
+from tasks.core.gaussians import SH_C0, SH_COEFFICIENTS, Gaussians
 from tasks.core.measurements import CurvePoint
 from tasks.core.scene import Scene, SparsePoints
 from tasks.core.training import schedule
 from tasks.core.training.checkpoint import Arrays
+from tasks.core.training.coverage import MIN_POINTS
 from tasks.core.training.engine import Engine
-from tasks.core.training.exposure import Exposures
-from tasks.core.training.initialise import initial_gaussians
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.population import Population
-from tasks.core.training.stopwatch import Stopwatch
-from tasks.core.training.views import EndlessShuffle, View
+from tasks.core.training.views import EndlessShuffle, Exposures, View
 from tasks.core.transforms import Float64
 
 # Fields that are saved as they are, as JSON. A new one of plain numbers needs its name here and nothing else.
@@ -28,6 +31,38 @@ NUMBERS = (
     *("initial_count", "step", "progress", "ended_at", "refinements", "evaluations"),
     *("joined_at", "last_step", "measured"),
 )
+
+NEIGHBOURS = 3
+INITIAL_OPACITY = 0.3
+KEPT_PERCENTILES = (1, 99)  # sizes beyond come from outliers and are brought back to these
+
+
+class Stopwatch:
+    """Runs from its creation on. The budget, too, counts training only."""
+
+    def __init__(self, budget_seconds: float | None, spent_seconds: float = 0.0) -> None:
+        """`spent_seconds`: what earlier lives of this training have taken."""
+        self._budget_seconds = budget_seconds
+        self._started = time.monotonic() - spent_seconds
+        self._paused_at: float | None = None
+
+    def seconds(self) -> float:
+        """Seconds of training so far; inside `paused` they stand still."""
+        return (self._paused_at or time.monotonic()) - self._started
+
+    def budget_share(self) -> float:
+        """Share of the budget that is spent; 0 when there is none."""
+        return self.seconds() / self._budget_seconds if self._budget_seconds else 0.0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the time spent inside."""
+        self._paused_at = time.monotonic()
+        try:
+            yield
+        finally:
+            self._started += time.monotonic() - self._paused_at
+            self._paused_at = None
 
 
 @dataclass
@@ -173,3 +208,43 @@ def identity_of(options: TrainOptions, engine: Engine, scene: Scene, views: Sequ
         digest.update(repr(numbers).encode() + np.asarray(cam_from_world, np.float64).tobytes())
         digest.update(view.photos[-1].tobytes())
     return digest.hexdigest()
+
+
+def initial_gaussians(
+    points: SparsePoints, sh_degree: int, max_gaussians: int, generator: np.random.Generator
+) -> Gaussians:
+    """Isotropic Gaussians at the points, in the points' colours.
+
+    Args:
+        points: sparse points; those that are not finite are left out.
+        sh_degree: degree of the spherical harmonics to make room for.
+        max_gaussians: when there are more points, a random choice of this many.
+        generator: source of that choice.
+
+    Raises:
+        InputError: fewer than MIN_POINTS usable points.
+    """
+    usable = np.flatnonzero(np.isfinite(points.xyz).all(axis=1))
+    if len(usable) < MIN_POINTS:
+        raise InputError(
+            f"The scene has {len(usable)} usable sparse points; training needs at least {MIN_POINTS}. "
+            "Photos that overlap more, or show more texture, give more."
+        )
+    if len(usable) > max_gaussians:
+        usable = np.sort(generator.choice(usable, max_gaussians, replace=False))
+    xyz, rgb = points.xyz[usable], points.rgb[usable] / 255.0
+    n = len(xyz)
+    distances = np.asarray(cKDTree(xyz).query(xyz, k=NEIGHBOURS + 1)[0])  # [N, 1 + NEIGHBOURS], itself first
+    sizes = np.sqrt((distances[:, 1:] ** 2).mean(axis=1))  # [N]
+    positive = sizes[sizes > 0]
+    if len(positive) == 0:
+        raise InputError(f"All {n} sparse points lie in the same place; the photos show no depth.")
+    sizes = np.clip(sizes, *np.percentile(positive, KEPT_PERCENTILES))
+    return Gaussians(
+        means=xyz.astype(np.float32),
+        quats=np.tile(np.array([1, 0, 0, 0], np.float32), (n, 1)),
+        log_scales=np.tile(np.log(sizes).astype(np.float32)[:, None], (1, 3)),
+        raw_opacities=np.full(n, np.log(INITIAL_OPACITY / (1 - INITIAL_OPACITY)), np.float32),
+        sh0=((rgb - 0.5) / SH_C0).astype(np.float32)[:, None, :],
+        shN=np.zeros((n, SH_COEFFICIENTS[sh_degree] - 1, 3), np.float32),
+    )

@@ -20,16 +20,20 @@ from tasks.core.render.metrics import detail
 from tasks.core.scene import Scene, SparsePoints
 from tasks.core.training import schedule
 from tasks.core.training.checkpoint import Checkpoints
-from tasks.core.training.coverage import with_gaps_filled
-from tasks.core.training.dropout import some_left_out
+from tasks.core.training.coverage import covered_pixels, finest_pixels, photos_showing, with_gaps_filled
 from tasks.core.training.engine import SAMPLED_EVERY, Engine
-from tasks.core.training.evaluate import Evaluation, Quality, evaluate, evaluate_completely, mean_of
-from tasks.core.training.finish import finished_gaussians
+from tasks.core.training.evaluate import (
+    Evaluation,
+    Quality,
+    evaluate,
+    evaluate_completely,
+    finished_gaussians,
+    mean_of,
+    rows_worth_keeping,
+)
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.plan import Plan, plan_for
-from tasks.core.training.prune import rows_worth_keeping
-from tasks.core.training.refine import bound_shapes, refine
-from tasks.core.training.seen import covered_pixels, finest_pixels, photos_showing
+from tasks.core.training.refine import bound_shapes, refine, some_left_out
 from tasks.core.training.state import TrainingState, identity_of
 from tasks.core.training.views import Photo, View
 

@@ -1,18 +1,31 @@
-"""Photos as training takes them: uint8, at full size and halved several times by averaging areas."""
+"""Photos as training takes them."""
 
 import math
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tasks.core.errors import DiskFullError
 from tasks.core.scene import Camera, Scene
+from tasks.core.storage.disk import free_bytes, watching_disk
 from tasks.core.training.schedule import MAX_HALVINGS, SMALLEST_SIDE_PX
 
 Photo = NDArray[np.uint8]
+
+CHANNELS = 3
+
+FOLLOWED_SHARE = 0.2  # of the way to the ratio that was seen last: single ones are noisy
+IGNORED = 0.06  # of a ratio's logarithm: cameras' steps are a third of a stop, 0.23, and what is small is the scene's
+MAX_LOG_GAIN = 1.4  # two stops of exposure
+DARKEST = 0.04  # of colours in 0..1: ratios of darker pixels are noise
+FEWEST_PIXELS = 50
 
 
 @dataclass(frozen=True)
@@ -94,3 +107,80 @@ def evenly_chosen(views: Sequence[View], count: int) -> list[View]:
     if len(views) <= count:
         return list(views)
     return [views[round(index)] for index in np.linspace(0, len(views) - 1, count)]
+
+
+def photo_bytes(cameras: Iterable[Camera], max_image_size: int) -> int:
+    """Bytes of the cameras' photos at training size, smaller copies included."""
+    return sum(CHANNELS * prod(size) for camera in cameras for size in level_sizes(camera, max_image_size))
+
+
+class PhotoFile:
+    """A file without a name, of fixed size on the folder's disk, which is gone once its arrays are."""
+
+    def __init__(self, folder: Path, size_bytes: int) -> None:
+        """`size_bytes`: of all photos that will be stored, at least 1. Raises DiskFullError."""
+        free = free_bytes(folder)
+        if free < size_bytes:
+            raise DiskFullError(
+                f"The photos take {size_bytes / 1e9:.1f} GB in training. Neither the free memory suffices for them nor "
+                f"the disk of {folder} ({free / 1e9:.1f} GB are free there): lower train.max_image_size, make room, or "
+                "name a workspace on another disk."
+            )
+        self._folder = folder
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as this object
+        self._file.truncate(size_bytes)
+        # Shared and writeable: kernels are compiled for that, and such a mapping counts as no memory of this process.
+        # One for all: each has a descriptor of its own, and processes may have a thousand.
+        self._bytes = np.asarray(np.memmap(self._file, np.uint8, "r+"))
+        self._filled = 0
+
+    def stored(self, pixels: Photo) -> Photo:
+        """Append a photo [H, W, 3] and return it as an array that the file backs. Raises DiskFullError.
+
+        It is written, not copied through the mapping: if the disk ran full, that would kill the process.
+        """
+        begin, self._filled = self._filled, self._filled + pixels.nbytes
+        with watching_disk(self._folder):
+            self._file.seek(begin)
+            self._file.write(np.ascontiguousarray(pixels).data)
+            self._file.flush()
+        return self._bytes[begin : self._filled].reshape(pixels.shape)
+
+
+@dataclass
+class Exposures:
+    """Log gains of the photos that are trained on."""
+
+    log_gains: NDArray[np.float32]  # [V, 3] by photo and channel
+    gauge: int  # so many of them, the first ones, have a geometric mean of 1: those that are trained on from the start
+
+    @classmethod
+    def neutral(cls, photos: int) -> "Exposures":
+        """All gains 1."""
+        return cls(np.zeros((photos, 3), np.float32), photos)
+
+    def gain(self, index: int) -> NDArray[np.float32]:
+        """What the render of this photo's view is multiplied by [3]."""
+        gain: NDArray[np.float32] = np.exp(self.log_gains[index])
+        return gain
+
+    def with_more(self, photos: int) -> "Exposures":
+        """These, and so many after them whose gains are 1 and change nothing about the others'."""
+        return Exposures(np.concatenate([self.log_gains, np.zeros((photos, 3), np.float32)]), self.gauge)
+
+    def update(
+        self, index: int, photo: NDArray[np.uint8], render: NDArray[np.float32], share: float = FOLLOWED_SHARE
+    ) -> None:
+        """Let a photo's gain follow what its pixels [h, w, 3] (255 is 1) say beside the same pixels of the render.
+
+        It moves `share` (0..1) of the way.
+        """
+        seen = photo / np.float32(255)
+        usable = ((seen > DARKEST) & (render > DARKEST) & (seen < 1)).all(axis=2)
+        if usable.sum() < FEWEST_PIXELS:
+            return
+        ratio = np.median(np.log(seen[usable] / render[usable]), axis=0)
+        wanted = np.sign(ratio) * np.maximum(np.abs(ratio) - IGNORED, 0)
+        self.log_gains[index] += share * (wanted - self.log_gains[index])
+        np.clip(self.log_gains, -MAX_LOG_GAIN, MAX_LOG_GAIN, out=self.log_gains)
+        self.log_gains -= self.log_gains[: self.gauge].mean(axis=0)

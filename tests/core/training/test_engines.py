@@ -11,9 +11,8 @@ import torch
 
 from tasks.core.errors import MissingPartError
 from tasks.core.render import reference
-from tasks.core.training.cpu_engine import CpuEngine
 from tasks.core.training.depth import DepthTargets
-from tasks.core.training.engine import Engine
+from tasks.core.training.engine import CpuEngine, Engine
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.plan import engine_for
 from tasks.core.training.population import PARAMETERS, Population

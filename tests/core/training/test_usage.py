@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tasks.core.training import usage
+from tasks.core import usage
 from tasks.core.training.trainer import TrainingStats
 from tasks.reporting.training_board import row_of
 

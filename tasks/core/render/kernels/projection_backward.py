@@ -7,8 +7,7 @@ import numpy as np
 
 from tasks.core.kernel_cache import njit, prange
 from tasks.core.render.kernels.constants import C0, FASTMATH, GRADIENT_FIELDS, HALF, ONE, TWO, ZERO
-from tasks.core.render.kernels.projection import jacobian_limits, rotation_entries
-from tasks.core.render.kernels.spherical_harmonics import sh_basis, sh_direction_gradient
+from tasks.core.render.kernels.projection import jacobian_limits, rotation_entries, sh_basis, sh_direction_gradient
 
 
 @njit(inline="always")
