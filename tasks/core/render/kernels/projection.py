@@ -1,7 +1,10 @@
 # mypy: ignore-errors
 """From Gaussians in the world to splats in the image: EWA splatting, doi:10.1109/VISUAL.2001.964490.
 
-The mathematics, a formula a line, stands in `render/reference.py`; here the same, one Gaussian after another.
+`render/reference.py` has the mathematics, a formula a line. These kernels compute the same, one Gaussian at a time.
+
+Spherical harmonics are real, up to degree 3, in the order and with the signs of 3D Gaussian Splatting, with constants of
+https://en.wikipedia.org/wiki/Table_of_spherical_harmonics#Real_spherical_harmonics and the Condon-Shortley phase.
 """
 
 import math
@@ -10,15 +13,28 @@ import numpy as np
 
 from tasks.core.kernel_cache import njit, prange
 from tasks.core.render.kernels.constants import (
+    BLUE,
     C0,
+    CONIC_A,
+    CONIC_B,
+    CONIC_C,
+    DEPTH,
     EPS2D,
     FASTMATH,
     FOV_MARGIN,
+    GREEN,
     HALF,
+    HALF_HEIGHT,
+    HALF_WIDTH,
+    LIMIT,
     MAX_DET,
+    MEAN_X,
+    MEAN_Y,
     MIN_ALPHA,
     NEAR_PLANE,
     ONE,
+    OPACITY,
+    RED,
     TWO,
     ZERO,
 )
@@ -125,12 +141,25 @@ def image_covariance(p0, p1, p2, q0, q1, q2):
 
 @njit(parallel=True, fastmath=FASTMATH, cache=True)
 def project(
-    means, quats, log_scales, raw_opacities, sh0, shN, pose, intrinsics, center, width, height, sh_degree,
-    workers, splats, visible, counts,
-):  # fmt: skip
-    """Fill `splats` rows of the Gaussians that can touch the image, and list them.
+    means,  # [N, 3]
+    quats,  # [N, 4] wxyz, of any length
+    log_scales,  # [N, 3]
+    raw_opacities,  # [N]
+    sh0,  # [N, 1, 3]
+    shN,  # [N, K-1, 3]
+    pose,  # [3, 4] cam_from_world
+    intrinsics,  # [4] fx, fy, cx, cy in px
+    center,  # [3] of the camera, in the world
+    width,  # float32, px
+    height,  # float32, px
+    sh_degree,
+    workers,
+    splats,  # [N, SPLAT_FIELDS], written in the rows of visible Gaussians
+    visible,  # [N] int64, written
+    counts,  # [workers] int64, written
+):
+    """Write the splats of the Gaussians that can touch the image, and list these Gaussians.
 
-    pose [3, 4] cam_from_world; intrinsics fx, fy, cx, cy; center [3] of the camera in the world; width, height float32.
     Worker w writes the ascending indices of its visible Gaussians into `visible` from its first Gaussian on and their
     number into counts[w]; `compact` closes the gaps.
     """
@@ -209,19 +238,23 @@ def project(
                 blue += basis[k] * shN[i, k, 2]
 
             row = splats[i]
-            row[0], row[1] = mean_x, mean_y
-            row[2], row[3], row[4] = cov_yy / det, -cov_xy / det, cov_xx / det
-            row[5] = opacity
-            row[6], row[7], row[8] = max(red, ZERO), max(green, ZERO), max(blue, ZERO)
-            row[9], row[10], row[11], row[12] = half_width, half_height, z, limit
+            row[MEAN_X], row[MEAN_Y] = mean_x, mean_y
+            row[CONIC_A], row[CONIC_B], row[CONIC_C] = cov_yy / det, -cov_xy / det, cov_xx / det
+            row[OPACITY] = opacity
+            row[RED], row[GREEN], row[BLUE] = max(red, ZERO), max(green, ZERO), max(blue, ZERO)
+            row[HALF_WIDTH], row[HALF_HEIGHT], row[DEPTH], row[LIMIT] = half_width, half_height, z, limit
             visible[found] = i
             found += 1
         counts[worker] = found - first
 
 
 @njit(cache=True)
-def compact(visible, counts, n):
-    """Move the workers' lists together; returns how many Gaussians are visible."""
+def compact(
+    visible,  # [N] int64, the workers' lists; afterwards one list
+    counts,  # [workers] int64
+    n,
+):
+    """Move the workers' lists together; returns the number of visible Gaussians."""
     workers = counts.shape[0]
     total = counts[0]
     for worker in range(1, workers):
