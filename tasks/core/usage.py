@@ -15,11 +15,11 @@ STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """Measures while it is entered: this process's resident memory, with that of the processes it starts meanwhile.
+    """Measures a piece of work while entered: resident memory of this process and of those it starts meanwhile.
 
     Processes that it started before do not count: Prefect's server may be one. The process's own peak is the kernel's,
-    which misses nothing; that of all processes together is sampled. Of work with a PeakMemory inside, what came before
-    the inner one is sampled only.
+    which misses nothing; the peak of all processes together is sampled. Entering a second PeakMemory inside resets the
+    kernel's peak, so the outer one has only samples of the time before.
     """
 
     def __init__(self) -> None:
@@ -69,21 +69,21 @@ def _own_peak_bytes() -> int:
 
 @dataclass(frozen=True)
 class GpuUsage:
-    """The GPU that this process computes on. None is what the driver does not say."""
+    """The GPU that this process computes on. None where the driver has no number."""
 
     allocated_bytes: int  # by this process's tensors
-    used_bytes: int | None  # by everybody, what the driver and allocators hold in reserve included
+    used_bytes: int | None  # by all processes, with the reserves of driver and allocators
     utilisation_percent: int | None  # share of the last moments in which some kernel ran
     temperature_celsius: int | None
 
 
 def memory_in_use_bytes() -> int:
-    """Of the machine's memory."""
+    """Resident memory of this process."""
     return int(psutil.Process().memory_info().rss)
 
 
 def gpu_usage() -> GpuUsage | None:
-    """None where nothing computes on a GPU."""
+    """The GPU's state; None where nothing computes on a GPU."""
     import torch  # here, as most processes that measure their memory need no GPU
 
     if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
@@ -103,7 +103,7 @@ def gpu_usage() -> GpuUsage | None:
 
 @cache
 def _nvml() -> ModuleType | None:
-    """The driver's library, ready to be asked; None where there is none."""
+    """The driver's library, initialised; None where there is none."""
     try:
         import pynvml  # here, because it is not needed without a GPU
     except ImportError:

@@ -1,4 +1,4 @@
-"""What each stage takes: work and peak memory, from the photos' headers, the options and constants fitted to runs.
+"""Time and peak memory of each stage, from the photos' headers, the options and constants fitted to runs.
 
 Sizes, pairs and steps are computed by the functions that the stages themselves use. Finer features or more pairs that
 turn out to be needed (docs/sfm.md, *The ladder*) are not foreseen.
@@ -125,7 +125,7 @@ def _points(folder: Path) -> int | None:
 
 @dataclass(frozen=True)
 class Training:
-    """What is expected of a training before its scene is known."""
+    """A training as expected before its scene is known."""
 
     views: int  # trained on
     held_out: int
@@ -179,7 +179,7 @@ def expected_training(capture: Capture, options: TrainOptions) -> Training:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage takes on a machine that does nothing else."""
+    """Time and memory of a stage on a machine that does nothing else."""
 
     seconds: float  # wall time
     peak_memory_bytes: float
@@ -272,7 +272,7 @@ def _render(megapixels: float, count: float, on_gpu: bool = False) -> Work:
 
 
 def _around_the_steps(training: Training, options: TrainOptions, on_gpu: bool) -> Work:
-    """What training does beside its steps: loading, evaluations on its way, the final prune, the last measurement."""
+    """Training without its steps: loading, evaluations on its way, the final prune, the last measurement."""
     full, count = training.megapixels, training.limit * training.shown_share
     render = _render(full, count, on_gpu)
     evaluated = len(schedule.EVALUATE_AT) * min(training.held_out, schedule.CURVE_VIEWS)

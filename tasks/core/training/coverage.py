@@ -1,4 +1,17 @@
-"""What photos show of the scene."""
+"""Projection of points into photos: gaps to fill, surfaces, places that several photos show.
+
+Gaps. Where structure from motion found nothing (leaves that the wind moves, plain walls, water, sky), training would
+begin with a hole, which Gaussians at its edge swell into. So every part of a photo that is an eighth of it wide and has
+no point gets one, at the depth of those around it. Above the horizon and away from all points it belongs to the sky and
+is placed far behind the scene, where it cannot become something that floats before the cameras.
+
+Surfaces. A photo is cut into square cells. The surface in a cell is at the depth of the sparse points around it.
+Another photo sees it where it is within that photo's frame and no further away than the surface found there.
+
+Masks. Training can only learn from several photos how a place looks from elsewhere, so a comparison is fair on pixels
+whose surface several other photos show. These masks depend on cameras and sparse points alone, not on what was trained:
+recipes are compared on the same pixels.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,17 +26,17 @@ from tasks.core.transforms import Float64
 
 MIN_POINTS = 20  # usable ones, for a scene to be trained on
 GAP_CELLS = 8  # of a photo's longer side
-NEIGHBOURS = 4  # whose median depth a new point gets
-FEWEST_POINTS = 10  # that a photo has to show, for their depths to say something
+NEIGHBOURS = 4  # points, whose median is the depth of a place between them
+FEWEST_POINTS = 10  # in a photo, for their depths to mean something
 SKY_ELEVATION = 0.1  # sine of the angle above the horizon from which a gap is sky
 SKY_CLEARANCE = 1.5  # cells without a point around a cell of sky
 MOST_SHARE = 0.1  # of the points there are: more would take the place of Gaussians that are known to be needed
-SKY_DISTANCE = 5.0  # in units of the distance within which 95 % of the points lie
+SKY_DISTANCE = 5.0  # in units of the distance that 95 % of the points are within
 
 SEEN_BY = 3  # photos, from which on a place counts as covered
 SURFACE_CELLS = 64  # of a photo's longer side
-CLEARANCE = 1 / 16  # of the longer side: a cell without a point so near has no known surface
-BEHIND = 1.25  # times the depth of the surface found, from where on a place is hidden by it: between leaves and ground
+CLEARANCE = 1 / 16  # of the longer side: a cell without a point as near as this has no known surface
+BEHIND = 1.25  # times the depth of the surface found: a place further away is hidden by it, as ground is by leaves
 
 
 class Projection(NamedTuple):
@@ -31,11 +44,11 @@ class Projection(NamedTuple):
 
     pixels: Float64  # [P, 2] x and y in px
     depths: Float64  # [P]
-    inside: NDArray[np.bool_]  # [P] in front of the camera and within its image; others may stand before the point
+    inside: NDArray[np.bool_]  # [P] in front of the camera and within its image; other points may hide the point
 
 
 def project(xyz: Float64, camera: Camera) -> Projection:
-    """Where points [P, 3] of the world lie in an image."""
+    """Project points [P, 3] of the world into an image."""
     in_camera = xyz @ camera.cam_from_world[:3, :3].T + camera.cam_from_world[:3, 3]
     depths = in_camera[:, 2]
     in_front = depths > 0
@@ -52,16 +65,16 @@ def with_gaps_filled(
 
     Args:
         points: sparse points; those that are not finite are left out.
-        views: photos to be trained on. What is new for one is there for the next ones already.
+        views: photos to be trained on. Points that are new for one photo count for the next ones.
         up: unit vector that points to the sky [3].
-        generator: where in its part of the photo each new point lies.
+        generator: draws the position of each new point in its part of the photo.
     """
     usable = np.isfinite(points.xyz).all(axis=1)
     if usable.sum() < MIN_POINTS:
         return points
     xyz, rgb = points.xyz[usable], points.rgb[usable]
     reach = float(np.percentile(np.linalg.norm(xyz - np.median(xyz, axis=0), axis=1), 95))
-    if reach == 0:  # all in one place: nothing says how far away anything is
+    if reach == 0:  # all in one place: no distance is known
         return points
     for view in views:
         seen = project(xyz, view.cameras[0])
@@ -140,7 +153,7 @@ class SurfaceMap:
         return np.asarray((in_camera.reshape(-1, 3) - camera.cam_from_world[:3, 3]) @ camera.cam_from_world[:3, :3])
 
     def sees(self, xyz: Float64) -> NDArray[np.bool_]:
-        """Which places [P, 3] this photo shows [P]. Where its surface is not known, nothing hides what is in frame."""
+        """A mask [P] of the places [P, 3] that this photo shows. An unknown surface hides nothing."""
         seen = project(xyz, self.camera)
         cells = (np.where(seen.inside[:, None], seen.pixels, 0) // self.side_px).astype(int)
         depths = self.depths[np.minimum(cells[:, 1], self.rows - 1), np.minimum(cells[:, 0], self.columns - 1)]
@@ -158,13 +171,13 @@ def covered_pixels(
     for other in others if maps else ():
         seen_from = SurfaceMap(other, points)
         for surface, count in zip(surfaces, counts, strict=True):
-            asked = np.isfinite(surface).all(axis=1) & (count < SEEN_BY)  # more than enough is not counted
+            asked = np.isfinite(surface).all(axis=1) & (count < SEEN_BY)  # enough is enough
             count[asked] += seen_from.sees(surface[asked])
     return [_at_pixels(count >= SEEN_BY, map_) for count, map_ in zip(counts, maps, strict=True)]
 
 
 def photos_showing(xyz: Float64, cameras: Sequence[Camera], points: SparsePoints) -> NDArray[np.int64]:
-    """How many of the photos show each place [P, 3]; sparse points say what hides it."""
+    """The number of photos that show each place [P, 3]; sparse points decide what hides it."""
     points = _usable(points)
     counts = np.zeros(len(xyz), np.int64)
     for camera in cameras:
@@ -175,7 +188,7 @@ def photos_showing(xyz: Float64, cameras: Sequence[Camera], points: SparsePoints
 def finest_pixels(xyz: Float64, cameras: Sequence[Camera]) -> Float64:
     """The width of a pixel at each place [P], in the world's units, of the photo that shows it from nearest.
 
-    Infinite where the place is in no photo's frame; what hides a place is not looked at.
+    Infinite where the place is in no photo's frame. A place may be hidden in that photo.
     """
     widths = np.full(len(xyz), np.inf)
     for camera in cameras:

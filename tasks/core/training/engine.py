@@ -1,4 +1,7 @@
-"""One optimiser step."""
+"""One optimiser step: the interface of engines, and the engine on the CPU.
+
+On the CPU numba kernels do all of it, from the parameters to the updated parameters.
+"""
 
 from typing import NamedTuple, Protocol
 
@@ -20,12 +23,10 @@ SAMPLED_EVERY = 8
 
 
 class StepResult(NamedTuple):
-    """What a step found out before it moved the parameters."""
+    """What a step measured before it moved the parameters."""
 
     loss: float
-    sample: NDArray[
-        np.float32
-    ]  # every SAMPLED_EVERY-th pixel of the render in either direction, before the gain [h, w, 3]
+    sample: NDArray[np.float32]  # [h, w, 3] every SAMPLED_EVERY-th row and column of the render, before the gain
 
 
 class Engine(Protocol):
@@ -37,19 +38,19 @@ class Engine(Protocol):
 
     @property
     def device(self) -> str:
-        """The torch device on which the population has to live."""
+        """The torch device of the population."""
 
     @property
     def max_gaussians(self) -> int | None:
-        """How many Gaussians the device's memory was found to suffice for; None where nobody asked."""
+        """The number of Gaussians that fit the device's memory; None where it was not computed."""
 
     @property
     def decisions(self) -> tuple[str, ...]:
-        """What was chosen because of this machine, a sentence each, so far."""
+        """Choices made so far because of this machine, a sentence each."""
 
     @property
     def degradations(self) -> tuple[str, ...]:
-        """What will be worse than was asked for, a sentence each, so far."""
+        """What will be worse than the options ask for, known so far, a sentence each."""
 
     def step(
         self,
@@ -62,8 +63,8 @@ class Engine(Protocol):
     ) -> StepResult:
         """Update the Gaussians that the camera sees so that `gain` times the render comes closer to the photo.
 
-        Where asking for every loss would make the device wait, the loss returned is the mean of a few steps, not long
-        ago. One that is not finite shows within these steps. It is that of the photo, whatever depths say.
+        The loss is that of the photo, without depths. Where asking for every loss would make the device wait, it is the
+        mean of a few recent steps, and one that is not finite shows within these steps.
 
         Adds to the population's `updates`, `scores` and `seen`.
 
@@ -73,7 +74,7 @@ class Engine(Protocol):
             photo: uint8 [H, W, 3].
             gain: exposure of this photo by channel [3]; see `Exposures`.
             settings: of this moment of the schedule.
-            depth: where the photo's surface is to be, if this step asks for it; Gaussians that the photo does not show
+            depth: depths of the photo's surface, if this step compares them; Gaussians that the photo does not show
                 stay as they are.
         """
 
@@ -86,11 +87,11 @@ class CpuEngine:
     decisions: tuple[str, ...] = ()
 
     def __init__(self, max_gaussians: int | None = None, degradations: tuple[str, ...] = ()) -> None:
-        """What memory was found to suffice for, and what that makes worse; nobody has asked when left out."""
+        """`max_gaussians`: that fit the memory, None where unknown; `degradations`: what that makes worse."""
         self.max_gaussians = max_gaussians
         self.degradations = degradations
         self._rasterizer = CpuRasterizer()
-        self._of_depth = CpuRasterizer()  # with buffers of its own: both gradients are needed at a time
+        self._of_depth = CpuRasterizer()  # with its own buffers: both gradients are needed at the same time
         self._corrections = bias_corrections()
         self._scratch = np.zeros((8, 0, 0), np.float32)
         self._d_image = np.zeros((0, 0), np.float32)

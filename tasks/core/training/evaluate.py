@@ -17,13 +17,13 @@ Pixels = NDArray[np.floating]
 
 JUDGED_VIEWS = 12  # photos, at most, on which the loss is measured
 CONTRIBUTING_VIEWS = 60  # photos, at most, whose pixels count as a contribution
-PRUNE_HALVINGS = 7  # of the interval in which the number to leave out is sought: to 1 %
+PRUNE_HALVINGS = 7  # of the interval that contains the number to leave out: to 1 %
 MOST_PRUNED = 0.9  # share of the Gaussians
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How close a render is to its photo; see tasks/core/render/metrics.py. NaN is what could not be measured."""
+    """Measures of a render compared with its photo: tasks/core/render/metrics.py. NaN where one cannot be taken."""
 
     psnr_db: float
     ssim: float
@@ -46,7 +46,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """PSNR of every view in dB; where it was asked for, everything else as well."""
+    """PSNR of every view in dB; all other measures too if the evaluation was a complete one."""
 
     psnr_db: tuple[float, ...]
     color_corrected_psnr_db: tuple[float, ...]
@@ -69,7 +69,7 @@ def evaluate(gaussians: Gaussians, views: Sequence[View], rasterizer: Rasterizer
 def evaluate_completely(
     gaussians: Gaussians, views: Sequence[View], rasterizer: Rasterizer, covered: Sequence[Mask]
 ) -> Evaluation:
-    """As `evaluate`, and all other measures; `covered` is each view's mask of `covered_pixels`."""
+    """Like `evaluate`, with all other measures; `covered` is each view's mask of `covered_pixels`."""
     return _evaluated(gaussians, views, rasterizer, covered, complete=True)
 
 
@@ -102,9 +102,9 @@ def _evaluated(
 def rows_worth_keeping(
     gaussians: Gaussians, views: Sequence[View], rasterizer: Rasterizer, max_loss_db: float
 ) -> NDArray[np.int64]:
-    """Ascending rows of all but those that contribute least, as many as `max_loss_db` of PSNR on training photos allow.
+    """Ascending rows without those that contribute least, as many as `max_loss_db` of PSNR on training photos allow.
 
-    Held-out photos have no say in it, so that they go on measuring.
+    Held-out photos are not used, so that they remain a fair measure.
     """
     kept = np.arange(len(gaussians))
     if max_loss_db <= 0 or not views or len(gaussians) == 0:
@@ -138,9 +138,9 @@ def contributions(gaussians: Gaussians, views: Sequence[View], rasterizer: Raste
 
 
 def finished_gaussians(gaussians: Gaussians) -> Gaussians:
-    """The Gaussians that can be seen, with unit quaternions.
+    """The Gaussians that can be seen, with unit quaternions: what the file contains.
 
-    Those whose opacity is below MIN_ALPHA are never drawn, so leaving them out changes no picture. Raises
+    Gaussians with an opacity below MIN_ALPHA are never drawn, so leaving them out changes no picture. Raises
     TrainingDivergedError when a parameter is not finite.
     """
     for name, array in vars(gaussians).items():

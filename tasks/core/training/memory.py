@@ -1,7 +1,7 @@
-"""How many Gaussians fit the memory of a CPU's machine or of a GPU, and what happens when they do not.
+"""Memory of training: the Gaussians that fit a machine's memory or a GPU's, and smaller budgets when it runs out.
 
-Both budgets are arithmetic, done before training from free bytes, photos and options. When memory runs out all the
-same, the stage reports it in one sentence and starts again with fewer Gaussians.
+What fits is decided before training, by arithmetic alone, from free bytes, photos and options. If memory runs out all
+the same, the stage reports it in one sentence and starts again with fewer Gaussians.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,10 +13,10 @@ from tasks.core.gaussians import SH_COEFFICIENTS, floats_per_gaussian
 from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.training.options import MOST_PIXELS_PER_GAUSSIAN, TrainOptions
 
-SMALLER_SHARES = (0.5, 0.25)  # of the Gaussians asked for; what a quarter does not cure, the photos' size causes
+SMALLER_SHARES = (0.5, 0.25)  # of the Gaussians asked for; if a quarter is too much, the photos are too large
 MIN_GAUSSIANS = 1000  # below it there is no picture worth computing
 
-# Of what is free, for all that is not counted here and for whoever else works on the machine.
+# Of the free memory, left for what is not counted here and for other programs.
 SPARE_SHARE = 0.2
 # A parameter, two moments, a gradient in a buffer that grows by quarters, and a copy when it is measured or saved.
 BYTES_PER_FLOAT = 4 * (1 + 2 + 1.25 + 1)
@@ -25,7 +25,7 @@ BYTES_PER_FLOAT = 4 * (1 + 2 + 1.25 + 1)
 # has such buffers of its own, without harmonics: 350 B, counted.
 BYTES_PER_GAUSSIAN = 950 + 350
 
-# Left alone: the caching allocator's fragments, cuBLAS and cuDNN workspaces, what else runs there. An estimate.
+# Left for the caching allocator's fragments, workspaces of cuBLAS and cuDNN, and other programs. An estimate.
 GPU_SPARE_SHARE = 0.1
 # The allocator's rounding and gsplat's sort buffers for small scenes. An estimate.
 GPU_SPARE_BYTES = 300e6
@@ -38,7 +38,7 @@ NOTES_BYTES = 8 + 4 + 4 + 4 + 4  # updates int64; scores, seen, shown_by and lea
 # 1,505 B a Gaussian at degree 3, of which 59 x 16 = 944 B are parameters, gradients and Adam; the rest is projection,
 # colours and the sorted pairs of Gaussian and tile.
 STEP_BYTES = 560
-# Packed, all that is there for visible Gaussians only. 0.3 is the share below which gsplat's documentation advises it.
+# Packed, only visible Gaussians take them. 0.3 is the share below which gsplat's documentation advises packing.
 PACKED_STEP_SHARE = 0.3
 # Our Adam gathers the rows of one parameter: gradient, two moments, and the step; counted in torch_engine.adam.
 ADAM_GATHERED_COPIES = 4
@@ -54,7 +54,7 @@ PINNED_SHARE = 0.25  # of the host's free memory: page-locked pages cannot be sw
 
 
 def budgets(options: TrainOptions) -> Iterator[TrainOptions]:
-    """The options as given, then with smaller numbers of Gaussians, whatever it is that limits them."""
+    """The options as they are, then with fewer Gaussians, whichever option limits them."""
     yield options
     for share in SMALLER_SHARES:
         count = int(options.max_gaussians * share)
@@ -66,8 +66,8 @@ def budgets(options: TrainOptions) -> Iterator[TrainOptions]:
 
 @contextmanager
 def memory_errors_explained(options: TrainOptions) -> Iterator[None]:
-    """Turn the libraries' several ways of running out of memory into OutOfMemoryError."""
-    import torch  # here, so that who only needs the budgets does not load it
+    """Raise OutOfMemoryError for all the errors that libraries raise when memory runs out."""
+    import torch  # here, so that callers who only need `budgets` do not load it
 
     try:
         yield
@@ -89,18 +89,18 @@ def _explained(options: TrainOptions) -> OutOfMemoryError:
 
 
 def affordable_gaussians(available_bytes: float, sh_degree: int) -> int:
-    """How many Gaussians of a degree so many free bytes suffice for, and no fewer than MIN_GAUSSIANS."""
+    """The number of Gaussians of a degree that fit into the free bytes, at least MIN_GAUSSIANS."""
     return max(MIN_GAUSSIANS, int(available_bytes * (1 - GPU_SPARE_SHARE) / cpu_bytes_each(sh_degree)))
 
 
 def cpu_bytes_each(sh_degree: int) -> float:
-    """Bytes that a Gaussian of a degree takes in training at most."""
+    """The most bytes that a Gaussian of a degree takes in training on the CPU."""
     return floats_per_gaussian(sh_degree) * BYTES_PER_FLOAT + BYTES_PER_GAUSSIAN
 
 
 @dataclass(frozen=True)
 class GpuBudget:
-    """How training shall use a GPU."""
+    """Training's use of a GPU."""
 
     max_gaussians: int
     packed: bool
@@ -112,7 +112,7 @@ class GpuBudget:
 
 
 def gpu_bytes_each(sh_degree: int, packed: bool) -> float:
-    """In training, at the moment of greatest need."""
+    """Bytes that a Gaussian takes in training on a GPU, at the moment of greatest need."""
     sh_floats = 3 * (SH_COEFFICIENTS[sh_degree] - 1)
     share = PACKED_STEP_SHARE if packed else 1.0
     gathered = ADAM_GATHERED_COPIES * FLOAT_BYTES * max(sh_floats, 4)
@@ -126,7 +126,10 @@ def gpu_bytes_each(sh_degree: int, packed: bool) -> float:
 def gpu_budget(
     free_bytes: float, host_free_bytes: float, photo_pixels: Sequence[int], max_gaussians: int, sh_degree: int
 ) -> GpuBudget:
-    """Decide.
+    """Decide where photos are kept, how Gaussians are projected and how many there may be.
+
+    Gives up what costs least first: photos on the GPU (a copy each step), then unpacked projection (slower
+    bookkeeping), and last the number of Gaussians, which costs quality.
 
     Args:
         free_bytes: of the GPU, before training allocates anything.

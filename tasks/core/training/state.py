@@ -1,4 +1,7 @@
-"""Everything that the next step of training depends on, and how it becomes arrays and comes back."""
+"""Everything that the next step of training depends on: its start, and its conversion to arrays and back.
+
+Training starts with one Gaussian at every sparse point, as large as the gap to its neighbours.
+"""
 
 import hashlib
 import json
@@ -32,22 +35,22 @@ NUMBERS = (
     *("joined_at", "last_step", "measured"),
 )
 
-NEIGHBOURS = 3
+NEIGHBOURS = 3  # sparse points, whose distance decides the size of a Gaussian at the start
 INITIAL_OPACITY = 0.3
-KEPT_PERCENTILES = (1, 99)  # sizes beyond come from outliers and are brought back to these
+KEPT_PERCENTILES = (1, 99)  # sizes beyond come from outliers and are clipped to these
 
 
 class Stopwatch:
-    """Runs from its creation on. The budget, too, counts training only."""
+    """Wall time of training, from its creation on, and the share of the time budget; pauses count in neither."""
 
     def __init__(self, budget_seconds: float | None, spent_seconds: float = 0.0) -> None:
-        """`spent_seconds`: what earlier lives of this training have taken."""
+        """`spent_seconds`: taken before, by the processes that this one resumes."""
         self._budget_seconds = budget_seconds
         self._started = time.monotonic() - spent_seconds
         self._paused_at: float | None = None
 
     def seconds(self) -> float:
-        """Seconds of training so far; inside `paused` they stand still."""
+        """Seconds of training so far; they do not grow inside `paused`."""
         return (self._paused_at or time.monotonic()) - self._started
 
     def budget_share(self) -> float:
@@ -67,7 +70,7 @@ class Stopwatch:
 
 @dataclass
 class TrainingState:
-    """The loop's variables. Whatever is added here has to go into `arrays` and `restored`, or be named in NUMBERS."""
+    """The loop's variables. A new one needs a place in `arrays` and `restored`, or its name in NUMBERS."""
 
     population: Population
     exposures: Exposures  # of the views
@@ -99,8 +102,8 @@ class TrainingState:
     ) -> "TrainingState":
         """Before the first step, with room for `limit` Gaussians.
 
-        `shown_by` counts the photos that show each of some places [P, 3], and `finest_pixel` says how wide their finest
-        pixel is there in the world's units; nothing knows when left out.
+        `shown_by` returns the number of photos that show each place [P, 3], and `finest_pixel` the width of the finest
+        pixel there in the world's units; unknown when left out.
 
         Raises InputError when the points are too few.
         """
@@ -135,7 +138,7 @@ class TrainingState:
         return (self.step - self.joined_at) / (self.last_step - self.joined_at) if self.joined_at else 0.0
 
     def join(self, photos: int, seed: int) -> None:
-        """Let so many held-out photos join the training for its last part."""
+        """Let the held-out photos join the training for its last part."""
         self.joined_at = self.step
         share = schedule.JOINED_SHARE / (1 - schedule.JOINED_SHARE)
         self.last_step = self.step + max(round(share * self.step), 1)
@@ -143,7 +146,7 @@ class TrainingState:
         self.exposures = self.exposures.with_more(photos)
 
     def end_early(self) -> None:
-        """Go on with the closing phase at once."""
+        """Continue with the closing phase now."""
         self.ended_at, self.progress = self.progress, schedule.ANNEAL_FROM
 
     def arrays(self) -> Arrays:
@@ -167,7 +170,7 @@ class TrainingState:
 
     @classmethod
     def restored(cls, arrays: Arrays, options: TrainOptions, device: str) -> "TrainingState":
-        """The state that `arrays` was called on, with a clock that goes on from now.
+        """The state that `arrays` was called on, with a clock that continues from now.
 
         Raises KeyError, ValueError or RuntimeError for arrays of another training or of another kind of device.
         """
@@ -193,9 +196,9 @@ def _restored_generator(state: NDArray[np.generic], device: str) -> torch.Genera
 
 
 def identity_of(options: TrainOptions, engine: Engine, scene: Scene, views: Sequence[View]) -> str:
-    """What a saved state has to belong to, to be the state of this training: a digest of all that decides its course.
+    """A digest of all that decides the course of this training. A saved state is usable if its digest is the same.
 
-    Of each photo the smallest size is looked at, which is a sixteenth of the bytes and changes with them.
+    Of each photo only the smallest size counts, which has few bytes and changes with the others.
     """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(options.model_dump_json(exclude={"checkpoint_seconds"}).encode())

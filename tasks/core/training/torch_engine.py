@@ -1,4 +1,7 @@
-"""A step in torch."""
+"""A step in torch, for rasterizers that are differentiable by autograd: gsplat on CUDA, the specification in tests.
+
+On a GPU it has a plan for the memory, and a guard that gives something up when the plan was too bold.
+"""
 
 import gc
 import math
@@ -28,7 +31,7 @@ from tasks.core.training.views import View
 # [..., N, 2] and a mask [N], or packed: pulls [M, 2] and their indices int64 [M].
 DifferentiableRasterizer = Callable[[dict[str, Tensor], Camera, int, Tensor], tuple[Tensor, Any, Tensor]]
 
-LOSS_EVERY = 20  # steps; between two looks at the loss. 20 steps of a few ms are less than anybody sees
+LOSS_EVERY = 20  # steps between two readings of the loss; of a few ms each, too short to notice
 
 
 class TorchEngine:
@@ -46,9 +49,9 @@ class TorchEngine:
         photos: PhotoStore | None = None,
         loss_every: int = 1,
     ) -> None:
-        """With `loss_every` above 1, `step` returns the mean loss of the last complete group of so many steps.
+        """With `loss_every` above 1, `step` returns the mean loss of the last complete group of that many steps.
 
-        The loss is known only when the GPU has finished, and a host that asks for it after every step leaves the GPU
+        The loss is known only when the GPU has finished. A host that asks for it after every step leaves the GPU
         without work while it prepares the next.
         """
         self.name = name
@@ -112,7 +115,7 @@ class TorchEngine:
         return wait
 
     def _noted(self, loss: Tensor) -> float:
-        """The sum stays on the device; a loss that is not finite makes it so, and is found at the next look."""
+        """Add up losses on the device. One that is not finite makes the sum so, which the next reading finds."""
         self._loss_sum += loss
         self._losses += 1
         if self._loss is None or self._losses >= self._loss_every:
@@ -190,7 +193,7 @@ def cuda_engine(options: TrainOptions, views: Sequence[View]) -> "MemoryGuard":
 
 
 def free_bytes() -> float:
-    """What this process may still allocate on the GPU: of the free memory, or of a share that was set for it."""
+    """Bytes that this process may still allocate on the GPU: of the free memory, or of a share that was set for it."""
     free, total = torch.cuda.mem_get_info()
     cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     allowed = torch.cuda.get_per_process_memory_fraction() * total - torch.cuda.memory_allocated()
@@ -198,11 +201,11 @@ def free_bytes() -> float:
 
 
 class MemoryGuard:
-    """An engine that goes on after it has run out of memory, as long as there is something to give up.
+    """An engine that continues after running out of memory, as long as there is something to give up.
 
-    The steps are those of the plan, cheapest first, and each is recorded. Training goes on where it was; a step that
-    was broken off is done again. When nothing is left to give up the error goes on, and `memory.budgets` has the stage
-    start anew with fewer Gaussians.
+    It gives up the same things as the plan, cheapest first, and records each. Training continues where it was, and the
+    step that failed is done again. When nothing is left to give up, the error is raised, and the stage starts again
+    with fewer Gaussians (`memory.budgets`).
     """
 
     def __init__(self, engine: TorchEngine, rasterize: Gsplat, budget: GpuBudget) -> None:
@@ -228,7 +231,7 @@ class MemoryGuard:
             try:
                 return self._engine.step(population, camera, photo, gain, settings, depth)
             except torch.OutOfMemoryError as error:
-                # Its frames hold the tensors of the step that failed, as long as the traceback lives
+                # As long as the traceback exists, its frames hold the tensors of the step that failed
                 out_of_memory = error.with_traceback(None)
             if not self._give_up_something(population):
                 raise out_of_memory

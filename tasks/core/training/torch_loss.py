@@ -1,4 +1,7 @@
-"""The loss in torch."""
+"""The loss in torch, and the photos that it compares with: on the device while they fit, else in the host's memory.
+
+The loss is mean absolute difference and SSIM. What depends on the photo alone is computed once.
+"""
 
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +21,7 @@ MARGIN = SSIM_WINDOW // 2
 
 @dataclass(frozen=True)
 class PhotoMoments:
-    """What SSIM needs of a photo besides the photo."""
+    """The part of SSIM that depends on the photo alone."""
 
     mean: Tensor  # [3, H, W] window-weighted mean
     mean_of_squares: Tensor  # [3, H, W]
@@ -34,7 +37,7 @@ def photo_moments(photo: Tensor) -> PhotoMoments:
 def l1_ssim(image: Tensor, photo: Tensor, ssim_weight: float, moments: PhotoMoments | None = None) -> Tensor:
     """(1 - w) mean|x - y| + w (1 - mean SSIM) of images [H, W, 3], with zeros outside them.
 
-    `moments` are those of the photo, where somebody has kept them.
+    `moments` are those of the photo, if they are known.
     """
     photo = photo.to(image.dtype)
     l1 = (image - photo).abs().mean()
@@ -52,7 +55,7 @@ def l1_ssim(image: Tensor, photo: Tensor, ssim_weight: float, moments: PhotoMome
 
 
 def colored_by_depth(parameters: dict[str, Tensor], targets: DepthTargets) -> dict[str, Tensor]:
-    """As the function of that name in depth.py, of tensors by name of the parameter."""
+    """The same as `depth.colored_by_depth`, for tensors by name of the parameter."""
     means = parameters["means"]
     pose = torch.as_tensor(targets.camera.cam_from_world, dtype=means.dtype, device=means.device)
     inverse = targets.unit / (means @ pose[2, :3] + pose[2, 3]).clamp_min(targets.unit * NEAREST)
@@ -61,7 +64,7 @@ def colored_by_depth(parameters: dict[str, Tensor], targets: DepthTargets) -> di
 
 
 def depth_loss(image: Tensor, targets: DepthTargets, weight: float) -> Tensor:
-    """As the function of that name in depth.py, of an image [H, W, 3]."""
+    """The same as `depth.depth_loss`, of an image [H, W, 3], for autograd."""
     rows, columns, depths = (
         torch.as_tensor(array, device=image.device) for array in (targets.rows, targets.columns, targets.depths)
     )
@@ -102,9 +105,9 @@ class _Kept:
 class PhotoStore:
     """Keeps photos as uint8, and their moments for SSIM, each within a number of bytes.
 
-    Who comes first stays. Photos are asked for in a new random order every round, where throwing out the one that was
-    not asked for the longest would throw out most of what the round still needs. Only photos that are not asked for any
-    more, because training went on to another size, make room.
+    The first photos stay. Photos are asked for in a new random order every round, so removing the one that was asked
+    for longest ago would remove most of what the round still needs. Only photos that are no longer asked for, because
+    training uses another size, make room.
     """
 
     def __init__(self, device: str, pixel_bytes: float, moment_bytes: float, pinned_bytes: float = 0) -> None:
@@ -127,7 +130,7 @@ class PhotoStore:
         return target, self._moments(kept, target) if with_moments else None
 
     def forget_moments(self) -> bool:
-        """Keep no moments any more; whether that gave back any memory."""
+        """Stop keeping moments; returns whether that freed memory."""
         held = [kept for kept in self._kept.values() if kept.moments is not None]
         for kept in held:
             kept.moments = None
@@ -135,7 +138,7 @@ class PhotoStore:
         return bool(held)
 
     def move_to_host(self) -> bool:
-        """Keep no photo on the device any more; whether that gave back any memory."""
+        """Stop keeping photos on the device; returns whether that freed memory."""
         held = [kept for kept in self._kept.values() if kept.pixels is not None]
         for kept in held:
             kept.pixels = None
@@ -172,7 +175,7 @@ class PhotoStore:
         return source.to(self._device, non_blocking=True, copy=True)
 
     def _forget_unused(self) -> None:
-        """Let go of photos that two whole rounds did not ask for."""
+        """Forget photos that two whole rounds did not ask for."""
         oldest = self._requests - 2 * self._most_kept
         for key, kept in list(self._kept.items()):
             if kept.asked_for_at >= oldest:

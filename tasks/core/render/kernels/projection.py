@@ -3,8 +3,8 @@
 
 `render/reference.py` has the mathematics, a formula a line. These kernels compute the same, one Gaussian at a time.
 
-Spherical harmonics are real, up to degree 3, in the order and with the signs of 3D Gaussian Splatting, with constants of
-https://en.wikipedia.org/wiki/Table_of_spherical_harmonics#Real_spherical_harmonics and the Condon-Shortley phase.
+Spherical harmonics are real, up to degree 3, in the order and with the signs of 3D Gaussian Splatting, with constants
+of https://en.wikipedia.org/wiki/Table_of_spherical_harmonics#Real_spherical_harmonics and the Condon-Shortley phase.
 """
 
 import math
