@@ -1,6 +1,7 @@
 """A step in torch, for rasterizers that are differentiable by autograd: gsplat on CUDA, the specification in tests.
 
-On a GPU it has a plan for the memory, and a guard that gives something up when the plan was too bold.
+On a GPU it has a plan for the memory, and a guard that gives something up when the plan was too bold. This part has not
+been run on a GPU; its decisions and their order are tested on the CPU.
 """
 
 import gc

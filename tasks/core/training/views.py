@@ -33,6 +33,7 @@ Photo = NDArray[np.uint8]
 
 CHANNELS = 3
 
+# Exposure
 FOLLOWED_SHARE = 0.2  # of the way to the ratio that was seen last: single ones are noisy
 IGNORED = 0.06  # of a ratio's logarithm: cameras' steps are a third of a stop, 0.23, and what is small is the scene's
 MAX_LOG_GAIN = 1.4  # two stops of exposure
