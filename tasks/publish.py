@@ -20,7 +20,6 @@ from tasks.core.measurements import (
     SecondsSection,
 )
 from tasks.core.options import ReconstructOptions
-from tasks.core.peak_memory import PeakMemory
 from tasks.core.photoset import PHOTOS_FILE, PhotoSet
 from tasks.core.ply import read_ply
 from tasks.core.progress import Progress
@@ -32,6 +31,7 @@ from tasks.core.settings import Settings
 from tasks.core.sog.layout import LOD_FOLDER, LOD_META_FILE
 from tasks.core.stage_code import StageCode, installed_version
 from tasks.core.storage import StoredFile, describe_files
+from tasks.core.usage import PeakMemory
 from tasks.core.viewer.page import ViewerSettings, start_view, write_page
 from tasks.photos import PHOTOS
 from tasks.places.destination import Destination, open_destination

@@ -19,5 +19,5 @@ class StepClock:
 
     def rule(self, patch: pytest.MonkeyPatch) -> None:
         """Be the time of training and of its checkpoints."""
-        for module in ("tasks.core.training.stopwatch", "tasks.running.checkpoints"):
+        for module in ("tasks.core.training.state", "tasks.running.checkpoints"):
             patch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: self.seconds))

@@ -16,7 +16,7 @@ CORE_LAYERS = (
     {"photos", "sfm", "training", "sog", "viewer", "report", "demo"},
     {"render"},
     {"scene", "gaussians", "ply", "storage", "refs", "photoset", "measurements", "settings"},
-    {"stage_code", "kernel_cache", "peak_memory", "image_file"},
+    {"stage_code", "kernel_cache", "usage", "image_file"},
     {
         "georeference",
         "local_path",
@@ -27,7 +27,7 @@ CORE_LAYERS = (
         "safe_names",
         "source_digest",
     },
-    {"transforms", "zip_errors", "errors", "private_files"},
+    {"transforms", "zip_errors", "errors", "private_files", "words"},
 )
 # Rooms of one row that may see each other, each with a reason.
 NEIGHBOURS = {

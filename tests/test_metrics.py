@@ -14,7 +14,7 @@ from tasks.core.measurements import SogSection
 from tasks.core.options import ReconstructOptions
 from tasks.core.refs import RunContext
 from tasks.core.settings import Settings
-from tasks.core.training.usage import GpuUsage
+from tasks.core.usage import GpuUsage
 from tasks.reporting import metrics
 from tasks.reporting.metrics import GpuTeller, emf_line, tell_run, tell_stage
 from tasks.reporting.run_page import run_page

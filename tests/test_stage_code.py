@@ -24,8 +24,6 @@ COMPUTE_NO_OUTPUT = {
     "tasks.core.render.warmup",  # runs kernels to have them compiled
     "tasks.core.sog.convert",  # `spaceport convert`
     "tasks.core.sog.compressed_ply",
-    "tasks.core.training.budget",  # decides options, which are in an output's name
-    "tasks.core.training.usage",  # what people see meanwhile
 }
 
 

@@ -11,7 +11,7 @@ import tasks.train
 from tasks.core.errors import OutOfMemoryError
 from tasks.core.refs import RunContext, SceneRef
 from tasks.core.training import plan, trainer
-from tasks.core.training.cpu_engine import CpuEngine
+from tasks.core.training.engine import CpuEngine
 from tasks.core.training.options import TrainOptions
 from tasks.running.checkpoints import StageCheckpoints
 from tasks.running.stage import run_stage

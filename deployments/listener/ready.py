@@ -12,8 +12,7 @@ from deployments.listener.uploads import READY_FILE
 from tasks.core.errors import OptionsError, UnsafeNameError
 from tasks.core.options import Preset, ReconstructOptions
 from tasks.core.safe_names import safe_name, shown
-from tasks.core.training.budget import CUDA_BUDGETS
-from tasks.core.training.options import TRAIN_PRESETS
+from tasks.core.training.options import CUDA_BUDGETS, TRAIN_PRESETS
 
 READY_BYTES = 64 * 1024  # options are some hundred bytes
 PRESETS: tuple[Preset, ...] = get_args(Preset)  # from the shortest to the longest

@@ -10,13 +10,12 @@ from deployments.aws.runtime.estimate import AwsEstimate, estimate_on_aws
 from deployments.aws.runtime.prices import PRICES_DATE, PRICES_REGION
 from flows.cli.terminal import lines_of_cells, plain
 from tasks.core.errors import PhotosError
-from tasks.core.estimate.capture import Capture
 from tasks.core.estimate.machine import usable_cores
 from tasks.core.estimate.run import StageEstimate, busy_note, estimate_stages, section_of
-from tasks.core.estimate.train import expected_options
-from tasks.core.estimate.words import dollars, gigabytes, rough_duration
+from tasks.core.estimate.stages import Capture, expected_options
 from tasks.core.options import parse_options
 from tasks.core.settings import Settings, configure_prefect
+from tasks.core.words import dollars, gigabytes, rough_duration
 
 NUMBERS = (1, 2, 3, 4)  # columns
 

@@ -1,7 +1,7 @@
-"""numba's `njit` with a cache on disk that knows all the code a kernel is made of.
+"""numba's `njit` with a cache on disk that knows all the code of a kernel.
 
-numba looks at the file of the kernel alone. A constant that changed in another file left the old machine code in use.
-Here a kernel's compiled code is in a folder named by the digest of its module and of all that this imports.
+numba looks at the kernel's own file alone: after a change of a constant in another file, it would keep using the old
+machine code. Here a kernel's compiled code is in a folder named by the digest of its module and of all that it imports.
 
 The code that a process has just compiled differs from the code that a later process loads: stored code was linked and
 optimised once more, so the body of a parallel loop rounds differently. Kernels with parallel loops are therefore
@@ -32,7 +32,7 @@ __all__ = ["ensure_compiled", "njit", "prange"]
 DIGEST_LENGTH = 16  # hexadecimal digits in the folder's name
 PROGRESS = "progress "  # begins the lines with which the compiling process reports its progress
 _is_compiler = False  # this process compiles for others
-_compiled: set[str] = set()  # warm-ups that this process need not look at again
+_compiled: set[str] = set()  # warm-ups that are known to be compiled
 
 
 class _BySource:
@@ -57,7 +57,7 @@ class _BySource:
         return self._digest
 
     def get_disambiguator(self) -> str:
-        """No line number: a comment above a kernel leaves it where it is."""
+        """A constant instead of numba's line number: a comment above a kernel changes nothing."""
         return "0"
 
 
@@ -105,7 +105,7 @@ def ensure_compiled(warm_up: str, on_progress: ProgressCallback = ignore_progres
 
 
 def _mark(warm_up: str) -> Path:
-    """The file that says that every kernel is compiled, by this numba for this processor and Python."""
+    """The file whose presence means that every kernel is compiled, by this numba for this processor and Python."""
     module = importlib.import_module(warm_up)
     found = (locator.from_function(module.compile_kernels, inspect.getfile(module)) for locator in LOCATORS)
     folder = next(locator.get_cache_path() for locator in found if locator is not None)

@@ -1,4 +1,4 @@
-"""Memory that this process can still take, and the system's count of processes killed for want of it."""
+"""Memory that this process can still take, and the number of processes that the system killed for lack of memory."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ KERNEL_COUNTS = Path("/proc/vmstat")
 
 
 def available_memory_bytes() -> int:
-    """Of the machine's memory, or of its container's where that is less.
+    """Available memory of the machine, or of its container where that is less.
 
-    Copies of files in memory count as free, as the kernel gives them up first.
+    Copies of files in memory count as free, as the kernel drops them first.
     """
     available = int(psutil.virtual_memory().available)
     try:
@@ -25,9 +25,9 @@ def available_memory_bytes() -> int:
 
 
 def oom_kills() -> int | None:
-    """Count the processes that the kernel has killed for want of memory since it started, in any container.
+    """The number of processes that the kernel has killed for lack of memory since it started, in any container.
 
-    None where the system does not say.
+    None where the system has no such count.
     """
     try:
         lines = KERNEL_COUNTS.read_text().splitlines()

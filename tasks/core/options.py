@@ -20,8 +20,7 @@ from tasks.core.option_model import FilledInByPreset, OptionModel
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sog.options import CompressOptions
-from tasks.core.training.budget import BY_MACHINE, CUDA_BUDGETS, Backend, budgeted
-from tasks.core.training.options import TRAIN_PRESETS, TrainOptions
+from tasks.core.training.options import BY_MACHINE, CUDA_BUDGETS, TRAIN_PRESETS, Backend, TrainOptions, budgeted
 
 Preset = Literal["draft", "standard", "high"]
 # Options of training that are not the same in all presets and on all machines.

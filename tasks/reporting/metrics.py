@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from tasks.core.settings import Settings
 
 if TYPE_CHECKING:  # torch takes a second and 200 MB
-    from tasks.core.training.usage import GpuUsage
+    from tasks.core.usage import GpuUsage
 
 NAMESPACE = "Spaceport"
 GPU_SECONDS = 60.0  # between two looks at the GPU; CloudWatch keeps one value a minute

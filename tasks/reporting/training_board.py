@@ -12,7 +12,7 @@ from tasks.reporting.recording import Recording, current_recording
 
 if TYPE_CHECKING:  # torch takes a second and 200 MB, which a run that trains elsewhere does without
     from tasks.core.training.trainer import EvaluatedView, TrainingStats
-    from tasks.core.training.usage import GpuUsage
+    from tasks.core.usage import GpuUsage
 
 KEPT_ROWS = 20  # besides the newest: one for every twentieth of training
 REFRESH_SECONDS = 2.0  # between two looks at the pace and the memory; the artifact is updated less often still
@@ -83,7 +83,7 @@ class TrainingBoard:
         return show_picture(name, side_by_side(evaluated.photo, evaluated.image), text, self._context)
 
     def _row(self, stats: "TrainingStats", steps_per_second: float) -> Row:
-        from tasks.core.training.usage import gpu_usage
+        from tasks.core.usage import gpu_usage
 
         gpu = gpu_usage()
         self._gpu.tell(gpu)
@@ -100,7 +100,7 @@ def quality_of(psnr_db: float | None, detail: float | None) -> Row:
 
 def row_of(stats: "TrainingStats", steps_per_second: float, gpu: "GpuUsage | None") -> Row:
     """A line of the table."""
-    from tasks.core.training.usage import memory_in_use_bytes
+    from tasks.core.usage import memory_in_use_bytes
 
     row: Row = {
         "step": f"{stats.step:,} of {stats.steps:,}",

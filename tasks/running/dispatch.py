@@ -36,10 +36,10 @@ from tasks.core.errors import (
     StageError,
     StageHungError,
 )
-from tasks.core.estimate.words import rough_duration
 from tasks.core.option_model import OptionModel
 from tasks.core.refs import Ref, RunContext
 from tasks.core.settings import Settings
+from tasks.core.words import rough_duration
 from tasks.places.workspace import open_workspace
 from tasks.reporting.progress import run_logger
 

@@ -5,9 +5,9 @@ from io import BytesIO
 from typing import IO
 
 from tasks.core.errors import InputError
-from tasks.core.estimate.capture import Capture
 from tasks.core.estimate.machine import Machine, machines_by_stage, this_machine
 from tasks.core.estimate.run import estimate_stages, in_words, section_of
+from tasks.core.estimate.stages import Capture
 from tasks.core.local_path import local_path
 from tasks.core.measurements import EstimateSection
 from tasks.core.options import ReconstructOptions

@@ -22,12 +22,12 @@ from prefect.states import Completed
 from pydantic import BaseModel, JsonValue
 
 from tasks.core.errors import SpaceportError, StorageError
-from tasks.core.peak_memory import PeakMemory
 from tasks.core.progress import Progress
 from tasks.core.refs import Ref, RunContext
 from tasks.core.settings import Settings
 from tasks.core.stage_code import StageCode
 from tasks.core.storage import MEASUREMENTS_FILE, Manifest, Workspace, cache_key, describe_output
+from tasks.core.usage import PeakMemory
 from tasks.places.workspace import open_workspace
 from tasks.reporting.metrics import tell_stage
 from tasks.reporting.progress import stage_progress

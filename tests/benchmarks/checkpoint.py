@@ -17,12 +17,10 @@ import torch
 
 from tasks.core.gaussians import Gaussians
 from tasks.core.training.checkpoint import read_checkpoint, write_checkpoint
-from tasks.core.training.exposure import Exposures
 from tasks.core.training.options import TRAIN_PRESETS
 from tasks.core.training.population import Population
-from tasks.core.training.state import TrainingState
-from tasks.core.training.stopwatch import Stopwatch
-from tasks.core.training.views import EndlessShuffle
+from tasks.core.training.state import Stopwatch, TrainingState
+from tasks.core.training.views import EndlessShuffle, Exposures
 
 ROUNDS = 7
 

@@ -7,7 +7,7 @@ for the whole. The bar is 0.7 to 1.3 for the whole, on a machine that does nothi
 A busy machine makes a run longer, which no estimate foresees. So CPU seconds are compared as well: the model's for one
 core against those that the processes took; beside other work these come out somewhat too high.
 
---calibrate prints what tasks/core/estimate/calibration.py needs of a reference machine.
+--calibrate prints what tasks/core/estimate/machine.py needs of a reference machine.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tasks.core.demo.flight import fly
 from tasks.core.demo.flight_plan import DemoOptions
-from tasks.core.estimate.calibration import REFERENCE_SECONDS, least_seconds
+from tasks.core.estimate.machine import REFERENCE_SECONDS, least_seconds
 from tasks.core.estimate.run import STAGES, cpu_seconds
 from tasks.core.measurements import Report
 from tasks.core.options import parse_options

@@ -20,7 +20,8 @@ import numpy as np
 from tasks.core.progress import ignore_progress
 from tasks.core.render import cpu
 from tasks.core.render.warmup import compile_kernels
-from tasks.core.training import cpu_engine, schedule
+from tasks.core.training import engine, schedule
+from tasks.core.training.engine import CpuEngine
 from tasks.core.training.population import Population
 from tests.core.render.scenes import random_gaussians
 
@@ -35,10 +36,10 @@ PARTS = {
     (cpu.binning, "prefix_sums"): "forward",
     (cpu.binning, "fill_tiles"): "forward",
     (cpu.blending, "blend"): "forward",
-    (cpu_engine, "l1_ssim"): "loss",
+    (engine, "l1_ssim"): "loss",
     (cpu.blending, "blend_backward"): "backward",
     (cpu.projection_backward, "project_backward"): "backward",
-    (cpu_engine, "adam"): "optimiser",
+    (engine, "adam"): "optimiser",
 }
 NAMES = [name for _, name in PARTS]
 
@@ -60,7 +61,7 @@ def measure(width: int, height: int, n: int, size_px: float, *, parts: bool = Tr
     """Print one line of the table for each kernel and one for the step, if wanted; gives the step's CPU ms (median)."""
     gaussians, camera = random_gaussians(n, width, height, size_px)
     photo = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
-    engine, population = cpu_engine.CpuEngine(), Population.of(gaussians, n, "cpu")
+    stepper, population = CpuEngine(), Population.of(gaussians, n, "cpu")
     if rows_sorted:
         population.sort()
     settings = schedule.settings_at(0.9, 3, scene_radius=0.0, ssim_weight=0.2)
@@ -76,7 +77,7 @@ def measure(width: int, height: int, n: int, size_px: float, *, parts: bool = Tr
             wall.clear()
             used.clear()
             wall_before, used_before = time.perf_counter(), time.process_time()
-            engine.step(population, camera, photo, np.ones(3, np.float32), settings)
+            stepper.step(population, camera, photo, np.ones(3, np.float32), settings)
             wall["step"], used["step"] = time.perf_counter() - wall_before, time.process_time() - used_before
             walls.append(dict(wall))
             useds.append(dict(used))

@@ -27,9 +27,9 @@ from tasks.core.render.backends import rasterizer_for
 from tasks.core.render.warmup import compile_kernels
 from tasks.core.scene import Scene
 from tasks.core.sfm.options import SfmOptions
+from tasks.core.training.coverage import covered_pixels
 from tasks.core.training.evaluate import evaluate_completely, mean_of
 from tasks.core.training.options import TRAIN_PRESETS, TrainOptions
-from tasks.core.training.seen import covered_pixels
 from tasks.core.training.trainer import TrainingStats, train
 from tasks.core.training.views import load_view
 from tests.core.sfm.whole_stage import reconstruct

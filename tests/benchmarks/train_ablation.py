@@ -15,7 +15,7 @@ from typing import Any
 
 from tasks.core.progress import ignore_progress
 from tasks.core.render.warmup import compile_kernels
-from tasks.core.training import cpu_engine, refine, schedule
+from tasks.core.training import engine, refine, schedule
 from tasks.core.training.options import TRAIN_PRESETS
 from tasks.core.training.trainer import train
 from tests.benchmarks.train import HOLD_OUT_EVERY, scene_of
@@ -37,7 +37,7 @@ PARTS: dict[str, tuple[dict[str, Any], dict[tuple[Any, str], Any]]] = {
     "no exposure compensation": ({"exposure_compensation": False}, {}),
     "no filled gaps": ({"fill_gaps": False}, {}),
     "no depths of sparse points": ({"depth_weight": 0.0}, {}),
-    "harmonics everywhere": ({}, {(cpu_engine, "FLAT_COLORS_UNTIL"): -1}),
+    "harmonics everywhere": ({}, {(engine, "FLAT_COLORS_UNTIL"): -1}),
     "no dropout": ({"max_dropout": 0.0}, {}),
     "no final prune": ({"max_prune_loss_db": 0.0}, {}),
     "no early stop": ({"early_stop": False}, {}),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from tasks.core.peak_memory import PeakMemory
+from tasks.core.usage import PeakMemory
 
 MB = 2**20
 

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--scene", type=Path, help="a Scene folder; without one only the imports are tried")
     folder = parser.parse_args(argv).scene
     with timed("importing the programs and the engine"):
-        from tasks.core.training import cuda_engine  # noqa: F401
+        from tasks.core.training import torch_engine  # noqa: F401
         from tasks.core.training.coverage import with_gaps_filled
         from tasks.core.training.plan import split_cameras
         from tasks.core.training.views import load_view

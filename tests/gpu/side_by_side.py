@@ -21,10 +21,10 @@ from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.gaussians import Gaussians
 from tasks.core.render.backends import rasterizer_for
 from tasks.core.scene import SCENE_FILE, Scene
+from tasks.core.training.coverage import covered_pixels
 from tasks.core.training.evaluate import evaluate, evaluate_completely, mean_of
 from tasks.core.training.options import TRAIN_PRESETS, TrainOptions
 from tasks.core.training.plan import split_cameras
-from tasks.core.training.seen import covered_pixels
 from tasks.core.training.trainer import TrainingStats, train
 from tasks.core.training.views import load_view
 from tests.gpu.comparison import OURS, Result, compared, table

@@ -21,8 +21,7 @@ from tasks.core.gaussians import SH_C0, Gaussians
 from tasks.core.measurements import CurvePoint
 from tasks.core.render.interface import EPS2D, NEAR_PLANE
 from tasks.core.scene import Scene
-from tasks.core.training.photo_store import PhotoStore
-from tasks.core.training.torch_loss import l1_ssim
+from tasks.core.training.torch_loss import PhotoStore, l1_ssim
 from tasks.core.training.views import EndlessShuffle, View
 
 Kind = Literal["default", "default-repaired", "mcmc"]
@@ -104,14 +103,14 @@ def train_stock(
     """Train on the views.
 
     Args:
-        scene: gives sparse points and the unit of length.
+        scene: with sparse points and the unit of length.
         views: to train on, at full size.
         kind: which strategy.
         steps: number of updates.
         most_gaussians: MCMC's cap; the default strategy has none.
         seed: of starts, order and strategies.
         psnr_db: measures held-out quality; its time does not count.
-        rasterization: gsplat's function of that name, or what stands in its place in tests.
+        rasterization: gsplat's function of that name, or its replacement in tests.
         device: where to compute.
     """
     torch.manual_seed(seed)

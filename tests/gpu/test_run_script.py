@@ -1,4 +1,4 @@
-"""run.sh and prepare.sh as far as a machine without a GPU goes: what they refuse, and what they do in which order."""
+"""run.sh and prepare.sh on a machine without a GPU: what they refuse, and what they do in which order."""
 
 import json
 import os
@@ -109,7 +109,7 @@ def test_the_cuda_tests_are_found_where_there_is_a_gpu(tmp_path: Path) -> None:
 
 
 STUB = """#!/bin/bash
-# Stands where an interpreter with torch and a GPU stands, and notes what it is asked for.
+# In place of an interpreter with torch and a GPU; notes what it is asked for.
 echo "$TORCH_CUDA_ARCH_LIST|$MAX_JOBS|${*//$'\n'/ }" >>"$CALLS"
 case "$*" in
 *get_device_capability*) echo "$GPU" ;;

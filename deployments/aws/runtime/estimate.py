@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from deployments.aws.runtime.jobs import GPU_INSTANCE, SIZES, machines
 from deployments.aws.runtime.prices import FARGATE_SPOT_SHARE, ON_DEMAND_USD, PRICES_DATE, PRICES_REGION, SPOT_USD
-from tasks.core.estimate.capture import Capture
 from tasks.core.estimate.run import StageEstimate, estimate_stages
+from tasks.core.estimate.stages import Capture
 from tasks.core.options import ReconstructOptions
 
 # From the start of a task until it computes, which is paid: pulling the image, and a GPU instance's boot before that.

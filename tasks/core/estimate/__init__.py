@@ -1,1 +1,1 @@
-"""How long a run will take and how much memory, from headers, options and a machine; nothing is decoded or trained."""
+"""Time and memory that a run will take, from headers, options and a machine; nothing is decoded or trained."""

@@ -1,29 +1,29 @@
-"""A whole run, stage by stage, on the machines that its stages run on."""
+"""A whole run, stage by stage, on the machines of its stages."""
 
 import os
 from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.core.estimate.capture import Capture
 from tasks.core.estimate.machine import Machine
-from tasks.core.estimate.sfm import sfm_bytes, sfm_work
 from tasks.core.estimate.stages import (
-    BETWEEN_STAGES_SECONDS,
-    compress_bytes,
-    compress_work,
-    photos_bytes,
-    photos_work,
-    publish_bytes,
-    publish_work,
+    Capture,
+    compress_cost,
+    expected_options,
+    expected_training,
+    photos_cost,
+    publish_cost,
+    sfm_cost,
+    train_cost,
 )
-from tasks.core.estimate.train import expected_options, expected_training, train_bytes, train_seconds, train_work
-from tasks.core.estimate.words import gigabytes, rough_duration
 from tasks.core.measurements import CostSection, EstimateSection, SecondsSection
 from tasks.core.options import ReconstructOptions
 from tasks.core.settings import STAGES
+from tasks.core.words import gigabytes, rough_duration
 
+BETWEEN_STAGES_SECONDS = 3.0  # Prefect, hashing, and imports
 BUSY_SHARE = 0.5  # of the cores, by the load average of the last minute
+ONE_CORE = Machine(name="a core of the reference machine", cores=1.0)
 
 
 class StageEstimate(BaseModel):
@@ -43,53 +43,42 @@ def estimate_stages(
 ) -> tuple[StageEstimate, ...]:
     """Every stage that the run will have, with nothing in the workspace.
 
-    machines: what each of STAGES runs on. Raises OptionsError when the options cannot be met with these photos.
+    machines: of each of STAGES. Raises OptionsError when the options cannot be met with these photos.
     """
     train = expected_options(capture, options, machines["train"])
     training = expected_training(capture, train)
-    seconds = {
-        "sfm": sfm_work(capture, options.sfm, train.max_image_size).seconds_on(machines["sfm"]),
-        "train": train_seconds(training, train, machines["train"]),
-        "compress": compress_work(training, options.compress).seconds_on(machines["compress"]),
-        "publish": publish_work(training).seconds_on(machines["publish"]),
-    }
-    memory = {
-        "sfm": sfm_bytes(capture, options.sfm, machines["sfm"]),
-        "train": train_bytes(training, train, machines["train"]),
-        "compress": compress_bytes(training),
-        "publish": publish_bytes(training),
+    costs = {
+        "sfm": sfm_cost(capture, options.sfm, train.max_image_size, machines["sfm"]),
+        "train": train_cost(training, train, machines["train"]),
+        "compress": compress_cost(training, options.compress, machines["compress"]),
+        "publish": publish_cost(training, machines["publish"]),
     }
     if not capture.is_given_model:
-        seconds = {"photos": photos_work(capture).seconds_on(machines["photos"]), **seconds}
-        memory["photos"] = photos_bytes(capture, machines["photos"])
+        costs = {"photos": photos_cost(capture, machines["photos"]), **costs}
     return tuple(
         StageEstimate(
             stage=stage,
             machine=machines[stage].name,
-            seconds=taken,
-            peak_memory_bytes=round(memory[stage]),
-            cost_usd=None if (price := machines[stage].hourly_usd) is None else price * taken / 3600,
+            seconds=cost.seconds,
+            peak_memory_bytes=round(cost.peak_memory_bytes),
+            cost_usd=None if (price := machines[stage].hourly_usd) is None else price * cost.seconds / 3600,
         )
-        for stage, taken in seconds.items()
+        for stage, cost in costs.items()
     )
 
 
 def cpu_seconds(capture: Capture, options: ReconstructOptions) -> dict[str, float]:
-    """By stage, what it takes one core of the reference machine: for comparison with what processes have used."""
-    train = options.train_on("cpu", len(capture.photos))
-    training = expected_training(capture, train)
-    work = {
-        "photos": photos_work(capture),
-        "sfm": sfm_work(capture, options.sfm, train.max_image_size),
-        "train": train_work(training, train),
-        "compress": compress_work(training, options.compress),
-        "publish": publish_work(training),
-    }
-    return {stage: each.cpu_seconds for stage, each in work.items()}
+    """Seconds of one core of the reference machine by stage, without a GPU or a time budget.
+
+    For comparison with the CPU seconds that processes have used.
+    """
+    unbounded = options.train.model_copy(update={"backend": "cpu", "time_budget_seconds": None})
+    stages = estimate_stages(capture, options.model_copy(update={"train": unbounded}), dict.fromkeys(STAGES, ONE_CORE))
+    return {stage.stage: stage.seconds for stage in stages}
 
 
 def section_of(stages: tuple[StageEstimate, ...]) -> EstimateSection:
-    """The part of the report: stages, what is between them, and the greatest memory."""
+    """The part of the report: stages, the time between them, and the greatest memory."""
     costs = {stage.stage: stage.cost_usd for stage in stages}
     known = [cost for cost in costs.values() if cost is not None]
     return EstimateSection(
@@ -116,7 +105,7 @@ def in_words(section: EstimateSection) -> str:
 
 
 def busy_note(cores: float) -> str | None:
-    """What to say when the machine has other things to do, which no estimate counts; None when it has not."""
+    """A sentence for people when the machine has other things to do, which no estimate counts; else None."""
     load = os.getloadavg()[0]
     if load < BUSY_SHARE * cores:
         return None

@@ -1,1 +1,1 @@
-"""Gaussians and a camera become an image, and an image's gradient becomes the Gaussians' gradient."""
+"""Rasterizers: from Gaussians and a camera to an image, and from an image's gradient to the Gaussians'."""

@@ -1,4 +1,4 @@
-"""Which rasterizer draws: the only place that chooses."""
+"""The choice of the rasterizer: the only place that makes it."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ def rasterizer_for(backend: Backend) -> Rasterizer:
     """A rasterizer of the given kind.
 
     "auto" is CUDA on a machine where it works and the CPU anywhere else. A rasterizer keeps buffers between calls: use
-    one in one thread only. Raises MissingPartError when the backend cannot run on this machine, saying what to do.
+    one in one thread only. Raises MissingPartError with a way out when the backend cannot run on this machine.
     """
     # Imported here so that a process loads the libraries of the one backend it uses: numba, torch or gsplat.
     chosen = resolve_backend(backend)
@@ -30,7 +30,7 @@ def rasterizer_for(backend: Backend) -> Rasterizer:
 
 
 def resolve_backend(backend: Backend) -> Literal["cpu", "cuda", "reference"]:
-    """The backend that a request means on this machine; MissingPartError when it asks for what cannot run here."""
+    """The backend that a request means on this machine. Raises MissingPartError when that cannot run here."""
     if backend in ("cpu", "reference"):
         return backend
     from tasks.core.render.cuda import why_unavailable

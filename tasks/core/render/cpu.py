@@ -35,21 +35,21 @@ class View:
 
 
 class Buffers:
-    """Named arrays that grow when needed and are never given back: their pages are touched once, not every step."""
+    """Named arrays that grow when needed and are never freed: their pages are touched once, not every step."""
 
     def __init__(self) -> None:
         self._floats: dict[str, NDArray[np.float32]] = {}
         self._ints: dict[str, NDArray[np.int64]] = {}
 
     def floats(self, name: str, length: int, *rest: int) -> NDArray[np.float32]:
-        """A float32 array [at least length, *rest] with whatever it held before."""
+        """A float32 array [at least length, *rest] with its former contents."""
         array = self._floats.get(name)
         if array is None or len(array) < length or array.shape[1:] != rest:
             array = self._floats[name] = np.zeros((length + length // 4 + 1, *rest), np.float32)
         return array
 
     def ints(self, name: str, length: int) -> NDArray[np.int64]:
-        """An int64 array [at least length] with whatever it held before."""
+        """An int64 array [at least length] with its former contents."""
         array = self._ints.get(name)
         if array is None or len(array) < length:
             array = self._ints[name] = np.zeros(length + length // 4 + 1, np.int64)
@@ -58,7 +58,7 @@ class Buffers:
 
 @dataclass(frozen=True)
 class Pass:
-    """What `backward` needs of the last forward pass."""
+    """The part of the last forward pass that `backward` needs."""
 
     gaussians: Gaussians
     view: View
@@ -94,7 +94,7 @@ def plain(gaussians: Gaussians) -> Gaussians:
 
 
 class CpuRasterizer:
-    """The rasterizer for machines without a GPU. Numbers as `reference.py`, within float32."""
+    """The rasterizer for machines without a GPU. Its numbers are those of `reference.py`, within float32."""
 
     name = "cpu"
 
@@ -121,7 +121,7 @@ class CpuRasterizer:
         sh_degree: int | None = None,
         background: Sequence[float] = (0, 0, 0),
     ) -> Image:
-        """As `render`; the image is a buffer that the next call overwrites."""
+        """The same as `render`, in a buffer that the next call overwrites."""
         buffers, n, workers = self._buffers, len(gaussians), numba.get_num_threads()
         degree = gaussians.sh_degree if sh_degree is None else min(sh_degree, gaussians.sh_degree)
         tiles_x, tiles_y = -(-camera.width // TILE), -(-camera.height // TILE)
@@ -176,7 +176,7 @@ class CpuRasterizer:
         return Gradients(**dense)
 
     def backward_sparse(self, d_image: Image) -> SparseGradients:
-        """As `backward`, without touching memory of Gaussians that the camera does not see.
+        """The same as `backward`, without touching memory of Gaussians that the camera does not see.
 
         Of `shN` only the coefficients of the degree that was rendered are valid.
         """

@@ -1,4 +1,4 @@
-"""What every rasterizer offers. `reference.py` says what the numbers must be; the others are faster."""
+"""The interface of every rasterizer. `reference.py` defines the numbers; the others are faster."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Rasterizer(Protocol):
 
         Args:
             gaussians: what to draw.
-            camera: pinhole camera; gives the size of the image.
+            camera: pinhole camera, with the size of the image.
             sh_degree: highest degree of spherical harmonics to use, None for all that the Gaussians have.
             background: RGB that shows where the Gaussians let light through.
 

@@ -1,4 +1,4 @@
-"""Measures of a render beside its photo: PSNR and SSIM as the 3D Gaussian Splatting papers report them, GMSD, detail.
+"""Measures of a render against its photo: PSNR and SSIM as the 3D Gaussian Splatting papers report them, GMSD, detail.
 
 PSNR rewards a blur wherever a sharp texture is a pixel off, although people prefer the texture. GMSD and detail compare
 edges. Every measure takes a mask, so that a part of the image can be measured alone.
@@ -54,7 +54,7 @@ def ssim(a: Image, b: Image, mask: Mask | None = None) -> float:
     """Structural similarity of two images [H, W, 3] in 0..1, clipped to that range first; 1 for equal images.
 
     The variant of Wang et al. 2004 (doi:10.1109/TIP.2003.819861): 11x11 Gaussian window of sigma 1.5, population
-    moments, K1 0.01, K2 0.03, averaged over the windows that lie inside the image, and whose middle is in the mask
+    moments, K1 0.01, K2 0.03, averaged over the windows that are inside the image, and whose middle is in the mask
     where there is one, and over the channels; NaN when there is no such window. Raises ValueError when the shapes
     differ or a side is shorter than the window.
     """
@@ -92,10 +92,10 @@ def gmsd(a: Image, b: Image, mask: Mask | None = None) -> float:
 
 
 def detail(image: Image, photo: Image, mask: Mask | None = None) -> float:
-    """How much of the photo's fine structure the image has: 1 for as much, 0 for a plain area.
+    """The share of the photo's fine structure that the image has: 1 for as much, 0 for a plain area.
 
     Mean gradient magnitude of the grey image over that of the photo, both [H, W, 3] in 0..1, over all pixels or those
-    of the mask. It says nothing about where the structure is, so read it beside GMSD. NaN when the photo has no
+    of the mask. It does not see where the structure is, so read it together with GMSD. NaN when the photo has no
     gradient there. Raises ValueError when the shapes differ.
     """
     image, photo = _clipped(image, photo)

@@ -1,6 +1,6 @@
-"""A checkpoint: the state of a training in one file, which is there whole or not at all.
+"""A checkpoint: the state of a training in one file, which is complete or absent.
 
-The file is a .npz that is not compressed, as trained numbers hardly compress. Its checksums tell a damaged one apart.
+The file is a .npz that is not compressed, as trained numbers hardly compress. Its checksums reveal damage.
 """
 
 import errno
@@ -20,20 +20,20 @@ Arrays = dict[str, NDArray[np.generic]]  # a state by the names of its parts
 
 
 class Checkpoints(Protocol):
-    """Where training keeps its state, and when."""
+    """A place for training's state, which also decides when to save."""
 
     def load(self, belongs_to: str) -> Arrays | None:
         """The newest state that can be used and was saved for the same training; None when there is none."""
 
     def due(self) -> bool:
-        """Asked after every step: whether it is time to save."""
+        """Return whether it is time to save. Called after every step."""
 
     def save(self, step: int, belongs_to: str, arrays: Arrays) -> None:
-        """Keep a state. May raise whatever shall end training, once the state is kept."""
+        """Keep a state. Once it is kept, any exception may be raised to end training."""
 
 
 def write_checkpoint(path: Path, belongs_to: str, arrays: Arrays) -> None:
-    """Write a checkpoint; it has its name only when all of it is on the disk. Raises OSError."""
+    """Write a checkpoint, which gets its name once all of it is on the disk. Raises OSError."""
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
         np.savez(file, allow_pickle=False, format=np.array(FORMAT), belongs_to=np.array(belongs_to), **arrays)
@@ -53,7 +53,7 @@ def read_checkpoint(path: Path, belongs_to: str) -> Arrays:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         found, owner = str(arrays.pop("format")), str(arrays.pop("belongs_to"))
-    except Exception as error:  # zip and npy raise a dozen kinds for bytes that are not theirs
+    except Exception as error:  # zip and npy raise a dozen kinds for foreign bytes
         if isinstance(error, OSError) and error.errno not in WRONG_BYTES:
             raise
         raise FormatError(f"{path.name} is damaged or no checkpoint ({type(error).__name__}: {error}).") from error

@@ -1,9 +1,16 @@
-"""Points for what the photos show and structure from motion left out.
+"""Projection of points into photos: gaps to fill, surfaces, places that several photos show.
 
-Where structure from motion found nothing (leaves that the wind moves, plain walls, water, sky), training would begin
-with a hole, which Gaussians at its edge swell into. So every part of a photo that is an eighth of it wide and has no
-point gets one, at the depth of those around it. Above the horizon and away from all points it is the sky's, and goes
-far behind the scene, where it cannot become something that floats before the cameras.
+Gaps. Where structure from motion found nothing (leaves that the wind moves, plain walls, water, sky), training would
+begin with a hole, which Gaussians at its edge swell into. So every part of a photo that is an eighth of it wide and has
+no point gets one, at the depth of those around it. Above the horizon and away from all points it belongs to the sky and
+is placed far behind the scene, where it cannot become something that floats before the cameras.
+
+Surfaces. A photo is cut into square cells. The surface in a cell is at the depth of the sparse points around it.
+Another photo sees it where it is within that photo's frame and no further away than the surface found there.
+
+Masks. Training can only learn from several photos how a place looks from elsewhere, so a comparison is fair on pixels
+whose surface several other photos show. These masks depend on cameras and sparse points alone, not on what was trained:
+recipes are compared on the same pixels.
 """
 
 from collections.abc import Sequence
@@ -14,17 +21,22 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from tasks.core.scene import Camera, SparsePoints
-from tasks.core.training.initialise import MIN_POINTS
 from tasks.core.training.views import View
 from tasks.core.transforms import Float64
 
-CELLS = 8  # of a photo's longer side
-NEIGHBOURS = 4  # whose median depth a new point gets
-FEWEST_POINTS = 10  # that a photo has to show, for their depths to say something
+MIN_POINTS = 20  # usable ones, for a scene to be trained on
+GAP_CELLS = 8  # of a photo's longer side
+NEIGHBOURS = 4  # points, whose median is the depth of a place between them
+FEWEST_POINTS = 10  # in a photo, for their depths to mean something
 SKY_ELEVATION = 0.1  # sine of the angle above the horizon from which a gap is sky
 SKY_CLEARANCE = 1.5  # cells without a point around a cell of sky
 MOST_SHARE = 0.1  # of the points there are: more would take the place of Gaussians that are known to be needed
-SKY_DISTANCE = 5.0  # in units of the distance within which 95 % of the points lie
+SKY_DISTANCE = 5.0  # in units of the distance that 95 % of the points are within
+
+SEEN_BY = 3  # photos, from which on a place counts as covered
+SURFACE_CELLS = 64  # of a photo's longer side
+CLEARANCE = 1 / 16  # of the longer side: a cell without a point as near as this has no known surface
+BEHIND = 1.25  # times the depth of the surface found: a place further away is hidden by it, as ground is by leaves
 
 
 class Projection(NamedTuple):
@@ -32,11 +44,11 @@ class Projection(NamedTuple):
 
     pixels: Float64  # [P, 2] x and y in px
     depths: Float64  # [P]
-    inside: NDArray[np.bool_]  # [P] in front of the camera and within its image; others may stand before the point
+    inside: NDArray[np.bool_]  # [P] in front of the camera and within its image; other points may hide the point
 
 
 def project(xyz: Float64, camera: Camera) -> Projection:
-    """Where points [P, 3] of the world lie in an image."""
+    """Project points [P, 3] of the world into an image."""
     in_camera = xyz @ camera.cam_from_world[:3, :3].T + camera.cam_from_world[:3, 3]
     depths = in_camera[:, 2]
     in_front = depths > 0
@@ -53,16 +65,16 @@ def with_gaps_filled(
 
     Args:
         points: sparse points; those that are not finite are left out.
-        views: photos to be trained on. What is new for one is there for the next ones already.
+        views: photos to be trained on. Points that are new for one photo count for the next ones.
         up: unit vector that points to the sky [3].
-        generator: where in its part of the photo each new point lies.
+        generator: draws the position of each new point in its part of the photo.
     """
     usable = np.isfinite(points.xyz).all(axis=1)
     if usable.sum() < MIN_POINTS:
         return points
     xyz, rgb = points.xyz[usable], points.rgb[usable]
     reach = float(np.percentile(np.linalg.norm(xyz - np.median(xyz, axis=0), axis=1), 95))
-    if reach == 0:  # all in one place: nothing says how far away anything is
+    if reach == 0:  # all in one place: no distance is known
         return points
     for view in views:
         seen = project(xyz, view.cameras[0])
@@ -89,7 +101,7 @@ def _gaps(
 ) -> tuple[Float64, NDArray[np.uint8]]:
     """Positions [M, 3] and colours [M, 3] for the cells of one photo without any of the points at `pixels` [P, 2]."""
     camera, photo = view.cameras[0], view.photos[0]
-    side = max(camera.width, camera.height) / CELLS
+    side = max(camera.width, camera.height) / GAP_CELLS
     rows, columns = int(np.ceil(camera.height / side)), int(np.ceil(camera.width / side))
     taken = np.zeros((rows, columns), bool)
     taken[(pixels[:, 1] // side).astype(int), (pixels[:, 0] // side).astype(int)] = True
@@ -111,3 +123,87 @@ def _gaps(
         for x, y in new.astype(int)
     ]
     return xyz, np.array(rgb, np.float64).reshape(-1, 3).round().astype(np.uint8)
+
+
+class SurfaceMap:
+    """The depth of the surface in each cell of a photo."""
+
+    def __init__(self, camera: Camera, points: SparsePoints) -> None:
+        self.camera = camera
+        self.side_px = max(camera.width, camera.height) / SURFACE_CELLS
+        self.rows, self.columns = (int(np.ceil(length / self.side_px)) for length in (camera.height, camera.width))
+        self.depths = np.full((self.rows, self.columns), np.nan)  # NaN where nothing is known
+        seen = project(points.xyz, camera)
+        if seen.inside.sum() >= FEWEST_POINTS:
+            pixels, depths = seen.pixels[seen.inside], seen.depths[seen.inside]
+            distances, nearest = cKDTree(pixels).query(self._middles_px().reshape(-1, 2), k=NEIGHBOURS)
+            near = np.asarray(distances)[:, 0] <= CLEARANCE * max(camera.width, camera.height)
+            self.depths = np.where(near, np.median(depths[nearest], axis=1), np.nan).reshape(self.depths.shape)
+
+    def _middles_px(self) -> Float64:
+        """Middle of each cell [rows, columns, 2], x and y."""
+        x, y = np.meshgrid(np.arange(self.columns) + 0.5, np.arange(self.rows) + 0.5)
+        return np.asarray(np.stack([x, y], axis=-1) * self.side_px)
+
+    def surface(self) -> Float64:
+        """World positions of the surface in the middle of each cell [rows * columns, 3]; NaN where it is not known."""
+        camera = self.camera
+        rays = (self._middles_px() - [camera.cx, camera.cy]) / [camera.fx, camera.fy]
+        in_camera = np.concatenate([rays, np.ones((*rays.shape[:2], 1))], axis=-1) * self.depths[..., None]
+        return np.asarray((in_camera.reshape(-1, 3) - camera.cam_from_world[:3, 3]) @ camera.cam_from_world[:3, :3])
+
+    def sees(self, xyz: Float64) -> NDArray[np.bool_]:
+        """A mask [P] of the places [P, 3] that this photo shows. An unknown surface hides nothing."""
+        seen = project(xyz, self.camera)
+        cells = (np.where(seen.inside[:, None], seen.pixels, 0) // self.side_px).astype(int)
+        depths = self.depths[np.minimum(cells[:, 1], self.rows - 1), np.minimum(cells[:, 0], self.columns - 1)]
+        return np.asarray(seen.inside & ~(seen.depths > BEHIND * depths))
+
+
+def covered_pixels(
+    cameras: Sequence[Camera], others: Sequence[Camera], points: SparsePoints
+) -> list[NDArray[np.bool_]]:
+    """For each of the cameras, the pixels [H, W] whose surface at least SEEN_BY of the others see."""
+    points = _usable(points)
+    maps = [SurfaceMap(camera, points) for camera in cameras]
+    surfaces = [map_.surface() for map_ in maps]
+    counts = [np.zeros(len(surface), int) for surface in surfaces]
+    for other in others if maps else ():
+        seen_from = SurfaceMap(other, points)
+        for surface, count in zip(surfaces, counts, strict=True):
+            asked = np.isfinite(surface).all(axis=1) & (count < SEEN_BY)  # enough is enough
+            count[asked] += seen_from.sees(surface[asked])
+    return [_at_pixels(count >= SEEN_BY, map_) for count, map_ in zip(counts, maps, strict=True)]
+
+
+def photos_showing(xyz: Float64, cameras: Sequence[Camera], points: SparsePoints) -> NDArray[np.int64]:
+    """The number of photos that show each place [P, 3]; sparse points decide what hides it."""
+    points = _usable(points)
+    counts = np.zeros(len(xyz), np.int64)
+    for camera in cameras:
+        counts += SurfaceMap(camera, points).sees(xyz)
+    return counts
+
+
+def finest_pixels(xyz: Float64, cameras: Sequence[Camera]) -> Float64:
+    """The width of a pixel at each place [P], in the world's units, of the photo that shows it from nearest.
+
+    Infinite where the place is in no photo's frame. A place may be hidden in that photo.
+    """
+    widths = np.full(len(xyz), np.inf)
+    for camera in cameras:
+        seen = project(xyz, camera)
+        widths = np.where(seen.inside, np.minimum(widths, seen.depths / camera.fx), widths)
+    return np.asarray(widths)
+
+
+def _usable(points: SparsePoints) -> SparsePoints:
+    finite = np.isfinite(points.xyz).all(axis=1)
+    return SparsePoints(*(array[finite] for array in vars(points).values()))
+
+
+def _at_pixels(cells: NDArray[np.bool_], map_: SurfaceMap) -> NDArray[np.bool_]:
+    """Cells [rows * columns] at the size of the photo [H, W]."""
+    camera = map_.camera
+    row_of, column_of = ((np.arange(length) // map_.side_px).astype(int) for length in (camera.height, camera.width))
+    return np.asarray(cells.reshape(map_.rows, map_.columns)[row_of[:, None], column_of])

@@ -20,11 +20,11 @@ from tasks.core.scene import Camera, Scene
 from tasks.core.training.coverage import FEWEST_POINTS, project
 from tasks.core.training.views import View
 
-FEWEST_PHOTOS = 3  # that have to show a point: two agree on a wrong match more easily
-NEAREST = 0.05  # of the typical depth: what is nearer to the camera counts as being there
-LEAST_COVERAGE = 0.3  # of a pixel, below which its depth says nothing
+FEWEST_PHOTOS = 3  # with the point: two agree on a wrong match more easily
+NEAREST = 0.05  # of the typical depth: nearer Gaussians count as being at this depth
+LEAST_COVERAGE = 0.3  # of a pixel, below which its depth means nothing
 SMALL_ERROR = 0.01  # a share of the depth: below it the loss is a square, as points are not exact either
-LEAST_HALVINGS = 1  # of the photo: half as many pixels on a side tell as much about depth, in a quarter of the time
+LEAST_HALVINGS = 1  # of the photo: half as many pixels on a side know as much about depth, in a quarter of the time
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class DepthTargets:
 
 
 class SparseDepths:
-    """The targets of all photos, each photo's looked for when it is asked for the first time.
+    """The targets of all photos; each photo's are found when they are first asked for.
 
     Only what structure from motion saw in a photo is a target there. Guessing it from the points in the photo's frame
     makes some of the depths wrong, and costs quality: docs/training.md has the figures.
     """
 
     def __init__(self, scene: Scene, views: Sequence[View]) -> None:
-        """Of the scene's photos, the views, by their index."""
+        """The targets of these views, which are photos of the scene."""
         told = np.isfinite(scene.points.xyz).all(axis=1) & (scene.points.track_lengths >= FEWEST_PHOTOS)
         places = {camera.name: index for index, camera in enumerate(scene.cameras)}
         observed = scene.observations
@@ -65,7 +65,7 @@ class SparseDepths:
 
     @property
     def known(self) -> bool:
-        """Whether the scene says which photo shows which point."""
+        """Whether the scene contains observations of points in photos."""
         return len(self._points) > 0
 
     def of(self, index: int, level: int) -> DepthTargets | None:
@@ -86,14 +86,14 @@ class SparseDepths:
 
 
 def colored_by_depth(gaussians: Gaussians, targets: DepthTargets) -> tuple[Gaussians, NDArray[np.float32]]:
-    """The same Gaussians with their inverse depth as red, and 1 as green and blue; and these inverse depths [N].
+    """The same Gaussians with their inverse depth as red and 1 as green and blue, and these inverse depths [N].
 
     They are in units of 1 / `targets.unit`, and at most 1 / NEAREST.
     """
     axis = targets.camera.cam_from_world[2].astype(np.float32)
     unit = np.float32(targets.unit)
-    # Not as a product of matrices: BLAS's threads wait at full speed for the next one, and the kernels that follow take
-    # twice their time
+    # Not as a product of matrices: BLAS's threads busy-wait for the next one, and the kernels that follow take twice
+    # their time
     x, y, z = gaussians.means.T
     depths = x * axis[0] + y * axis[1] + z * axis[2] + axis[3]
     inverse = unit / np.maximum(depths, unit * np.float32(NEAREST))

@@ -1,23 +1,29 @@
-"""Quality on photos that training has not seen."""
+"""Quality on photos, and which Gaussians can be left out at the end because the photos would not miss them."""
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.gaussians import Gaussians
-from tasks.core.render.interface import Image, Rasterizer
+from tasks.core.errors import TrainingDivergedError
+from tasks.core.gaussians import SH_C0, Gaussians
+from tasks.core.render.interface import MIN_ALPHA, Float, Image, Rasterizer
 from tasks.core.render.metrics import SSIM_WINDOW, Mask, color_corrected, detail, gmsd, psnr, ssim
-from tasks.core.training.views import View
+from tasks.core.training.views import View, evenly_chosen
 
 Pixels = NDArray[np.floating]
+
+JUDGED_VIEWS = 12  # photos, at most, on which the loss is measured
+CONTRIBUTING_VIEWS = 60  # photos, at most, whose pixels count as a contribution
+PRUNE_HALVINGS = 7  # of the interval that contains the number to leave out: to 1 %
+MOST_PRUNED = 0.9  # share of the Gaussians
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How close a render is to its photo; see tasks/core/render/metrics.py. NaN is what could not be measured."""
+    """Measures of a render compared with its photo: tasks/core/render/metrics.py. NaN where one cannot be taken."""
 
     psnr_db: float
     ssim: float
@@ -40,7 +46,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """PSNR of every view in dB; where it was asked for, everything else as well."""
+    """PSNR of every view in dB; all other measures too if the evaluation was a complete one."""
 
     psnr_db: tuple[float, ...]
     color_corrected_psnr_db: tuple[float, ...]
@@ -63,7 +69,7 @@ def evaluate(gaussians: Gaussians, views: Sequence[View], rasterizer: Rasterizer
 def evaluate_completely(
     gaussians: Gaussians, views: Sequence[View], rasterizer: Rasterizer, covered: Sequence[Mask]
 ) -> Evaluation:
-    """As `evaluate`, and all other measures; `covered` is each view's mask of `covered_pixels`."""
+    """Like `evaluate`, with all other measures; `covered` is each view's mask of `covered_pixels`."""
     return _evaluated(gaussians, views, rasterizer, covered, complete=True)
 
 
@@ -91,3 +97,60 @@ def _evaluated(
         corrected.append(psnr(color_corrected(image, photo), photo))
     share = float(np.concatenate([mask.ravel() for mask in covered]).mean()) if len(covered) else None
     return Evaluation(tuple(psnrs), tuple(corrected), tuple(qualities), tuple(of_covered), share, first_image)
+
+
+def rows_worth_keeping(
+    gaussians: Gaussians, views: Sequence[View], rasterizer: Rasterizer, max_loss_db: float
+) -> NDArray[np.int64]:
+    """Ascending rows without those that contribute least, as many as `max_loss_db` of PSNR on training photos allow.
+
+    Held-out photos are not used, so that they remain a fair measure.
+    """
+    kept = np.arange(len(gaussians))
+    if max_loss_db <= 0 or not views or len(gaussians) == 0:
+        return kept
+    order = np.argsort(contributions(gaussians, evenly_chosen(views, CONTRIBUTING_VIEWS), rasterizer), kind="stable")
+    judged = evenly_chosen(views, JUDGED_VIEWS)
+    enough = evaluate(gaussians, judged, rasterizer).mean_psnr_db - max_loss_db
+    low, high = 0.0, MOST_PRUNED
+    for _ in range(PRUNE_HALVINGS):
+        share = (low + high) / 2
+        candidate = np.sort(order[int(share * len(order)) :])
+        if evaluate(gaussians.take(candidate), judged, rasterizer).mean_psnr_db >= enough:
+            kept, low = candidate, share
+        else:
+            high = share
+    return kept
+
+
+def contributions(gaussians: Gaussians, views: Sequence[View], rasterizer: Rasterizer) -> Float:
+    """For each Gaussian [N], in px: the sum over views and pixels of its share of the pixel.
+
+    A pixel is a sum of colours times shares, so the derivative of a picture's sum with respect to a colour is the sum
+    of shares. All colours are set to the middle, where none is cut off at black.
+    """
+    plain = replace(gaussians, sh0=np.zeros_like(gaussians.sh0), shN=gaussians.shN[:, :0])
+    total = np.zeros(len(gaussians))
+    for view in views:
+        image = rasterizer.forward(plain, view.cameras[0])
+        total += rasterizer.backward(np.ones_like(image)).sh0[:, 0, 0] / SH_C0
+    return total
+
+
+def finished_gaussians(gaussians: Gaussians) -> Gaussians:
+    """The Gaussians that can be seen, with unit quaternions: what the file contains.
+
+    Gaussians with an opacity below MIN_ALPHA are never drawn, so leaving them out changes no picture. Raises
+    TrainingDivergedError when a parameter is not finite.
+    """
+    for name, array in vars(gaussians).items():
+        broken = int((~np.isfinite(array)).reshape(len(array), -1).any(axis=1).sum())
+        if broken:
+            raise TrainingDivergedError(
+                f"{broken} of {len(gaussians)} Gaussians have {name} that are not finite; "
+                "try again with another train.random_seed."
+            )
+    drawn = gaussians.raw_opacities >= np.log(MIN_ALPHA / (1 - MIN_ALPHA))
+    kept = gaussians.take(drawn)
+    unit = kept.quats / np.linalg.norm(kept.quats, axis=1, keepdims=True)
+    return Gaussians(**{**vars(kept), "quats": unit.astype(np.float32)})

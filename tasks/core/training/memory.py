@@ -1,18 +1,60 @@
-"""What to do when memory does not suffice for training: say so in one sentence, and try with fewer Gaussians."""
+"""Memory of training: the Gaussians that fit a machine's memory or a GPU's, and smaller budgets when it runs out.
 
-from collections.abc import Iterator
+What fits is decided before training, by arithmetic alone, from free bytes, photos and options. If memory runs out all
+the same, the stage reports it in one sentence and starts again with fewer Gaussians.
+"""
+
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from tasks.core.errors import OutOfMemoryError
+from tasks.core.gaussians import SH_COEFFICIENTS, floats_per_gaussian
 from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.training.options import MOST_PIXELS_PER_GAUSSIAN, TrainOptions
 
-SMALLER_SHARES = (0.5, 0.25)  # of the Gaussians asked for; what a quarter does not cure, the photos' size causes
+SMALLER_SHARES = (0.5, 0.25)  # of the Gaussians asked for; if a quarter is too much, the photos are too large
 MIN_GAUSSIANS = 1000  # below it there is no picture worth computing
+
+# Of the free memory, left for what is not counted here and for other programs.
+SPARE_SHARE = 0.2
+# A parameter, two moments, a gradient in a buffer that grows by quarters, and a copy when it is measured or saved.
+BYTES_PER_FLOAT = 4 * (1 + 2 + 1.25 + 1)
+# Projection, sorting and pairs of tile and Gaussian. Measured at degree 3, 960x640 and 200k to 1M Gaussians: 1.6 kB for
+# each of them in all, with 1.3 to 2 pairs each; a pair takes 65 B, and this leaves room for 10. The render of depths
+# has such buffers of its own, without harmonics: 350 B, counted.
+BYTES_PER_GAUSSIAN = 950 + 350
+
+# Left for the caching allocator's fragments, workspaces of cuBLAS and cuDNN, and other programs. An estimate.
+GPU_SPARE_SHARE = 0.1
+# The allocator's rounding and gsplat's sort buffers for small scenes. An estimate.
+GPU_SPARE_BYTES = 300e6
+
+FLOAT_BYTES = 4
+COPIES_PER_PARAMETER = 4  # parameter, gradient, Adam's two moments: counted in population.py and torch_engine.py
+NOTES_BYTES = 8 + 4 + 4 + 4 + 4  # updates int64; scores, seen, shown_by and least_log_scale float32: population.py
+
+# Of a step, for each Gaussian. gsplat's own table (docs, eval.rst: MCMC at 3M and 1M, 4.99 and 1.98 GB) grows by
+# 1,505 B a Gaussian at degree 3, of which 59 x 16 = 944 B are parameters, gradients and Adam; the rest is projection,
+# colours and the sorted pairs of Gaussian and tile.
+STEP_BYTES = 560
+# Packed, only visible Gaussians take them. 0.3 is the share below which gsplat's documentation advises packing.
+PACKED_STEP_SHARE = 0.3
+# Our Adam gathers the rows of one parameter: gradient, two moments, and the step; counted in torch_engine.adam.
+ADAM_GATHERED_COPIES = 4
+
+# Of a step, for each pixel of the largest photo: 9 + 9 + 9 channels of SSIM's convolutions, about 15 maps [3, H, W] of
+# its formula that autograd keeps, as much again for their gradients, and the image. Counted, not measured.
+STEP_BYTES_PER_PIXEL = 2 * (27 * 4 + 15 * 12) + 48
+
+PYRAMID = 1 + 1 / 4 + 1 / 16 + 1 / 64  # pixels of a photo with its halvings: schedule.MAX_HALVINGS
+PHOTO_BYTES_PER_PIXEL = 3
+MOMENT_BYTES_PER_PIXEL = 2 * 3 * 4  # of PhotoMoments. float32: half would round away variances near SSIM_C2
+PINNED_SHARE = 0.25  # of the host's free memory: page-locked pages cannot be swapped out, so most is left alone
 
 
 def budgets(options: TrainOptions) -> Iterator[TrainOptions]:
-    """The options as given, then with smaller numbers of Gaussians, whatever it is that limits them."""
+    """The options as they are, then with fewer Gaussians, whichever option limits them."""
     yield options
     for share in SMALLER_SHARES:
         count = int(options.max_gaussians * share)
@@ -24,8 +66,8 @@ def budgets(options: TrainOptions) -> Iterator[TrainOptions]:
 
 @contextmanager
 def memory_errors_explained(options: TrainOptions) -> Iterator[None]:
-    """Turn the libraries' several ways of running out of memory into OutOfMemoryError."""
-    import torch  # here, so that who only needs the budgets does not load it
+    """Raise OutOfMemoryError for all the errors that libraries raise when memory runs out."""
+    import torch  # here, so that callers who only need `budgets` do not load it
 
     try:
         yield
@@ -43,4 +85,85 @@ def _explained(options: TrainOptions) -> OutOfMemoryError:
         f"Memory did not suffice for up to {options.max_gaussians:,} Gaussians at {options.max_image_size} px "
         f"({free:.1f} GB are free now): lower train.max_image_size or train.max_gaussians, or raise "
         "train.pixels_per_gaussian."
+    )
+
+
+def affordable_gaussians(available_bytes: float, sh_degree: int) -> int:
+    """The number of Gaussians of a degree that fit into the free bytes, at least MIN_GAUSSIANS."""
+    return max(MIN_GAUSSIANS, int(available_bytes * (1 - GPU_SPARE_SHARE) / cpu_bytes_each(sh_degree)))
+
+
+def cpu_bytes_each(sh_degree: int) -> float:
+    """The most bytes that a Gaussian of a degree takes in training on the CPU."""
+    return floats_per_gaussian(sh_degree) * BYTES_PER_FLOAT + BYTES_PER_GAUSSIAN
+
+
+@dataclass(frozen=True)
+class GpuBudget:
+    """Training's use of a GPU."""
+
+    max_gaussians: int
+    packed: bool
+    pixel_bytes: int  # for photos on the GPU: all of them, or none
+    moment_bytes: int  # for their moments
+    pinned_bytes: int  # of the host's memory
+    decisions: tuple[str, ...]  # what was chosen and why, for people
+    degradations: tuple[str, ...]  # what is worse than was asked for
+
+
+def gpu_bytes_each(sh_degree: int, packed: bool) -> float:
+    """Bytes that a Gaussian takes in training on a GPU, at the moment of greatest need."""
+    sh_floats = 3 * (SH_COEFFICIENTS[sh_degree] - 1)
+    share = PACKED_STEP_SHARE if packed else 1.0
+    gathered = ADAM_GATHERED_COPIES * FLOAT_BYTES * max(sh_floats, 4)
+    return (
+        COPIES_PER_PARAMETER * FLOAT_BYTES * floats_per_gaussian(sh_degree)
+        + NOTES_BYTES
+        + share * (STEP_BYTES + gathered)
+    )
+
+
+def gpu_budget(
+    free_bytes: float, host_free_bytes: float, photo_pixels: Sequence[int], max_gaussians: int, sh_degree: int
+) -> GpuBudget:
+    """Decide where photos are kept, how Gaussians are projected and how many there may be.
+
+    Gives up what costs least first: photos on the GPU (a copy each step), then unpacked projection (slower
+    bookkeeping), and last the number of Gaussians, which costs quality.
+
+    Args:
+        free_bytes: of the GPU, before training allocates anything.
+        host_free_bytes: of the machine.
+        photo_pixels: pixels of each photo at full training size, those trained on.
+        max_gaussians: the number asked for.
+        sh_degree: of the spherical harmonics.
+    """
+    free = free_bytes * (1 - GPU_SPARE_SHARE) - GPU_SPARE_BYTES - STEP_BYTES_PER_PIXEL * max(photo_pixels, default=0)
+    photos = sum(photo_pixels) * PYRAMID * PHOTO_BYTES_PER_PIXEL
+    choices = ((True, False), (False, False), (False, True))
+    for on_gpu, packed in choices:
+        left = free - max_gaussians * gpu_bytes_each(sh_degree, packed) - (photos if on_gpu else 0)
+        if left >= 0:
+            count = max_gaussians
+            break
+    else:
+        left, count = 0.0, max(int(max(free, 0) / gpu_bytes_each(sh_degree, packed)), MIN_GAUSSIANS)
+        count = min(count, max_gaussians)
+    moments = min(left, sum(photo_pixels) * PYRAMID * MOMENT_BYTES_PER_PIXEL) if on_gpu else 0
+    where = "on the GPU" if on_gpu else "in the host's memory"
+    projection = "packed" if packed else "unpacked"
+    decision = (
+        f"{free_bytes / 1e9:.1f} GB of GPU memory were free: "
+        f"{len(photo_pixels)} photos ({photos / 1e9:.2f} GB) {where}, "
+        f"{moments / 1e9:.2f} GB for their SSIM moments, {projection} projection, at most {count:,} Gaussians."
+    )
+    given_up = f"GPU memory ({free_bytes / 1e9:.1f} GB free) suffices for {count:,} of {max_gaussians:,} Gaussians."
+    return GpuBudget(
+        max_gaussians=count,
+        packed=packed,
+        pixel_bytes=round(photos) if on_gpu else 0,
+        moment_bytes=int(moments),
+        pinned_bytes=0 if on_gpu else int(min(photos, PINNED_SHARE * host_free_bytes)),
+        decisions=(decision,),
+        degradations=() if count == max_gaussians else (given_up,),
     )

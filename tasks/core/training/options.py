@@ -1,6 +1,7 @@
-"""What a user can choose about training, and the three budgets that most users choose from."""
+"""Options of training, the presets that most users choose from, and what a preset means on a machine."""
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -8,6 +9,18 @@ from tasks.core.gaussians import MAX_SH_DEGREE
 from tasks.core.option_model import OptionModel
 
 MOST_PIXELS_PER_GAUSSIAN = 10_000
+
+Backend = Literal["cpu", "cuda"]
+
+FEW_PHOTOS = 25  # up to this number, a preset takes its own number of steps
+
+# For 2, 8 and 25 minutes of a T4 with 100 photos, by the published times in estimate/stages.py. Not measured.
+CUDA_BUDGETS: dict[str, dict[str, Any]] = {
+    "draft": {"max_image_size": 1600, "steps": 500, "max_gaussians": 500_000, "pixels_per_gaussian": 4.0},
+    "standard": {"max_image_size": 1600, "steps": 2400, "max_gaussians": 1_500_000, "pixels_per_gaussian": 3.0},
+    "high": {"max_image_size": 2000, "steps": 5800, "max_gaussians": 4_000_000, "pixels_per_gaussian": 3.0},
+}
+BY_MACHINE = tuple(CUDA_BUDGETS["draft"])
 
 
 class TrainOptions(OptionModel):
@@ -141,7 +154,7 @@ class TrainOptions(OptionModel):
         ge=0,
         le=24 * 3600,
         title="Checkpoint interval (s)",
-        description="Seconds between two savings of training's whole state, from which a run that was killed goes on. "
+        description="Seconds between two savings of training's whole state, from which a killed run continues. "
         "0 saves none. The result does not depend on it.",
     )
 
@@ -153,7 +166,7 @@ class TrainOptions(OptionModel):
         return value
 
 
-# Of a CPU, for up to 25 photos: budget.py has what a GPU and more photos mean. Measured: docs/training.md.
+# Of a CPU, for up to FEW_PHOTOS photos: see CUDA_BUDGETS and `steps_for`. Measured: docs/training.md.
 TRAIN_PRESETS: dict[str, TrainOptions] = {
     "draft": TrainOptions(max_image_size=480, steps=1500, max_gaussians=500_000, pixels_per_gaussian=5.0, sh_degree=2),
     "standard": TrainOptions(
@@ -163,3 +176,28 @@ TRAIN_PRESETS: dict[str, TrainOptions] = {
         max_image_size=1600, steps=4000, max_gaussians=4_000_000, pixels_per_gaussian=5.0, sh_degree=3
     ),
 }
+
+
+def steps_for(steps: int, photos: int) -> int:
+    """The steps of a preset for this number of photos, a multiple of ten; `steps` is for few photos.
+
+    A step's cost depends on the photo's pixels and on the Gaussians that it shows, which a number of pixels for each
+    Gaussian keeps alike in small and large captures. So only the number of steps grows with the photos: by its square
+    root, since several photos see what a step changes.
+    """
+    return round(steps * math.sqrt(max(photos / FEW_PHOTOS, 1.0)) / 10) * 10
+
+
+def budgeted(chosen: TrainOptions, preset: str, backend: Backend, photos: int) -> TrainOptions:
+    """Decide the options that were not chosen, which are those missing in `chosen.model_fields_set`.
+
+    Args:
+        chosen: complete; values that were not chosen are ignored.
+        preset: its name.
+        backend: what trains.
+        photos: those with a camera; 0 where only what does not depend on them is of interest.
+    """
+    budget = CUDA_BUDGETS[preset] if backend == "cuda" else {n: getattr(TRAIN_PRESETS[preset], n) for n in BY_MACHINE}
+    budget = {**budget, "steps": steps_for(budget["steps"], photos)}
+    decided = {name: value for name, value in budget.items() if name not in chosen.model_fields_set}
+    return chosen.model_copy(update=decided)

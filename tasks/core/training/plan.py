@@ -1,4 +1,4 @@
-"""What is decided before the first step, from the scene, the photos and the machine."""
+"""Decisions before the first step, from the scene, the photos and the machine."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,16 +11,24 @@ from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.render.backends import resolve_backend
 from tasks.core.scene import Camera, Scene, SparsePoints
 from tasks.core.training import schedule
-from tasks.core.training.cpu_budget import SPARE_SHARE, affordable_gaussians, bytes_each
+from tasks.core.training.coverage import photos_showing
 from tasks.core.training.depth import SparseDepths
-from tasks.core.training.engine import Engine
+from tasks.core.training.engine import CpuEngine, Engine
+from tasks.core.training.memory import SPARE_SHARE, affordable_gaussians, cpu_bytes_each
 from tasks.core.training.options import TrainOptions
-from tasks.core.training.photo_file import PhotoFile, photo_bytes
-from tasks.core.training.seen import photos_showing
-from tasks.core.training.views import Photo, View, evenly_chosen, in_memory, level_sizes, load_view
+from tasks.core.training.views import (
+    Photo,
+    PhotoFile,
+    View,
+    evenly_chosen,
+    in_memory,
+    level_sizes,
+    load_view,
+    photo_bytes,
+)
 
 MIN_CAMERAS = 3
-DETAIL_VIEWS = 24  # photos, at most, that say how coarse training may begin
+DETAIL_VIEWS = 24  # photos, at most, that decide how coarse training may begin
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class Plan:
     engine: Engine
     views: list[View]  # to train on
     held_out: list[View]
-    depths: SparseDepths  # of those to train on, and behind them of those that join in the end
+    depths: SparseDepths  # of the views to train on, followed by those that join in the end
     scene_radius: float  # unit of the means' learning rate
     max_gaussians: int
     halvings: int  # how often the photos' sides are halved at the start, at most
@@ -40,7 +48,7 @@ class Plan:
 
     @property
     def all_views(self) -> list[View]:
-        """Those to train on, and behind them those that join in the end."""
+        """The views to train on, followed by those that join in the end."""
         return self.views + self.held_out
 
     @property
@@ -60,7 +68,7 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
     Args:
         scene: cameras, photos and points.
         options: see TrainOptions.
-        folder: an existing one, on whose disk photos are kept if memory does not suffice for them.
+        folder: an existing one; photos are kept on its disk if memory does not suffice.
 
     Raises:
         InputError: too few cameras.
@@ -98,13 +106,13 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
 def room_for_photos(
     cameras: Sequence[Camera], options: TrainOptions, folder: Path
 ) -> tuple[Callable[[Photo], Photo], tuple[str, ...]]:
-    """Decide where the photos are kept, as `load_view` takes it; with a sentence about it unless that is memory.
+    """Decide where the photos are kept: what `load_view` takes, and a sentence for people unless it is memory.
 
-    Raises DiskFullError if the disk of the folder has no room for those that memory does not suffice for.
+    Raises DiskFullError if neither memory nor the disk of the folder has room for them.
     """
     needed, free = photo_bytes(cameras, options.max_image_size), available_memory_bytes()
     on_cpu = resolve_backend(options.backend) == "cpu"
-    gaussians = options.max_gaussians * bytes_each(options.sh_degree) if on_cpu else 0.0
+    gaussians = options.max_gaussians * cpu_bytes_each(options.sh_degree) if on_cpu else 0.0
     if needed + gaussians <= free * (1 - SPARE_SHARE):
         return in_memory, ()
     sentence = (
@@ -115,16 +123,16 @@ def room_for_photos(
 
 
 def coarsest_level(views: Sequence[View]) -> int:
-    """How often photos can be halved and keep KEPT_DETAIL of their variance, the median over views."""
+    """The number of halvings at which photos keep KEPT_DETAIL of their variance, the median over views."""
     kept = [[float(photo.var()) / max(float(view.photos[0].var()), 1e-9) for photo in view.photos] for view in views]
     shares = np.median(kept, axis=0)
     return int(np.flatnonzero(shares >= schedule.KEPT_DETAIL).max(initial=0))
 
 
 def photos_showing_a_point(cameras: Sequence[Camera], points: SparsePoints) -> float:
-    """How many of the photos show a sparse point, the harmonic mean over points; 1 where there are none.
+    """The number of photos that show a sparse point, the harmonic mean over points; 1 where there are no points.
 
-    All photos' pixels divided by it are those of the surface: a place that n photos show is a nth in each.
+    All photos' pixels divided by it are the pixels of surface: a place that n photos show counts a nth in each.
     """
     counts = photos_showing(points.xyz[np.isfinite(points.xyz).all(axis=1)], cameras, points)
     return float(1 / np.mean(1 / np.maximum(counts, 1))) if len(counts) else 1.0
@@ -154,16 +162,14 @@ def _decisions(
 
 
 def engine_for(options: TrainOptions, views: Sequence[View] = ()) -> Engine:
-    """The engine of the backend that the options ask for; MissingPartError when it cannot run here.
+    """The engine of the options' backend, with its memory planned, on a GPU for these views.
 
-    It plans its memory, on a GPU for these views.
+    Raises MissingPartError when it cannot run here.
     """
     if resolve_backend(options.backend) == "cuda":
-        from tasks.core.training.cuda_engine import cuda_engine
+        from tasks.core.training.torch_engine import cuda_engine
 
         return cuda_engine(options, views)
-    from tasks.core.training.cpu_engine import CpuEngine
-
     affordable = affordable_gaussians(available_memory_bytes(), options.sh_degree)
     if affordable >= options.max_gaussians:
         return CpuEngine(options.max_gaussians)

@@ -1,19 +1,25 @@
-"""Density control: Gaussians go from where they do nothing to where the image asks for more.
+"""Density control moves Gaussians to where the image needs more; dropout hides some of them in every step.
 
-One operation does it all. A Gaussian that the images pull at strongly is split along its longest axis; the second half
-goes into the place of a Gaussian that has become transparent, or into a new row while the number may grow. So nothing
-needs a reset of opacities, and nothing is ever thrown away that was visible. The idea of relocating dead Gaussians is
-that of 3DGS-MCMC (Kheradmand et al. 2024, arXiv:2404.09591); splitting by rank instead of by a threshold keeps the
-number on its schedule whatever the resolution.
+Density control is one operation. A Gaussian that the images pull at strongly is split along its longest axis; the
+second half replaces a Gaussian that has become transparent, or takes a new row while the number may grow. So opacities
+need no reset, and no visible Gaussian is ever removed. The idea of relocating dead Gaussians is that of 3DGS-MCMC
+(Kheradmand et al. 2024, arXiv:2404.09591); splitting by rank instead of by a threshold keeps the number on its schedule
+at any resolution.
+
+Dropout: where few photos see a place, Gaussians learn to work together in a way that suits just these photos. Without a
+random part of them in every step, each one has to be plausible by itself, and views between and beyond the photos
+improve: the idea of DropGaussian (Park, Ryu and Kim 2025, arXiv:2504.00773).
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from tasks.core.training.population import PARAMETERS, Population
-from tasks.core.training.schedule import GROWTH_BY_PHOTOS, MOST_ELONGATED
+from tasks.core.training.schedule import FULL_DROPOUT_UNTIL, GROWTH_BY_PHOTOS, MOST_ELONGATED, NO_DROPOUT_FROM
 
 DEAD_OPACITY = 0.01
 MAX_GROWTH = 0.5  # share of the living that one refinement may split
@@ -22,9 +28,11 @@ SPLIT_LENGTH = 0.6  # and are this long, and this wide, and this opaque, compare
 SPLIT_WIDTH = 0.9
 SPLIT_OPACITY = 0.7
 
+HIDDEN_RAW_OPACITY = -20.0  # an opacity of 2e-9, which no rasterizer draws
+
 
 def refine(population: Population, wanted_count: int, generator: torch.Generator) -> int:
-    """Relocate the dead, grow towards `wanted_count`, and start new notes; returns how many Gaussians were split."""
+    """Relocate the dead, grow towards `wanted_count`, and start new notes; returns the number of splits."""
     n = population.count
     opacities = torch.sigmoid(population.parameters["raw_opacities"][:n])
     dead = opacities < DEAD_OPACITY
@@ -56,7 +64,7 @@ def bound_shapes(population: Population) -> None:
 
 
 def growth_for(shown_by: Tensor) -> Tensor:
-    """What the chance of being split is multiplied by [N] where so many photos [N] show a place."""
+    """The factor of the chance of being split [N], from the number of photos that show the place [N]."""
     shares = torch.tensor([*GROWTH_BY_PHOTOS, 1.0], device=shown_by.device)
     return shares[shown_by.long().clamp(0, len(GROWTH_BY_PHOTOS))]
 
@@ -93,3 +101,29 @@ def rotmats(quats: Tensor) -> Tensor:
         torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], 1),
     ]
     return torch.stack(rows, 1)
+
+
+@contextmanager
+def some_left_out(population: Population, most: float, generator: torch.Generator) -> Iterator[None]:
+    """Hide Gaussians at random while inside; afterwards their opacities are as before.
+
+    `most` (0..1) is the hidden share of those that one photo shows; that of others is less, see `share_for`. When it is
+    0, nothing is drawn from the generator.
+    """
+    if most <= 0:
+        yield
+        return
+    raw = population.parameters["raw_opacities"][: population.count]
+    share = share_for(population.shown_by[: population.count])
+    hidden = torch.rand(len(raw), generator=generator, device=raw.device) < most * share
+    before = raw.clone()
+    raw.masked_fill_(hidden, HIDDEN_RAW_OPACITY)
+    try:
+        yield
+    finally:
+        torch.where(hidden, before, raw, out=raw)
+
+
+def share_for(shown_by: Tensor) -> Tensor:
+    """The share of the greatest dropout [N], from the number of photos that show the place [N]."""
+    return ((NO_DROPOUT_FROM - shown_by) / (NO_DROPOUT_FROM - FULL_DROPOUT_UNTIL)).clamp(0, 1)

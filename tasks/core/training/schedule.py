@@ -1,4 +1,4 @@
-"""The recipe as functions of progress, from 0 at the first step to 1 at the last: every number of it stands here."""
+"""The recipe, with every number of it, as functions of progress, which is 0 at the first step and 1 at the last."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ GROWN_AT = 0.6  # the number of Gaussians reaches its limit
 ANNEAL_FROM = 0.85  # from here on everything settles: rates fall to ANNEAL_TO of what they were
 ANNEAL_TO = 0.1
 
-# When quality has been measured, the held-out photos join the training for so much of it all, with the rates that
+# When quality has been measured, the held-out photos join for this share of the whole training, with the rates that
 # training has at JOINED_FROM, falling to those of its end.
 JOINED_SHARE = 0.08
 JOINED_FROM = 0.9
@@ -23,28 +23,29 @@ JOINED_FROM = 0.9
 EVALUATE_AT = (0.05, 0.1, 0.2, *(thousandths / 1000 for thousandths in range(300, 1000, 25)))
 CURVE_VIEWS = 12  # at most, evenly chosen; the end is measured on all held-out views
 
-# Training ends early when the mean loss between so many evaluations, which are a tenth of training, is not by this
-# share below that of as many before them. The share is about 0.05 dB of PSNR.
+# Training ends early when the mean loss between FLAT_EVALUATIONS evaluations, which are a tenth of training, is not
+# lower by FLAT_SHARE than between as many before them. The share is about 0.05 dB of PSNR.
 FLAT_SHARE = 0.006
 FLAT_EVALUATIONS = 4
 FLAT_FROM = 0.5  # photos have been at full size for two such tenths
 
 FEWEST_GAUSSIANS = 5000  # that the pixels of its photos may limit a scene to
 
-# Dropout: all of it for a Gaussian whose place so few photos show, none where it is so many.
+# Dropout: all of it for a Gaussian whose place this few photos show, none from this many on.
 FULL_DROPOUT_UNTIL, NO_DROPOUT_FROM = 2, 5
-# What few photos show is not made sharper than they can tell: Gaussians there are split so much more seldom.
+# Few photos know little of a place's fine detail: Gaussians there are split less often, by this factor.
 GROWTH_BY_PHOTOS = (0.2, 0.3, 0.6)  # shown by none, one and two photos; 1 for more
-# And they stay round there: their longest axis is at most so many times their second. From other places, what one photo
-# has drawn out along its line of sight would be needles.
+# They also stay round there: their longest axis is at most this many times their second. What one photo has drawn out
+# along its line of sight would be needles from other places.
 MOST_ELONGATED = 2.0
-# So few photos do not tell how a place's color changes with the direction: its harmonics stay 0. Otherwise what makes
-# the photos differ (shadows that move, exposure, errors of matching) becomes spots that other directions show.
+# With up to this many photos, the change of a place's color with the direction is unknown: its harmonics stay 0.
+# Otherwise differences between the photos (moving shadows, exposure, errors of matching) become spots that other
+# directions show.
 FLAT_COLORS_UNTIL = 4
-# Where more do, harmonics shrink a little at every update, in units of their learning rate: what the photos do not ask
-# for is not left standing, to show in directions in which there is no photo.
+# With more photos, harmonics shrink a little at every update, in units of their learning rate: what the photos do not
+# need disappears, instead of showing in directions without a photo.
 HARMONICS_DECAY = 1.0
-# No axis is shorter than so many pixels of the photo that shows the place from nearest. Rasterizers widen splats by
+# No axis is shorter than this many pixels of the photo that shows the place from nearest. Rasterizers widen splats by
 # half a pixel of theirs, so thinner ones look alike in training, and are needles in a window that shows more pixels.
 # The idea is that of the 3D filter of Mip-Splatting (Yu et al. 2024, arXiv:2311.16493).
 LEAST_PIXELS = 0.5
@@ -55,7 +56,7 @@ SMALLER_UNTIL = (0.30, 0.08, 0.04)
 MAX_HALVINGS = len(SMALLER_UNTIL)
 KEPT_DETAIL = 0.8
 SMALLEST_SIDE_PX = 96
-DEPTH_EVERY = 4  # steps: the depths of sparse points count in one of so many, so many times as much
+DEPTH_EVERY = 4  # steps: depths of sparse points count in every fourth step only, and four times as much there
 EXPOSURE_FROM = 0.30  # the photos' gains stay 1 until their views are covered and shown at full size
 # All harmonics from the start: one degree after another, at 12, 25 and 40 %, ends 0.15 to 0.23 dB lower on the fox and
 # the demo, and between 0.04 higher and 0.22 lower on brighton.
@@ -81,12 +82,12 @@ MEANS_RATE_END = 0.02  # share of the initial rate, reached geometrically
 
 @dataclass(frozen=True)
 class StepSettings:
-    """What one step needs to know of the schedule."""
+    """The schedule of one step."""
 
     sh_degree: int
     rates: dict[str, float]  # learning rate by parameter
     ssim_weight: float
-    depth_weight: float  # beside the photo's loss, of the error in depth as a share of it
+    depth_weight: float  # of the error in depth, as a share of the depth, added to the photo's loss
 
 
 def settings_at(
@@ -106,7 +107,7 @@ def settings_at(
 
 
 def rate_share_for(steps: float) -> float:
-    """What learning rates are multiplied by in a training of so many steps."""
+    """The factor of learning rates in a training of this many steps."""
     return min(1.0, max(SMALLEST_RATE_SHARE, math.sqrt(RATES_MADE_FOR_STEPS / steps)))
 
 
@@ -116,7 +117,7 @@ def share_of_steps_at(progress: float) -> float:
 
 
 def _steps_by(progress: float) -> float:
-    """How many steps are done by then, in units of those that a budget holds at full size."""
+    """Steps that are done by then, in units of the steps of a budget at full size."""
     done, since = 0.0, 0.0
     for halvings in range(MAX_HALVINGS, -1, -1):
         until = SMALLER_UNTIL[halvings - 1] if halvings else 1.0
@@ -126,12 +127,12 @@ def _steps_by(progress: float) -> float:
 
 
 def halvings_at(progress: float) -> int:
-    """How often photos are halved at this moment, where their size and detail allow it."""
+    """The number of halvings of photos at this moment, where their size and detail allow it."""
     return sum(progress < until for until in SMALLER_UNTIL)
 
 
 def refinement_at(progress: float) -> int:
-    """How many refinements should have been done at this moment."""
+    """The number of refinements that are due by this moment."""
     share = (progress - REFINE_FROM) / (REFINE_UNTIL - REFINE_FROM)
     return 0 if share < 0 else min(int(share * REFINEMENTS) + 1, REFINEMENTS)
 
@@ -143,7 +144,7 @@ def count_at(progress: float, initial: int, limit: int) -> int:
 
 
 def most_gaussians(pixels: float, shown_by: float, asked: int, pixels_per_gaussian: float) -> int:
-    """The limit for a scene: what was asked for, or one for so many pixels of its surface if that is fewer.
+    """The limit for a scene: `asked`, or one Gaussian for `pixels_per_gaussian` pixels of surface if that is fewer.
 
     Args:
         pixels: of all photos that are trained on, at training size.
@@ -157,10 +158,10 @@ def most_gaussians(pixels: float, shown_by: float, asked: int, pixels_per_gaussi
 
 
 def is_flat(progress: float, losses: NDArray[np.float64]) -> bool:
-    """Whether training has nothing more to learn.
+    """Return whether training has nothing more to learn.
 
-    Each photo's mean loss is compared with that of the tenth of training before. Means over whatever photos were drawn
-    would differ by more than what is looked for. So nothing can be said where a photo is missing in one of the two.
+    Compares each photo's mean loss with that in the tenth of training before. Means over the photos that happened to be
+    drawn would differ by more than that. So the answer is False where a photo is missing in one of the two.
 
     Args:
         progress: of the training.
@@ -178,9 +179,9 @@ def is_flat(progress: float, losses: NDArray[np.float64]) -> bool:
 
 
 def progress_at(share: float, ended_at: float) -> float:
-    """Where in the schedule a training is that has done `share` of its steps or time.
+    """The progress of a training that has done `share` of its steps or time.
 
-    `ended_at` is the share at which it was ended early, 0 when it was not. What follows then is the closing phase, as
-    long beside what was done as it is in a training that was planned to be so short.
+    `ended_at` is the share at which it was ended early, 0 when it was not. The closing phase that follows has the same
+    share of the whole as in a training that was planned to be as short.
     """
     return ANNEAL_FROM * share / ended_at if ended_at else share

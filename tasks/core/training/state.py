@@ -1,26 +1,32 @@
-"""Everything that the next step of training depends on, and how it becomes arrays and comes back."""
+"""Everything that the next step of training depends on: its start, and its conversion to arrays and back.
+
+Training starts with one Gaussian at every sparse point, as large as the gap to its neighbours.
+"""
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
+from tasks.core.errors import InputError
+from tasks.core.gaussians import SH_C0, SH_COEFFICIENTS, Gaussians
 from tasks.core.measurements import CurvePoint
 from tasks.core.scene import Scene, SparsePoints
 from tasks.core.training import schedule
 from tasks.core.training.checkpoint import Arrays
+from tasks.core.training.coverage import MIN_POINTS
 from tasks.core.training.engine import Engine
-from tasks.core.training.exposure import Exposures
-from tasks.core.training.initialise import initial_gaussians
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.population import Population
-from tasks.core.training.stopwatch import Stopwatch
-from tasks.core.training.views import EndlessShuffle, View
+from tasks.core.training.views import EndlessShuffle, Exposures, View
 from tasks.core.transforms import Float64
 
 # Fields that are saved as they are, as JSON. A new one of plain numbers needs its name here and nothing else.
@@ -29,10 +35,42 @@ NUMBERS = (
     *("joined_at", "last_step", "measured"),
 )
 
+NEIGHBOURS = 3  # sparse points, whose distance decides the size of a Gaussian at the start
+INITIAL_OPACITY = 0.3
+KEPT_PERCENTILES = (1, 99)  # sizes beyond come from outliers and are clipped to these
+
+
+class Stopwatch:
+    """Wall time of training, from its creation on, and the share of the time budget; pauses count in neither."""
+
+    def __init__(self, budget_seconds: float | None, spent_seconds: float = 0.0) -> None:
+        """`spent_seconds`: taken before, by the processes that this one resumes."""
+        self._budget_seconds = budget_seconds
+        self._started = time.monotonic() - spent_seconds
+        self._paused_at: float | None = None
+
+    def seconds(self) -> float:
+        """Seconds of training so far; they do not grow inside `paused`."""
+        return (self._paused_at or time.monotonic()) - self._started
+
+    def budget_share(self) -> float:
+        """Share of the budget that is spent; 0 when there is none."""
+        return self.seconds() / self._budget_seconds if self._budget_seconds else 0.0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the time spent inside."""
+        self._paused_at = time.monotonic()
+        try:
+            yield
+        finally:
+            self._started += time.monotonic() - self._paused_at
+            self._paused_at = None
+
 
 @dataclass
 class TrainingState:
-    """The loop's variables. Whatever is added here has to go into `arrays` and `restored`, or be named in NUMBERS."""
+    """The loop's variables. A new one needs a place in `arrays` and `restored`, or its name in NUMBERS."""
 
     population: Population
     exposures: Exposures  # of the views
@@ -64,8 +102,8 @@ class TrainingState:
     ) -> "TrainingState":
         """Before the first step, with room for `limit` Gaussians.
 
-        `shown_by` counts the photos that show each of some places [P, 3], and `finest_pixel` says how wide their finest
-        pixel is there in the world's units; nothing knows when left out.
+        `shown_by` returns the number of photos that show each place [P, 3], and `finest_pixel` the width of the finest
+        pixel there in the world's units; unknown when left out.
 
         Raises InputError when the points are too few.
         """
@@ -100,7 +138,7 @@ class TrainingState:
         return (self.step - self.joined_at) / (self.last_step - self.joined_at) if self.joined_at else 0.0
 
     def join(self, photos: int, seed: int) -> None:
-        """Let so many held-out photos join the training for its last part."""
+        """Let the held-out photos join the training for its last part."""
         self.joined_at = self.step
         share = schedule.JOINED_SHARE / (1 - schedule.JOINED_SHARE)
         self.last_step = self.step + max(round(share * self.step), 1)
@@ -108,7 +146,7 @@ class TrainingState:
         self.exposures = self.exposures.with_more(photos)
 
     def end_early(self) -> None:
-        """Go on with the closing phase at once."""
+        """Continue with the closing phase now."""
         self.ended_at, self.progress = self.progress, schedule.ANNEAL_FROM
 
     def arrays(self) -> Arrays:
@@ -132,7 +170,7 @@ class TrainingState:
 
     @classmethod
     def restored(cls, arrays: Arrays, options: TrainOptions, device: str) -> "TrainingState":
-        """The state that `arrays` was called on, with a clock that goes on from now.
+        """The state that `arrays` was called on, with a clock that continues from now.
 
         Raises KeyError, ValueError or RuntimeError for arrays of another training or of another kind of device.
         """
@@ -158,9 +196,9 @@ def _restored_generator(state: NDArray[np.generic], device: str) -> torch.Genera
 
 
 def identity_of(options: TrainOptions, engine: Engine, scene: Scene, views: Sequence[View]) -> str:
-    """What a saved state has to belong to, to be the state of this training: a digest of all that decides its course.
+    """A digest of all that decides the course of this training. A saved state is usable if its digest is the same.
 
-    Of each photo the smallest size is looked at, which is a sixteenth of the bytes and changes with them.
+    Of each photo only the smallest size counts, which has few bytes and changes with the others.
     """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(options.model_dump_json(exclude={"checkpoint_seconds"}).encode())
@@ -173,3 +211,43 @@ def identity_of(options: TrainOptions, engine: Engine, scene: Scene, views: Sequ
         digest.update(repr(numbers).encode() + np.asarray(cam_from_world, np.float64).tobytes())
         digest.update(view.photos[-1].tobytes())
     return digest.hexdigest()
+
+
+def initial_gaussians(
+    points: SparsePoints, sh_degree: int, max_gaussians: int, generator: np.random.Generator
+) -> Gaussians:
+    """Isotropic Gaussians at the points, in the points' colours.
+
+    Args:
+        points: sparse points; those that are not finite are left out.
+        sh_degree: degree of the spherical harmonics to make room for.
+        max_gaussians: when there are more points, a random choice of this many.
+        generator: source of that choice.
+
+    Raises:
+        InputError: fewer than MIN_POINTS usable points.
+    """
+    usable = np.flatnonzero(np.isfinite(points.xyz).all(axis=1))
+    if len(usable) < MIN_POINTS:
+        raise InputError(
+            f"The scene has {len(usable)} usable sparse points; training needs at least {MIN_POINTS}. "
+            "Photos that overlap more, or show more texture, give more."
+        )
+    if len(usable) > max_gaussians:
+        usable = np.sort(generator.choice(usable, max_gaussians, replace=False))
+    xyz, rgb = points.xyz[usable], points.rgb[usable] / 255.0
+    n = len(xyz)
+    distances = np.asarray(cKDTree(xyz).query(xyz, k=NEIGHBOURS + 1)[0])  # [N, 1 + NEIGHBOURS], itself first
+    sizes = np.sqrt((distances[:, 1:] ** 2).mean(axis=1))  # [N]
+    positive = sizes[sizes > 0]
+    if len(positive) == 0:
+        raise InputError(f"All {n} sparse points lie in the same place; the photos show no depth.")
+    sizes = np.clip(sizes, *np.percentile(positive, KEPT_PERCENTILES))
+    return Gaussians(
+        means=xyz.astype(np.float32),
+        quats=np.tile(np.array([1, 0, 0, 0], np.float32), (n, 1)),
+        log_scales=np.tile(np.log(sizes).astype(np.float32)[:, None], (1, 3)),
+        raw_opacities=np.full(n, np.log(INITIAL_OPACITY / (1 - INITIAL_OPACITY)), np.float32),
+        sh0=((rgb - 0.5) / SH_C0).astype(np.float32)[:, None, :],
+        shN=np.zeros((n, SH_COEFFICIENTS[sh_degree] - 1, 3), np.float32),
+    )

@@ -1,7 +1,12 @@
-"""A step in torch, for rasterizers that are differentiable by autograd: gsplat on CUDA, the specification in tests."""
+"""A step in torch, for rasterizers that are differentiable by autograd: gsplat on CUDA, the specification in tests.
 
+On a GPU it has a plan for the memory, and a guard that gives something up when the plan was too bold. This part has not
+been run on a GPU; its decisions and their order are tested on the CPU.
+"""
+
+import gc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,19 +14,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tasks.core.machine_memory import available_memory_bytes
+from tasks.core.render.cuda import Gsplat
 from tasks.core.render.kernels.adam import BETA1, BETA2, EPSILON
 from tasks.core.scene import Camera
 from tasks.core.training.depth import DepthTargets
 from tasks.core.training.engine import SAMPLED_EVERY, StepResult
-from tasks.core.training.photo_store import PhotoStore
+from tasks.core.training.memory import GpuBudget, gpu_budget
+from tasks.core.training.options import TrainOptions
 from tasks.core.training.population import PARAMETERS, Population
 from tasks.core.training.schedule import FLAT_COLORS_UNTIL, HARMONICS_DECAY, StepSettings
-from tasks.core.training.torch_loss import colored_by_depth, depth_loss, l1_ssim
+from tasks.core.training.torch_loss import PhotoStore, colored_by_depth, depth_loss, l1_ssim
+from tasks.core.training.views import View
 
 # (parameters, camera, sh_degree, background [3]) -> image [H, W, 3]; an object whose `absgrad`, after the backward
 # pass, says how strongly the image pulls at the projected means, in px; which Gaussians are visible. Either pulls
 # [..., N, 2] and a mask [N], or packed: pulls [M, 2] and their indices int64 [M].
 DifferentiableRasterizer = Callable[[dict[str, Tensor], Camera, int, Tensor], tuple[Tensor, Any, Tensor]]
+
+LOSS_EVERY = 20  # steps between two readings of the loss; of a few ms each, too short to notice
 
 
 class TorchEngine:
@@ -39,9 +50,9 @@ class TorchEngine:
         photos: PhotoStore | None = None,
         loss_every: int = 1,
     ) -> None:
-        """With `loss_every` above 1, `step` returns the mean loss of the last complete group of so many steps.
+        """With `loss_every` above 1, `step` returns the mean loss of the last complete group of that many steps.
 
-        The loss is known only when the GPU has finished, and a host that asks for it after every step leaves the GPU
+        The loss is known only when the GPU has finished. A host that asks for it after every step leaves the GPU
         without work while it prepares the next.
         """
         self.name = name
@@ -105,7 +116,7 @@ class TorchEngine:
         return wait
 
     def _noted(self, loss: Tensor) -> float:
-        """The sum stays on the device; a loss that is not finite makes it so, and is found at the next look."""
+        """Add up losses on the device. One that is not finite makes the sum so, which the next reading finds."""
         self._loss_sum += loss
         self._losses += 1
         if self._loss is None or self._losses >= self._loss_every:
@@ -163,3 +174,85 @@ def adam(parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, row
     step = m.div_(v.sqrt_().add_(float(EPSILON)))
     step *= rates.reshape(-1, *[1] * (step.dim() - 1))
     parameter.index_add_(0, rows, step, alpha=-1)
+
+
+def cuda_engine(options: TrainOptions, views: Sequence[View]) -> "MemoryGuard":
+    """The engine for these options and photos, planned for what is free on the GPU now."""
+    # SSIM takes differences of moments, which the ten bits of TF32's mantissa cannot hold.
+    torch.backends.cudnn.allow_tf32 = False
+    budget = gpu_budget(
+        free_bytes(),
+        available_memory_bytes(),
+        [view.cameras[0].width * view.cameras[0].height for view in views],
+        options.max_gaussians,
+        options.sh_degree,
+    )
+    rasterize = Gsplat()
+    rasterize.packed = budget.packed
+    photos = PhotoStore("cuda", budget.pixel_bytes, budget.moment_bytes, budget.pinned_bytes)
+    return MemoryGuard(TorchEngine("cuda", "cuda", rasterize, photos, LOSS_EVERY), rasterize, budget)
+
+
+def free_bytes() -> float:
+    """Bytes that this process may still allocate on the GPU: of the free memory, or of a share that was set for it."""
+    free, total = torch.cuda.mem_get_info()
+    cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    allowed = torch.cuda.get_per_process_memory_fraction() * total - torch.cuda.memory_allocated()
+    return min(free + cached, allowed)
+
+
+class MemoryGuard:
+    """An engine that continues after running out of memory, as long as there is something to give up.
+
+    It gives up the same things as the plan, cheapest first, and records each. Training continues where it was, and the
+    step that failed is done again. When nothing is left to give up, the error is raised, and the stage starts again
+    with fewer Gaussians (`memory.budgets`).
+    """
+
+    def __init__(self, engine: TorchEngine, rasterize: Gsplat, budget: GpuBudget) -> None:
+        self.name = engine.name
+        self.device = engine.device
+        self.max_gaussians: int | None = budget.max_gaussians
+        self.decisions = budget.decisions
+        self.degradations = budget.degradations
+        self._engine = engine
+        self._rasterize = rasterize
+
+    def step(
+        self,
+        population: Population,
+        camera: Camera,
+        photo: NDArray[np.uint8],
+        gain: NDArray[np.float32],
+        settings: StepSettings,
+        depth: DepthTargets | None = None,
+    ) -> StepResult:
+        """See `Engine.step`."""
+        while True:
+            try:
+                return self._engine.step(population, camera, photo, gain, settings, depth)
+            except torch.OutOfMemoryError as error:
+                # As long as the traceback exists, its frames hold the tensors of the step that failed
+                out_of_memory = error.with_traceback(None)
+            if not self._give_up_something(population):
+                raise out_of_memory
+            gc.collect()
+            torch.cuda.empty_cache()
+
+    def _give_up_something(self, population: Population) -> bool:
+        if self._engine.photos.forget_moments():
+            given_up = "SSIM moments are computed at each step"
+        elif self._engine.photos.move_to_host():
+            given_up = "photos stay in the host's memory"
+        elif not self._rasterize.packed:
+            self._rasterize.packed = True
+            given_up = "projection is packed"
+        elif population.count < population.capacity:
+            population.trim()
+            text = f"GPU memory ran out in training: no growth beyond {population.count:,} Gaussians."
+            self.degradations = (*self.degradations, text)
+            return True
+        else:
+            return False
+        self.decisions = (*self.decisions, f"GPU memory ran out at {population.count:,} Gaussians: {given_up}.")
+        return True

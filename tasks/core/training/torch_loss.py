@@ -1,22 +1,27 @@
-"""The loss in torch: mean absolute difference and SSIM, with what depends on the photo alone computed once."""
+"""The loss in torch, and the photos that it compares with: on the device while they fit, else in the host's memory.
+
+The loss is mean absolute difference and SSIM. What depends on the photo alone is computed once.
+"""
 
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks.core.gaussians import SH_C0
 from tasks.core.render.metrics import SSIM_C1, SSIM_C2, SSIM_WINDOW, gaussian_window
 from tasks.core.training.depth import LEAST_COVERAGE, NEAREST, SMALL_ERROR, DepthTargets
+from tasks.core.training.memory import MOMENT_BYTES_PER_PIXEL
 
 MARGIN = SSIM_WINDOW // 2
-MOMENT_BYTES_PER_PIXEL = 2 * 3 * 4  # of PhotoMoments. float32: half would round away variances near SSIM_C2
 
 
 @dataclass(frozen=True)
 class PhotoMoments:
-    """What SSIM needs of a photo besides the photo."""
+    """The part of SSIM that depends on the photo alone."""
 
     mean: Tensor  # [3, H, W] window-weighted mean
     mean_of_squares: Tensor  # [3, H, W]
@@ -32,7 +37,7 @@ def photo_moments(photo: Tensor) -> PhotoMoments:
 def l1_ssim(image: Tensor, photo: Tensor, ssim_weight: float, moments: PhotoMoments | None = None) -> Tensor:
     """(1 - w) mean|x - y| + w (1 - mean SSIM) of images [H, W, 3], with zeros outside them.
 
-    `moments` are those of the photo, where somebody has kept them.
+    `moments` are those of the photo, if they are known.
     """
     photo = photo.to(image.dtype)
     l1 = (image - photo).abs().mean()
@@ -50,7 +55,7 @@ def l1_ssim(image: Tensor, photo: Tensor, ssim_weight: float, moments: PhotoMome
 
 
 def colored_by_depth(parameters: dict[str, Tensor], targets: DepthTargets) -> dict[str, Tensor]:
-    """As the function of that name in depth.py, of tensors by name of the parameter."""
+    """The same as `depth.colored_by_depth`, for tensors by name of the parameter."""
     means = parameters["means"]
     pose = torch.as_tensor(targets.camera.cam_from_world, dtype=means.dtype, device=means.device)
     inverse = targets.unit / (means @ pose[2, :3] + pose[2, 3]).clamp_min(targets.unit * NEAREST)
@@ -59,7 +64,7 @@ def colored_by_depth(parameters: dict[str, Tensor], targets: DepthTargets) -> di
 
 
 def depth_loss(image: Tensor, targets: DepthTargets, weight: float) -> Tensor:
-    """As the function of that name in depth.py, of an image [H, W, 3]."""
+    """The same as `depth.depth_loss`, of an image [H, W, 3], for autograd."""
     rows, columns, depths = (
         torch.as_tensor(array, device=image.device) for array in (targets.rows, targets.columns, targets.depths)
     )
@@ -82,3 +87,100 @@ def _windowed(stack: Tensor) -> Tensor:
 @cache  # from the host to a GPU once: a copy at every step would make the host wait for the GPU
 def _window(dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.as_tensor(gaussian_window(), dtype=dtype, device=device)
+
+
+@dataclass
+class _Kept:
+    photo: NDArray[np.uint8]  # held, so that no other array can get its id
+    pixels: Tensor | None = None  # uint8 [H, W, 3] on the device
+    pinned: Tensor | None = None  # the same in page-locked memory of the host
+    moments: PhotoMoments | None = None
+    asked_for_at: int = 0
+
+    @property
+    def moment_bytes(self) -> int:
+        return self.photo.size // 3 * MOMENT_BYTES_PER_PIXEL
+
+
+class PhotoStore:
+    """Keeps photos as uint8, and their moments for SSIM, each within a number of bytes.
+
+    The first photos stay. Photos are asked for in a new random order every round, so removing the one that was asked
+    for longest ago would remove most of what the round still needs. Only photos that are no longer asked for, because
+    training uses another size, make room.
+    """
+
+    def __init__(self, device: str, pixel_bytes: float, moment_bytes: float, pinned_bytes: float = 0) -> None:
+        self._device = device
+        self._pixel_bytes_left = pixel_bytes
+        self._moment_bytes_left = moment_bytes
+        self._pinned_bytes_left = pinned_bytes  # of the host; copied from faster than other memory, and without waiting
+        self._kept: dict[int, _Kept] = {}
+        self._requests = 0
+        self._most_kept = 0
+
+    def get(self, photo: NDArray[np.uint8], with_moments: bool) -> tuple[Tensor, PhotoMoments | None]:
+        """The photo as float32 [H, W, 3] in 0..1 on the device, and its moments where they are wanted."""
+        self._requests += 1
+        kept = self._kept.setdefault(id(photo), _Kept(photo))
+        kept.asked_for_at = self._requests
+        self._most_kept = max(self._most_kept, len(self._kept))
+        pixels = self._pixels(kept)
+        target = pixels.float() / 255
+        return target, self._moments(kept, target) if with_moments else None
+
+    def forget_moments(self) -> bool:
+        """Stop keeping moments; returns whether that freed memory."""
+        held = [kept for kept in self._kept.values() if kept.moments is not None]
+        for kept in held:
+            kept.moments = None
+        self._moment_bytes_left = 0
+        return bool(held)
+
+    def move_to_host(self) -> bool:
+        """Stop keeping photos on the device; returns whether that freed memory."""
+        held = [kept for kept in self._kept.values() if kept.pixels is not None]
+        for kept in held:
+            kept.pixels = None
+        self._pixel_bytes_left = 0
+        return bool(held)
+
+    def _pixels(self, kept: _Kept) -> Tensor:
+        if kept.pixels is not None:
+            return kept.pixels
+        pixels = self._from_host(kept)
+        if self._pixel_bytes_left < kept.photo.nbytes:
+            self._forget_unused()
+        if self._pixel_bytes_left >= kept.photo.nbytes:
+            self._pixel_bytes_left -= kept.photo.nbytes
+            kept.pixels = pixels
+        return pixels
+
+    def _moments(self, kept: _Kept, target: Tensor) -> PhotoMoments:
+        if kept.moments is not None:
+            return kept.moments
+        moments = photo_moments(target)
+        if self._moment_bytes_left < kept.moment_bytes:
+            self._forget_unused()
+        if self._moment_bytes_left >= kept.moment_bytes:
+            self._moment_bytes_left -= kept.moment_bytes
+            kept.moments = moments
+        return moments
+
+    def _from_host(self, kept: _Kept) -> Tensor:
+        if kept.pinned is None and self._pinned_bytes_left >= kept.photo.nbytes:
+            kept.pinned = torch.from_numpy(kept.photo).pin_memory()
+            self._pinned_bytes_left -= kept.photo.nbytes
+        source = torch.from_numpy(kept.photo) if kept.pinned is None else kept.pinned
+        return source.to(self._device, non_blocking=True, copy=True)
+
+    def _forget_unused(self) -> None:
+        """Forget photos that two whole rounds did not ask for."""
+        oldest = self._requests - 2 * self._most_kept
+        for key, kept in list(self._kept.items()):
+            if kept.asked_for_at >= oldest:
+                continue
+            del self._kept[key]
+            self._pixel_bytes_left += 0 if kept.pixels is None else kept.photo.nbytes
+            self._pinned_bytes_left += 0 if kept.pinned is None else kept.photo.nbytes
+            self._moment_bytes_left += 0 if kept.moments is None else kept.moment_bytes

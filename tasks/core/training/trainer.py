@@ -20,16 +20,20 @@ from tasks.core.render.metrics import detail
 from tasks.core.scene import Scene, SparsePoints
 from tasks.core.training import schedule
 from tasks.core.training.checkpoint import Checkpoints
-from tasks.core.training.coverage import with_gaps_filled
-from tasks.core.training.dropout import some_left_out
+from tasks.core.training.coverage import covered_pixels, finest_pixels, photos_showing, with_gaps_filled
 from tasks.core.training.engine import SAMPLED_EVERY, Engine
-from tasks.core.training.evaluate import Evaluation, Quality, evaluate, evaluate_completely, mean_of
-from tasks.core.training.finish import finished_gaussians
+from tasks.core.training.evaluate import (
+    Evaluation,
+    Quality,
+    evaluate,
+    evaluate_completely,
+    finished_gaussians,
+    mean_of,
+    rows_worth_keeping,
+)
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.plan import Plan, plan_for
-from tasks.core.training.prune import rows_worth_keeping
-from tasks.core.training.refine import bound_shapes, refine
-from tasks.core.training.seen import covered_pixels, finest_pixels, photos_showing
+from tasks.core.training.refine import bound_shapes, refine, some_left_out
 from tasks.core.training.state import TrainingState, identity_of
 from tasks.core.training.views import Photo, View
 
@@ -60,7 +64,7 @@ class TrainingStats:
 
 @dataclass(frozen=True)
 class EvaluatedView:
-    """What an evaluation looked like: the first held-out view, the same one at every evaluation."""
+    """The first held-out view at an evaluation; it is the same view at every evaluation."""
 
     curve: tuple[CurvePoint, ...]  # up to this evaluation; each PSNR is the mean over all views of its evaluation
     name: str  # of the view's camera
@@ -69,7 +73,7 @@ class EvaluatedView:
 
     @property
     def point(self) -> CurvePoint:
-        """What this evaluation measured."""
+        """The numbers of this evaluation."""
         return self.curve[-1]
 
 
@@ -85,11 +89,11 @@ def train(
 
     Args:
         scene: cameras, undistorted photos and sparse points.
-        out: an existing folder; photos that memory does not suffice for are kept on its disk meanwhile.
+        out: an existing folder; photos that do not fit into memory are kept on its disk during training.
         options: see TrainOptions.
         on_step: called after every step.
         on_evaluation: called after every evaluation on held-out views; its time does not count as training.
-        checkpoints: where the state is kept and looked for; nowhere when left out. Its time does not count either.
+        checkpoints: keeps the state, if given; its time does not count as training either.
 
     Returns:
         What was measured. Held-out numbers are None when no photo is held out.
@@ -164,7 +168,7 @@ def _measure(
     rasterizer: Rasterizer,
     on_evaluation: Callable[[EvaluatedView], None] | None,
 ) -> None:
-    """Leave out what the photos would not miss, and measure the splat on the held-out photos."""
+    """Prune what the training photos would not miss, and measure the splat on the held-out photos."""
     bound_shapes(state.population)
     rows = rows_worth_keeping(state.population.snapshot(), plan.views, rasterizer, options.max_prune_loss_db)
     state.population.keep(rows)
@@ -185,9 +189,9 @@ def _measure(
 
 
 def _join(state: TrainingState, plan: Plan, options: TrainOptions, rasterizer: Rasterizer) -> None:
-    """Let the held-out photos join, with the exposures that they are found to have."""
+    """Let the held-out photos join, with the exposures that the splat measures for them."""
     state.join(len(plan.held_out), options.random_seed)
-    if state.joined_at == plan.steps:  # what was asked for, whatever was rounded
+    if state.joined_at == plan.steps:  # exactly the number asked for, in spite of rounding
         state.last_step = options.steps
     if not options.exposure_compensation:
         return
@@ -214,7 +218,7 @@ def _stopped_by(state: TrainingState, options: TrainOptions) -> str:
 def _resumed(
     checkpoints: Checkpoints | None, belongs_to: str, options: TrainOptions, engine: Engine
 ) -> TrainingState | None:
-    """The state that an earlier life of this training left, if there is one that can be used."""
+    """The state that an earlier process of this training saved, if there is a usable one."""
     arrays = checkpoints.load(belongs_to) if checkpoints is not None else None
     if arrays is None:
         return None
@@ -272,7 +276,7 @@ def _step(state: TrainingState, plan: Plan, options: TrainOptions) -> float:
 
 
 def _expected_steps(state: TrainingState, plan: Plan, options: TrainOptions) -> float:
-    """How long training will be: as many steps as were asked for, or as fit into the time budget at this pace."""
+    """The steps that were asked for, or those that fit into the time budget at this pace if they are fewer."""
     if options.time_budget_seconds is None:
         return options.steps
     share = state.watch.budget_share() / plan.share_before_joining
@@ -282,7 +286,7 @@ def _expected_steps(state: TrainingState, plan: Plan, options: TrainOptions) -> 
 
 
 def _evaluation_is_due(state: TrainingState) -> bool:
-    """Whether progress has passed another one of EVALUATE_AT; true once for each. The end has its own measurement."""
+    """Return whether progress has passed another of EVALUATE_AT: once True for each. The end is measured apart."""
     reached = sum(state.progress >= share for share in schedule.EVALUATE_AT)
     if state.progress >= 1 or reached <= state.evaluations:
         return False
@@ -314,7 +318,7 @@ def _note(
     measured: Evaluation,
     on_evaluation: Callable[[EvaluatedView], None] | None,
 ) -> None:
-    """Add an evaluation to the curve, and show what its first view looks like."""
+    """Add an evaluation to the curve, and report its first view."""
     photo, image = view.photos[0], measured.first_image
     sharpness = math.nan if image is None else detail(image, photo / np.float32(255))
     state.curve.append(

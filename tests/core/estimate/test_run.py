@@ -7,15 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.core.errors import OptionsError
-from tasks.core.estimate import train
-from tasks.core.estimate.capture import Capture
+from tasks.core.estimate import stages
 from tasks.core.estimate.machine import Machine
 from tasks.core.estimate.run import STAGES, StageEstimate, cpu_seconds, estimate_stages, in_words, section_of
-from tasks.core.estimate.train import START_SECONDS, USUAL_OVERLAP, expected_training
-from tasks.core.estimate.words import rough_duration
+from tasks.core.estimate.stages import START_SECONDS, USUAL_OVERLAP, Capture, expected_training
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.photos.headers import read_headers
 from tasks.core.photoset import Photo
+from tasks.core.words import rough_duration
 
 REFERENCE = Machine(name="reference", cores=2)
 MEASURED = Machine(name="EPYC", cores=2, speed=0.85)
@@ -48,7 +47,7 @@ def test_the_usual_size_is_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) ->
 
         __hash__ = tuple.__hash__
 
-    monkeypatch.setattr(train, "scaled_size", lambda width, height, _: Size((width, height)))
+    monkeypatch.setattr(stages, "scaled_size", lambda width, height, _: Size((width, height)))
     usual, other = capture(1000), capture(999, 5000, 4000)
     found = expected_training(Capture((*other.photos, *usual.photos)), ReconstructOptions().train)
     assert (found.width, found.height) == (4000, 3000)

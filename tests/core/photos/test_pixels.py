@@ -234,7 +234,7 @@ MEASURED = """
 import sys
 from pathlib import Path
 from concurrent.futures import ThreadPoolExecutor
-from tasks.core.peak_memory import PeakMemory
+from tasks.core.usage import PeakMemory
 from tasks.core.photos.files import Offered
 from tasks.core.photos.memory import MemoryBudget
 from tasks.core.photos.options import PhotosOptions

@@ -40,7 +40,7 @@ def single(opacity: float, scale: float = 0.1, depth: float = 2.0, color: float 
 
 
 def test_one_round_gaussian_by_hand() -> None:
-    # A pixel's centre lies on the axis: 11 px wide, principal point 5.5. One standard deviation is
+    # A pixel's centre is on the axis: 11 px wide, principal point 5.5. One standard deviation is
     # 50 px * 0.1 / 2 = 2.5 px, and the variance grows by 0.3 px².
     camera = Camera("view", 11, 11, 50.0, 50.0, 5.5, 5.5, np.eye(4))
     image = rasterizer_for("reference").render(single(0.5), camera, background=(1, 0, 0))

@@ -2,15 +2,13 @@
 
 import pytest
 
-from tasks.core.estimate.capture import Capture
 from tasks.core.estimate.machine import Machine
 from tasks.core.estimate.run import estimate_stages
-from tasks.core.estimate.train import expected_options
+from tasks.core.estimate.stages import Capture, expected_options
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.photoset import Photo
 from tasks.core.settings import STAGES
-from tasks.core.training.budget import BY_MACHINE, CUDA_BUDGETS, FEW_PHOTOS, Backend, steps_for
-from tasks.core.training.options import TRAIN_PRESETS
+from tasks.core.training.options import BY_MACHINE, CUDA_BUDGETS, FEW_PHOTOS, TRAIN_PRESETS, Backend, steps_for
 
 T4 = Machine(name="T4", cores=4, gpu=True)
 

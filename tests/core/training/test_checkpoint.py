@@ -1,4 +1,4 @@
-"""A training that is stopped and goes on is the same training."""
+"""A training that is stopped and continues is the same training."""
 
 import dataclasses
 import random
@@ -12,7 +12,7 @@ from tasks.core.errors import FormatError
 from tasks.core.scene import Observations, Scene
 from tasks.core.training import schedule
 from tasks.core.training.checkpoint import read_checkpoint, write_checkpoint
-from tasks.core.training.cpu_engine import CpuEngine
+from tasks.core.training.engine import CpuEngine
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.state import NUMBERS, TrainingState, identity_of
 from tasks.core.training.trainer import TrainingStats, train

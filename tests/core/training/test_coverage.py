@@ -8,7 +8,7 @@ import pytest
 
 from tasks.core.scene import Camera, SparsePoints
 from tasks.core.training import coverage
-from tasks.core.training.coverage import CELLS, SKY_DISTANCE, project, with_gaps_filled
+from tasks.core.training.coverage import GAP_CELLS, SKY_DISTANCE, project, with_gaps_filled
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.trainer import train
 from tasks.core.training.views import View
@@ -68,7 +68,7 @@ def test_the_sky_lies_far_behind_the_scene_and_a_wall_does_not() -> None:
     new = project(filled.xyz[len(xyz) :], LEVEL)
     reach = float(np.percentile(np.linalg.norm(xyz - np.median(xyz, axis=0), axis=1), 95))
     top = new.pixels[:, 1] < 20  # the upper one of the two rows of cells above the horizon
-    assert top.sum() == CELLS
+    assert top.sum() == GAP_CELLS
     np.testing.assert_allclose(new.depths[top], SKY_DISTANCE * reach)
     # The same photo, of a camera that looks down: nothing is above the horizon, and all stays at the ground's depth
     down = with_gaps_filled(points_at(xyz), [view_with((120, 160, 250))], np.array([0.0, -1.0, 0.0]), rng)
@@ -90,7 +90,7 @@ def test_a_covered_photo_and_too_few_points_get_nothing() -> None:
 def test_what_is_new_for_one_photo_is_there_for_the_next() -> None:
     rng = np.random.default_rng(0)
     half = points_at(ground(rng, left_of=80))
-    assert coverage.MOST_SHARE * len(half.xyz) > CELLS**2  # all that is found is kept
+    assert coverage.MOST_SHARE * len(half.xyz) > GAP_CELLS**2  # all that is found is kept
     once = with_gaps_filled(half, [view_with((1, 2, 3))], UP, rng)
     again = with_gaps_filled(half, [view_with((1, 2, 3))] * 5, UP, rng)
     assert len(once.xyz) > len(half.xyz) + 5

@@ -14,14 +14,13 @@ from torch import Tensor
 from tasks.core.render import reference
 from tasks.core.render.cuda import Gsplat
 from tasks.core.scene import Camera
-from tasks.core.training import cuda_engine
-from tasks.core.training.cuda_engine import MemoryGuard
-from tasks.core.training.gpu_budget import gpu_budget
+from tasks.core.training import torch_engine
+from tasks.core.training.memory import gpu_budget
 from tasks.core.training.options import TrainOptions
-from tasks.core.training.photo_store import PhotoStore
 from tasks.core.training.population import PARAMETERS, Population
 from tasks.core.training.schedule import settings_at
-from tasks.core.training.torch_engine import TorchEngine
+from tasks.core.training.torch_engine import MemoryGuard, TorchEngine
+from tasks.core.training.torch_loss import PhotoStore
 from tasks.core.training.trainer import train
 from tests.core.render.scenes import random_gaussians
 from tests.core.training.scenes import made_scene
@@ -133,15 +132,15 @@ def test_a_share_of_the_card_counts_as_the_whole(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(torch.cuda, name, lambda answer=answer: answer)
     for share, expected in ((1.0, 72e9), (0.2, 15e9)):
         monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda share=share: share)
-        assert cuda_engine.free_bytes() == pytest.approx(expected)
+        assert torch_engine.free_bytes() == pytest.approx(expected)
 
 
 def test_the_plan_is_made_for_the_photos_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_engine, "free_bytes", lambda: 3e9)
-    monkeypatch.setattr(cuda_engine, "TorchEngine", lambda name, *_: SimpleNamespace(name=name, device="cpu"))
+    monkeypatch.setattr(torch_engine, "free_bytes", lambda: 3e9)
+    monkeypatch.setattr(torch_engine, "TorchEngine", lambda name, *_: SimpleNamespace(name=name, device="cpu"))
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     view = SimpleNamespace(cameras=[SimpleNamespace(width=1600, height=1200)])
-    engine = cuda_engine.cuda_engine(TrainOptions(max_gaussians=4_000_000), [view] * 20)
+    engine = torch_engine.cuda_engine(TrainOptions(max_gaussians=4_000_000), [view] * 20)
     assert engine.max_gaussians is not None
     assert engine.max_gaussians < 4_000_000
     assert "20 photos" in engine.decisions[0]

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks.core.training import dropout, schedule
-from tasks.core.training.cpu_engine import CpuEngine
-from tasks.core.training.dropout import share_for, some_left_out
+from tasks.core.training import refine, schedule
+from tasks.core.training.engine import CpuEngine
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.population import PARAMETERS, Population
+from tasks.core.training.refine import share_for, some_left_out
 from tasks.core.training.trainer import train
 from tests.core.render.scenes import random_gaussians
 from tests.core.training.scenes import made_scene
@@ -51,9 +51,9 @@ def test_opacities_come_back_after_an_error_and_no_share_draws_nothing() -> None
 
 def test_the_share_falls_with_the_number_of_photos_of_a_place() -> None:
     assert share_for(torch.tensor([0.0, 1, 2])).tolist() == [1, 1, 1]
-    falling = share_for(torch.arange(2.0, dropout.NO_DROPOUT_FROM + 1))
+    falling = share_for(torch.arange(2.0, schedule.NO_DROPOUT_FROM + 1))
     assert (falling.diff() < 0).all()
-    assert share_for(torch.tensor([dropout.NO_DROPOUT_FROM, 100.0])).tolist() == [0, 0]
+    assert share_for(torch.tensor([schedule.NO_DROPOUT_FROM, 100.0])).tolist() == [0, 0]
 
 
 def test_what_many_photos_show_is_never_left_out() -> None:
@@ -73,8 +73,8 @@ def test_it_keeps_what_differs_from_photo_to_photo_out_of_the_splat(
 
     Six photos to train on, each with patches that no other has, as leaves in the wind; those held out have none.
     """
-    monkeypatch.setattr(dropout, "FULL_DROPOUT_UNTIL", 6)
-    monkeypatch.setattr(dropout, "NO_DROPOUT_FROM", 7)
+    monkeypatch.setattr(refine, "FULL_DROPOUT_UNTIL", 6)
+    monkeypatch.setattr(refine, "NO_DROPOUT_FROM", 7)
     scene, every = made_scene(tmp_path / "made", cameras=8), 4
     rng, patch_px, sigma = np.random.default_rng(5), 4, 40
     for camera in scene.split(every)[0]:

@@ -11,9 +11,8 @@ import torch
 
 from tasks.core.errors import MissingPartError
 from tasks.core.render import reference
-from tasks.core.training.cpu_engine import CpuEngine
 from tasks.core.training.depth import DepthTargets
-from tasks.core.training.engine import Engine
+from tasks.core.training.engine import CpuEngine, Engine
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.plan import engine_for
 from tasks.core.training.population import PARAMETERS, Population
@@ -49,7 +48,7 @@ def test_engines_make_the_same_steps(
     for step in range(3):
         made = fast_engine.step(fast, camera, photo, gain, settings, depth)
         expected_step = slow_engine.step(slow, camera, photo, gain, settings, depth)
-        if on_cpu or step == 0:  # CUDA tells the later ones as a mean, and not yet
+        if on_cpu or step == 0:  # CUDA reports the later ones as a mean, and not yet
             assert made.loss == pytest.approx(expected_step.loss, abs=2e-5 if on_cpu else 2e-4)
         # Of colours in 0..1; after the first step, moves that rounding turned around show
         np.testing.assert_allclose(made.sample, expected_step.sample, atol=1e-3 if on_cpu or step == 0 else 1e-1)

@@ -11,9 +11,9 @@ from tasks.core.ply import read_ply
 from tasks.core.render.backends import rasterizer_for
 from tasks.core.render.metrics import psnr
 from tasks.core.scene import Scene
-from tasks.core.training.exposure import IGNORED, MAX_LOG_GAIN, Exposures
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.trainer import train
+from tasks.core.training.views import IGNORED, MAX_LOG_GAIN, Exposures
 from tests.core.training.scenes import made_scene
 
 PIXELS = np.random.default_rng(0).uniform(0.2, 0.5, (12, 10, 3)).astype(np.float32)

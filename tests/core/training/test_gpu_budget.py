@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.training.gpu_budget import GpuBudget, bytes_per_gaussian, gpu_budget
+from tasks.core.training.memory import GpuBudget, gpu_budget, gpu_bytes_each
 
 FLIGHT = [1600 * 1200] * 200  # 1.5 GB with their smaller copies
 LONG_FLIGHT = [1600 * 1200] * 2000  # 15 GB
@@ -37,7 +37,7 @@ def test_cards(free: float, photos: list[int], wanted: int, on_gpu: bool, packed
 
 
 def planned_bytes(budget: GpuBudget, sh_degree: int) -> float:
-    each = bytes_per_gaussian(sh_degree, budget.packed)
+    each = gpu_bytes_each(sh_degree, budget.packed)
     return budget.max_gaussians * each + budget.pixel_bytes + budget.moment_bytes
 
 
@@ -58,7 +58,7 @@ def test_what_is_planned_fits_and_more_memory_never_means_less(
 
 
 def test_a_degree_less_saves_its_coefficients() -> None:
-    saved = bytes_per_gaussian(3, packed=False) - bytes_per_gaussian(2, packed=False)
+    saved = gpu_bytes_each(3, packed=False) - gpu_bytes_each(2, packed=False)
     assert saved == 21 * 16 + 21 * 16  # in parameters, gradient and moments, and as much in what Adam gathers
 
 

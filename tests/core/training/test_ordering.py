@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-from tasks.core.training.ordering import morton_order
-from tasks.core.training.population import PARAMETERS, Population
+from tasks.core.training.population import PARAMETERS, Population, morton_order
 from tests.core.render.scenes import random_gaussians
 
 

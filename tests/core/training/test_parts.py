@@ -13,11 +13,10 @@ from tasks.core.errors import TrainingDivergedError
 from tasks.core.render.backends import rasterizer_for
 from tasks.core.scene import SparsePoints
 from tasks.core.training import schedule
-from tasks.core.training.finish import finished_gaussians
-from tasks.core.training.initialise import initial_gaussians
+from tasks.core.training.evaluate import finished_gaussians
 from tasks.core.training.population import PARAMETERS, Population
 from tasks.core.training.refine import bound_shapes, refine, split
-from tasks.core.training.stopwatch import Stopwatch
+from tasks.core.training.state import Stopwatch, initial_gaussians
 from tests.core.render.scenes import random_gaussians
 
 

@@ -7,16 +7,15 @@ import pytest
 
 from tasks.core.errors import DiskFullError
 from tasks.core.scene import Scene
-from tasks.core.training import photo_file, plan
-from tasks.core.training.cpu_budget import SPARE_SHARE, bytes_each
+from tasks.core.training import plan, views
+from tasks.core.training.memory import SPARE_SHARE, cpu_bytes_each
 from tasks.core.training.options import TrainOptions
-from tasks.core.training.photo_file import PhotoFile, photo_bytes
 from tasks.core.training.trainer import train
-from tasks.core.training.views import load_view
+from tasks.core.training.views import PhotoFile, load_view, photo_bytes
 
 OPTIONS = TrainOptions(max_image_size=90, steps=40, max_gaussians=900, sh_degree=0, backend="cpu")
 # For the Gaussians and a thousandth of the photos.
-LITTLE_MEMORY = int((OPTIONS.max_gaussians * bytes_each(OPTIONS.sh_degree) + 1000) / (1 - SPARE_SHARE))
+LITTLE_MEMORY = int((OPTIONS.max_gaussians * cpu_bytes_each(OPTIONS.sh_degree) + 1000) / (1 - SPARE_SHARE))
 
 
 def test_training_from_the_disk_ends_with_the_same_bytes(
@@ -53,7 +52,7 @@ def test_photos_in_the_file_are_those_in_memory(scene: Scene, tmp_path: Path) ->
 
 def test_neither_memory_nor_disk(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "available_memory_bytes", lambda: LITTLE_MEMORY)
-    monkeypatch.setattr(photo_file, "free_bytes", lambda _: 100_000)
+    monkeypatch.setattr(views, "free_bytes", lambda _: 100_000)
     with pytest.raises(DiskFullError, match=r"0\.0 GB are free there\): lower train\.max_image_size"):
         train(scene, tmp_path, OPTIONS, lambda _: None)
     assert list(tmp_path.iterdir()) == []

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.core.training.photo_store import PhotoStore
-from tasks.core.training.torch_loss import MOMENT_BYTES_PER_PIXEL, l1_ssim, photo_moments
+from tasks.core.training.torch_loss import MOMENT_BYTES_PER_PIXEL, PhotoStore, l1_ssim, photo_moments
 
 PIXELS = 30 * 20
 BYTES = 3 * PIXELS

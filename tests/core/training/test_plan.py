@@ -8,8 +8,8 @@ import pytest
 
 from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.scene import Scene
-from tasks.core.training import cpu_budget, plan
-from tasks.core.training.cpu_budget import affordable_gaussians
+from tasks.core.training import memory, plan
+from tasks.core.training.memory import affordable_gaussians
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.plan import coarsest_level, plan_for
 from tasks.core.training.trainer import train
@@ -42,7 +42,7 @@ def test_blurred_photos_begin_smaller_than_detailed_ones() -> None:
 def test_memory_limits_the_gaussians_and_the_report_says_so(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu_budget, "MIN_GAUSSIANS", 10)
+    monkeypatch.setattr(memory, "MIN_GAUSSIANS", 10)
     monkeypatch.setattr(plan, "available_memory_bytes", lambda: 400_000)
     section = train(scene, tmp_path, SMALL, lambda _: None)
     most = affordable_gaussians(400_000, 0)
@@ -53,7 +53,7 @@ def test_memory_limits_the_gaussians_and_the_report_says_so(
 def test_bytes_buy_gaussians() -> None:
     assert 4.6e6 < affordable_gaussians(16e9, 3) < 5.6e6  # 2.5 kB each, a fifth left alone
     assert affordable_gaussians(16e9, 0) > 1.2 * affordable_gaussians(16e9, 3)
-    assert affordable_gaussians(0, 3) == cpu_budget.MIN_GAUSSIANS
+    assert affordable_gaussians(0, 3) == memory.MIN_GAUSSIANS
     assert 0 < available_memory_bytes() <= psutil.virtual_memory().total
 
 

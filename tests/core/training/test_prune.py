@@ -1,4 +1,4 @@
-"""The final prune: what contributes least goes, as much as the bound allows."""
+"""The final prune: it leaves out what contributes least, as much as the bound allows."""
 
 import dataclasses
 from pathlib import Path
@@ -8,9 +8,8 @@ import pytest
 
 from tasks.core.render.backends import rasterizer_for
 from tasks.core.scene import Scene
-from tasks.core.training.evaluate import evaluate
+from tasks.core.training.evaluate import contributions, evaluate, rows_worth_keeping
 from tasks.core.training.options import TrainOptions
-from tasks.core.training.prune import contributions, rows_worth_keeping
 from tasks.core.training.trainer import train
 from tasks.core.training.views import View
 from tests.core.render.scenes import random_gaussians

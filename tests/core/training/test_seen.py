@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tasks.core.scene import Camera, SparsePoints
-from tasks.core.training.seen import SEEN_BY, covered_pixels, finest_pixels, photos_showing
+from tasks.core.training.coverage import SEEN_BY, covered_pixels, finest_pixels, photos_showing
 from tasks.core.transforms import Float64
 
 WIDTH, HEIGHT, FOCAL = 128, 96, 100.0

@@ -16,8 +16,15 @@ EPSILON = np.float32(1e-15)
 
 
 @njit(inline="always")
-def adam_row(p, g, m, v, columns, step):
-    """One step on the first `columns` parameters of one Gaussian; step is the rate times the bias correction."""
+def adam_row(
+    p,  # [D] parameters of one Gaussian, updated
+    g,  # [D] gradient
+    m,  # [D] first moments, updated
+    v,  # [D] second moments, updated
+    columns,
+    step,
+):
+    """One step on the first `columns` parameters; `step` is the rate times the bias correction."""
     for j in range(columns):
         m[j] = BETA1 * m[j] + (ONE - BETA1) * g[j]
         v[j] = BETA2 * v[j] + (ONE - BETA2) * g[j] * g[j]
@@ -26,17 +33,27 @@ def adam_row(p, g, m, v, columns, step):
 
 @njit(parallel=True, fastmath=FASTMATH, cache=True)
 def adam(
-    parameters, gradients, first, second, columns, rates, visible, pulls, updates, scores, seen, shown_by,
-    flat_until, decay, corrections, workers,
-):  # fmt: skip
+    parameters,  # six arrays [N, D], updated
+    gradients,  # six arrays [N, D]
+    first,  # six arrays [N, D], moments, updated
+    second,  # six arrays [N, D], moments, updated
+    columns,  # [6] int64, how many entries of a row are updated
+    rates,  # [6]
+    visible,  # [V] int64, the rows to update
+    pulls,  # [N, 2]
+    updates,  # [N] int64, of Population, updated
+    scores,  # [N] of Population, updated
+    seen,  # [N] of Population, updated
+    shown_by,  # [N] of Population
+    flat_until,
+    decay,
+    corrections,  # [L] of `bias_corrections`; the last entry serves all later updates
+    workers,
+):
     """One step on the visible rows of six parameters, and the notes of density control.
 
-    parameters, gradients, first, second: six arrays [N, D] float32 each; of a row the first columns[tensor] entries are
-    updated, at the rate rates[tensor]. updates, scores and seen [N] are those of Population; corrections [L] holds
-    sqrt(1 - BETA2^t) / (1 - BETA1^t) at t, its last entry serves all later t.
-
-    The last of the six are harmonics. They stay as they are in rows whose shown_by [N] is at most flat_until, and
-    shrink by the share rate times decay in the others (AdamW, Loshchilov & Hutter 2019, arXiv:1711.05101).
+    The last of the six are harmonics. They stay as they are in rows with shown_by of at most flat_until. In the others
+    they shrink by the share rate times decay (AdamW, Loshchilov & Hutter 2019, arXiv:1711.05101).
 
     One parallel region for all: entering one costs more than the arithmetic of a small parameter.
     """
@@ -62,7 +79,7 @@ def adam(
 
 
 def bias_corrections() -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    """The factor by number of updates, until it is within 1e-4 of 1 [L]."""
+    """sqrt(1 - BETA2^t) / (1 - BETA1^t) by number of updates t, until it is within 1e-4 of 1 [L]."""
     updates = np.arange(1, 10_000)
     factors = np.sqrt(1 - float(BETA2) ** updates) / (1 - float(BETA1) ** updates)
     return np.concatenate([[1.0], factors]).astype(np.float32)

@@ -1,8 +1,8 @@
 # mypy: ignore-errors
-"""Which tiles a splat touches, and every tile's splats in order of depth.
+"""The tiles that a splat touches, and every tile's splats in order of depth.
 
-Splats are sorted once by depth; dealing them out to tiles then keeps the order, so the (many more) pairs of tile and
-splat are never sorted.
+Splats are sorted once by depth. Dealing them out to tiles keeps the order, so the pairs of tile and splat, which are
+many more, are never sorted.
 """
 
 import math
@@ -10,23 +10,45 @@ import math
 import numpy as np
 
 from tasks.core.kernel_cache import njit, prange
-from tasks.core.render.kernels.constants import FASTMATH, ONE, TILE, ZERO
+from tasks.core.render.kernels.constants import (
+    CONIC_A,
+    CONIC_B,
+    CONIC_C,
+    DEPTH,
+    FASTMATH,
+    HALF_HEIGHT,
+    HALF_WIDTH,
+    LIMIT,
+    MEAN_X,
+    MEAN_Y,
+    ONE,
+    TILE,
+    ZERO,
+)
 
 RADIX_BITS = 11
 
 
 @njit(cache=True)
-def sort_by_depth(splats, visible, total, keys, order, spare_keys, spare_order):
-    """Indices of the visible Gaussians, nearest first, into order [total]. Stable: equal depths keep index order.
+def sort_by_depth(
+    splats,  # [N, SPLAT_FIELDS]
+    visible,  # [total] int64
+    total,
+    keys,  # [total] uint32, overwritten
+    order,  # [total] int64, overwritten
+    spare_keys,  # [total] uint32, overwritten
+    spare_order,  # [total] int64, overwritten
+):
+    """Indices [total] of the visible Gaussians, nearest first, in `order` or `spare_order`; equal depths by index.
 
-    A radix sort of the bits of the depths: positive floats compare as integers do. Depths of a scene lie within a few
-    octaves, so the common high bits are dropped and a pass less is needed.
+    A radix sort of the bits of the depths: positive floats compare as integers do. Depths of a scene are within a few
+    octaves, so the common high bits are dropped, which saves a pass.
     """
     depths = np.empty(1, np.float32)
     bits = depths.view(np.uint32)
     low, high = np.uint32(0xFFFFFFFF), np.uint32(0)
     for k in range(total):
-        depths[0] = splats[visible[k], 11]
+        depths[0] = splats[visible[k], DEPTH]
         keys[k] = bits[0]
         order[k] = visible[k]
         low, high = min(low, bits[0]), max(high, bits[0])
@@ -56,38 +78,52 @@ def sort_by_depth(splats, visible, total, keys, order, spare_keys, spare_order):
 
 
 @njit(inline="always")
-def tile_rows(row, tiles_y):
+def tile_rows(
+    row,  # [SPLAT_FIELDS]
+    tiles_y,
+):
     """First and one past the last row of tiles that the splat's box touches."""
     tile = np.float32(TILE)
-    first = int(max((row[1] - row[10]) / tile, ZERO))
-    return first, min(int(max((row[1] + row[10]) / tile + ONE, ZERO)), tiles_y)
+    first = int(max((row[MEAN_Y] - row[HALF_HEIGHT]) / tile, ZERO))
+    return first, min(int(max((row[MEAN_Y] + row[HALF_HEIGHT]) / tile + ONE, ZERO)), tiles_y)
 
 
 @njit(inline="always")
-def tile_span(row, tile_y, tiles_x):
+def tile_span(
+    row,  # [SPLAT_FIELDS]
+    tile_y,
+    tiles_x,
+):
     """First and one past the last tile in a row of tiles that the ellipse of alpha = MIN_ALPHA touches.
 
     The ellipse a dx² + 2 b dx dy + c dy² = limit reaches its extreme x on the strip at the strip's nearest y to that
     of the whole ellipse's extreme, because it is convex (as gsplat's AccuTile and Speedy-Splat's SnugBox note).
     """
     tile = np.float32(TILE)
-    a, b, c, limit = row[2], row[3], row[4], row[12]
-    low, high = tile_y * tile - row[1], (tile_y + 1) * tile - row[1]
-    peak = -b / c * row[9]  # dy where dx is greatest; -peak where it is least
+    a, b, c, limit = row[CONIC_A], row[CONIC_B], row[CONIC_C], row[LIMIT]
+    low, high = tile_y * tile - row[MEAN_Y], (tile_y + 1) * tile - row[MEAN_Y]
+    peak = -b / c * row[HALF_WIDTH]  # dy where dx is greatest; -peak where it is least
     dy = min(max(peak, low), high)
     right = (-b * dy + math.sqrt(max(b * b * dy * dy - a * (c * dy * dy - limit), ZERO))) / a
     dy = min(max(-peak, low), high)
     left = (-b * dy - math.sqrt(max(b * b * dy * dy - a * (c * dy * dy - limit), ZERO))) / a
-    first = int(max((row[0] + left) / tile, ZERO))
-    return first, min(int(max((row[0] + right) / tile + ONE, ZERO)), tiles_x)
+    first = int(max((row[MEAN_X] + left) / tile, ZERO))
+    return first, min(int(max((row[MEAN_X] + right) / tile + ONE, ZERO)), tiles_x)
 
 
 @njit(parallel=True, fastmath=FASTMATH, cache=True)
-def count_tiles(splats, order, total, tiles_x, tiles_y, workers, histograms, tiles_touched, ranks):
-    """Count pairs: by worker and tile in histograms [workers, tiles], by place in `order` in tiles_touched [total].
-
-    Writes that place of every visible Gaussian into ranks [N], too.
-    """
+def count_tiles(
+    splats,  # [N, SPLAT_FIELDS]
+    order,  # [total] int64, nearest first
+    total,
+    tiles_x,
+    tiles_y,
+    workers,
+    histograms,  # [workers, tiles] int64, written: pairs by worker and tile
+    tiles_touched,  # [total] int64, written: pairs by place in `order`
+    ranks,  # [N] int64, written: the place in `order` of every visible Gaussian
+):
+    """Count the pairs of tile and splat."""
     for worker in prange(workers):
         histogram = histograms[worker]
         histogram[:] = 0
@@ -105,11 +141,14 @@ def count_tiles(splats, order, total, tiles_x, tiles_y, workers, histograms, til
 
 
 @njit(cache=True)
-def prefix_sums(histograms, tiles_touched, total, tile_starts, pair_starts):
-    """Turn counts into first places: tile_starts [tiles + 1], pair_starts [total + 1], histograms in place.
-
-    Returns the number of pairs.
-    """
+def prefix_sums(
+    histograms,  # [workers, tiles] int64, counts; afterwards first places
+    tiles_touched,  # [total] int64
+    total,
+    tile_starts,  # [tiles + 1] int64, written
+    pair_starts,  # [total + 1] int64, written
+):
+    """Turn counts into first places; returns the number of pairs."""
     workers, tiles = histograms.shape
     start = 0
     for tile in range(tiles):
@@ -126,8 +165,19 @@ def prefix_sums(histograms, tiles_touched, total, tile_starts, pair_starts):
 
 
 @njit(parallel=True, fastmath=FASTMATH, cache=True)
-def fill_tiles(splats, order, total, tiles_x, tiles_y, workers, histograms, pair_starts, tile_splats, pair_slots):
-    """Deal the splats out: tile_splats [pairs] by tile, nearest first; pair_slots [pairs] says where each went."""
+def fill_tiles(
+    splats,  # [N, SPLAT_FIELDS]
+    order,  # [total] int64, nearest first
+    total,
+    tiles_x,
+    tiles_y,
+    workers,
+    histograms,  # [workers, tiles] int64, first places; advanced
+    pair_starts,  # [total + 1] int64
+    tile_splats,  # [pairs] int64, written: splats by tile, nearest first
+    pair_slots,  # [pairs] int64, written: the place in `tile_splats` of every pair of a splat
+):
+    """Deal the splats out to the tiles."""
     for worker in prange(workers):
         places = histograms[worker]
         for k in range(worker * total // workers, (worker + 1) * total // workers):

@@ -1,11 +1,11 @@
 # mypy: ignore-errors
 """Front-to-back alpha blending of a tile's splats, and its gradient.
 
-Both loops walk a tile's splats from the nearest on and keep, for each pixel, the transmittance that is left. A pixel
-that is finished counts as opaque from then on, so nothing branches and a row of 16 pixels is one vector.
+Both loops walk a tile's splats from the nearest on and keep, for each pixel, the transmittance that is left. A finished
+pixel counts as opaque from then on, so nothing branches and a row of 16 pixels is one vector.
 
-What a tile's pixels need lies in one array. Of several, the compiler would not know that their rows cannot overlap, and
-would ask so before every row: that took as long as the arithmetic.
+One array holds all that a tile's pixels need. With several, the compiler would not know that their rows cannot overlap,
+and would test it before every row: that took as long as the arithmetic.
 """
 
 import math
@@ -14,19 +14,41 @@ import numpy as np
 
 from tasks.core.kernel_cache import njit, prange
 from tasks.core.render.kernels.constants import (
+    BLUE,
+    CONIC_A,
+    CONIC_B,
+    CONIC_C,
+    D_BLUE,
+    D_CONIC_A,
+    D_CONIC_B,
+    D_CONIC_C,
+    D_GREEN,
+    D_MEAN_X,
+    D_MEAN_Y,
+    D_OPACITY,
+    D_RED,
     FASTMATH,
     GRADIENT_FIELDS,
+    GREEN,
     HALF,
+    HALF_HEIGHT,
+    LIMIT,
     MAX_ALPHA,
+    MEAN_X,
+    MEAN_Y,
     MIN_ALPHA,
     MIN_TRANSMITTANCE,
     ONE,
+    OPACITY,
+    PULL_X,
+    PULL_Y,
+    RED,
     TILE,
     ZERO,
 )
 
 SLACK = np.float32(0.01)  # px, for the rounding of a splat's extent
-CHECK_EVERY = 16  # splats between two looks whether every pixel of the tile is finished
+CHECK_EVERY = 16  # splats between two tests whether every pixel of the tile is finished
 
 # exp(-s) = p(-s/8)^8 with p the least-squares polynomial of exp on [-0.7, 0]: relative error below 2e-6 in float32 for
 # the s that matter, 0 <= s <= ln 255. math.exp would keep the loop over pixels from being vectorised.
@@ -46,26 +68,32 @@ def exp_of_minus(sigma):
 
 
 @njit(inline="always")
-def rows_in_tile(row, left, top):
+def rows_in_tile(
+    row,  # [SPLAT_FIELDS]
+    left,
+    top,
+):
     """First and one past the last row of the tile's pixels, counted from its top, where the splat can be seen.
 
-    The ellipse of alpha = MIN_ALPHA reaches its extreme y between the tile's outer columns at the column nearest to
-    where the whole ellipse's extreme lies; see `binning.tile_span`.
+    Between the tile's outer columns the ellipse of alpha = MIN_ALPHA reaches its extreme y at the column nearest to the
+    whole ellipse's extreme; see `binning.tile_span`.
     """
-    a, b, c, limit = row[2], row[3], row[4], row[12]
-    low, high = left + HALF - row[0], left + np.float32(TILE) - HALF - row[0]
-    peak = -b / a * row[10]  # dx where dy is greatest; -peak where it is least
+    a, b, c, limit = row[CONIC_A], row[CONIC_B], row[CONIC_C], row[LIMIT]
+    low, high = left + HALF - row[MEAN_X], left + np.float32(TILE) - HALF - row[MEAN_X]
+    peak = -b / a * row[HALF_HEIGHT]  # dx where dy is greatest; -peak where it is least
     dx = min(max(peak, low), high)
     down = (-b * dx + math.sqrt(max(b * b * dx * dx - c * (a * dx * dx - limit), ZERO))) / c
     dx = min(max(-peak, low), high)
     up = (-b * dx - math.sqrt(max(b * b * dx * dx - c * (a * dx * dx - limit), ZERO))) / c
-    center = row[1] - top - HALF
+    center = row[MEAN_Y] - top - HALF
     first = int(max(center + up - SLACK + ONE, ZERO))  # rounded up, as one past the last is
     return first, min(int(max(center + down + SLACK + ONE, ZERO)), TILE)
 
 
 @njit(inline="always")
-def finished(pixels):
+def finished(
+    pixels,  # [4 or 5, TILE, TILE], transmittance first
+):
     """Whether no pixel of the tile lets light through any more."""
     left = ZERO
     transmittance = pixels[0].reshape(TILE * TILE)
@@ -75,8 +103,17 @@ def finished(pixels):
 
 
 @njit(parallel=True, fastmath=FASTMATH, cache=True)
-def blend(splats, tile_splats, tile_starts, tiles_x, tiles_y, background, workers, image):
-    """Write every pixel of image [H, W, 3]."""
+def blend(
+    splats,  # [N, SPLAT_FIELDS]
+    tile_splats,  # [pairs] int64, nearest first in each tile
+    tile_starts,  # [tiles + 1] int64
+    tiles_x,
+    tiles_y,
+    background,  # [3] RGB
+    workers,
+    image,  # [H, W, 3], written
+):
+    """Write every pixel of the image."""
     height, width = image.shape[0], image.shape[1]
     for worker in prange(workers):
         # Transmittance, negative where the pixel is finished, red, green and blue
@@ -88,9 +125,9 @@ def blend(splats, tile_splats, tile_starts, tiles_x, tiles_y, background, worker
                 if (place - tile_starts[tile]) % CHECK_EVERY == CHECK_EVERY - 1 and finished(pixels):
                     break
                 row = splats[tile_splats[place]]
-                a, b, c, opacity = HALF * row[2], row[3], HALF * row[4], row[5]
-                splat_red, splat_green, splat_blue = row[6], row[7], row[8]
-                mean_x, mean_y = row[0] - left - HALF, row[1] - top - HALF
+                a, b, c, opacity = HALF * row[CONIC_A], row[CONIC_B], HALF * row[CONIC_C], row[OPACITY]
+                splat_red, splat_green, splat_blue = row[RED], row[GREEN], row[BLUE]
+                mean_x, mean_y = row[MEAN_X] - left - HALF, row[MEAN_Y] - top - HALF
                 first, last = rows_in_tile(row, left, top)
                 for y in range(first, last):
                     t_row, r_row, g_row, b_row = pixels[0, y], pixels[1, y], pixels[2, y], pixels[3, y]
@@ -119,8 +156,18 @@ def blend(splats, tile_splats, tile_starts, tiles_x, tiles_y, background, worker
 
 
 @njit(parallel=True, fastmath=FASTMATH, cache=True)
-def blend_backward(splats, tile_splats, tile_starts, tiles_x, tiles_y, image, d_image, workers, pair_gradients):
-    """Write the gradient of every pair of tile and splat into pair_gradients [pairs, 11].
+def blend_backward(
+    splats,  # [N, SPLAT_FIELDS]
+    tile_splats,  # [pairs] int64, nearest first in each tile
+    tile_starts,  # [tiles + 1] int64
+    tiles_x,
+    tiles_y,
+    image,  # [H, W, 3]
+    d_image,  # [H, W, 3]
+    workers,
+    pair_gradients,  # [pairs, GRADIENT_FIELDS], written
+):
+    """Write the gradient of every pair of tile and splat.
 
     With T the transmittance before splat i and v the pixel's gradient, dL/dalpha_i = T c_i·v - rest_i / (1 - alpha_i),
     where rest_i, what all splats behind i and the background add to image·v, is image·v minus what was passed so far.
@@ -145,9 +192,9 @@ def blend_backward(splats, tile_splats, tile_starts, tiles_x, tiles_y, image, d_
                     end = place
                     break
                 row = splats[tile_splats[place]]
-                a, b, c, opacity = row[2], row[3], row[4], row[5]
-                splat_red, splat_green, splat_blue = row[6], row[7], row[8]
-                mean_x, mean_y = row[0] - left - HALF, row[1] - top - HALF
+                a, b, c, opacity = row[CONIC_A], row[CONIC_B], row[CONIC_C], row[OPACITY]
+                splat_red, splat_green, splat_blue = row[RED], row[GREEN], row[BLUE]
+                mean_x, mean_y = row[MEAN_X] - left - HALF, row[MEAN_Y] - top - HALF
                 # Sums over each column's pixels of d = dL/dsigma times 1, dy, dy², and of weight * v; dx does not
                 # change along a column, and a sum of vectors is cheaper than a sum across one
                 columns[:] = ZERO
@@ -197,11 +244,11 @@ def blend_backward(splats, tile_splats, tile_starts, tiles_x, tiles_y, image, d_
                     sum_green += columns[4, x]
                     sum_blue += columns[5, x]
                 gradient = pair_gradients[place]
-                gradient[0], gradient[1] = a * sum_x + b * sum_y, b * sum_x + c * sum_y
-                gradient[2], gradient[3], gradient[4] = HALF * sum_xx, sum_xy, HALF * sum_yy
-                gradient[5] = -sum_1 / opacity
-                gradient[6], gradient[7], gradient[8] = sum_red, sum_green, sum_blue
-                gradient[9], gradient[10] = pull_x, pull_y
+                gradient[D_MEAN_X], gradient[D_MEAN_Y] = a * sum_x + b * sum_y, b * sum_x + c * sum_y
+                gradient[D_CONIC_A], gradient[D_CONIC_B], gradient[D_CONIC_C] = HALF * sum_xx, sum_xy, HALF * sum_yy
+                gradient[D_OPACITY] = -sum_1 / opacity
+                gradient[D_RED], gradient[D_GREEN], gradient[D_BLUE] = sum_red, sum_green, sum_blue
+                gradient[PULL_X], gradient[PULL_Y] = pull_x, pull_y
             for place in range(end, tile_starts[tile + 1]):
                 for field in range(GRADIENT_FIELDS):
                     pair_gradients[place, field] = ZERO

@@ -27,6 +27,6 @@ TILE = 16  # px; a row of a tile is one AVX-512 register of float32
 MEAN_X, MEAN_Y, CONIC_A, CONIC_B, CONIC_C, OPACITY, RED, GREEN, BLUE, HALF_WIDTH, HALF_HEIGHT, DEPTH, LIMIT = range(13)
 SPLAT_FIELDS = 13  # LIMIT: the ellipse where alpha = MIN_ALPHA is a dx² + 2 b dx dy + c dy² = LIMIT
 
-# One row of the gradient that blending hands back for a Gaussian.
+# One row of the gradient that blending returns for a Gaussian.
 D_MEAN_X, D_MEAN_Y, D_CONIC_A, D_CONIC_B, D_CONIC_C, D_OPACITY, D_RED, D_GREEN, D_BLUE, PULL_X, PULL_Y = range(11)
 GRADIENT_FIELDS = 11  # PULL: sums over columns of pixels of the absolute gradient of the mean

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""L1 and structural dissimilarity between a rendered image and a photo, and their gradient, in one go.
+"""L1 and structural dissimilarity between a rendered image and a photo, together with their gradient.
 
 loss = (1 - w) mean|x - y| + w (1 - mean SSIM(x, y)), as 3D Gaussian Splatting trains with. SSIM as in
 `metrics.gaussian_window`, but over all pixels with zeros outside the image, so that borders are trained too.
@@ -24,8 +24,11 @@ UNIT = np.float32(1 / 255)
 
 
 @njit(inline="always")
-def window_row(padded, out):
-    """Windowed sums along an interleaved row: padded [3 W + 2 MARGIN] into out [3 W]."""
+def window_row(
+    padded,  # [3 W + 2 MARGIN]
+    out,  # [3 W], written
+):
+    """Windowed sums along an interleaved row."""
     for j in range(out.shape[0]):
         out[j] = (
             W0 * padded[j + 15]
@@ -38,8 +41,12 @@ def window_row(padded, out):
 
 
 @njit(inline="always")
-def window_column(rows, y, out):
-    """Windowed sums across the rows [H, 3 W] around row y into out [3 W]."""
+def window_column(
+    rows,  # [H, 3 W]
+    y,
+    out,  # [3 W], written
+):
+    """Windowed sums across the rows around row y."""
     height = rows.shape[0]
     for j in range(out.shape[0]):
         out[j] = ZERO
@@ -63,12 +70,15 @@ def window_column(rows, y, out):
 
 
 @njit(parallel=True, fastmath=FASTMATH, cache=True)
-def l1_ssim(image, target, ssim_weight, workers, scratch, d_image):
-    """Loss and gradient.
-
-    image [H, 3 W] float32; target [H, 3 W] uint8, 255 is 1; scratch [8, H, 3 W]; d_image [H, 3 W] is written. Returns
-    the loss.
-    """
+def l1_ssim(
+    image,  # [H, 3 W]
+    target,  # [H, 3 W] uint8, 255 is 1
+    ssim_weight,
+    workers,
+    scratch,  # [8, H, 3 W], overwritten
+    d_image,  # [H, 3 W], written
+):
+    """Write the gradient and return the loss."""
     height, width = image.shape
     scale = np.float32(1.0 / (height * width))
     l1_sums, ssim_sums = np.zeros(workers, np.float64), np.zeros(workers, np.float64)

@@ -1,7 +1,10 @@
 # mypy: ignore-errors
 """From Gaussians in the world to splats in the image: EWA splatting, doi:10.1109/VISUAL.2001.964490.
 
-The mathematics, a formula a line, stands in `render/reference.py`; here the same, one Gaussian after another.
+`render/reference.py` has the mathematics, a formula a line. These kernels compute the same, one Gaussian at a time.
+
+Spherical harmonics are real, up to degree 3, in the order and with the signs of 3D Gaussian Splatting, with constants
+of https://en.wikipedia.org/wiki/Table_of_spherical_harmonics#Real_spherical_harmonics and the Condon-Shortley phase.
 """
 
 import math
@@ -10,19 +13,95 @@ import numpy as np
 
 from tasks.core.kernel_cache import njit, prange
 from tasks.core.render.kernels.constants import (
+    BLUE,
     C0,
+    CONIC_A,
+    CONIC_B,
+    CONIC_C,
+    DEPTH,
     EPS2D,
     FASTMATH,
     FOV_MARGIN,
+    GREEN,
     HALF,
+    HALF_HEIGHT,
+    HALF_WIDTH,
+    LIMIT,
     MAX_DET,
+    MEAN_X,
+    MEAN_Y,
     MIN_ALPHA,
     NEAR_PLANE,
     ONE,
+    OPACITY,
+    RED,
     TWO,
     ZERO,
 )
-from tasks.core.render.kernels.spherical_harmonics import sh_basis
+
+F = np.float32
+C1 = F(0.4886025119029199)
+C2A, C2B, C2C = F(1.0925484305920792), F(0.31539156525252005), F(0.5462742152960396)
+C3A, C3B, C3C = F(0.5900435899266435), F(2.890611442640554), F(0.4570457994644658)
+C3D, C3E = F(0.3731763325901154), F(1.445305721320277)
+THREE, FOUR, SIX, EIGHT = F(3), F(4), F(6), F(8)
+
+
+@njit(inline="always")
+def sh_basis(degree, x, y, z, basis):
+    """Write the basis functions 1..K-1 (all but the constant) at the unit direction x, y, z into basis [15]."""
+    if degree >= 1:
+        basis[0] = -C1 * y
+        basis[1] = C1 * z
+        basis[2] = -C1 * x
+    if degree >= 2:
+        xx, yy, zz = x * x, y * y, z * z
+        basis[3] = C2A * x * y
+        basis[4] = -C2A * y * z
+        basis[5] = C2B * (TWO * zz - xx - yy)
+        basis[6] = -C2A * x * z
+        basis[7] = C2C * (xx - yy)
+        if degree >= 3:
+            basis[8] = -C3A * y * (THREE * xx - yy)
+            basis[9] = C3B * x * y * z
+            basis[10] = -C3C * y * (FOUR * zz - xx - yy)
+            basis[11] = C3D * z * (TWO * zz - THREE * xx - THREE * yy)
+            basis[12] = -C3C * x * (FOUR * zz - xx - yy)
+            basis[13] = C3E * z * (xx - yy)
+            basis[14] = -C3A * x * (xx - THREE * yy)
+
+
+@njit(inline="always")
+def sh_direction_gradient(degree, x, y, z, d):
+    """Gradient with respect to the direction x, y, z of sum_k d[k] * basis[k](x, y, z), the three taken as free."""
+    gx, gy, gz = -C1 * d[2], -C1 * d[0], C1 * d[1]
+    if degree >= 2:
+        gx += C2A * (y * d[3] - z * d[6]) + TWO * x * (C2C * d[7] - C2B * d[5])
+        gy += C2A * (x * d[3] - z * d[4]) - TWO * y * (C2C * d[7] + C2B * d[5])
+        gz += FOUR * C2B * z * d[5] - C2A * (y * d[4] + x * d[6])
+        if degree >= 3:
+            xx, yy, zz = x * x, y * y, z * z
+            gx += (
+                C3A * (THREE * (yy - xx) * d[14] - SIX * x * y * d[8])
+                + C3B * y * z * d[9]
+                + C3C * (TWO * x * y * d[10] - (FOUR * zz - THREE * xx - yy) * d[12])
+                - SIX * C3D * x * z * d[11]
+                + TWO * C3E * x * z * d[13]
+            )
+            gy += (
+                C3A * (THREE * (yy - xx) * d[8] + SIX * x * y * d[14])
+                + C3B * x * z * d[9]
+                + C3C * (TWO * x * y * d[12] - (FOUR * zz - xx - THREE * yy) * d[10])
+                - SIX * C3D * y * z * d[11]
+                - TWO * C3E * y * z * d[13]
+            )
+            gz += (
+                C3B * x * y * d[9]
+                - EIGHT * C3C * z * (y * d[10] + x * d[12])
+                + THREE * C3D * (TWO * zz - xx - yy) * d[11]
+                + C3E * (xx - yy) * d[13]
+            )
+    return gx, gy, gz
 
 
 @njit(inline="always")
@@ -62,12 +141,25 @@ def image_covariance(p0, p1, p2, q0, q1, q2):
 
 @njit(parallel=True, fastmath=FASTMATH, cache=True)
 def project(
-    means, quats, log_scales, raw_opacities, sh0, shN, pose, intrinsics, center, width, height, sh_degree,
-    workers, splats, visible, counts,
-):  # fmt: skip
-    """Fill `splats` rows of the Gaussians that can touch the image, and list them.
+    means,  # [N, 3]
+    quats,  # [N, 4] wxyz, of any length
+    log_scales,  # [N, 3]
+    raw_opacities,  # [N]
+    sh0,  # [N, 1, 3]
+    shN,  # [N, K-1, 3]
+    pose,  # [3, 4] cam_from_world
+    intrinsics,  # [4] fx, fy, cx, cy in px
+    center,  # [3] of the camera, in the world
+    width,  # float32, px
+    height,  # float32, px
+    sh_degree,
+    workers,
+    splats,  # [N, SPLAT_FIELDS], written in the rows of visible Gaussians
+    visible,  # [N] int64, written
+    counts,  # [workers] int64, written
+):
+    """Write the splats of the Gaussians that can touch the image, and list these Gaussians.
 
-    pose [3, 4] cam_from_world; intrinsics fx, fy, cx, cy; center [3] of the camera in the world; width, height float32.
     Worker w writes the ascending indices of its visible Gaussians into `visible` from its first Gaussian on and their
     number into counts[w]; `compact` closes the gaps.
     """
@@ -146,19 +238,23 @@ def project(
                 blue += basis[k] * shN[i, k, 2]
 
             row = splats[i]
-            row[0], row[1] = mean_x, mean_y
-            row[2], row[3], row[4] = cov_yy / det, -cov_xy / det, cov_xx / det
-            row[5] = opacity
-            row[6], row[7], row[8] = max(red, ZERO), max(green, ZERO), max(blue, ZERO)
-            row[9], row[10], row[11], row[12] = half_width, half_height, z, limit
+            row[MEAN_X], row[MEAN_Y] = mean_x, mean_y
+            row[CONIC_A], row[CONIC_B], row[CONIC_C] = cov_yy / det, -cov_xy / det, cov_xx / det
+            row[OPACITY] = opacity
+            row[RED], row[GREEN], row[BLUE] = max(red, ZERO), max(green, ZERO), max(blue, ZERO)
+            row[HALF_WIDTH], row[HALF_HEIGHT], row[DEPTH], row[LIMIT] = half_width, half_height, z, limit
             visible[found] = i
             found += 1
         counts[worker] = found - first
 
 
 @njit(cache=True)
-def compact(visible, counts, n):
-    """Move the workers' lists together; returns how many Gaussians are visible."""
+def compact(
+    visible,  # [N] int64, the workers' lists; afterwards one list
+    counts,  # [workers] int64
+    n,
+):
+    """Move the workers' lists together; returns the number of visible Gaussians."""
     workers = counts.shape[0]
     total = counts[0]
     for worker in range(1, workers):

@@ -1,14 +1,39 @@
 # mypy: ignore-errors
-"""From the gradient of splats in the image back to the Gaussians: the chain rule through `project`."""
+"""The gradient of the Gaussians from that of their splats in the image: the chain rule through `project`."""
 
 import math
 
 import numpy as np
 
 from tasks.core.kernel_cache import njit, prange
-from tasks.core.render.kernels.constants import C0, FASTMATH, GRADIENT_FIELDS, HALF, ONE, TWO, ZERO
-from tasks.core.render.kernels.projection import jacobian_limits, rotation_entries
-from tasks.core.render.kernels.spherical_harmonics import sh_basis, sh_direction_gradient
+from tasks.core.render.kernels.constants import (
+    BLUE,
+    C0,
+    CONIC_A,
+    CONIC_B,
+    CONIC_C,
+    D_BLUE,
+    D_CONIC_A,
+    D_CONIC_B,
+    D_CONIC_C,
+    D_GREEN,
+    D_MEAN_X,
+    D_MEAN_Y,
+    D_OPACITY,
+    D_RED,
+    FASTMATH,
+    GRADIENT_FIELDS,
+    GREEN,
+    HALF,
+    ONE,
+    OPACITY,
+    PULL_X,
+    PULL_Y,
+    RED,
+    TWO,
+    ZERO,
+)
+from tasks.core.render.kernels.projection import jacobian_limits, rotation_entries, sh_basis, sh_direction_gradient
 
 
 @njit(inline="always")
@@ -20,8 +45,14 @@ def covariance_gradient(a, b, c, d_a, d_b, d_c):
 
 
 @njit(inline="always")
-def quaternion_gradient(w, x, y, z, d):
-    """dL/dw, dx, dy, dz of a unit quaternion, from dL/dR [9] row by row."""
+def quaternion_gradient(
+    w,
+    x,
+    y,
+    z,
+    d,  # [9] dL/dR, row by row
+):
+    """dL/dw, dx, dy, dz of a unit quaternion, from the derivative of its rotation matrix."""
     return (
         TWO * (z * (d[3] - d[1]) + y * (d[2] - d[6]) + x * (d[7] - d[5])),
         TWO * (y * (d[1] + d[3]) + z * (d[2] + d[6]) + w * (d[7] - d[5]) - TWO * x * (d[4] + d[8])),
@@ -32,37 +63,59 @@ def quaternion_gradient(w, x, y, z, d):
 
 @njit(parallel=True, fastmath=FASTMATH, cache=True)
 def project_backward(
-    means, quats, log_scales, shN, pose, intrinsics, center, width, height, sh_degree,
-    visible, total, ranks, splats, pair_starts, pair_slots, pair_gradients, workers,
-    d_means, d_quats, d_log_scales, d_raw_opacities, d_sh0, d_shN, pulls,
-):  # fmt: skip
+    means,  # [N, 3]
+    quats,  # [N, 4] wxyz
+    log_scales,  # [N, 3]
+    shN,  # [N, K-1, 3]
+    pose,  # [3, 4] cam_from_world
+    intrinsics,  # [4] fx, fy, cx, cy in px
+    center,  # [3] of the camera, in the world
+    width,  # float32, px
+    height,  # float32, px
+    sh_degree,
+    visible,  # [total] int64, ascending
+    total,
+    ranks,  # [N] int64, a visible Gaussian's place in order of depth
+    splats,  # [N, SPLAT_FIELDS]
+    pair_starts,  # [total + 1] int64, by rank
+    pair_slots,  # [pairs] int64
+    pair_gradients,  # [pairs, GRADIENT_FIELDS]
+    workers,
+    d_means,  # [N, 3], written
+    d_quats,  # [N, 4], written
+    d_log_scales,  # [N, 3], written
+    d_raw_opacities,  # [N], written
+    d_sh0,  # [N, 1, 3], written
+    d_shN,  # [N, K-1, 3], written: the coefficients of `sh_degree` only
+    pulls,  # [N, 2], written
+):
     """Write the gradient rows of all visible Gaussians; rows of the others keep what they held.
 
-    Of d_shN only the coefficients of `sh_degree` are written. pulls [N, 2] is how strongly the image pulls at the
-    projected mean, for density control: the sum over columns of a tile's pixels of the absolute gradient in px.
+    A pull says how strongly the image pulls at the projected mean, for density control: the sum over columns of a
+    tile's pixels of the absolute gradient in px.
     """
     fx, fy, cx, cy = intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3]
     low_x, high_x, low_y, high_y = jacobian_limits(fx, fy, cx, cy, width, height)
     rest = (sh_degree + 1) * (sh_degree + 1) - 1
     for worker in prange(workers):
-        basis, d_basis = np.empty(15, np.float32), np.empty(15, np.float32)
-        g, d_r = np.empty(GRADIENT_FIELDS, np.float32), np.empty(9, np.float32)
+        basis, d_basis = np.empty(15, np.float32), np.empty(15, np.float32)  # [15] harmonics but the constant
+        g, d_r = np.empty(GRADIENT_FIELDS, np.float32), np.empty(9, np.float32)  # of the splat; dL/dR row by row
         for k in range(worker * total // workers, (worker + 1) * total // workers):
-            i = visible[k]  # ascending, so that rows are read and written in the order in which they lie
+            i = visible[k]  # ascending, so that rows are read and written in the order of memory
             g[:] = ZERO
             for pair in range(pair_starts[ranks[i]], pair_starts[ranks[i] + 1]):
                 part = pair_gradients[pair_slots[pair]]
                 for field in range(GRADIENT_FIELDS):
                     g[field] += part[field]
             row = splats[i]
-            pulls[i, 0], pulls[i, 1] = g[9], g[10]
-            d_raw_opacities[i] = g[5] * row[5] * (ONE - row[5])
+            pulls[i, 0], pulls[i, 1] = g[PULL_X], g[PULL_Y]
+            d_raw_opacities[i] = g[D_OPACITY] * row[OPACITY] * (ONE - row[OPACITY])
 
             # Colour; a channel that was clamped at 0 passes nothing on
             mx, my, mz = means[i, 0], means[i, 1], means[i, 2]
-            d_red = g[6] if row[6] > ZERO else ZERO
-            d_green = g[7] if row[7] > ZERO else ZERO
-            d_blue = g[8] if row[8] > ZERO else ZERO
+            d_red = g[D_RED] if row[RED] > ZERO else ZERO
+            d_green = g[D_GREEN] if row[GREEN] > ZERO else ZERO
+            d_blue = g[D_BLUE] if row[BLUE] > ZERO else ZERO
             d_sh0[i, 0, 0], d_sh0[i, 0, 1], d_sh0[i, 0, 2] = C0 * d_red, C0 * d_green, C0 * d_blue
             d_mx, d_my, d_mz = ZERO, ZERO, ZERO
             if sh_degree > 0:
@@ -109,7 +162,9 @@ def project_backward(
             )
 
             # cov = P Pᵀ, so dP = 2 (dL/dcov) P
-            m_xx, m_xy, m_yy = covariance_gradient(row[2], row[3], row[4], g[2], g[3], g[4])
+            m_xx, m_xy, m_yy = covariance_gradient(
+                row[CONIC_A], row[CONIC_B], row[CONIC_C], g[D_CONIC_A], g[D_CONIC_B], g[D_CONIC_C]
+            )
             dp0, dp1, dp2 = TWO * (m_xx * p0 + m_xy * q0), TWO * (m_xx * p1 + m_xy * q1), TWO * (m_xx * p2 + m_xy * q2)
             dq0, dq1, dq2 = TWO * (m_xy * p0 + m_yy * q0), TWO * (m_xy * p1 + m_yy * q1), TWO * (m_xy * p2 + m_yy * q2)
             d_log_scales[i, 0] = dp0 * p0 + dq0 * q0
@@ -142,8 +197,8 @@ def project_backward(
             d_jx = du0 * pose[2, 0] + du1 * pose[2, 1] + du2 * pose[2, 2]
             d_jy = dv0 * pose[2, 0] + dv1 * pose[2, 1] + dv2 * pose[2, 2]
             fx_rz, fy_rz = fx * rz, fy * rz
-            d_cam_x, d_cam_y = g[0] * fx_rz, g[1] * fy_rz
-            d_cam_z = -(g[0] * fx_rz * x + g[1] * fy_rz * y) * rz
+            d_cam_x, d_cam_y = g[D_MEAN_X] * fx_rz, g[D_MEAN_Y] * fy_rz
+            d_cam_z = -(g[D_MEAN_X] * fx_rz * x + g[D_MEAN_Y] * fy_rz * y) * rz
             d_cam_z += rz * (fx_rz * (slope_x * d_jx - d_ex) + fy_rz * (slope_y * d_jy - d_ey))
             if low_x < x * rz < high_x:
                 d_cam_x -= fx_rz * d_jx * rz

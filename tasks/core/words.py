@@ -1,4 +1,4 @@
-"""Estimates in words."""
+"""Durations, memory and prices in words for people."""
 
 
 def rough_duration(seconds: float) -> str:

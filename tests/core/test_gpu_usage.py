@@ -1,4 +1,4 @@
-"""What the driver says about the GPU, with a driver of the test's own."""
+"""What the driver knows about the GPU, with a driver of the test's own."""
 
 import sys
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tasks.core.training import usage
+from tasks.core import usage
 from tasks.core.training.trainer import TrainingStats
 from tasks.reporting.training_board import row_of
 
@@ -16,7 +16,7 @@ STATS = TrainingStats(10, 100, 0.1, 5000, 2.0, None, None, 18.0)
 
 
 class Driver:
-    """Stands where `pynvml` stands."""
+    """In place of `pynvml`."""
 
     NVML_TEMPERATURE_GPU = 0
 
