@@ -28,7 +28,6 @@ from tasks.core.refs import GaussiansRef, PhotosRef, Publication, Ref, RunContex
 from tasks.core.render.backends import rasterizer_for
 from tasks.core.report.preview import write_fly_around, write_preview
 from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER, Scene
-from tasks.core.settings import Settings
 from tasks.core.sog.layout import LOD_FOLDER, LOD_META_FILE
 from tasks.core.stage_code import StageCode, installed_version
 from tasks.core.storage import Workspace
@@ -51,6 +50,7 @@ from tasks.reporting.progress import stage_progress
 from tasks.running.backend import computing_backend
 from tasks.running.dispatch import run_elsewhere, runs_elsewhere
 from tasks.running.retries import stage_task
+from tasks.running.settings import settings_in_use
 from tasks.running.stage import open_output, read_measurements, run_stage
 
 STAGE = "publish"
@@ -208,7 +208,7 @@ def _compose_report(
     if photos is not None:
         stages = {"photos": photos, **stages}
     now = time.time()
-    price = Settings.from_environment().hourly_cost_usd
+    price = settings_in_use().hourly_cost_usd
     costs = {name: ref.cost_usd for name, ref in stages.items()}
     costs["publish"] = None if price is None else price * (now - publish_start) / 3600
     sog_section = read_measurements(sog.uri, SogSection, context)

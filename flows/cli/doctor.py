@@ -11,13 +11,13 @@ import psutil
 from deployments.findings import Finding
 from tasks.core.errors import MissingPartError
 from tasks.core.render.backends import rasterizer_for
-from tasks.core.settings import Settings
 from tasks.core.viewer.page import viewer_version
+from tasks.running.settings import Settings
 
 
 def examine() -> list[Finding]:
     """Look at everything a run needs."""
-    settings = Settings.from_environment()
+    settings = Settings()
     memory = psutil.virtual_memory()
     disk = shutil.disk_usage(".")
     return [

@@ -10,6 +10,7 @@ from rich.console import Console
 from deployments.aws.runtime.estimate import AwsEstimate, estimate_on_aws
 from deployments.aws.runtime.prices import PRICES_DATE, PRICES_REGION
 from flows.cli.plain_text import plain
+from flows.cli.prefect_variables import configure_prefect
 from tasks.core.errors import PhotosError
 from tasks.core.estimate.capture import Capture
 from tasks.core.estimate.machine import usable_cores
@@ -17,7 +18,7 @@ from tasks.core.estimate.run import StageEstimate, busy_note, estimate_stages, s
 from tasks.core.estimate.train import expected_options
 from tasks.core.estimate.words import dollars, gigabytes, rough_duration
 from tasks.core.options import parse_options
-from tasks.core.settings import Settings, configure_prefect
+from tasks.running.settings import Settings, use_settings
 
 Row = Sequence[str]
 WORDS = (0, 5)  # columns that are no numbers
@@ -28,7 +29,7 @@ def print_estimate(
 ) -> None:
     """Read headers and print. Raises PhotosError for a place without photos, OptionsError."""
     options = parse_options(preset, assignments)
-    settings = Settings.from_environment()
+    settings = use_settings(Settings())
     configure_prefect(settings)
     from tasks.running.estimate import capture_at, machines_of_run
 

@@ -23,7 +23,7 @@ from prefect.client.schemas.sorting import FlowRunSort, LogSort
 from prefect.states import Cancelled, Cancelling
 
 from tasks.core.errors import InputError, ServerError
-from tasks.core.settings import STAGES
+from tasks.core.stages import STAGES
 
 FLOW = FlowFilter(name=FlowFilterName(any_=["reconstruct"]))
 STATES = (  # Prefect's names for the states of a run

@@ -24,10 +24,11 @@ from pydantic import BaseModel, ValidationError
 
 from flows.cli.flow_runs import ENDED, stage_runs
 from tasks.core.errors import SpaceportError
-from tasks.core.settings import STAGES, Settings
+from tasks.core.stages import STAGES
 from tasks.photos import capture_name
 from tasks.places.workspace import open_workspace
 from tasks.running.run_folder import SPLAT_FOLDER, folder_of_run
+from tasks.running.settings import Settings
 
 
 @dataclass(frozen=True)

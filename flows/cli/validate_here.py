@@ -1,6 +1,5 @@
 """The way of a workspace without a server: the flow in this process."""
 
-import os
 from pathlib import Path
 
 from deployments.validation.published import Published
@@ -8,13 +7,14 @@ from deployments.validation.ways import InWorkspace, RunFailedError
 from tasks.core.errors import SpaceportError
 from tasks.core.options import ReconstructOptions
 from tasks.places.workspace import open_workspace
+from tasks.running.settings import settings_in_use, use_settings
 
 
 class InThisProcess(InWorkspace):
     """As `spaceport run` does it. It cannot be waited for in part: `start` returns when the run has ended."""
 
     def __init__(self, workspace: str, capture: str) -> None:
-        os.environ["SPACEPORT_WORKSPACE"] = workspace  # where the flow looks
+        use_settings(settings_in_use().model_copy(update={"workspace": workspace}))  # where the flow looks
         super().__init__(open_workspace(workspace), capture)
         self.describes = f"flow in this process, workspace {workspace}"
         self._error: str | None = None

@@ -11,7 +11,6 @@ from tasks.core.errors import DestinationError, StorageError
 from tasks.core.georeference import GEOREFERENCE_FILE
 from tasks.core.local_path import local_path
 from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER
-from tasks.core.settings import Settings
 from tasks.core.sog.layout import LOD_FOLDER
 from tasks.core.storage import LocalWorkspace, OutputCache, S3Folder, Workspace
 from tasks.core.storage.disk import flush, is_disk_full, watching_disk
@@ -21,6 +20,7 @@ from tasks.core.storage.s3_lock import Confirm, sole_writer_on_s3
 from tasks.core.storage.s3_switch import replace_objects
 from tasks.places.result_list import CONTENTS_FILE, is_name_within, is_report_of_ours, read_list, written_list
 from tasks.places.workspace import open_folder
+from tasks.running.settings import settings_in_use
 
 PAGE_FILE = "index.html"
 REPORT_FILE = "report.html"
@@ -266,7 +266,7 @@ class S3Destination(Destination):
     def scratch(self) -> Iterator[Path]:
         """As in Destination; beside this machine's copies of stage outputs."""
         self.check()
-        settings = Settings.from_environment()
+        settings = settings_in_use()
         with OutputCache(settings.home / "outputs", settings.cache_bytes).scratch() as folder:
             yield folder
 

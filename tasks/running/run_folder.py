@@ -6,15 +6,15 @@ import uuid
 from prefect.runtime import flow_run
 
 from tasks.core.refs import RunContext
-from tasks.core.settings import Settings
 from tasks.places.workspace import open_workspace
+from tasks.running.settings import settings_in_use
 
 SPLAT_FOLDER = "splat"  # the published result, where no other destination is named
 
 
 def context_of_run(capture: str, fresh: bool) -> RunContext:
     """The context of the current flow run. Its folder has the capture's name and the start of the run's id."""
-    workspace = Settings.from_environment().absolute_workspace  # a stage's worker has another working directory
+    workspace = settings_in_use().absolute_workspace  # a stage's worker has another working directory
     run_id = str(flow_run.id or uuid.uuid4())
     return RunContext(workspace=workspace, run=folder_of_run(capture, run_id), fresh=fresh)
 

@@ -15,7 +15,6 @@ from pydantic import BaseModel, JsonValue
 from tasks.core.errors import StorageError
 from tasks.core.peak_memory import PeakMemory
 from tasks.core.refs import RunContext
-from tasks.core.settings import Settings
 from tasks.core.stage_code import StageCode
 from tasks.core.storage import MEASUREMENTS_FILE, Manifest, Workspace, cache_key, describe_output
 from tasks.places.workspace import open_workspace
@@ -23,6 +22,7 @@ from tasks.reporting.metrics import tell_stage
 from tasks.running.backend import OTHER, Computing
 from tasks.running.dispatch import run_elsewhere, runs_elsewhere
 from tasks.running.run_outputs import note_output, noted_keys
+from tasks.running.settings import settings_in_use
 
 Measured = TypeVar("Measured", bound=BaseModel)
 
@@ -84,7 +84,7 @@ def run_stage(
         seconds = time.monotonic() - start
         (folder / MEASUREMENTS_FILE).write_text(measured.model_dump_json(indent=1), encoding="utf-8")
         manifest = describe_output(folder, stage, options, code_version(code), seconds)
-        price = Settings.from_environment().hourly_cost_usd
+        price = settings_in_use().hourly_cost_usd
         manifest = manifest.model_copy(
             update={
                 "backend": backend,

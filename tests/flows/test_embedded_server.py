@@ -19,7 +19,7 @@ from flows.cli import connection, embedded_server
 from flows.cli.connection import ServerOfRun
 from flows.cli.embedded_server import EmbeddedServer
 from tasks.core.errors import ServerError
-from tasks.core.settings import Settings
+from tasks.running.settings import Settings
 from tests.conftest import REPOSITORY
 from tests.local_server import spaceport
 from tests.own_home import without_users_servers

@@ -21,7 +21,7 @@ from tasks.core.estimate.train import expected_options, expected_training, train
 from tasks.core.estimate.words import gigabytes, rough_duration
 from tasks.core.measurements import CostSection, EstimateSection, SecondsSection
 from tasks.core.options import ReconstructOptions
-from tasks.core.settings import STAGES
+from tasks.core.stages import STAGES
 
 BUSY_SHARE = 0.5  # of the cores, by the load average of the last minute
 

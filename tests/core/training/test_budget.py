@@ -8,7 +8,7 @@ from tasks.core.estimate.run import estimate_stages
 from tasks.core.estimate.train import expected_options
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.photoset import Photo
-from tasks.core.settings import STAGES
+from tasks.core.stages import STAGES
 from tasks.core.training.budget import BY_MACHINE, CUDA_BUDGETS, FEW_PHOTOS, Backend, steps_for
 from tasks.core.training.options import TRAIN_PRESETS
 

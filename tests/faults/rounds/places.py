@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.core.settings import STAGES
+from tasks.core.stages import STAGES
 from tasks.places.result_list import CONTENTS_FILE
 from tests.faults.rounds.results import Result, in_folder, is_of_transfer, keys, on_s3
 from tests.s3_server import S3Server
