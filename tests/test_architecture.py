@@ -42,10 +42,10 @@ NEIGHBOURS = {
 }
 REPOSITORY_TOPS = {"flows", "tasks", "deployments", "tests"}
 # What each folder may import of the others, by the start of a module's name; the innermost folder's list counts.
-# `tasks` imports none of them. `deployments` knows flows only by the entry points in its files, which Prefect loads.
+# `tasks` imports none of them, and `deployments` only the flows themselves.
 MAY_IMPORT = {
     "tasks": (),
-    "deployments": ("tasks",),
+    "deployments": ("tasks", "flows.reconstruct", "flows.stages"),
     "flows": ("tasks",),
     "flows/cli": (
         "tasks",
