@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from prefect.client.orchestration import get_client
 
 from deployments.automations import apply_automations
-from deployments.aws.runtime.infrastructure import infrastructure_from_environment
+from deployments.aws.runtime.infrastructure import infrastructure_named
 from deployments.blocks import apply_workspace_blocks, workspace_name
 from deployments.plan import Plan
 from deployments.pools import apply_pools
+from deployments.settings import DeploymentSettings
 from deployments.specifications import Specification, apply_deployment, specifications
-from tasks.core.settings import Settings
 
 
 async def apply(plan: Plan, wanted: Sequence[Specification]) -> list[str]:
@@ -47,10 +47,9 @@ def _as_runs_say(plan: Plan) -> Plan:
     return plan.model_copy(update={"workspace": workspace_name(plan)})
 
 
-def plan_from_environment() -> Plan:
-    """The plan of the variables `SPACEPORT_…`."""
-    settings = Settings.from_environment()
-    account = infrastructure_from_environment()
+def plan_of(settings: DeploymentSettings) -> Plan:
+    """The plan that the variables `SPACEPORT_…` describe. Raises InputError."""
+    account = infrastructure_named(settings.infrastructure)
     return Plan(
         workspace=settings.workspace if account is None else account.workspace,
         pages_url=settings.pages_url,
@@ -65,5 +64,5 @@ def plan_from_environment() -> Plan:
 
 
 if __name__ == "__main__":
-    for change in asyncio.run(apply_all(plan_from_environment())) or ["nothing to change"]:
+    for change in asyncio.run(apply_all(plan_of(DeploymentSettings()))) or ["nothing to change"]:
         print(change)

@@ -14,7 +14,8 @@ from prefect.events.schemas.events import ResourceSpecification
 
 from deployments.blocks import apply_notification_block
 from deployments.plan import Plan
-from tasks.core.settings import HEARTBEAT_SECONDS, STAGES
+from tasks.core.stages import STAGES
+from tasks.running.settings import HEARTBEAT_SECONDS
 
 SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS + 10  # two heartbeats may get lost, as when the server restarts
 UNSTARTED_SECONDS = 900  # a machine that has to be rented first takes minutes to start a run

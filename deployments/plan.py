@@ -1,14 +1,16 @@
 """Contents of a Prefect server for Spaceport, as chosen by the person who sets it up."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.aws.runtime.infrastructure import Infrastructure
-from tasks.core.settings import GpuPool
 
 REPOSITORY = Path(__file__).parents[1]  # holds flows/ and tasks/, for those who deploy and for their workers
 ECS_CPU, ECS_GPU, EC2_GPU = "ecs-cpu", "ecs-gpu", "ec2-gpu"  # work pools in an AWS account
+GpuPool = Literal["ecs-gpu", "ec2-gpu"]  # where training may run there
+GPU_POOLS: tuple[GpuPool, ...] = ("ecs-gpu", "ec2-gpu")
 
 
 class Plan(BaseModel):

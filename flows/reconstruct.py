@@ -15,6 +15,7 @@ from tasks.running.estimate import estimate_run, expecting
 from tasks.running.preflight import check_before_spending
 from tasks.running.run_folder import context_of_run, default_destination
 from tasks.running.run_name import name_of_run
+from tasks.running.settings import read_settings_of_run
 from tasks.sfm import find_cameras, import_cameras, is_given_model
 from tasks.train import train_gaussians
 
@@ -36,6 +37,7 @@ def reconstruct(
         options: Preset and the options of every stage.
         fresh: Compute every stage anew, even when its output is in the workspace.
     """
+    read_settings_of_run()
     started_at = time.time()
     capture = capture_name(photos)
     context = context_of_run(capture, fresh)

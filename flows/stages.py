@@ -1,6 +1,7 @@
 """One flow for each stage, so that a stage can run in a work pool of its own. Each has the parameters of its task.
 
 `tasks/running/dispatch.py` starts their deployments, of the same names, and passes a task's parameters on by name.
+Settings are those of the machine where the stage runs.
 """
 
 from tasks.compress import compress_gaussians

@@ -27,7 +27,6 @@ from tasks.core.refs import GaussiansRef, Outputs, PhotosRef, Publication, Ref, 
 from tasks.core.render.backends import rasterizer_for
 from tasks.core.report.preview import write_fly_around, write_preview
 from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER, Scene
-from tasks.core.settings import Settings
 from tasks.core.sog.layout import LOD_FOLDER, LOD_META_FILE
 from tasks.core.stage_code import StageCode, installed_version
 from tasks.core.storage import StoredFile, describe_files
@@ -50,6 +49,7 @@ from tasks.places.workspace import open_workspace
 from tasks.reporting.artifacts import PREVIEW_PICTURE
 from tasks.reporting.progress import stage_progress
 from tasks.running.backend import computing_backend
+from tasks.running.settings import settings_in_use
 from tasks.running.stage import Stage, open_output, run_stage
 from tasks.sfm import SFM
 from tasks.train import TRAIN
@@ -246,7 +246,7 @@ def _compose_report(
     publish_memory: PeakMemory,
 ) -> Report:
     now = time.time()
-    price = Settings.from_environment().hourly_cost_usd
+    price = settings_in_use().hourly_cost_usd
     stages = outputs.by_stage
     costs = {name: ref.cost_usd for name, ref in stages.items()}
     costs["publish"] = None if price is None else price * (now - publish_start) / 3600

@@ -9,14 +9,29 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from tasks.core.settings import Settings, configure_prefect
+from flows.cli.prefect_variables import configure_prefect
+from tasks.running import settings
+from tasks.running.settings import ProcessSettings, Settings
 from tests.own_home import leave_the_users_home
 from tests.patience import STALL_SECONDS
 from tests.s3_server import S3Server, s3_server
 
 # Before anything imports Prefect: what the command line does too.
 leave_the_users_home()
-configure_prefect(Settings.from_environment())
+configure_prefect(Settings())
+
+
+class SettingsOfTests(ProcessSettings):
+    """A test is many processes in one: what it sets in the environment counts at once, unless a command has chosen."""
+
+    def read_for_run(self) -> Settings:
+        return self.in_use()
+
+    def in_use(self) -> Settings:
+        return self.of_command or Settings()
+
+
+settings.PROCESS = SettingsOfTests()
 
 # An example that takes long is no fault: the machine may have other things to do.
 hypothesis.settings.register_profile(
@@ -104,6 +119,11 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """One S3 server for all tests that only need one to be there."""
     with s3_server(tmp_path_factory.mktemp("s3")) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_an_earlier_command() -> None:
+    settings.PROCESS.of_command = None
 
 
 @pytest.fixture

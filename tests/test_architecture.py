@@ -8,6 +8,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 SOURCES = sorted(path for top in ("flows", "tasks", "deployments") for path in (REPOSITORY / top).rglob("*.py"))
+FLOW_FILES = [path for path in (REPOSITORY / "flows").glob("*.py") if path.name != "__init__.py"]
 
 # Below tasks/core, from the top down: a module may import its own room and rooms of later rows.
 CORE_LAYERS = (
@@ -15,10 +16,11 @@ CORE_LAYERS = (
     {"options"},
     {"photos", "sfm", "training", "sog", "viewer", "report", "demo"},
     {"render"},
-    {"scene", "gaussians", "ply", "storage", "refs", "photoset", "measurements", "settings"},
+    {"scene", "gaussians", "ply", "storage", "refs", "photoset", "measurements"},
     {"stage_code", "kernel_cache", "usage", "image_file"},
     {
         "georeference",
+        "library_loading",
         "local_path",
         "machine_memory",
         "nvectors",
@@ -26,6 +28,7 @@ CORE_LAYERS = (
         "progress",
         "safe_names",
         "source_digest",
+        "stages",
     },
     {"transforms", "zip_errors", "errors", "private_files", "words"},
 )
@@ -36,6 +39,22 @@ NEIGHBOURS = {
     ("scene", "photoset"),
     ("ply", "gaussians"),
     ("measurements", "photoset"),
+}
+REPOSITORY_TOPS = {"flows", "tasks", "deployments", "tests"}
+# What each folder may import of the others, by the start of a module's name; the innermost folder's list counts.
+# `tasks` imports none of them, and `deployments` only the flows themselves.
+MAY_IMPORT = {
+    "tasks": (),
+    "deployments": ("tasks", "flows.reconstruct", "flows.stages"),
+    "flows": ("tasks",),
+    "flows/cli": (
+        "tasks",
+        "deployments.findings",
+        "deployments.settings",
+        "deployments.local",  # `up`, `down`, `status`, and a server for a run in a terminal
+        "deployments.validation",
+        "deployments.aws.runtime",  # what a run takes there, and what an account holds
+    ),
 }
 HOMES = {  # a package and the only places that may import it
     "prefect": ("flows", "tasks/*.py", "tasks/running", "tasks/reporting", "tasks/places", "deployments"),
@@ -78,8 +97,10 @@ def layer(name: str) -> int:
 def test_imports_go_one_way(path: Path) -> None:
     parts = path.relative_to(REPOSITORY).with_suffix("").parts
     for name in imported(path):
-        if parts[0] == "tasks":
-            assert not name.startswith("flows"), f"{relative(path)} imports {name}"
+        top = name.partition(".")[0]
+        if top in REPOSITORY_TOPS and top != parts[0]:
+            folder = max((each for each in MAY_IMPORT if relative(path).startswith(f"{each}/")), key=len)
+            assert name.startswith(MAY_IMPORT[folder]), f"{relative(path)} imports {name}"
         if parts[:2] == ("tasks", "core") and len(parts) > 2 and parts[2] != "__init__":
             assert not (name.startswith("tasks.") and room(name) is None and name != "tasks.core"), (
                 f"{relative(path)} imports {name}"
@@ -116,20 +137,17 @@ def test_kernels_are_compiled_through_the_cache_that_knows_their_sources(path: P
         assert ".njit(" not in path.read_text(encoding="utf-8")
 
 
-# Files that touch the process's environment today. The list may shrink and never grow: what a module needs to know is a
-# field of Settings, which it is given.
+# Files that touch the process's environment. The list may shrink and never grow: what a module needs to know is a field
+# of Settings, which it is given.
 TOUCH_THE_ENVIRONMENT = {
-    "tasks/core/settings.py",
-    "tasks/core/render/kernels/__init__.py",  # for GNU OpenMP, which reads its variable when it is loaded
-    "flows/cli/server.py",
-    "flows/cli/connection.py",
-    "flows/cli/run.py",
-    "flows/cli/validate.py",
-    "deployments/validation/in_this_process.py",
-    "deployments/blocks.py",
-    "deployments/aws/runtime/gpu_host.py",
-    "deployments/aws/runtime/infrastructure.py",
-    "deployments/local/server.py",
+    "tasks/running/settings.py",  # reads it, for all others
+    "tasks/core/library_loading.py",  # for libraries that read a variable when they are loaded
+    "tasks/core/render/kernels/__init__.py",  # for GNU OpenMP, which reads its variable when numba loads it
+    "flows/cli/prefect_variables.py",  # for Prefect, which reads its variables when it is imported
+    "flows/cli/connection.py",  # likewise: which server Prefect's client talks to
+    "deployments/local/server.py",  # likewise, and for the processes that it starts
+    "deployments/aws/runtime/gpu_host.py",  # for the worker that it starts
+    "deployments/blocks.py",  # AWS's own variables, as boto3 reads them
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}  # of the module os
 
@@ -176,6 +194,82 @@ def test_only_settings_reads_the_environment() -> None:
     assert TOUCH_THE_ENVIRONMENT - found == set(), "they no longer do: take them off the list"
 
 
+# Files that do something while they are imported, beside defining names. Most set a library up, which looks at it once
+# or has one setting for all of the process.
+ACT_WHEN_IMPORTED = {
+    "flows/cli/__main__.py",  # it is the command
+    "flows/cli/app.py",  # adds the commands to the command line
+    "tasks/core/image_file.py",  # Pillow's bound for the size of a picture
+    "tasks/core/kernel_cache.py",  # where numba keeps compiled kernels
+    "tasks/core/photos/pixels.py",  # HEIF for Pillow
+    "tasks/core/render/kernels/__init__.py",  # which threads numba uses, and how they wait
+    "tasks/core/sog/quick_start.py",  # numpy and numba without what a short process has no use for
+}
+
+
+def acts_when_imported(source: str) -> bool:
+    """Whether a module does more than import, define and name things; `if __name__ == "__main__"` is no import."""
+
+    def acts(statement: ast.stmt) -> bool:
+        match statement:
+            case ast.Import() | ast.ImportFrom() | ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                return False
+            case ast.Expr(value=ast.Constant(value=str())):
+                return False
+            case ast.Assign(targets=targets):
+                return not all(isinstance(target, ast.Name | ast.Tuple) for target in targets)
+            case ast.AnnAssign(target=target):
+                return not isinstance(target, ast.Name)
+            case ast.If(test=test) if ast.unparse(test) in ("TYPE_CHECKING", "__name__ == '__main__'"):
+                return any(map(acts, statement.orelse))
+        return True
+
+    return any(map(acts, ast.parse(source).body))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import gc\ngc.disable()",
+        "import numba\nnumba.config.THREADS = 1",
+        "with open('x') as file: pass",
+        "for i in range(3): pass",
+        "try:\n    import torch\nexcept ImportError:\n    torch = None",
+    ],
+)
+def test_every_act_of_an_import_is_seen(source: str) -> None:
+    assert acts_when_imported(source)
+
+
+def test_definitions_are_no_acts() -> None:
+    assert not acts_when_imported(
+        '"""Doc."""\nimport re\nA, B = 1, re.compile("a")\nC: int = 2\n"""Of C."""\n@cache\ndef f(): g()\n'
+        "class D:\n    x = f()\nif TYPE_CHECKING:\n    import os\nif __name__ == '__main__':\n    f()"
+    )
+
+
+def test_imports_do_nothing_else() -> None:
+    found = {relative(path) for path in SOURCES if acts_when_imported(path.read_text(encoding="utf-8"))}
+    assert found - ACT_WHEN_IMPORTED == set(), "let a function do it, which is called where it is needed"
+    assert ACT_WHEN_IMPORTED - found == set(), "they no longer do: take them off the list"
+
+
+def is_flow(function: ast.FunctionDef) -> bool:
+    return any(ast.unparse(decorator).split("(")[0] == "flow" for decorator in function.decorator_list)
+
+
+def test_every_flow_reads_the_settings_of_its_machine_first() -> None:
+    """Tests run flows with settings that are read anew, so that none would miss them."""
+    flows = 0
+    for path in FLOW_FILES:
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(function, ast.FunctionDef) and is_flow(function):
+                flows += 1
+                first = ast.unparse(function.body[1])  # after the docstring
+                assert first == "read_settings_of_run()", f"{relative(path)}: {function.name}"
+    assert flows == 6
+
+
 def test_core_prints_nothing() -> None:
     for path in SOURCES:
         if not relative(path).startswith("tasks/core"):
@@ -183,9 +277,6 @@ def test_core_prints_nothing() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
             assert called != "print", f"{relative(path)}:{getattr(node, 'lineno', 0)} prints"
-
-
-FLOW_FILES = [path for path in (REPOSITORY / "flows").glob("*.py") if path.name != "__init__.py"]
 
 
 @pytest.mark.parametrize("path", FLOW_FILES, ids=relative)

@@ -10,7 +10,7 @@ from flows.cli.app import app
 from tasks.core.errors import InputError, OptionsError
 from tasks.core.measurements import EstimateSection, SecondsSection
 from tasks.core.refs import RunContext
-from tasks.core.settings import STAGES
+from tasks.core.stages import STAGES
 from tasks.core.storage import S3Folder
 from tasks.running.estimate import capture_at, expecting, machines_of_run
 from tests.pictures import save_textured

@@ -13,11 +13,11 @@ from tasks.core.errors import OptionsError, PhotosError
 from tasks.core.measurements import SogSection
 from tasks.core.options import ReconstructOptions
 from tasks.core.refs import RunContext
-from tasks.core.settings import Settings
 from tasks.core.usage import GpuUsage
 from tasks.reporting import metrics
 from tasks.reporting.metrics import GpuTeller, emf_line, tell_run, tell_stage
 from tasks.reporting.run_page import run_page
+from tasks.running.settings import Settings
 from tasks.running.stage import run_stage
 
 MEASURED = SogSection(bytes=1000, ply_bytes=9000, psnr_drop_db=None, sh_bands=0)
@@ -99,9 +99,10 @@ def test_nothing_is_written_unless_it_is_asked_for(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == ""
 
 
-def test_a_misspelt_wish_is_an_error() -> None:
+def test_a_misspelt_wish_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACEPORT_METRICS", "yes")
     with pytest.raises(OptionsError, match="SPACEPORT_METRICS"):
-        Settings.from_environment({"SPACEPORT_METRICS": "yes"})
+        Settings()
 
 
 @pytest.mark.usefixtures("asked_for")

@@ -13,8 +13,8 @@ import tests.conftest
 import os
 from pathlib import Path
 from prefect.settings import get_current_settings
-from tasks.core.settings import Settings
-print(get_current_settings().home, Settings.from_environment().home, Path.home(), os.environ.get("SPACEPORT_WORKSPACE"))
+from tasks.running.settings import Settings
+print(get_current_settings().home, Settings().home, Path.home(), os.environ.get("SPACEPORT_WORKSPACE"))
 """
 
 

@@ -8,9 +8,9 @@ from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
 
 from tasks.core.errors import DestinationError, OptionsError, StorageError
-from tasks.core.settings import Settings
 from tasks.core.storage import LocalWorkspace, S3Workspace
 from tasks.places.workspace import open_folder, open_workspace
+from tasks.running.settings import Settings
 from tests.s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server
 
 
@@ -90,9 +90,11 @@ def test_a_server_that_is_away_may_come_back(s3_environment: S3Server, monkeypat
     assert caught.value.retryable
 
 
-def test_the_bound_of_local_copies_is_a_setting() -> None:
-    assert Settings.from_environment({}).cache_bytes == 20 * 10**9
-    assert Settings.from_environment({"SPACEPORT_CACHE_GB": "0.5"}).cache_bytes == 5 * 10**8
+def test_the_bound_of_local_copies_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().cache_bytes == 20 * 10**9
+    monkeypatch.setenv("SPACEPORT_CACHE_GB", "0.5")
+    assert Settings().cache_bytes == 5 * 10**8
     for wrong in ("much", "-1", "nan"):
+        monkeypatch.setenv("SPACEPORT_CACHE_GB", wrong)
         with pytest.raises(OptionsError, match="set it to a number of gigabytes"):
-            Settings.from_environment({"SPACEPORT_CACHE_GB": wrong})
+            Settings()

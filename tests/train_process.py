@@ -22,6 +22,7 @@ from tasks.core.refs import GaussiansRef, RunContext, SceneRef
 from tasks.core.training import trainer
 from tasks.core.training.options import TrainOptions
 from tasks.running.checkpoints import StageCheckpoints
+from tasks.running.settings import read_settings_of_run
 from tests.step_clock import StepClock
 
 REPOSITORY = Path(__file__).parents[1]
@@ -72,6 +73,7 @@ def main(scene: SceneRef, options: TrainOptions, context: RunContext, in_flow: b
     """Train, and print how far it is."""
     # Where tests run in a shell's background, Ctrl-C is ignored by all that it starts
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    read_settings_of_run()
     train, save, clock, patch = trainer.train, StageCheckpoints.save, StepClock(), pytest.MonkeyPatch()
 
     def telling(scene, folder, options, on_step: Callable[[Any], None], *rest) -> TrainSection:

@@ -15,7 +15,7 @@ from deployments.aws.data import Data
 from deployments.aws.options import AwsOptions
 from deployments.aws.server import Server
 from deployments.aws.services import Services
-from tasks.core.settings import STAGES
+from tasks.core.stages import STAGES
 
 NAMESPACE = "Spaceport"  # of what tasks/reporting/metrics.py writes
 FIVE_MINUTES, HOUR = Duration.minutes(5), Duration.hours(1)

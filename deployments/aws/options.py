@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from deployments.listener.ready import Limits
 from tasks.core.errors import OptionsError
-from tasks.core.settings import DEFAULT_KEEP_DAYS, MOST_KEEP_DAYS
+from tasks.running.settings import DEFAULT_KEEP_DAYS, MOST_KEEP_DAYS
 
 # A message is in the queue for up to 14 days. Delivered again, it must meet the run that it has made.
 LEAST_KEEP_DAYS = 15

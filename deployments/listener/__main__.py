@@ -11,14 +11,16 @@ from deployments.listener.ready import Limits
 from deployments.listener.runs import Runs
 from deployments.listener.service import Listener
 from deployments.listener.signals import Places
-from tasks.core.settings import Settings
+from deployments.settings import DeploymentSettings
 from tasks.core.storage.s3_folder import CLIENT_CONFIG
+from tasks.running.settings import use_settings
 
 
 def serve() -> None:
     """Raises InputError when there is no account to listen for, or for limits without a meaning."""
-    limits = Limits.from_json(Settings.from_environment().upload_limits)
-    account = served_account()
+    settings = use_settings(DeploymentSettings())
+    limits = Limits.from_json(settings.upload_limits)
+    account = served_account(settings)
     messages = Messages(boto3.client("sqs"), account.queue_url, account.dead_letters_url)
     places = Places(boto3.client("s3", config=CLIENT_CONFIG), account.results, account.public_url)
     with get_client(sync_client=True) as client:

@@ -23,7 +23,7 @@ from deployments.local.processes import died, find, last_lines
 from deployments.local.state import SERVER, folder_of, running_server, unless_at_work
 from tasks.core.errors import SpaceportError
 from tasks.core.private_files import write_private
-from tasks.core.settings import Settings
+from tasks.running.settings import Settings
 
 LOOK_SECONDS = 2.0
 PAUSES_SECONDS = (0.0, 5.0, 15.0, 45.0)  # before each try in a row; after the last one it is given up
@@ -156,7 +156,7 @@ def main(name: str) -> int:
 
     signal.alarm(START_SECONDS)  # ends this process, also while the server is stopped
     try:
-        return 0 if start_again(Settings.from_environment().home, name) else AT_WORK
+        return 0 if start_again(Settings().home, name) else AT_WORK
     except SpaceportError as error:
         print(error, file=sys.stderr)
         return error.exit_status

@@ -34,7 +34,7 @@ from deployments.local.state import (
 )
 from deployments.plan import Plan
 from tasks.core.errors import InputError, ServerError
-from tasks.core.settings import DEFAULT_KEEP_DAYS
+from tasks.running.settings import DEFAULT_KEEP_DAYS
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

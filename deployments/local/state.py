@@ -23,7 +23,7 @@ from deployments.local.retention import is_own_database, retention
 from deployments.plan import Plan
 from tasks.core.errors import ServerError
 from tasks.core.private_files import private_folder, write_private
-from tasks.core.settings import DEFAULT_KEEP_DAYS, HEARTBEAT_SECONDS
+from tasks.running.settings import DEFAULT_KEEP_DAYS, HEARTBEAT_SECONDS
 
 HOST = "127.0.0.1"
 SERVER, PAGES = "server", "pages"

@@ -1,6 +1,5 @@
 """The way of a workspace without a server: the flow in this process, which the command line brings."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from deployments.validation.ways import InWorkspace, RunFailedError
 from tasks.core.errors import SpaceportError
 from tasks.core.options import ReconstructOptions
 from tasks.places.workspace import open_workspace
+from tasks.running.settings import settings_in_use, use_settings
 
 Reconstruct = Callable[[str, str, ReconstructOptions, bool], object]  # photos, destination, options, fresh
 
@@ -17,7 +17,7 @@ class InThisProcess(InWorkspace):
     """As `spaceport run` does it. It cannot be waited for in part: `start` returns when the run has ended."""
 
     def __init__(self, workspace: str, capture: str, reconstruct: Reconstruct) -> None:
-        os.environ["SPACEPORT_WORKSPACE"] = workspace  # where the flow looks
+        use_settings(settings_in_use().model_copy(update={"workspace": workspace}))  # where the flow looks
         super().__init__(open_workspace(workspace), capture)
         self.describes = f"flow in this process, workspace {workspace}"
         self._reconstruct = reconstruct

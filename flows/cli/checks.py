@@ -14,7 +14,7 @@ from rich.console import Console
 from deployments.findings import Finding
 from flows.cli.terminal import plain
 from tasks.core.errors import MissingPartError
-from tasks.core.settings import Settings
+from tasks.running.settings import Settings
 
 MARKS = {"ok": "[green]ok  [/]", "optional": "[yellow]—   [/]", "miss": "[red]miss[/]"}
 
@@ -67,7 +67,7 @@ def examine() -> list[Finding]:
     from tasks.core.render.backends import rasterizer_for
     from tasks.core.viewer.page import viewer_version
 
-    settings = Settings.from_environment()
+    settings = Settings()
     memory = psutil.virtual_memory()
     disk = shutil.disk_usage(".")
     return [

@@ -9,8 +9,8 @@ from rich.console import Console
 from flows.cli.terminal import plain
 from tasks.core.errors import OptionsError
 from tasks.core.local_path import local_path
-from tasks.core.settings import Settings
 from tasks.core.storage.cleaning import down_to, items, removable, remove, unfinished
+from tasks.running.settings import Settings
 
 DAY_SECONDS = 24 * 3600.0
 
@@ -43,7 +43,7 @@ def register(app: typer.Typer, console: Console) -> None:
         Nothing younger than a day is removed, and no result unless --results says so. Results at a destination
         of your own are not looked at, nor is Prefect's list of runs: `spaceport up --keep-days` says how long that is.
         """
-        settings = Settings.from_environment()
+        settings = Settings()
         if workspace is not None:
             settings = settings.model_copy(update={"workspace": workspace})
         name = settings.absolute_workspace

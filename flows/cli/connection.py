@@ -19,9 +19,10 @@ import httpx
 from deployments.local.access import use_local_server
 from deployments.local.prefect_database import make_ready, startup_error
 from deployments.local.retention import is_own_database, retention
-from deployments.local.state import read_state, running_server
+from deployments.local.state import LocalServer, read_state, running_server
+from flows.cli.prefect_variables import configure_prefect
 from tasks.core.errors import ServerError
-from tasks.core.settings import DEFAULT_KEEP_DAYS, Settings, configure_prefect
+from tasks.running.settings import DEFAULT_KEEP_DAYS, Settings, use_settings
 
 ANSWER_SECONDS = 10.0  # for a sentence instead of a wait for something that never comes
 # A command that only asks has less patience than Prefect's own, which is for runs: a minute, six times.
@@ -34,13 +35,26 @@ POLL_SECONDS = 0.1
 MAX_STARTS = 4  # a server that ends again and again would not serve the rest of a run either
 
 
-def use_prefect(settings: Settings) -> None:
-    """Choose the server of this process; to be called before Prefect is imported. Raises ServerError."""
+def use_prefect(settings: Settings) -> Settings:
+    """Choose the server of this process, and let its runs have these settings, which are returned as they apply.
+
+    To be called before Prefect is imported. Raises ServerError.
+    """
     server = running_server(settings.home)
     if server is not None and os.environ.get("PREFECT_API_URL") in (None, server.api_url):
         use_local_server(server, settings.home, os.environ)
-        if settings.absolute_workspace == server.plan.workspace and server.plan.pages_url is not None:
-            os.environ.setdefault("SPACEPORT_PAGES_URL", server.plan.pages_url)
+        if settings.absolute_workspace == server.plan.workspace and settings.pages_url is None:
+            settings = settings.model_copy(update={"pages_url": server.plan.pages_url})
+    configure_prefect(settings)
+    return use_settings(settings)
+
+
+def use_up_server(server: LocalServer, settings: Settings) -> None:
+    """Make this process a client of `spaceport up`'s server, whatever PREFECT_API_URL says.
+
+    To be called before Prefect is imported. Raises ServerError.
+    """
+    use_local_server(server, settings.home, os.environ)
     configure_prefect(settings)
 
 
@@ -51,7 +65,7 @@ class ServerOfRun:
     """
 
     def __init__(self, settings: Settings) -> None:
-        use_prefect(settings)
+        self.settings = settings = use_prefect(settings)
         self._url = os.environ.get("PREFECT_API_URL")
         local = running_server(settings.home)
         is_local = local is not None and local.api_url == self._url
@@ -107,7 +121,7 @@ def use_server(settings: Settings) -> Settings:
 
     Raises ServerError when there is none, or it does not answer or does not let this process in.
     """
-    use_prefect(settings)
+    settings = use_prefect(settings)
     url = os.environ.get("PREFECT_API_URL")
     if url is None:
         raise ServerError("No Prefect server runs here: start one with `spaceport up`, or name one in PREFECT_API_URL.")
@@ -120,7 +134,9 @@ def use_server(settings: Settings) -> Settings:
     local = running_server(settings.home)
     if local is None or local.api_url != url:
         return settings
-    return settings.model_copy(update={"workspace": local.plan.workspace, "pages_url": local.plan.pages_url})
+    return use_settings(
+        settings.model_copy(update={"workspace": local.plan.workspace, "pages_url": local.plan.pages_url})
+    )
 
 
 def server_address() -> str | None:

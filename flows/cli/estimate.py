@@ -8,14 +8,15 @@ from rich.console import Console
 
 from deployments.aws.runtime.estimate import AwsEstimate, estimate_on_aws
 from deployments.aws.runtime.prices import PRICES_DATE, PRICES_REGION
+from flows.cli.prefect_variables import configure_prefect
 from flows.cli.terminal import lines_of_cells, plain
 from tasks.core.errors import PhotosError
 from tasks.core.estimate.machine import usable_cores
 from tasks.core.estimate.run import StageEstimate, busy_note, estimate_stages, section_of
 from tasks.core.estimate.stages import Capture, expected_options
 from tasks.core.options import parse_options
-from tasks.core.settings import Settings, configure_prefect
 from tasks.core.words import dollars, gigabytes, rough_duration
+from tasks.running.settings import Settings, use_settings
 
 NUMBERS = (1, 2, 3, 4)  # columns
 
@@ -25,7 +26,7 @@ def print_estimate(
 ) -> None:
     """Read headers and print. Raises PhotosError for a place without photos, OptionsError."""
     options = parse_options(preset, assignments)
-    settings = Settings.from_environment()
+    settings = use_settings(Settings())
     configure_prefect(settings)
     from tasks.running.estimate import capture_at, machines_of_run
 

@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from flows.cli.prefect_variables import configure_prefect
 from tasks.core.errors import OptionsError
-from tasks.core.settings import Settings, configure_prefect
+from tasks.running.settings import Settings
 
 
 def prepare(parts: Sequence[str] = ()) -> None:
@@ -28,7 +29,7 @@ def prepare(parts: Sequence[str] = ()) -> None:
 
 
 def _upgrade_database() -> None:
-    configure_prefect(Settings.from_environment())
+    configure_prefect(Settings())
     command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:

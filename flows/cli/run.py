@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,7 +13,7 @@ from flows.cli.terminal import plain
 from tasks.core.errors import PhotosError
 from tasks.core.local_path import local_path
 from tasks.core.options import ReconstructOptions, parse_options
-from tasks.core.settings import Settings
+from tasks.running.settings import Settings
 
 DEMO_PHOTOS = "demo"
 
@@ -58,10 +57,11 @@ def run_demo(
 
 def _use_workspace(workspace: str | None) -> tuple[Settings, ServerOfRun]:
     """Settings and server of this process; chosen before Prefect is imported, and seen by every stage."""
+    settings = Settings()
     if workspace is not None:
-        os.environ["SPACEPORT_WORKSPACE"] = workspace
-    settings = Settings.from_environment()
-    return settings, ServerOfRun(settings)
+        settings = settings.model_copy(update={"workspace": workspace})
+    server = ServerOfRun(settings)
+    return server.settings, server
 
 
 def _photograph_demo(photos: Path, console: Console) -> None:

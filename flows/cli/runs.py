@@ -7,7 +7,7 @@ from rich.console import Console
 
 from flows.cli.connection import ask_quickly, use_server
 from flows.cli.terminal import lines_of_cells, plain, saying
-from tasks.core.settings import Settings
+from tasks.running.settings import Settings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -87,7 +87,7 @@ def register(app: typer.Typer, console: Console) -> None:
 def _connect() -> Settings:
     """To be called before anything imports Prefect, which reads its settings at that moment."""
     ask_quickly()
-    return use_server(Settings.from_environment())
+    return use_server(Settings())
 
 
 def _client() -> "SyncPrefectClient":

@@ -1,6 +1,5 @@
 """`spaceport up | down | status`: the Prefect server of this machine."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from deployments.local.access import read_secrets, sign_in_url, use_local_server
+from deployments.local.access import read_secrets, sign_in_url
 from deployments.local.state import LocalServer, read_state
-from flows.cli.connection import ask_quickly, use_server
+from flows.cli.connection import ask_quickly, use_server, use_up_server
+from flows.cli.prefect_variables import configure_prefect
 from flows.cli.terminal import plain, saying
 from tasks.core.errors import ServerError
-from tasks.core.settings import MOST_KEEP_DAYS, STAGES, Settings, configure_prefect, stages_named
+from tasks.core.stages import STAGES
+from tasks.running.settings import MOST_KEEP_DAYS, Settings, stages_named
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -80,7 +81,7 @@ def register(app: typer.Typer, console: Console) -> None:
         """
         from deployments.local.server import Choices, bring_up
 
-        settings = Settings.from_environment()
+        settings = Settings()
         configure_prefect(settings)
         choices = Choices(
             workspace=_workspace(workspace, settings, reset=reset),
@@ -126,8 +127,8 @@ def register(app: typer.Typer, console: Console) -> None:
         """
         from deployments.local.server import take_down
 
-        ask_quickly(tries=6)  # a silent server is noticed before; a busy one must receive this
-        settings = Settings.from_environment()
+        ask_quickly(tries=6)  # whether the server is silent is known before; a busy one has to hear this
+        settings = Settings()
         configure_prefect(settings)
         with saying(console) as say:
             stopped = take_down(settings.home, say, lambda client: _end_runs(client, settings, now, say), now=now)
@@ -140,15 +141,14 @@ def register(app: typer.Typer, console: Console) -> None:
         A paused pool is no fault: a person has paused it, and its line says how to resume it.
         """
         ask_quickly()
-        settings = Settings.from_environment()
+        settings = Settings()
         server = read_state(settings.home)
         if server is None or not server.up:
             console.print("nothing is up; `spaceport up` starts it", highlight=False)
             if server is not None:
                 console.print(f"with {plain(server.choices)}", highlight=False, soft_wrap=True)
             raise typer.Exit(1)
-        use_local_server(server, settings.home, os.environ)
-        configure_prefect(settings)
+        use_up_server(server, settings)
         from deployments.local.status import examine
 
         parts = examine(server, settings.home)
@@ -169,8 +169,7 @@ def register(app: typer.Typer, console: Console) -> None:
     )
     def prefect_command(context: typer.Context) -> None:
         """Run one of Prefect's own commands on this machine's server, which needs its secret."""
-        settings = Settings.from_environment()
-        use_server(settings)
+        use_server(Settings())
         raise typer.Exit(subprocess.run([sys.executable, "-m", "prefect", *context.args], check=False).returncode)
 
 

@@ -1,6 +1,5 @@
 """`spaceport validate`: run a small capture through the production path, check the result, remove it all."""
 
-import os
 import secrets
 import tempfile
 import time
@@ -11,16 +10,17 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from deployments.aws.runtime.infrastructure import VARIABLE, infrastructure_from_environment
+from deployments.aws.runtime.infrastructure import VARIABLE, Infrastructure, infrastructure_named
 from deployments.findings import Finding
+from deployments.settings import DeploymentSettings
 from flows.cli.checks import print_findings
-from flows.cli.connection import ServerOfRun, answers, use_prefect
+from flows.cli.connection import ServerOfRun, answers, server_address, use_prefect
 from flows.cli.terminal import saying
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.errors import MissingPartError, OptionsError, ServerError, SpaceportError
 from tasks.core.options import parse_options
 from tasks.core.progress import ignore_progress
-from tasks.core.settings import Settings
+from tasks.running.settings import Settings, absolute_workspace
 
 if TYPE_CHECKING:  # they import Prefect, which reads its settings when it is imported
     from deployments.validation.published import Published
@@ -38,11 +38,12 @@ NOT_DONE = (
 
 def validate(workspace: str | None, timeout_seconds: float, keep: bool, console: Console) -> None:
     """Print a line for each check. Ends with status 1 when one fails; raises SpaceportError when nothing can begin."""
-    settings = Settings.from_environment()
-    use_prefect(settings)
-    here = infrastructure_from_environment() is None and "PREFECT_API_URL" not in os.environ
+    chosen = DeploymentSettings()
+    settings = use_prefect(chosen)
+    account = infrastructure_named(chosen.infrastructure)
+    here = account is None and server_address() is None
     with saying(console) as say, ServerOfRun(settings).running(say) if here else nullcontext():
-        way = _way(workspace, f"validation-{secrets.token_hex(4)}", here=here)
+        way = _way(workspace, f"validation-{secrets.token_hex(4)}", settings, account, here=here)
         print_findings(Validation(way, timeout_seconds, keep, say).findings(), console)
 
 
@@ -117,7 +118,9 @@ class Validation:
         return Finding("removed", True, f"photos, result, and {outputs} stage outputs")
 
 
-def _way(workspace: str | None, capture: str, *, here: bool) -> "Way":
+def _way(
+    workspace: str | None, capture: str, settings: Settings, account: Infrastructure | None, *, here: bool
+) -> "Way":
     """How this workspace's users start runs: by uploads, by a Prefect server, or in a process of their own (`here`).
 
     Raises OptionsError when `workspace` is not the one of that way, ServerError, MissingPartError.
@@ -129,17 +132,16 @@ def _way(workspace: str | None, capture: str, *, here: bool) -> "Way":
     from deployments.validation.through_deployment import ThroughDeployment
     from deployments.validation.through_listener import ThroughListener
 
-    account = infrastructure_from_environment()
     if account is not None:
         if workspace not in (None, account.workspace):
             raise OptionsError(f"{VARIABLE} names an account whose workspace is {account.workspace}, not {workspace}.")
         return ThroughListener(account, capture)
-    named = None if workspace is None else Settings(workspace=workspace, home=Path()).absolute_workspace
-    url = os.environ["PREFECT_API_URL"]
+    named = None if workspace is None else absolute_workspace(workspace)
+    url = server_address() or ""
     if here:
         from flows.reconstruct import reconstruct
 
-        return InThisProcess(named or Settings.from_environment().absolute_workspace, capture, reconstruct)
+        return InThisProcess(named or settings.absolute_workspace, capture, reconstruct)
     if not answers(url):
         raise ServerError(f"The Prefect server at {url} does not answer; without PREFECT_API_URL the run is made here.")
     try:

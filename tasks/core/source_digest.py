@@ -15,8 +15,8 @@ PACKAGE = "tasks"
 WITHOUT_INFLUENCE = (
     "tasks.core.errors",  # names of errors; their texts are where they are raised
     "tasks.core.kernel_cache",  # where compiled code is kept
+    "tasks.core.library_loading",  # how many threads a library starts
     "tasks.core.progress",  # for people
-    "tasks.core.settings",  # where this machine keeps things
     "tasks.core.source_digest",
     "tasks.core.storage",  # where outputs are kept, and how they get there
 )

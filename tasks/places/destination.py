@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tasks.core.errors import DestinationError, StorageError
 from tasks.core.local_path import local_path
-from tasks.core.settings import Settings
 from tasks.core.storage import LocalWorkspace, OutputCache, S3Folder, StoredFile, Workspace, altered_file
 from tasks.core.storage.disk import flush, is_disk_full, watching_disk
 from tasks.core.storage.folder_locks import sole_writer, working_folder
@@ -30,6 +29,7 @@ from tasks.places.result_files import (
     written_list,
 )
 from tasks.places.workspace import open_folder
+from tasks.running.settings import settings_in_use
 
 LOCK_FILE = ".spaceport.lock"  # of a folder
 LOCAL_PATIENCE_SECONDS, S3_PATIENCE_SECONDS = 60.0, 900.0  # for another writer, who takes seconds, or uploads
@@ -276,7 +276,7 @@ class S3Destination(Destination):
     def scratch(self) -> Iterator[Path]:
         """As in Destination; beside this machine's copies of stage outputs."""
         self.check()
-        settings = Settings.from_environment()
+        settings = settings_in_use()
         with OutputCache(settings.home / "outputs", settings.cache_bytes).scratch() as folder:
             yield folder
 

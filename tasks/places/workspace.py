@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from threading import Lock
 
 from tasks.core.errors import DestinationError, InputError
-from tasks.core.settings import Settings
 from tasks.core.storage import LocalWorkspace, OutputCache, S3Folder, S3Workspace, Workspace, open_s3_folder
+from tasks.running.settings import settings_in_use
 
 BLOCK_PREFIX = "s3-bucket/"  # as Prefect names blocks of the type S3Bucket
 _OPENING = Lock()
@@ -22,17 +23,17 @@ def open_workspace(name: str) -> Workspace:
 
     Raises DestinationError when the name cannot be one, or there is no such block.
     """
-    settings = Settings.from_environment()
+    settings = settings_in_use()
     with _OPENING:  # boto3 makes clients in one thread at a time
-        return _opened(name, settings)
+        return _opened(name, settings.pages_url, settings.home / "outputs", settings.cache_bytes)
 
 
 @lru_cache
-def _opened(name: str, settings: Settings) -> Workspace:
+def _opened(name: str, pages_url: str | None, copies: Path, cache_bytes: int) -> Workspace:
     if not is_remote(name):
-        return LocalWorkspace(name, settings.pages_url)
+        return LocalWorkspace(name, pages_url)
     root = _load_block(name.removeprefix(BLOCK_PREFIX)) if name.startswith(BLOCK_PREFIX) else open_s3_folder(name)
-    return S3Workspace(root, OutputCache(settings.home / "outputs", settings.cache_bytes))
+    return S3Workspace(root, OutputCache(copies, cache_bytes))
 
 
 def open_folder(uri: str, workspace: Workspace, refused: type[InputError] = DestinationError) -> S3Folder:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from tasks.core.settings import Settings
+from tasks.running.settings import settings_in_use
 
 if TYPE_CHECKING:  # torch takes a second and 200 MB
     from tasks.core.usage import GpuUsage
@@ -113,7 +113,7 @@ class GpuTeller:
 def _tell(metrics: Mapping[str, float | None], stage: str | None) -> None:
     # JSON has no infinity, as the PSNR of two equal pictures is: such a value is left out.
     known = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
-    if known and Settings.from_environment().metrics:
+    if known and settings_in_use().metrics:
         # Not through logging, whose format would keep CloudWatch from knowing the line.
         sys.stdout.write(emf_line(known, stage, time.time()) + "\n")
         sys.stdout.flush()

@@ -13,12 +13,12 @@ from tasks.core.measurements import EstimateSection
 from tasks.core.options import ReconstructOptions
 from tasks.core.refs import Outputs, Publication, Ref, RunContext, SceneRef
 from tasks.core.report.summary import RunSummary, StageLine, failure_markdown, run_facts, summary_markdown
-from tasks.core.settings import Settings
 from tasks.places.workspace import open_workspace
 from tasks.reporting.artifacts import PREVIEW_PICTURE, RunArtifacts, Shown
 from tasks.reporting.progress import run_logger
 from tasks.reporting.recording import current_recording, recording
 from tasks.reporting.run_log import log_name
+from tasks.running.settings import settings_in_use
 
 RUN_LOG = "reconstruct"
 IN_PROCESS = "in this process"
@@ -111,7 +111,7 @@ class RunPage:
 
     def _pools(self) -> dict[str, str]:
         """Where the stages ran that have a deployment of their own, as their runs say."""
-        stages = Settings.from_environment().dispatch
+        stages = settings_in_use().dispatch
         if not stages or self._artifacts is None:
             return {}
         try:

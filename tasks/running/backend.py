@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from tasks.core.estimate.machine import has_usable_gpu, machines_by_stage
+from tasks.core.estimate.machine import has_usable_gpu
 from tasks.core.refs import RunContext
-from tasks.core.settings import Settings
 from tasks.running.dispatch import runs_elsewhere
+from tasks.running.settings import settings_in_use
 
 Computing = Literal["cpu", "cuda"]
 OTHER: dict[Computing, Computing] = {"cpu": "cuda", "cuda": "cpu"}
@@ -20,7 +20,7 @@ def computing_backend(stage: str, asked: Literal["auto", "cpu", "cuda"], context
     if asked != "auto":
         return asked
     if runs_elsewhere(stage, context):
-        machine = machines_by_stage(Settings.from_environment().machines).get(stage)
+        machine = settings_in_use().machines.get(stage)
         if machine is not None:
             return "cuda" if machine.gpu else "cpu"
     return "cuda" if has_usable_gpu() else "cpu"

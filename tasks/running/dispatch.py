@@ -38,10 +38,10 @@ from tasks.core.errors import (
 )
 from tasks.core.option_model import OptionModel
 from tasks.core.refs import Ref, RunContext
-from tasks.core.settings import Settings
 from tasks.core.words import rough_duration
 from tasks.places.workspace import open_workspace
 from tasks.reporting.progress import run_logger
+from tasks.running.settings import settings_in_use
 
 DEPLOY = "create it with `spaceport up` or `prefect deploy --all`, or take the stage out of SPACEPORT_DISPATCH"
 POLL_SECONDS, MOST_POLL_SECONDS = 1.0, 10.0
@@ -91,7 +91,7 @@ def _error_file(run: object) -> str:
 
 def runs_elsewhere(stage: str, context: RunContext) -> bool:
     """Whether the stage is to be computed by a run of its own deployment."""
-    return not context.dispatched and stage in Settings.from_environment().dispatch
+    return not context.dispatched and stage in settings_in_use().dispatch
 
 
 def run_elsewhere(stage: str, context: RunContext, changed: dict[str, BaseModel] | None = None) -> None:
@@ -142,7 +142,7 @@ def _was_killed(child: FlowRun) -> bool:
 
 def _child(stage: str, context: RunContext, given: dict[str, object], attempt: int, *, is_again: bool) -> FlowRun:
     """The run of this attempt: made now, unless an earlier life of this run made it."""
-    again = json.loads(Settings.from_environment().job_variables_again).get(stage)
+    again = settings_in_use().job_variables_again.get(stage)
     try:
         child = _patiently(
             lambda: run_deployment(

@@ -5,7 +5,7 @@ from io import BytesIO
 from typing import IO
 
 from tasks.core.errors import InputError
-from tasks.core.estimate.machine import Machine, machines_by_stage, this_machine
+from tasks.core.estimate.machine import Machine, this_machine
 from tasks.core.estimate.run import estimate_stages, in_words, section_of
 from tasks.core.estimate.stages import Capture
 from tasks.core.local_path import local_path
@@ -15,11 +15,12 @@ from tasks.core.photos.headers import HEADER_BYTES, HeaderSource, headers_of, re
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.photoset import PHOTOS_FILE, PhotoSet
 from tasks.core.refs import PhotosRef, RunContext
-from tasks.core.settings import STAGES, Settings
+from tasks.core.stages import STAGES
 from tasks.photos import is_remote_source, local_source
 from tasks.places.remote_photos import find_photos, is_archive
 from tasks.places.workspace import open_workspace
 from tasks.reporting.progress import run_logger
+from tasks.running.settings import settings_in_use
 from tasks.sfm import is_given_model
 
 
@@ -50,10 +51,9 @@ def machines_of_run() -> dict[str, Machine]:
 
     A stage elsewhere that it does not name is taken to run on a machine like this one. Raises OptionsError.
     """
-    settings = Settings.from_environment()
+    settings = settings_in_use()
     here = this_machine().model_copy(update={"hourly_usd": settings.hourly_cost_usd})
-    elsewhere = machines_by_stage(settings.machines)
-    return {stage: elsewhere.get(stage, here) if stage in settings.dispatch else here for stage in STAGES}
+    return {stage: settings.machines.get(stage, here) if stage in settings.dispatch else here for stage in STAGES}
 
 
 def estimate_run(

@@ -9,13 +9,11 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
 from tasks.core.errors import DestinationError, MissingPartError
-from tasks.core.estimate.machine import machines_by_stage
 from tasks.core.local_path import local_path
 from tasks.core.options import ReconstructOptions
 from tasks.core.photos.archive import check_archive
 from tasks.core.refs import RunContext
 from tasks.core.scene import IMAGES_FOLDER
-from tasks.core.settings import Settings
 from tasks.core.sfm.import_model import find_model
 from tasks.core.storage import S3Workspace, Workspace
 from tasks.photos import is_remote_source, open_source
@@ -24,6 +22,7 @@ from tasks.places.result_files import RESULT_FOLDERS
 from tasks.places.workspace import open_workspace
 from tasks.running.dispatch import DEPLOY, no_deployment
 from tasks.running.retries import stage_task
+from tasks.running.settings import settings_in_use
 from tasks.sfm import is_given_model
 
 CHECK = "check"
@@ -52,7 +51,7 @@ def check_run(photos: str, destination: str, options: ReconstructOptions, worksp
         OptionsError: SPACEPORT_MACHINES is not what it has to be.
         MissingPartError: training is to run here on a GPU that is not usable, or a stage has no deployment or pool.
     """
-    machines_by_stage(Settings.from_environment().machines)
+    dispatched = settings_in_use().dispatch
     _check_apart(photos, destination, workspace)
     _check_photos(photos, options, workspace)
     store = open_workspace(workspace)
@@ -60,7 +59,6 @@ def check_run(photos: str, destination: str, options: ReconstructOptions, worksp
     target = open_destination(destination, store)
     target.check()
     target.require_ours()
-    dispatched = Settings.from_environment().dispatch
     if options.train.backend == "cuda" and "train" not in dispatched:
         from tasks.core.render.backends import resolve_backend  # may load torch, which takes seconds
 

@@ -8,9 +8,9 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict
 
 from tasks.core.refs import RunContext
-from tasks.core.settings import Settings
 from tasks.core.storage import Workspace
 from tasks.places.workspace import open_workspace
+from tasks.running.settings import settings_in_use
 
 SPLAT_FOLDER = "splat"  # the published result, where no other destination is named
 OUTPUTS_FOLDER = "outputs"  # notes of stage outputs
@@ -18,7 +18,7 @@ OUTPUTS_FOLDER = "outputs"  # notes of stage outputs
 
 def context_of_run(capture: str, fresh: bool) -> RunContext:
     """The context of the current flow run. Its folder has the capture's name and the start of the run's id."""
-    workspace = Settings.from_environment().absolute_workspace  # a stage's worker has another working directory
+    workspace = settings_in_use().absolute_workspace  # a stage's worker has another working directory
     run_id = str(flow_run.id or uuid.uuid4())
     return RunContext(workspace=workspace, run=folder_of_run(capture, run_id), fresh=fresh)
 

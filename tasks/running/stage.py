@@ -24,7 +24,6 @@ from pydantic import BaseModel, JsonValue
 from tasks.core.errors import SpaceportError, StorageError
 from tasks.core.progress import Progress
 from tasks.core.refs import Ref, RunContext
-from tasks.core.settings import Settings
 from tasks.core.stage_code import StageCode
 from tasks.core.storage import MEASUREMENTS_FILE, Manifest, Workspace, cache_key, describe_output
 from tasks.core.usage import PeakMemory
@@ -35,6 +34,7 @@ from tasks.running.backend import OTHER, Computing
 from tasks.running.dispatch import keep_error, run_elsewhere, runs_elsewhere
 from tasks.running.retries import stage_task
 from tasks.running.run_folder import note_output, noted_keys
+from tasks.running.settings import read_settings_of_run, settings_in_use
 
 P = ParamSpec("P")
 Made = TypeVar("Made", bound=Ref)
@@ -91,11 +91,13 @@ class StageTask(Generic[P, Made]):
     def as_flow(self) -> Flow[P, Made]:
         """A flow of the stage's name and the task's parameters, for a deployment in a work pool of its own.
 
-        What it fails with is kept in the run's folder, where the run that waits for it finds it.
+        What it fails with is kept in the run's folder, where the run that waits for it finds it. Settings are those of
+        the machine where it runs.
         """
 
         @functools.wraps(self.fn)
         def run(*args: P.args, **kwargs: P.kwargs) -> Made:
+            read_settings_of_run()
             try:
                 return self(*args, **kwargs)
             except SpaceportError as error:
@@ -162,7 +164,7 @@ def _computed(
         measured = compute(folder)
     seconds = time.monotonic() - start
     (folder / MEASUREMENTS_FILE).write_text(measured.model_dump_json(indent=1), encoding="utf-8")
-    price = Settings.from_environment().hourly_cost_usd
+    price = settings_in_use().hourly_cost_usd
     manifest = describe_output(folder, stage.name, options, code_version(stage.code), seconds).model_copy(
         update={
             "backend": backend,

@@ -27,7 +27,8 @@ from deployments.local import processes
 from deployments.local import server as local_server
 from deployments.local.prefect_database import NAME, make_ready
 from deployments.local.retention import EVENTS_DAYS, retention
-from tasks.core.settings import DEFAULT_KEEP_DAYS, Settings, configure_prefect
+from flows.cli.prefect_variables import configure_prefect
+from tasks.running.settings import DEFAULT_KEEP_DAYS, Settings
 from tests.benchmarks.tape import Entry, read_tape
 from tests.own_home import without_users_servers
 
@@ -58,7 +59,7 @@ def record(root: Path, home: Path, train_seconds: float) -> set[str]:
     """Do one run and print what its server was asked. Returns the ids of what was there before it."""
     workspace, tape, database = root / "workspace", root / "tape", home / "prefect" / NAME
     os.environ["SPACEPORT_HOME"] = str(home)
-    configure_prefect(Settings.from_environment())
+    configure_prefect(Settings())
     start = processes.start
 
     def start_taped(name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Any:

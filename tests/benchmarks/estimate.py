@@ -18,6 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from flows.cli.prefect_variables import configure_prefect
 from tasks.core.demo.flight import fly
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.estimate.machine import REFERENCE_SECONDS, least_seconds
@@ -25,7 +26,7 @@ from tasks.core.estimate.run import STAGES, cpu_seconds
 from tasks.core.measurements import Report
 from tasks.core.options import parse_options
 from tasks.core.progress import ignore_progress
-from tasks.core.settings import Settings, configure_prefect
+from tasks.running.settings import Settings
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 PHOTOS = {"brighton": DATA / "brighton_beach", "fox": DATA / "fox" / "images", "sceaux": DATA / "sceaux_castle"}
@@ -57,7 +58,7 @@ def _cpu_seconds() -> float:
 
 def compare(name: str, photos: Path, preset: str, assignments: list[str]) -> None:
     """Estimate, run, and print the ratios. In a process of its own: what has been loaded is not loaded again."""
-    configure_prefect(Settings.from_environment())
+    configure_prefect(Settings())
     from flows.reconstruct import reconstruct
     from tasks.reporting.progress import listening
     from tasks.running.estimate import capture_at

@@ -17,7 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tasks.core.settings import Settings, configure_prefect
+from flows.cli.prefect_variables import configure_prefect
+from tasks.running.settings import Settings
 
 STAGES = ("photos", "sfm", "train", "compress", "publish", "extra")
 
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("--trivial", action="store_true", help=argparse.SUPPRESS)  # the measured process itself
     arguments = parser.parse_args()
     if arguments.trivial:
-        configure_prefect(Settings.from_environment())
+        configure_prefect(Settings())
         first, second = _run_trivial(), _run_trivial()
         print(f"{first} {second}")
         return
@@ -45,7 +46,7 @@ def main() -> None:
             warm.append(second)
             words = [line for line in process.stderr.splitlines() if line.strip()]
             print(f"cold {cold[-1]:.1f} s, warm {second:.2f} s, {len(words)} lines on stderr", flush=True)
-    configure_prefect(Settings.from_environment())
+    configure_prefect(Settings())
     cached = _run_cached(arguments.repeat)
     print(f"{os.cpu_count()} cores, medians of {arguments.repeat}:")
     print(f"six trivial stages, cold   {statistics.median(cold):6.2f} s")
@@ -61,6 +62,7 @@ def _run_trivial() -> float:
     from tasks.core.refs import Ref, RunContext
     from tasks.core.stage_code import StageCode
     from tasks.running.run_folder import context_of_run
+    from tasks.running.settings import read_settings_of_run
     from tasks.running.stage import Stage, run_stage
 
     code = StageCode(("tasks.core.refs",), ("pydantic",))
@@ -74,6 +76,7 @@ def _run_trivial() -> float:
 
     @flow(name="trivial")
     def trivial() -> None:
+        read_settings_of_run()
         context = context_of_run("trivial", fresh=True)
         digest = "start"
         for stage in STAGES:

@@ -16,7 +16,7 @@ from prefect_aws.workers.ecs_worker import ECSWorker
 
 from deployments.apply import apply_all
 from deployments.plan import Plan
-from tasks.core.settings import STAGES
+from tasks.core.stages import STAGES
 from tests.aws_server import AwsServer, aws_server
 from tests.deployments.accounts import CLUSTER, account
 from tests.patience import STALL_SECONDS

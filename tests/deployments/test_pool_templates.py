@@ -17,7 +17,7 @@ from deployments.plan import Plan
 from deployments.pool_templates import ENGINE
 from deployments.pools import Pool, planned_pools
 from tasks.core.errors import InputError
-from tasks.core.settings import STAGES
+from tasks.core.stages import STAGES
 from tests.deployments.accounts import ROLE, account
 
 LOCAL = Plan(workspace="/workspace", hourly_cost_usd=0.5)

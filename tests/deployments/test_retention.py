@@ -29,7 +29,7 @@ from deployments.local.state import (
 )
 from deployments.plan import Plan
 from flows.cli.connection import ServerOfRun
-from tasks.core.settings import Settings
+from tasks.running.settings import Settings
 from tests.conftest import REPOSITORY
 from tests.own_home import without_users_servers
 from tests.patience import STALL_SECONDS, eventually
@@ -166,7 +166,7 @@ def test_a_run_in_a_terminal_keeps_as_much_as_up_was_told(
     for name, value in variables.items():
         monkeypatch.setenv(name, str(tmp_path / value) if name == "PREFECT_HOME" else value)
     monkeypatch.setenv("SPACEPORT_HOME", str(tmp_path))
-    ServerOfRun(Settings.from_environment())
+    ServerOfRun(Settings())
     assert asked == [kept]
 
 

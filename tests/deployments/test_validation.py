@@ -118,7 +118,7 @@ class Account:
 def there(s3_environment: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Account:
     monkeypatch.setenv("SPACEPORT_HOME", str(tmp_path / "home"))
     made = Account(s3_environment)
-    monkeypatch.setattr(validate, "infrastructure_from_environment", lambda: made.infrastructure)
+    monkeypatch.setattr(validate, "infrastructure_named", lambda name: made.infrastructure)
     monkeypatch.setattr("tasks.core.demo.flight.fly", take_photos)  # nobody looks at them; a flight takes seconds
     monkeypatch.setattr(validate, "POLL_SECONDS", 0.1)
     return made

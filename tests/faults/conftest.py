@@ -8,7 +8,7 @@ import pytest
 from tasks.core.demo.flight import fly
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.progress import ignore_progress
-from tasks.core.settings import STAGES
+from tasks.core.stages import STAGES
 from tests.local_server import Served, serving
 
 

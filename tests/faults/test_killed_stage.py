@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tasks.core.settings import STAGES
+from tasks.core.stages import STAGES
 from tests.faults.harness import Reconstruction
 from tests.local_server import Served
 

@@ -7,7 +7,7 @@ import psutil
 import pytest
 from prefect.states import Cancelling
 
-from tasks.core.settings import STAGES
+from tasks.core.stages import STAGES
 from tasks.core.storage.folder_locks import remove_unused
 from tests.engines import engines
 from tests.faults.harness import Reconstruction

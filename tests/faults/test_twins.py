@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tasks.core.settings import STAGES
+from tasks.core.stages import STAGES
 from tests.faults.harness import Reconstruction
 from tests.local_server import Served
 

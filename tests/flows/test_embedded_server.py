@@ -18,7 +18,7 @@ import pytest
 from flows.cli import connection
 from flows.cli.connection import EmbeddedServer, ServerOfRun
 from tasks.core.errors import ServerError
-from tasks.core.settings import Settings
+from tasks.running.settings import Settings
 from tests.conftest import REPOSITORY
 from tests.local_server import spaceport
 from tests.own_home import without_users_servers

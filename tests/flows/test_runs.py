@@ -15,9 +15,9 @@ from prefect.server.schemas import states as server_states
 from flows.cli.flow_runs import HEADINGS, STATES, log_lines, row, stage_in_progress, state_named
 from flows.cli.terminal import lines_of_cells
 from tasks.core.errors import InputError
-from tasks.core.settings import Settings
 from tasks.reporting.artifacts import RunArtifacts, Shown
 from tasks.reporting.progress import run_logger
+from tasks.running.settings import Settings
 from tests.patience import eventually
 
 

@@ -1,7 +1,5 @@
 """What an AWS account holds for Spaceport, as its stacks wrote it into a parameter (deployments/aws/services.py)."""
 
-import os
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -48,9 +46,8 @@ class Infrastructure(BaseModel):
     prefect_secret_name: str  # PREFECT_API_KEY or PREFECT_API_AUTH_STRING
 
 
-def infrastructure_from_environment(environment: Mapping[str, str] = os.environ) -> Infrastructure | None:
-    """What SPACEPORT_INFRASTRUCTURE names, None where it names nothing. Raises InputError."""
-    name = environment.get(VARIABLE)
+def infrastructure_named(name: str | None) -> Infrastructure | None:
+    """What the setting SPACEPORT_INFRASTRUCTURE names, None where it names nothing. Raises InputError."""
     return read_infrastructure(name) if name else None
 
 

@@ -34,7 +34,9 @@ from prefect.types._datetime import now
 from deployments.aws.runtime.gpu_host import end_in_group
 from deployments.aws.runtime.service import exit_status_of, on_end_signal, served_account
 from deployments.plan import EC2_GPU
+from deployments.settings import DeploymentSettings
 from tasks.core.errors import SpaceportError
+from tasks.running.settings import use_settings
 
 LOOK_SECONDS = 15.0
 SPOT_PATIENCE_SECONDS = 120.0  # a spot instance that is to be had is launched within seconds
@@ -191,7 +193,7 @@ class Scaler:
 
 def serve() -> None:
     """Look every few seconds until SIGTERM. Raises InputError when there is no account to look at."""
-    account = served_account()
+    account = served_account(use_settings(DeploymentSettings()))
     stopping = threading.Event()
     on_end_signal(stopping.set)
     scaler = Scaler(boto3.client("autoscaling"), account.ec2_group, account.ec2_group_on_demand)

@@ -5,7 +5,8 @@ import signal
 import sys
 from collections.abc import Callable
 
-from deployments.aws.runtime.infrastructure import PARAMETER, VARIABLE, Infrastructure, infrastructure_from_environment
+from deployments.aws.runtime.infrastructure import PARAMETER, VARIABLE, Infrastructure, infrastructure_named
+from deployments.settings import DeploymentSettings
 from tasks.core.errors import InputError, SpaceportError
 
 
@@ -26,9 +27,9 @@ def on_end_signal(stop: Callable[[], None]) -> None:
         signal.signal(number, lambda *_: stop())
 
 
-def served_account() -> Infrastructure:
+def served_account(settings: DeploymentSettings) -> Infrastructure:
     """The account that SPACEPORT_INFRASTRUCTURE names. Raises InputError, also where it names none."""
-    account = infrastructure_from_environment()
+    account = infrastructure_named(settings.infrastructure)
     if account is None:
         raise InputError(f"{VARIABLE} is not set: {PARAMETER} is its usual value.")
     return account

@@ -31,7 +31,9 @@ from deployments.aws.runtime.orphans import stop_orphans
 from deployments.aws.runtime.service import exit_status_of, on_end_signal, served_account
 from deployments.ends import Ends
 from deployments.every_run import every_run
+from deployments.settings import DeploymentSettings
 from tasks.reporting.metrics import tell_run
+from tasks.running.settings import use_settings
 
 LOOK_SECONDS = 30.0
 CRASH_SECONDS = 300.0  # in which a crashed run may go back into its queue, as when its machine is taken away
@@ -93,7 +95,7 @@ def look(watch: Watch, ecs: Any, cluster: str, client: SyncPrefectClient) -> Non
 
 def serve() -> None:
     """Look every half minute until SIGTERM. Raises InputError when there is no account to look at."""
-    account = served_account()
+    account = served_account(use_settings(DeploymentSettings()))
     stopping = threading.Event()
     on_end_signal(stopping.set)
     with get_client(sync_client=True) as client:

@@ -18,7 +18,7 @@ from tasks.core.estimate.stages import (
 )
 from tasks.core.measurements import CostSection, EstimateSection, SecondsSection
 from tasks.core.options import ReconstructOptions
-from tasks.core.settings import STAGES
+from tasks.core.stages import STAGES
 from tasks.core.words import gigabytes, rough_duration
 
 BETWEEN_STAGES_SECONDS = 3.0  # Prefect, hashing, and imports

@@ -16,7 +16,7 @@ from tasks.core.image_file import open_image
 from tasks.core.measurements import Report, held_out_picture
 from tasks.core.report.charts import camera_map, quality_curve
 from tasks.core.scene import Scene
-from tasks.core.settings import STAGES
+from tasks.core.stages import STAGES
 
 MAX_VIEWS = 12  # pairs of pictures; more would make the page heavy and teach nothing new
 _PICTURE_WIDTH_PX = 640

@@ -16,7 +16,7 @@ its memory back without that.
 import atexit
 import gc
 
-from tasks.core.settings import variable_while_loading
+from tasks.core.library_loading import variable_while_loading
 
 gc.disable()
 with variable_while_loading("OPENBLAS_NUM_THREADS", "1"):

@@ -7,7 +7,7 @@ from tasks.core.estimate.run import estimate_stages
 from tasks.core.estimate.stages import Capture, expected_options
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.photoset import Photo
-from tasks.core.settings import STAGES
+from tasks.core.stages import STAGES
 from tasks.core.training.options import BY_MACHINE, CUDA_BUDGETS, FEW_PHOTOS, TRAIN_PRESETS, Backend, steps_for
 
 T4 = Machine(name="T4", cores=4, gpu=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from random import Random
 
-from tasks.core.settings import STAGES
+from tasks.core.stages import STAGES
 
 # Who runs it (a command in a terminal, or the server and the workers of `spaceport up`), where the workspace and the
 # result are, and what may happen there.

@@ -13,7 +13,7 @@ from prefect.states import Cancelling
 
 from deployments.local.processes import find
 from deployments.local.state import folder_of
-from tasks.core.settings import STAGES
+from tasks.core.stages import STAGES
 from tests.engines import engines
 from tests.faults.harness import Reconstruction
 from tests.faults.rounds.places import FolderPlace, Place, S3Place

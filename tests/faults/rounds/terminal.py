@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tasks.core.settings import STAGES
+from tasks.core.stages import STAGES
 from tests.faults.command import Command
 from tests.faults.rounds.faults import Means, befall, may_end_with
 from tests.faults.rounds.places import FolderPlace, Output, Place, S3Place

@@ -15,7 +15,7 @@ from threading import Thread
 import psutil
 import pytest
 
-from tasks.core.settings import STAGES
+from tasks.core.stages import STAGES
 from tests.faults.rounds.places import FolderPlace, S3Place, after
 from tests.faults.rounds.plan import FAULTS, draw
 from tests.faults.rounds.proxy import MODES, Proxy, proxy

@@ -1,0 +1,63 @@
+"""Prefect's own variables for a command, which has Prefect in its process: the one place that sets them.
+
+Prefect reads them once, while it is imported, and makes its folder then. So `temporary_settings` and profiles, which
+need Prefect, come too late. The processes that a command starts inherit the variables.
+"""
+
+import os
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from tasks.core.errors import DestinationError
+from tasks.core.private_files import OWNER_ONLY_FOLDER, private_folder
+from tasks.running.settings import HEARTBEAT_SECONDS, Settings
+
+NO_PROXY = ("NO_PROXY", "no_proxy")
+OWN_NAMES = ("127.0.0.1", "localhost")
+
+
+def configure_prefect(settings: Settings, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Make Prefect run inside this process, quietly; to be called before `prefect` is imported.
+
+    Whoever sets a `PREFECT_…` variable keeps it: with `PREFECT_API_URL` the run appears on that server instead. Raises
+    DestinationError when the state folder cannot be made.
+    """
+    defaults = {
+        "PREFECT_HOME": str(settings.home / "prefect"),
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        # The default of 20 s is too short for a cold start on two cores.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        # The telemetry task can log a 60-line "database is locked" traceback at start.
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        # A server that hears nothing of a run for some of these takes it for dead.
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+        # The terminal belongs to our own progress display; the run's log still goes to the API.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_FLOW_RUNS_LEVEL": "CRITICAL",
+    }
+    for name, value in defaults.items():
+        environment.setdefault(name, value)
+    leave_out_proxy(environment)
+    home = Path(environment["PREFECT_HOME"])
+    try:
+        settings.home.mkdir(mode=OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
+        if home == settings.home / "prefect":
+            private_folder(home)
+        else:  # a person's own, who knows best whom it is for
+            home.mkdir(mode=OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
+    except OSError as error:
+        raise DestinationError(
+            f"The state folder {home} cannot be written ({error.strerror}); name another one with SPACEPORT_HOME."
+        ) from error
+
+
+def leave_out_proxy(environment: MutableMapping[str, str]) -> None:
+    """Let connections to this machine itself go past a proxy that the environment names.
+
+    Libraries read either spelling, so both get the names that either has.
+    """
+    named = [name.strip() for variable in NO_PROXY for name in environment.get(variable, "").split(",")]
+    if "*" not in named:
+        names = dict.fromkeys([*filter(None, named), *OWN_NAMES])
+        environment.update(dict.fromkeys(NO_PROXY, ",".join(names)))
