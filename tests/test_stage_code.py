@@ -20,7 +20,6 @@ COMPUTE_NO_OUTPUT = {
     "tasks.core.photos.headers",  # estimates, from EXIF alone
     "tasks.core.render.warmup",  # runs kernels to have them compiled
     "tasks.core.sog.convert",  # `spaceport convert`
-    "tasks.core.sog.compressed_ply",
     "tasks.core.training.budget",  # decides options, which are in an output's name
     "tasks.core.training.usage",  # what people see meanwhile
 }

@@ -15,10 +15,9 @@ from tasks.core.settings import Settings
 from tasks.core.sog.layout import LOD_FOLDER
 from tasks.core.storage import LocalWorkspace, OutputCache, S3Folder, Workspace
 from tasks.core.storage.disk import flush, is_disk_full, watching_disk
-from tasks.core.storage.folder_locks import sole_writer, working_folder
 from tasks.core.storage.folder_switch import foreign_versions, replace_files, stands_in_way, takes_links
-from tasks.core.storage.s3_lock import Confirm, sole_writer_on_s3
-from tasks.core.storage.s3_switch import replace_objects
+from tasks.core.storage.locks import sole_writer, working_folder
+from tasks.core.storage.s3_switch import Confirm, replace_objects, sole_writer_on_s3
 from tasks.places.result_list import CONTENTS_FILE, is_name_within, is_report_of_ours, read_list, written_list
 from tasks.places.workspace import open_folder
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from tasks.core.errors import SpaceportError
 from tasks.core.sfm.job import DATABASE_FILE
-from tasks.core.storage.checkpoint_place import CheckpointPlace
+from tasks.core.storage.workspace import CheckpointPlace
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from tasks.core.sfm.endings import ending
 from tasks.core.sfm.job import ANSWER_FILE, DATABASE_FILE, LOG_FILE, Answer, Job
 from tasks.core.sfm.kept_database import keep
 from tasks.core.sfm.log import ProgressLog, last_words
-from tasks.core.storage.checkpoint_place import CheckpointPlace
 from tasks.core.storage.disk import disk_full, free_bytes
+from tasks.core.storage.workspace import CheckpointPlace
 
 ROOT = Path(__file__).resolve().parents[3]  # holds the package `tasks`; the worker starts there
 POLL_SECONDS = 0.1

@@ -9,7 +9,7 @@ from tasks.core.progress import ProgressCallback
 from tasks.core.sfm.job import Job
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.stage import run_job
-from tasks.core.storage.checkpoint_place import CheckpointPlace
+from tasks.core.storage.workspace import CheckpointPlace
 
 
 def reconstruct(

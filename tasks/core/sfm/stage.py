@@ -15,7 +15,7 @@ from tasks.core.sfm.kept_database import drop, take
 from tasks.core.sfm.log import WORKER_PERCENT
 from tasks.core.sfm.process import run_worker
 from tasks.core.sfm.resampling import read_plan, require_whole, undistort_photos
-from tasks.core.storage.checkpoint_place import CheckpointPlace
+from tasks.core.storage.workspace import CheckpointPlace
 
 
 def run_job(job: Job, on_progress: ProgressCallback, kept: CheckpointPlace | None = None) -> SfmSection:

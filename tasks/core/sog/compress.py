@@ -15,8 +15,7 @@ from tasks.core.render.interface import Rasterizer
 from tasks.core.render.metrics import psnr
 from tasks.core.scene import Camera, Scene
 from tasks.core.sog.layout import LOD_FOLDER
-from tasks.core.sog.options import CompressOptions
-from tasks.core.sog.precision import LADDER
+from tasks.core.sog.options import LADDER, CompressOptions
 from tasks.core.sog.reader import read_sog
 from tasks.core.sog.writer import write_sog
 

@@ -13,13 +13,12 @@ from tasks.core.sog import (
     layout,
     quick_start,  # noqa: F401 - before any kernel runs
 )
+from tasks.core.sog.attributes import encode_positions
 from tasks.core.sog.codebook import fill_nearest, make_codebook, nearest_entries
-from tasks.core.sog.options import EFFORT_BY_PICTURE, CompressOptions
+from tasks.core.sog.options import EFFORT_BY_PICTURE, CompressOptions, Precision
 from tasks.core.sog.ordering import spatial_order
 from tasks.core.sog.palette import make_palette
-from tasks.core.sog.positions import encode_positions
-from tasks.core.sog.precision import Precision
-from tasks.core.sog.webp import encode_webp
+from tasks.core.sog.pictures import encode_webp
 from tasks.core.transforms import Float64
 
 _SMALLEST_PALETTE = 1024

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.kernel_cache import njit
-from tasks.core.sog.threads import in_chunks
+from tasks.core.sog.attributes import in_chunks
 
 _BITS = 16
 _DIGIT_BITS = 16  # of one pass of the sort; three passes cover a code

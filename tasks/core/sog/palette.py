@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tasks.core.gaussians import Float32
 from tasks.core.kernel_cache import njit
-from tasks.core.sog.threads import THREADS, in_chunks
+from tasks.core.sog.attributes import THREADS, in_chunks
 from tasks.core.transforms import Float64
 
 _ENTRIES_PER_CELL = 256

@@ -14,10 +14,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tasks.core.errors import DestinationError, InputError, StorageError
-from tasks.core.storage.content_types import presentation
 from tasks.core.storage.disk import watching_disk
-from tasks.core.storage.s3_answers import watch_answers
-from tasks.core.storage.s3_errors import LOST_RACE_CODES, MISSING_CODES, code_of, is_missing, s3_errors
+from tasks.core.storage.s3_errors import LOST_RACE_CODES, MISSING_CODES, code_of, is_missing, s3_errors, watch_answers
 from tasks.core.storage.s3_transfers import (
     COPY_CONFIG,
     PARALLEL_TRANSFERS,
@@ -25,6 +23,7 @@ from tasks.core.storage.s3_transfers import (
     BytesCallback,
     Counter,
     Known,
+    presentation,
 )
 from tasks.core.storage.workspace import LINK_SECONDS
 

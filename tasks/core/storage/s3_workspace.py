@@ -13,7 +13,7 @@ manifest.
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
@@ -21,16 +21,58 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from tasks.core.errors import SpaceportError, StorageError
-from tasks.core.storage.checkpoint_folders import S3Checkpoints
+from tasks.core.safe_names import below
 from tasks.core.storage.manifest import MANIFEST_FILE, Manifest, altered_file
 from tasks.core.storage.output_cache import OutputCache
 from tasks.core.storage.s3_folder import S3Folder
-from tasks.core.storage.workspace import RUNS_FOLDER, Workspace, checkpoints_name, output_name, run_name
+from tasks.core.storage.workspace import (
+    RUNS_FOLDER,
+    CheckpointPlace,
+    Workspace,
+    checkpoints_name,
+    output_name,
+    run_name,
+)
 
 _ATTEMPTS = 10  # each lost to another run that replaced the output at the same moment
 _RETRY_SECONDS = 2.0
 
 Stored = TypeVar("Stored")
+
+
+class S3Checkpoints(CheckpointPlace):
+    """Below a folder on S3."""
+
+    is_remote = True
+
+    def __init__(self, folder: S3Folder, cache: OutputCache) -> None:
+        self._folder = folder
+        self._cache = cache
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """As in CheckpointPlace; where local copies of outputs lie."""
+        return self._cache.scratch()
+
+    def names(self) -> list[str]:
+        """As in CheckpointPlace."""
+        return sorted((found.name for found in self._folder.objects() if "/" not in found.name), reverse=True)
+
+    def put(self, file: Path) -> None:
+        """As in CheckpointPlace; returns when it is uploaded."""
+        self._folder.upload(file.parent, [file.name])
+
+    def get(self, name: str, scratch: Path) -> Path:
+        """A copy. Raises StorageError when it cannot be read to its end."""
+        found = self._folder.head(name)
+        if found is None:
+            raise StorageError(f"{self._folder.uri}/{name} is gone.")
+        copy = below(scratch, name)
+        self._folder.download([(found, copy)])
+        return copy
+
+    def remove(self, names: list[str]) -> None:
+        """As in CheckpointPlace."""
+        self._folder.delete(names)
 
 
 class S3Workspace(Workspace):

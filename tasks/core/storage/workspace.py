@@ -1,10 +1,13 @@
 """The interface of a workspace, on a local disk or on S3.
 
-    <root>/stages/<stage>/<cache key>/…  a stage's output and its manifest.json, which is written last
-    <root>/runs/<run>/…                  what people look at
-    <root>/checkpoints/<cache key>/…     from what a computation that was ended early continues
+    <root>/stages/<stage>/<cache key>/…            a stage's output and its manifest.json, which is written last
+    <root>/runs/<run>/…                            what people look at
+    <root>/checkpoints/<cache key>/<name>          what any run that computes this output continues from
+    <root>/checkpoints/<cache key>/<run>/<name>    of a run that computes everything anew, for that run only
 
-This module makes the key names. `runs` is also known to the page server of `spaceport up` and to AWS's lifecycle rules.
+This module makes the key names. `runs` is also known to the page server of `spaceport up` and to AWS's lifecycle
+rules. Names of checkpoints sort by age. Several runs may work on one output, and each may continue from what another
+has saved.
 """
 
 from abc import ABC, abstractmethod
@@ -13,8 +16,34 @@ from pathlib import Path
 
 from tasks.core.errors import UnsafeNameError
 from tasks.core.safe_names import safe_name, shown
-from tasks.core.storage.checkpoint_place import CheckpointPlace
 from tasks.core.storage.manifest import Manifest
+
+
+class CheckpointPlace(ABC):
+    """A few files, each of which appears whole. Errors are those of Workspace, and OSError of a local disk."""
+
+    is_remote: bool  # whether `put` takes so long that a thread should do it
+
+    @abstractmethod
+    def scratch(self) -> AbstractContextManager[Path]:
+        """A local folder to write a checkpoint in, gone when the block ends."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """What is there, newest first."""
+
+    @abstractmethod
+    def put(self, file: Path) -> None:
+        """Keep a file of a scratch folder under its own name, in place of what has that name."""
+
+    @abstractmethod
+    def get(self, name: str, scratch: Path) -> Path:
+        """A local file with a checkpoint's bytes: the file itself, or a copy in the scratch folder."""
+
+    @abstractmethod
+    def remove(self, names: list[str]) -> None:
+        """Remove some; those that are not there are no trouble."""
+
 
 RUNS_FOLDER, STAGES_FOLDER, CHECKPOINTS_FOLDER = "runs", "stages", "checkpoints"
 LINK_SECONDS = 7 * 24 * 3600  # how long a link to a stored file opens; the longest that S3 signs

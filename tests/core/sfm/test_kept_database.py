@@ -15,7 +15,7 @@ from tasks.core.sfm import stage
 from tasks.core.sfm.job import DATABASE_FILE, Job
 from tasks.core.sfm.kept_database import damage, keep, take
 from tasks.core.sfm.options import SfmOptions
-from tasks.core.storage.checkpoint_folders import LocalCheckpoints
+from tasks.core.storage.local import LocalCheckpoints
 
 IMAGES = 500  # so that the file has many pages
 

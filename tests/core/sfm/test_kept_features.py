@@ -12,7 +12,7 @@ from tasks.core.scene import Scene
 from tasks.core.sfm.job import DATABASE_FILE
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.reconstruct import reconstruct
-from tasks.core.storage.checkpoint_folders import LocalCheckpoints
+from tasks.core.storage.local import LocalCheckpoints
 from tests.core.sfm.conftest import COUNT, IMAGE_SIZE, Flight
 from tests.core.sfm.patched_worker import patch_worker
 
