@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from tasks.core.local_path import local_path
 from tasks.core.measurements import SfmSection
+from tasks.core.paths import local_path
 from tasks.core.refs import PhotosRef, RunContext, SceneRef
 from tasks.core.scene import Scene
 from tasks.core.sfm.import_model import import_model, is_colmap_model, model_files

@@ -17,17 +17,8 @@ CORE_LAYERS = (
     {"render"},
     {"scene", "gaussians", "ply", "storage", "refs", "photoset", "measurements", "settings"},
     {"stage_code", "kernel_cache", "peak_memory", "image_file"},
-    {
-        "georeference",
-        "local_path",
-        "machine_memory",
-        "nvectors",
-        "option_model",
-        "progress",
-        "safe_names",
-        "source_digest",
-    },
-    {"transforms", "zip_errors", "errors", "private_files"},
+    {"georeference", "machine_memory", "option_model", "paths", "progress", "safe_names", "source_digest"},
+    {"transforms", "errors"},
 )
 # Rooms of one row that may see each other, each with a reason.
 NEIGHBOURS = {

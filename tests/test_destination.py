@@ -17,8 +17,7 @@ from tasks.core.sog.writer import write_sog
 from tasks.core.storage import S3Folder
 from tasks.core.storage.folder_switch import VERSIONS_FOLDER
 from tasks.core.storage.s3_switch import LOCK_FILE, leading_into
-from tasks.core.viewer.page import write_page
-from tasks.core.viewer.view import ViewerSettings
+from tasks.core.viewer.page import ViewerSettings, write_page
 from tasks.places.destination import LOCK_FILE as LOCK_FILE_OF_FOLDER
 from tasks.places.destination import (
     PAGE_FILE,

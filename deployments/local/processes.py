@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks.core.private_files import private_folder, write_private
+from tasks.core.paths import private_folder, write_private
 from tasks.core.storage.locks import LockHolder
 
 LOG_BYTES = 16 * 2**20  # of a log, and as much again of the earlier one

@@ -12,8 +12,8 @@ from rich.console import Console
 from flows.cli.connection import ServerOfRun
 from flows.cli.plain_text import plain
 from tasks.core.errors import PhotosError
-from tasks.core.local_path import local_path
 from tasks.core.options import ReconstructOptions, parse_options
+from tasks.core.paths import local_path
 from tasks.core.settings import Settings
 
 DEMO_PHOTOS = "demo"

@@ -21,7 +21,7 @@ from prefect.states import Crashed
 from pydantic import ValidationError
 
 from deployments.local.processes import Detached
-from tasks.core.private_files import private_folder, write_private
+from tasks.core.paths import private_folder, write_private
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -11,8 +11,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from tasks.core.errors import DestinationError, OptionsError
-from tasks.core.local_path import local_path
-from tasks.core.private_files import OWNER_ONLY_FOLDER, private_folder
+from tasks.core.paths import OWNER_ONLY_FOLDER, local_path, private_folder
 
 DEFAULT_WORKSPACE = "spaceport-data"
 DEFAULT_CACHE_GB = 20

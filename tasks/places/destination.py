@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tasks.core.errors import DestinationError, StorageError
 from tasks.core.georeference import GEOREFERENCE_FILE
-from tasks.core.local_path import local_path
+from tasks.core.paths import local_path
 from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER
 from tasks.core.settings import Settings
 from tasks.core.sog.layout import LOD_FOLDER

@@ -9,7 +9,7 @@ import pytest
 
 from deployments.local.processes import Detached
 from flows.cli.terminal_runs import is_alive
-from tasks.core.private_files import write_private
+from tasks.core.paths import write_private
 
 
 def test_a_record_that_cannot_be_read_for_a_moment_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from tasks.core.errors import PhotosError
-from tasks.core.nvectors import EARTH_RADIUS_M, latitude_longitude, nvectors
+from tasks.core.georeference import EARTH_RADIUS_M, latitude_longitude, nvectors
 from tasks.core.photos.flight_log import LogRow
 from tasks.core.photoset import Gps, Photo
 from tasks.core.transforms import Float64

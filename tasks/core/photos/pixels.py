@@ -20,8 +20,15 @@ from PIL import Image
 from tasks.core.image_file import ImageError, open_image, reading_image
 from tasks.core.photos.exif import ExifFacts, read_exif, upright_exif
 from tasks.core.photos.files import Offered, is_raw_name, open_regular, require_photo_size
-from tasks.core.photos.jpeg_scans import coefficient_bytes, require_few_scans
-from tasks.core.photos.memory import DEEP_MODES, JPEG_FORMATS, MemoryBudget, decoding_bytes, defer_exif
+from tasks.core.photos.memory import (
+    DEEP_MODES,
+    JPEG_FORMATS,
+    MemoryBudget,
+    coefficient_bytes,
+    decoding_bytes,
+    defer_exif,
+    require_few_scans,
+)
 from tasks.core.photos.options import PhotosOptions
 
 pillow_heif.register_heif_opener()

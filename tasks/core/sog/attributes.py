@@ -21,20 +21,21 @@ THREADS = 2  # a fixed number, so that memory stays predictable; results do not 
 
 Result = TypeVar("Result")
 
-
-def in_chunks(rows: int, work: Callable[[slice], Result], chunks: int = 2 * THREADS) -> list[Result]:
-    """What `work` gives for slices of so many rows, in order."""
-    step = max(1, -(-rows // chunks))
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(work, [slice(start, start + step) for start in range(0, rows, step)]))
-
-
 UInt8 = NDArray[np.uint8]
 UInt16 = NDArray[np.uint16]
 Order = NDArray[np.uint32]
 
 _OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # components that stay when component m is left out
 _ALPHA_CLAMP = 1e-6  # opacities 0 and 1 have no logit; as the reference reader
+_STEPS = 65535
+_COARSEST = 256  # of them in one: then the low byte says nothing
+
+
+def in_chunks(rows: int, work: Callable[[slice], Result], chunks: int = 2 * THREADS) -> list[Result]:
+    """What `work` gives for slices of so many rows, in order."""
+    step = max(1, -(-rows // chunks))
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(work, [slice(start, start + step) for start in range(0, rows, step)]))
 
 
 @njit(cache=True, nogil=True)
@@ -141,10 +142,6 @@ def decode_opacities(alpha: UInt8) -> Float32:
     """Logits [N] from 8 bits."""
     opacities = np.clip(alpha / 255.0, _ALPHA_CLAMP, 1 - _ALPHA_CLAMP)
     return np.log(opacities / (1 - opacities)).astype(np.float32)
-
-
-_STEPS = 65535
-_COARSEST = 256  # of them in one: then the low byte says nothing
 
 
 def encode_positions(gaussians: Gaussians, share: float | None) -> tuple[UInt16, Float64, Float64]:

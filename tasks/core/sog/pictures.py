@@ -26,6 +26,10 @@ HEADROOM_BYTES = 1 << 16
 # libwebp's method and how hard it looks for repetitions, from quickest to smallest. Figures: docs/sog.md.
 EFFORTS = ((0, 20), (1, 20), (1, 50), (2, 25), (4, 50), (6, 100))
 
+ReadMember = Callable[[str, int], bytes]  # (name, greatest size in bytes) -> content
+
+_MOST_ROWS = layout.MAX_PALETTE // layout.PALETTE_COLUMNS
+
 
 def encode_webp(pixels: NDArray[np.uint8], effort: int) -> bytes:
     """RGBA pixels [H, W, 4] as lossless WebP. `exact` keeps colours where alpha is 0."""
@@ -69,11 +73,6 @@ def decode_webp(data: bytes, name: str) -> NDArray[np.uint8]:
             return np.asarray(image.convert("RGBA"))
     except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
         raise FormatError(f"{name} cannot be decoded: {reason(error)}. The file is damaged; write it again.") from error
-
-
-ReadMember = Callable[[str, int], bytes]  # (name, greatest size in bytes) -> content
-
-_MOST_ROWS = layout.MAX_PALETTE // layout.PALETTE_COLUMNS
 
 
 class Pixels:

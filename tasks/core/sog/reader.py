@@ -15,13 +15,14 @@ from pydantic import ValidationError
 from tasks.core.errors import FormatError
 from tasks.core.gaussians import SH_COEFFICIENTS, Float32, Gaussians
 from tasks.core.ply import MAX_GAUSSIANS, SplatModel, require_regular
-from tasks.core.safe_names import reason
+from tasks.core.safe_names import DAMAGED_ZIP, reason
 from tasks.core.sog import attributes, layout
 from tasks.core.sog.pictures import Pixels, ReadMember
-from tasks.core.zip_errors import DAMAGED_ZIP
 
 _MAX_META_BYTES = 1 << 20
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks 4 kB of others at once, to gigabytes
+
+_ZIP_ERRORS = (*DAMAGED_ZIP, OSError)
 
 
 def read_sog(path: Path, max_gaussians: int = MAX_GAUSSIANS) -> Gaussians:
@@ -62,9 +63,6 @@ def _members(path: Path) -> Iterator[ReadMember]:
         raise FormatError(f"{path.name} is not a .sog bundle (a zip file): {reason(error)}.") from error
     with archive:
         yield lambda name, limit: _read_zipped(archive, path.name, name, limit)
-
-
-_ZIP_ERRORS = (*DAMAGED_ZIP, OSError)
 
 
 def _read_file(path: Path, limit: int) -> bytes:

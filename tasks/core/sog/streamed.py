@@ -35,6 +35,11 @@ _COLOR_WEIGHT = 4.0  # a difference of 0.5 in sh0 counts as twice the volume doe
 _THINNEST = 0.1  # of the longest axis: pictures hardly show how flat a flat ellipsoid is
 _GREATEST_OPACITY = 0.999
 
+_LEAF_COUNT = 128 * 1024  # of the finest level: about 1.5 MB, what a viewer loads at once
+_SHARE = 0.25  # of a level's Gaussians that the next one has: a step in distance by two
+_COARSEST_COUNT = 50_000
+_MOST_LEVELS = 5
+
 
 def coarser(gaussians: Gaussians, count: int) -> Gaussians:
     """About the same splat of `count` Gaussians, at least one."""
@@ -122,12 +127,6 @@ def _merged(gaussians: Gaussians, a: NDArray[np.intp], b: NDArray[np.intp]) -> G
 def _together(a: Gaussians, b: Gaussians) -> Gaussians:
     names = ("means", "quats", "log_scales", "raw_opacities", "sh0", "shN")
     return Gaussians(**{name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in names})
-
-
-_LEAF_COUNT = 128 * 1024  # of the finest level: about 1.5 MB, what a viewer loads at once
-_SHARE = 0.25  # of a level's Gaussians that the next one has: a step in distance by two
-_COARSEST_COUNT = 50_000
-_MOST_LEVELS = 5
 
 
 @dataclass(frozen=True)

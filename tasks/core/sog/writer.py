@@ -24,6 +24,9 @@ from tasks.core.sog.options import FINEST, LADDER, CompressOptions, Precision
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold: the same Gaussians give the same bytes
 
+GENERATOR = "spaceport"
+_NOTHING = 1e-4  # a coefficient below it moves no channel of any colour by a tenth of 1/255
+
 
 def write_files(path: Path, members: dict[str, bytes]) -> None:
     """Write `members`: into the folder of a path that ends in meta.json, else into a zip at `path`.
@@ -93,10 +96,6 @@ def require_storable(gaussians: Gaussians) -> None:
     zero = int((~gaussians.quats.any(axis=1)).sum())
     if zero:
         raise FormatError(f"quats of {zero:,} of {n:,} Gaussians are zero, so they have no rotation; remove them.")
-
-
-GENERATOR = "spaceport"
-_NOTHING = 1e-4  # a coefficient below it moves no channel of any colour by a tenth of 1/255
 
 
 def write_sog(

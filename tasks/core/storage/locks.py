@@ -31,6 +31,11 @@ _MOST_BYTES = 1000
 _PID_NAMESPACE = Path("/proc/self/ns/pid")  # a link that names it; containers of one host name may have several
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # the same in all containers of a machine, another after a restart
 
+_ATTEMPTS = 20  # each lost to another process that took the new folder for an abandoned one
+_FORGOTTEN_SECONDS = 7 * 24 * 3600.0  # a folder of another machine that has died; no stage takes so long
+_DELIVERY_SECONDS = 600.0  # the same for a result that is put into place, which takes seconds
+_POLL_SECONDS = 0.1
+
 
 class LockHolder(BaseModel):
     """A process and its machine."""
@@ -97,12 +102,6 @@ def _boot() -> str:
     with suppress(OSError):
         return _BOOT_ID.read_text(encoding="ascii").strip()
     return ""
-
-
-_ATTEMPTS = 20  # each lost to another process that took the new folder for an abandoned one
-_FORGOTTEN_SECONDS = 7 * 24 * 3600.0  # a folder of another machine that has died; no stage takes so long
-_DELIVERY_SECONDS = 600.0  # the same for a result that is put into place, which takes seconds
-_POLL_SECONDS = 0.1
 
 
 @contextmanager

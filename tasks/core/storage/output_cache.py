@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tasks.core.errors import DestinationError, StorageError
-from tasks.core.private_files import private_folder
+from tasks.core.paths import private_folder
 from tasks.core.storage.disk import disk_full, free_bytes, is_disk_full, watching_disk
 from tasks.core.storage.locks import lock_file, remove_unused, take_lock, working_folder
 from tasks.core.storage.manifest import Manifest, verify_output, write_manifest

@@ -27,6 +27,18 @@ _PIECE_BYTES = 1 << 18
 
 _WITH_ETAG = frozenset(["PutObject", "GetObject", "UploadPart", "CompleteMultipartUpload"])
 
+MISSING_CODES = frozenset(["404", "NoSuchKey", "NotFound"])
+LOST_RACE_CODES = frozenset(["412", "PreconditionFailed", "409", "ConditionalRequestConflict"])
+_THROTTLING_CODES = frozenset(["SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"])
+_TIMEOUT_CODES = frozenset(["RequestTimeout", "RequestTimeoutException"])
+_CREDENTIAL_CODES = frozenset(["ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"])
+_BROKEN_BODY_CODES = frozenset(["BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "InvalidDigest"])
+
+_RAISED = (
+    *(boto.BotoCoreError, boto.ClientError, ResponseParserError),
+    *(RetriesExceededError, S3DownloadFailedError, ValueError),
+)
+
 
 class ForeignAnswerError(BotoCoreError):  # type: ignore[misc]  # botocore has no types
     """An answer with status 200 that S3 does not give."""
@@ -146,19 +158,6 @@ class _Patient:
 def _bytes_to_send(request: Any) -> int:
     length = request.headers.get("X-Amz-Decoded-Content-Length") or request.headers.get("Content-Length") or 0
     return int(length)
-
-
-MISSING_CODES = frozenset(["404", "NoSuchKey", "NotFound"])
-LOST_RACE_CODES = frozenset(["412", "PreconditionFailed", "409", "ConditionalRequestConflict"])
-_THROTTLING_CODES = frozenset(["SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"])
-_TIMEOUT_CODES = frozenset(["RequestTimeout", "RequestTimeoutException"])
-_CREDENTIAL_CODES = frozenset(["ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"])
-_BROKEN_BODY_CODES = frozenset(["BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "InvalidDigest"])
-
-_RAISED = (
-    *(boto.BotoCoreError, boto.ClientError, ResponseParserError),
-    *(RetriesExceededError, S3DownloadFailedError, ValueError),
-)
 
 
 def code_of(error: boto.ClientError) -> str:

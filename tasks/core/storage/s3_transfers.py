@@ -26,18 +26,6 @@ _OWN = {
     ".webp": "image/webp",
 }
 
-
-def content_type(name: str) -> str:
-    """The media type that goes with a file's extension."""
-    suffix = PurePosixPath(name).suffix.lower()
-    return _OWN.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
-
-
-def presentation(name: str) -> dict[str, str]:
-    """What S3 is told about an object of that name."""
-    return {"ContentType": content_type(name), "CacheControl": CACHE_CONTROL}
-
-
 PARALLEL_TRANSFERS = 16
 _REPORT_SECONDS = 0.2
 
@@ -54,6 +42,17 @@ TRANSFER_CONFIG = TransferConfig(
 COPY_CONFIG = TransferConfig(
     preferred_transfer_client="classic", max_concurrency=PARALLEL_TRANSFERS, multipart_threshold=5 * 2**30
 )
+
+
+def content_type(name: str) -> str:
+    """The media type that goes with a file's extension."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return _OWN.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+
+
+def presentation(name: str) -> dict[str, str]:
+    """What S3 is told about an object of that name."""
+    return {"ContentType": content_type(name), "CacheControl": CACHE_CONTROL}
 
 
 class Known:
