@@ -1,4 +1,4 @@
-"""Where on Earth a scene is: `georeference.json`, in the scene's folder and beside the published splat.
+"""The place of a scene on Earth: `georeference.json`, in the scene's folder and beside the published splat.
 
 Directions from the Earth's centre are used instead of latitude and longitude: they have no seam at 180° and no singular
 poles. The distance of two directions times the radius is their distance on the ground, accurate to 0.5 % (a sphere
@@ -42,7 +42,7 @@ def moved(latitude_deg: float, longitude_deg: float, east_m: float, north_m: flo
 
 
 class GpsResidual(BaseModel):
-    """How far a camera stands from where GPS says its photo was taken: camera minus GPS, in metres."""
+    """Distance of a camera from where GPS says its photo was taken: camera minus GPS, in metres."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -62,7 +62,7 @@ def shown(name: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """What a library says of a file, for a message: decoders quote what they stumble over, however long it is."""
+    """A library's error about a file, for a message, cut: decoders quote the bytes they fail on, however many."""
     text = printable(str(error).strip() or type(error).__name__)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 

@@ -174,7 +174,7 @@ def see(
 
 @dataclass(frozen=True)
 class Exposure:
-    """What one release of the shutter gives."""
+    """The result of one release of the shutter."""
 
     rgb: NDArray[np.uint8]  # [height, width, 3] sRGB
     distance_m: NDArray[np.float32]  # [height, width] along the ray through the pixel's centre

@@ -83,7 +83,7 @@ def jpeg_bytes(
 
 
 def ground_truth_path(photos: Path) -> Path:
-    """Where the truth about a folder of demo photos lies: beside it, so that it is never taken for a photo."""
+    """The file with the truth about a folder of demo photos: beside it, so that it is never taken for a photo."""
     return photos.parent / f"{photos.name}_ground_truth.json"
 
 

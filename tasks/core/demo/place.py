@@ -64,7 +64,7 @@ def enu_from_position(place: Position, origin: Position) -> Float64:
 
 
 def position_from_enu(enu: Float64, origin: Position) -> Position:
-    """Where a point [3], metres East-North-Up of the origin, lies on Earth; exact to below a millimetre."""
+    """The position on Earth of a point [3], metres East-North-Up of the origin; exact to below a millimetre."""
     x, y, z = _earth_centred(origin) + _enu_from_earth(origin).T @ enu
     horizontal = math.hypot(x, y)
     latitude = math.atan2(z, horizontal * (1 - ECCENTRICITY2))

@@ -1,4 +1,4 @@
-"""Unpacking a .zip that a stranger may have made.
+"""Unpack a .zip that a stranger may have made.
 
 All members are checked before anything is written; sizes are counted while reading, because headers can lie.
 """

@@ -1,4 +1,4 @@
-"""Which place of a flight log belongs to which photo: by EXIF time, else by order."""
+"""Match the places of a flight log to photos: by EXIF time, else by order."""
 
 import math
 from collections.abc import Sequence
@@ -90,7 +90,7 @@ class _Track:
         )
 
     def places(self, taken: Float64, offset_minutes: float) -> list[Gps | None]:
-        """Where the drone was at moments [N] of a clock that is so many minutes ahead; None where the log has a gap."""
+        """Places of the drone at moments [N] of a clock that is so many minutes ahead; None where the log has a gap."""
         return [self._place_at(moment) for moment in (taken - 60 * offset_minutes).tolist()]
 
     def spanned(self, taken: Float64, offset_minutes: int) -> float:

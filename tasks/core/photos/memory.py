@@ -93,7 +93,7 @@ def defer_exif(image: Image.Image) -> bool:
 
 
 class MemoryBudget:
-    """Bytes that several threads take and return; who asks first is served first."""
+    """Bytes that several threads take and return; the first to ask is served first."""
 
     def __init__(self, total_bytes: int = BUDGET_BYTES) -> None:
         self.total_bytes = total_bytes

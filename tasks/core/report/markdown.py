@@ -62,7 +62,7 @@ class StageLine:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What the page of a finished run says. The URLs are None where nothing serves the place to a browser."""
+    """The content of a finished run's page. The URLs are None where nothing serves the place to a browser."""
 
     capture: str
     registered: int

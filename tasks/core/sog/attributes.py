@@ -32,7 +32,7 @@ _COARSEST = 256  # of them in one: then the low byte says nothing
 
 
 def in_chunks(rows: int, work: Callable[[slice], Result], chunks: int = 2 * THREADS) -> list[Result]:
-    """What `work` gives for slices of so many rows, in order."""
+    """Results of `work` for slices of so many rows, in order. Kernels and libwebp release the interpreter lock."""
     step = max(1, -(-rows // chunks))
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(work, [slice(start, start + step) for start in range(0, rows, step)]))

@@ -91,7 +91,7 @@ def _part_of(on_progress: ProgressCallback, part: int, parts: int) -> ProgressCa
 
 
 def _render(rasterizer: Rasterizer, gaussians: Gaussians, camera: Camera) -> NDArray[np.float32]:
-    """What a screen shows: clipped to 0..1. A copy, because a rasterizer may use its buffer again."""
+    """The image as a screen shows it: clipped to 0..1. A copy, because a rasterizer may use its buffer again."""
     return np.clip(rasterizer.render(gaussians, camera), 0, 1)
 
 

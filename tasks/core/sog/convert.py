@@ -23,7 +23,7 @@ from tasks.core.sog.reader import read_sog_and_model
 from tasks.core.sog.writer import write_sog
 
 _PER_CHUNK = 256
-_SH_RANGE = 8.0  # coefficients of a byte lie within ±4
+_SH_RANGE = 8.0  # coefficients of a byte are within ±4
 _OPACITY_CLAMP = 1e-6  # opacities 0 and 1 have no logit
 _PARTS = ("position", "rotation", "scale", "color")
 

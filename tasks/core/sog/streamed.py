@@ -85,7 +85,7 @@ def _covariances(gaussians: Gaussians, thinnest: float = 0.0) -> Float64:
 
 
 def _cost(gaussians: Gaussians, first: NDArray[np.intp]) -> Float64:
-    """What is lost when each Gaussian of `first` merges with the next one."""
+    """The loss when each Gaussian of `first` merges with the next one."""
     covariances, mass = _covariances(gaussians, _THINNEST), _mass(gaussians)
     volumes = 0.5 * np.log(np.maximum(np.linalg.det(covariances), 1e-300))
     second = first + 1
@@ -131,7 +131,7 @@ def _together(a: Gaussians, b: Gaussians) -> Gaussians:
 
 @dataclass(frozen=True)
 class _Leaf:
-    """Which Gaussians of each level lie in one box of the tree."""
+    """The Gaussians of each level in one box of the tree."""
 
     levels: tuple[Gaussians, ...]
 
@@ -197,7 +197,7 @@ def _split(levels: tuple[Gaussians, ...], most: int) -> _Leaf | _Branch:
     cut = np.median(finest[:, axis])
     lower = tuple(level.take(level.means[:, axis] < cut) for level in levels)
     upper = tuple(level.take(level.means[:, axis] >= cut) for level in levels)
-    if not len(lower[0]) or not len(upper[0]):  # more than half of all lie in one plane
+    if not len(lower[0]) or not len(upper[0]):  # more than half of all are in one plane
         return _Leaf(levels)
     return _Branch((_split(lower, most), _split(upper, most)))
 

@@ -75,7 +75,7 @@ class LocalWorkspace(Workspace):
         self._pages_url = pages_url
 
     def output_folder(self, stage: str, key: str) -> Path:
-        """Where the output of a stage lies, or would lie."""
+        """The folder of a stage's output, whether or not it exists."""
         return self.root / output_name(stage, key)
 
     def output_uri(self, stage: str, key: str) -> str:
@@ -91,7 +91,7 @@ class LocalWorkspace(Workspace):
 
     @contextmanager
     def new_output(self, stage: str, key: str) -> Iterator[Path]:
-        """As in Workspace; the folder lies beside the place where the output goes, on the same disk.
+        """As in Workspace; the folder is beside the output's final place, on the same disk.
 
         What killed processes left there is removed.
         """

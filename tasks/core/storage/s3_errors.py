@@ -41,7 +41,7 @@ _RAISED = (
 
 
 class ForeignAnswerError(BotoCoreError):  # type: ignore[misc]  # botocore has no types
-    """An answer with status 200 that S3 does not give."""
+    """An answer with status 200 that is not S3's."""
 
     fmt = "the answer to {operation} is not S3's, {lack} (a proxy, or a wrong AWS_ENDPOINT_URL?)"
 
@@ -73,7 +73,7 @@ def _check(http_response: Any, parsed: dict[str, Any], model: Any, **_: object) 
 
 
 def _lack(http_response: Any, parsed: dict[str, Any], operation: str) -> str | None:
-    """What every answer of S3 to an operation has and this one has not; None when nothing is missing."""
+    """The part that every answer of S3 to an operation has and this one lacks; None when nothing is missing."""
     if operation in _WITH_ETAG and not parsed.get("ETag"):
         return "it has no ETag"
     if operation == "CopyObject" and not parsed.get("CopyObjectResult", {}).get("ETag"):
@@ -125,7 +125,7 @@ class _PatientStream:
 
 
 class _Patient:
-    """What sends boto3's requests, with a limit for the whole of an answer but for a stream."""
+    """Sends boto3's requests, with a time limit for the whole answer, except for a stream."""
 
     def __init__(self, session: Any) -> None:
         self._session = session

@@ -70,11 +70,11 @@ class S3Folder:
 
     @property
     def parent(self) -> "S3Folder":
-        """The folder that this one lies in."""
+        """The folder that contains this one."""
         return replace(self, prefix=self.prefix.rpartition("/")[0])
 
     def relative(self, uri: str) -> str | None:
-        """The name of `uri` in this folder ("" for itself); None when it lies elsewhere."""
+        """The name of `uri` in this folder ("" for itself); None when it is elsewhere."""
         if uri.rstrip("/") == self.uri:
             return ""
         return uri.removeprefix(f"{self.uri}/").strip("/") if uri.startswith(f"{self.uri}/") else None
@@ -140,7 +140,7 @@ class S3Folder:
                     Bucket=self.bucket, Key=self._key(name), Body=content, **presentation(name), **condition
                 )
             except ClientError as error:
-                # With If-Match, "not found" says that somebody removed the object meanwhile.
+                # With If-Match, "not found" means that the object was removed meanwhile.
                 if condition and code_of(error) in LOST_RACE_CODES | (MISSING_CODES if only_over else set()):
                     return False
                 raise

@@ -45,18 +45,18 @@ COPY_CONFIG = TransferConfig(
 
 
 def content_type(name: str) -> str:
-    """The media type that goes with a file's extension."""
+    """The media type of a file's extension."""
     suffix = PurePosixPath(name).suffix.lower()
     return _OWN.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
 def presentation(name: str) -> dict[str, str]:
-    """What S3 is told about an object of that name."""
+    """The headers that S3 stores with an object of that name."""
     return {"ContentType": content_type(name), "CacheControl": CACHE_CONTROL}
 
 
 class Known:
-    """Tells a download what it would ask S3 for: half of all requests for small objects."""
+    """Supplies a download with what it would ask S3 for: half of all requests for small objects."""
 
     def __init__(self, size: int, etag: str) -> None:
         self._size, self._etag = size, etag
@@ -68,7 +68,7 @@ class Known:
 
 
 class Counter:
-    """What the threads of a transfer tell their progress to."""
+    """Collects the progress of a transfer's threads."""
 
     def __init__(self) -> None:
         self._moved: list[int] = []  # appended to by several threads, which lists are safe for

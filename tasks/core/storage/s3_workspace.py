@@ -3,11 +3,10 @@
     <root>/stages/<stage>/<cache key>/manifest.json      which part holds the files
     <root>/stages/<stage>/<cache key>/<part>/…           the files of one upload
 
-S3 has no rename, so an upload never touches what is there: it goes to a part with a name of its own, and the manifest
-that names the part is put last, on the condition that nobody was quicker (If-None-Match, If-Match). One small object
-decides which output there is: a reader sees the old manifest with the old files or the new one with the new files. The
-part that is not, or no longer, named is removed by whoever lost or replaced it; a reader that was at it reads the new
-manifest.
+S3 has no rename, so an upload never touches what is there: it uses a part with a name of its own. The manifest that
+names the part is put last, on the condition that no other run was quicker (If-None-Match, If-Match). One small object
+decides which output there is: a reader sees the old manifest with the old files or the new one with the new files. A
+part that is not, or no longer, named is removed by the run that lost or replaced it; its readers read the new manifest.
 """
 
 import time
@@ -219,7 +218,7 @@ class S3Workspace(Workspace):
     def _place(self, uri: str) -> S3Folder:
         name = self.root.relative(uri)
         if not name:
-            raise StorageError(f"{uri} does not lie in the workspace {self.root.uri}.")
+            raise StorageError(f"{uri} is not in the workspace {self.root.uri}.")
         return self.root.below(name)
 
     def _download(self, place: S3Folder, manifest: Manifest) -> Path:

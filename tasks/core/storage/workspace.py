@@ -30,11 +30,11 @@ class CheckpointPlace(ABC):
 
     @abstractmethod
     def names(self) -> list[str]:
-        """What is there, newest first."""
+        """Names of the stored checkpoints, newest first."""
 
     @abstractmethod
     def put(self, file: Path) -> None:
-        """Keep a file of a scratch folder under its own name, in place of what has that name."""
+        """Store a file of a scratch folder under its own name, replacing one of that name."""
 
     @abstractmethod
     def get(self, name: str, scratch: Path) -> Path:
@@ -42,7 +42,7 @@ class CheckpointPlace(ABC):
 
     @abstractmethod
     def remove(self, names: list[str]) -> None:
-        """Remove some; those that are not there are no trouble."""
+        """Remove some; missing ones are ignored."""
 
 
 RUNS_FOLDER, STAGES_FOLDER, CHECKPOINTS_FOLDER = "runs", "stages", "checkpoints"
@@ -83,7 +83,7 @@ class Workspace(ABC):
 
     @abstractmethod
     def output_uri(self, stage: str, key: str) -> str:
-        """What a Ref's `uri` says for the output of a stage."""
+        """The `uri` of a Ref to the output of a stage."""
 
     @abstractmethod
     def find(self, stage: str, key: str) -> Manifest | None:
@@ -95,7 +95,7 @@ class Workspace(ABC):
 
     @abstractmethod
     def commit(self, folder: Path, stage: str, key: str, manifest: Manifest, *, replace: bool = False) -> Manifest:
-        """Store a filled folder and give the manifest that is there now.
+        """Store a filled folder and return the manifest that is there now.
 
         When another run got there first with a complete output, theirs stays and ours is dropped (same key, same
         content), unless `replace` says that ours shall take its place.
@@ -111,15 +111,15 @@ class Workspace(ABC):
 
     @abstractmethod
     def remove_output(self, uri: str) -> None:
-        """Remove a stored output; one that is not there is no trouble."""
+        """Remove a stored output; a missing one is ignored."""
 
     @abstractmethod
     def checkpoints(self, key: str, run: str | None = None) -> CheckpointPlace:
-        """The place for checkpoints of the output with this key; `run`: for those that only that run goes on from."""
+        """The place for checkpoints of the output with this key; `run`: for those that only that run continues from."""
 
     @abstractmethod
     def remove_checkpoints(self, key: str) -> None:
-        """Remove all checkpoints of an output, whoever saved them."""
+        """Remove all checkpoints of an output, of all runs."""
 
     @abstractmethod
     def run_uri(self, run: str) -> str:

@@ -45,7 +45,7 @@ _LOWEST_PITCH_DEG, _HIGHEST_PITCH_DEG = -90.0, 5.0  # from straight down to a li
 
 @dataclass(frozen=True)
 class ViewerSettings:
-    """What the page shows first, in scene coordinates."""
+    """The view that the page shows first, in scene coordinates."""
 
     title: str
     camera: Camera  # level, principal point in the middle: what a viewer can show, for a preview of the same view
@@ -73,7 +73,7 @@ def start_view(scene: Scene, title: str, date: str | None = None) -> ViewerSetti
     nearest = int(np.argmin(offset + aim_deg * _AIM_WEIGHT + steep * _STEEP_WEIGHT))
     chosen = scene.cameras[nearest]
     target = subject
-    if aim_deg[nearest] > _TURN_DEG:  # nobody looked at the middle from here: orbit about what was looked at instead
+    if aim_deg[nearest] > _TURN_DEG:  # no camera here looks at the middle: orbit about what it does look at
         target = chosen.center + _median_depth(scene, chosen) * chosen.forward
     camera = _level(chosen, target, scene.up)
     return ViewerSettings(title, camera, target, scene.up, date, _stand_around(centers - target, scene.up))
