@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from tasks.core.errors import PhotosError
-from tasks.core.local_path import local_path
 from tasks.core.measurements import PhotosSection
+from tasks.core.paths import local_path
 from tasks.core.photos.files import file_names, is_raw_name, offered_photos
-from tasks.core.photos.flight_log import log_among, log_on_machine
+from tasks.core.photos.flight_log import log_among, log_on_machine, require_log_file
 from tasks.core.photos.ingest import ingest
-from tasks.core.photos.log_file import require_log_file
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.progress import ProgressCallback
 from tasks.core.refs import PhotosRef, RunContext

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from tasks.core.local_path import local_path
 from tasks.core.measurements import SfmSection
+from tasks.core.paths import local_path
 from tasks.core.progress import Progress
 from tasks.core.refs import PhotosRef, Ref, RunContext, SceneRef
 from tasks.core.scene import Scene

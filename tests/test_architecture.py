@@ -21,16 +21,15 @@ CORE_LAYERS = (
     {
         "georeference",
         "library_loading",
-        "local_path",
         "machine_memory",
-        "nvectors",
         "option_model",
+        "paths",
         "progress",
         "safe_names",
         "source_digest",
         "stages",
     },
-    {"transforms", "zip_errors", "errors", "private_files", "words"},
+    {"transforms", "errors", "words"},
 )
 # Rooms of one row that may see each other, each with a reason.
 NEIGHBOURS = {

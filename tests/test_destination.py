@@ -16,10 +16,8 @@ from tasks.core.safe_names import safe_name
 from tasks.core.sog.writer import write_sog
 from tasks.core.storage import S3Folder
 from tasks.core.storage.folder_switch import VERSIONS_FOLDER
-from tasks.core.storage.s3_lock import LOCK_FILE
-from tasks.core.storage.s3_switch import leading_into
-from tasks.core.viewer.page import write_page
-from tasks.core.viewer.view import ViewerSettings
+from tasks.core.storage.s3_switch import LOCK_FILE, leading_into
+from tasks.core.viewer.page import ViewerSettings, write_page
 from tasks.places.destination import LOCK_FILE as LOCK_FILE_OF_FOLDER
 from tasks.places.destination import LocalDestination, S3Destination, open_destination
 from tasks.places.result_files import CONTENTS_FILE, PAGE_FILE, REPORT_FILE

@@ -11,8 +11,8 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from tasks.core.storage import S3Folder, s3_lock
-from tasks.core.storage.s3_lock import LOCK_FILE
+from tasks.core.storage import S3Folder, s3_switch
+from tasks.core.storage.s3_switch import LOCK_FILE
 from tasks.places.destination import S3Destination
 from tasks.places.result_files import CONTENTS_FILE
 from tests.s3_server import S3Server
@@ -49,8 +49,8 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Folder]:
 @pytest.fixture(autouse=True)
 def no_wait_for_the_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock of a killed delivery is that of this process, which lives."""
-    monkeypatch.setattr(s3_lock, "_DEAD_SECONDS", 0.0)
-    monkeypatch.setattr(s3_lock, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(s3_switch, "_DEAD_SECONDS", 0.0)
+    monkeypatch.setattr(s3_switch, "_POLL_SECONDS", 0.0)
 
 
 def deliver(folder: S3Folder, local: Path, files: Result) -> None:
@@ -133,8 +133,8 @@ def test_two_writers_never_mix_and_know_each_others_files(s3: S3Server, tmp_path
         deliver(folder, tmp_path / files["index.html"].decode(), files)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(s3_lock, "_DEAD_SECONDS", 120.0)
-        patch.setattr(s3_lock, "_POLL_SECONDS", 0.02)
+        patch.setattr(s3_switch, "_DEAD_SECONDS", 120.0)
+        patch.setattr(s3_switch, "_POLL_SECONDS", 0.02)
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(work, (OLD, NEW, NEXT)))
     files = objects(folder)

@@ -17,9 +17,8 @@ from deployments.validation.checks import check_result
 from deployments.validation.published import Published
 from flows.reconstruct import reconstruct
 from tasks import publish
-from tasks.core.demo.flight import fly
+from tasks.core.demo.flight import fly, ground_truth_path, load_ground_truth
 from tasks.core.demo.flight_plan import DemoOptions
-from tasks.core.demo.ground_truth import ground_truth_path, load_ground_truth
 from tasks.core.measurements import Report
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.photoset import PhotoSet

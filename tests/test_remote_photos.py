@@ -175,7 +175,7 @@ def test_beside_photos_on_s3_no_file_of_the_workers_own_folder_is_read(
 def test_a_log_on_s3_that_is_too_large_is_not_downloaded(
     uploaded: str, bucket: S3Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.core.photos.log_file.MOST_LOG_BYTES", 10)
+    monkeypatch.setattr("tasks.core.photos.flight_log.MOST_LOG_BYTES", 10)
     bucket.write("uploads/north field/log.csv", b"x" * 11)
     with pytest.raises(PhotosError, match=r"The flight log 'log\.csv' has more than"):
         open_source(uploaded, str(tmp_path), "log.csv")

@@ -14,7 +14,7 @@ from tasks.core.refs import PhotosRef, RunContext, SceneRef
 from tasks.core.scene import Scene
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.storage import MANIFEST_FILE, MEASUREMENTS_FILE
-from tasks.core.storage.checkpoint_place import CheckpointPlace
+from tasks.core.storage.workspace import CheckpointPlace
 from tasks.photos import ingest_photos
 from tasks.reporting.progress import listening
 from tests.core.sfm.flight import write_flight

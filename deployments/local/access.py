@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deployments.local.state import LocalServer, folder_of
 from tasks.core.errors import ServerError
-from tasks.core.private_files import private_folder, write_private
+from tasks.core.paths import private_folder, write_private
 
 USER = "spaceport"
 SIGN_IN = "/sign-in"  # deployments/local/own_origin.py answers there

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from deployments.local.processes import died, find, last_lines
 from deployments.local.state import SERVER, folder_of, running_server, unless_at_work
 from tasks.core.errors import SpaceportError
-from tasks.core.private_files import write_private
+from tasks.core.paths import write_private
 from tasks.running.settings import Settings
 
 LOOK_SECONDS = 2.0

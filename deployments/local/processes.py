@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks.core.private_files import private_folder, write_private
-from tasks.core.storage.lock_holder import LockHolder
+from tasks.core.paths import private_folder, write_private
+from tasks.core.storage.locks import LockHolder
 
 LOG_BYTES = 16 * 2**20  # of a log, and as much again of the earlier one
 

@@ -22,7 +22,7 @@ from deployments.local.processes import find, log_file
 from deployments.local.retention import is_own_database, retention
 from deployments.plan import Plan
 from tasks.core.errors import ServerError
-from tasks.core.private_files import private_folder, write_private
+from tasks.core.paths import private_folder, write_private
 from tasks.running.settings import DEFAULT_KEEP_DAYS, HEARTBEAT_SECONDS
 
 HOST = "127.0.0.1"

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from flows.cli.terminal import plain
 from tasks.core.errors import OptionsError
-from tasks.core.local_path import local_path
+from tasks.core.paths import local_path
 from tasks.core.storage.cleaning import down_to, items, removable, remove, unfinished
 from tasks.running.settings import Settings
 

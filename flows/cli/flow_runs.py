@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 from deployments.local.processes import Detached
 from tasks.core.errors import InputError, ServerError, SpaceportError
-from tasks.core.private_files import private_folder, write_private
+from tasks.core.paths import private_folder, write_private
 from tasks.core.stages import STAGES
 from tasks.photos import capture_name
 from tasks.places.result_files import PAGE_FILE, REPORT_DATA_FILE

@@ -9,7 +9,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 from tasks.core.errors import DestinationError
-from tasks.core.private_files import OWNER_ONLY_FOLDER, private_folder
+from tasks.core.paths import OWNER_ONLY_FOLDER, private_folder
 from tasks.running.settings import HEARTBEAT_SECONDS, Settings
 
 NO_PROXY = ("NO_PROXY", "no_proxy")

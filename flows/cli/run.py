@@ -11,8 +11,8 @@ from rich.console import Console
 from flows.cli.connection import ServerOfRun
 from flows.cli.terminal import plain
 from tasks.core.errors import PhotosError
-from tasks.core.local_path import local_path
 from tasks.core.options import ReconstructOptions, parse_options
+from tasks.core.paths import local_path
 from tasks.running.settings import Settings
 
 DEMO_PHOTOS = "demo"

@@ -21,7 +21,7 @@ SpaceportError
 │   └── StageHungError        the stage's own run took many times as long as expected, and was cancelled
 └── StorageError            stored bytes are missing, altered or out of reach                           retryable
 
-A message gives the number, the limit and the way out, in one sentence or two: it is shown to people as it stands.
+A message states the number, the limit and the way out, in one sentence or two: it is shown to people unchanged.
 """
 
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""A validated set of photos on disk: what the photos stage gives and the sfm stage takes.
+"""A validated set of photos on disk: output of the photos stage and input of the sfm stage.
 
 Layout of the folder: `images/<name>` (upright JPEG or PNG, nothing rotated by EXIF) and `photos.json`.
 """

@@ -160,7 +160,7 @@ def gaussians_of_ply(data: PlyData, name: str) -> Gaussians:
 
 
 def model_of_ply(data: PlyData) -> SplatModel:
-    """How the splat is meant to be drawn: the last comment that names a model decides, as in programs that write it."""
+    """How to draw the splat: the last comment that names a model decides, as in programs that write it."""
     words = [line[len(_MODEL_COMMENT) :].strip() for line in data.comments if line.startswith(_MODEL_COMMENT)]
     known = [_MODEL_WORDS[word] for word in words if word in _MODEL_WORDS]
     return known[-1] if known else "default"

@@ -1,4 +1,7 @@
-"""Progress is data: domain code reports it, whoever called decides how to show it."""
+"""Progress is data: domain code reports it, the caller decides how to show it.
+
+A module of its own because all stages and all callers share it.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """How far one stage is. `done` of `total` in the stage's own unit of effort; `total` 0 means not known yet."""
+    """The progress of one stage. `done` of `total` in the stage's own unit of effort; `total` 0 means not known yet."""
 
     done: float
     total: float

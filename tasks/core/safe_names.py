@@ -1,11 +1,15 @@
 """File names that others chose, and the one decision whether they may be joined to a folder.
 
 Such names come from COLMAP models, members of archives, listings of a bucket, manifests and stored scenes. Each of them
-passes `safe_name` before it becomes part of a path, so that nothing is read or written outside of the folder.
+passes `safe_name` before it becomes part of a path, so that nothing is read or written outside of the folder. What
+messages quote of them, and of damaged files, is made printable.
 """
 
+import lzma
 import re
 import unicodedata
+import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from tasks.core.errors import UnsafeNameError, UnstorableNameError
@@ -19,6 +23,16 @@ CONTROL = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and o
 # Characters that turn the direction of the text after them, in which "gpj.exe" reads as "exe.jpg".
 DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _DRIVE = re.compile(r"[A-Za-z]:")
+
+# Exceptions that zipfile raises for damaged archives. A damaged bz2 member raises a bare OSError beside them.
+DAMAGED_ZIP = (
+    zipfile.BadZipFile,  # the directory, a member's header or a checksum is wrong
+    zlib.error,  # damaged deflate
+    lzma.LZMAError,  # damaged LZMA
+    EOFError,  # a member ends too early
+    RuntimeError,  # encrypted, or (NotImplementedError) packed by an unknown method
+    ValueError,  # a name that is not in its encoding (UnicodeDecodeError), an offset outside of the file
+)
 
 
 def safe_name(name: str, at_most_bytes: int = MAX_NAME_BYTES) -> str:
@@ -48,7 +62,7 @@ def shown(name: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """What a library says of a file, for a message: decoders quote what they stumble over, however long it is."""
+    """A library's error about a file, for a message, cut: decoders quote the bytes they fail on, however many."""
     text = printable(str(error).strip() or type(error).__name__)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 

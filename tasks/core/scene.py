@@ -1,4 +1,4 @@
-"""A scene: cameras, undistorted images and sparse points. What sfm gives, and training, compression and reports take.
+"""A scene: cameras, undistorted images and sparse points. Output of sfm, input of training, compression and reports.
 
 Layout of the folder: `images/<name>` (undistorted, at the training resolution), `sparse/0/*.bin` (the same model for
 COLMAP and its friends), `scene.json` (cameras and frame), `points.npz` (sparse points and which photos show them), and
@@ -29,7 +29,7 @@ MODEL_FOLDER = "sparse/0"
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera and where it stood. `name` is the image's path below `images/`, posix."""
+    """A pinhole camera and its pose. `name` is the image's path below `images/`, posix."""
 
     name: str
     width: int
@@ -75,20 +75,20 @@ class SparsePoints:
 
 @dataclass(frozen=True)
 class Observations:
-    """Which photo shows which sparse point: pairs in no particular order."""
+    """Pairs of a photo and a sparse point that it shows, in no particular order."""
 
     cameras: NDArray[np.int32]  # [O] indices of Scene.cameras
     points: NDArray[np.int32]  # [O] indices of Scene.points
 
     @classmethod
     def none(cls) -> "Observations":
-        """What is known of a scene that does not tell."""
+        """The observations of a scene that records none."""
         return cls(np.zeros(0, np.int32), np.zeros(0, np.int32))
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Registered cameras in capture order, sparse points, and the frame they stand in."""
+    """Registered cameras in capture order, sparse points, and their frame."""
 
     folder: Path
     cameras: tuple[Camera, ...]
@@ -146,7 +146,7 @@ class Scene:
         with np.load(folder / POINTS_FILE, allow_pickle=False) as arrays:
             points = SparsePoints(**{name: arrays[name] for name in ("xyz", "rgb", "errors_px", "track_lengths")})
             observations = Observations.none()
-            if "observed_points" in arrays:  # a scene that was written before there were any does not tell
+            if "observed_points" in arrays:  # older scenes record none
                 observations = Observations(arrays["observing_cameras"], arrays["observed_points"])
         return cls(
             folder=folder,

@@ -9,13 +9,12 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from tasks.core.errors import DestinationError, StorageError
-from tasks.core.local_path import local_path
+from tasks.core.paths import local_path
 from tasks.core.storage import LocalWorkspace, OutputCache, S3Folder, StoredFile, Workspace, altered_file
 from tasks.core.storage.disk import flush, is_disk_full, watching_disk
-from tasks.core.storage.folder_locks import sole_writer, working_folder
 from tasks.core.storage.folder_switch import foreign_versions, replace_files, stands_in_way, takes_links
-from tasks.core.storage.s3_lock import Confirm, sole_writer_on_s3
-from tasks.core.storage.s3_switch import replace_objects
+from tasks.core.storage.locks import sole_writer, working_folder
+from tasks.core.storage.s3_switch import Confirm, replace_objects, sole_writer_on_s3
 from tasks.places.result_files import (
     ALWAYS_WRITTEN,
     CONTENTS_FILE,

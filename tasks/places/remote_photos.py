@@ -6,8 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from tasks.core.errors import PhotosError, StorageError, UnsafeNameError, UnstorableNameError
 from tasks.core.photos.files import is_photo_name
-from tasks.core.photos.flight_log import log_among
-from tasks.core.photos.log_file import require_log_size
+from tasks.core.photos.flight_log import log_among, require_log_size
 from tasks.core.photoset import RejectedPhoto
 from tasks.core.progress import Progress, ProgressCallback
 from tasks.core.safe_names import TakenNames, below, printable, shown

@@ -12,7 +12,7 @@ from prefect.context import FlowRunContext
 from tasks.core.measurements import EstimateSection
 from tasks.core.options import ReconstructOptions
 from tasks.core.refs import Outputs, Publication, Ref, RunContext, SceneRef
-from tasks.core.report.summary import RunSummary, StageLine, failure_markdown, run_facts, summary_markdown
+from tasks.core.report.markdown import RunSummary, StageLine, failure_markdown, run_facts, summary_markdown
 from tasks.places.workspace import open_workspace
 from tasks.reporting.artifacts import PREVIEW_PICTURE, RunArtifacts, Shown
 from tasks.reporting.progress import run_logger

@@ -8,9 +8,9 @@ from tasks.core.errors import InputError
 from tasks.core.estimate.machine import Machine, this_machine
 from tasks.core.estimate.run import estimate_stages, in_words, section_of
 from tasks.core.estimate.stages import Capture
-from tasks.core.local_path import local_path
 from tasks.core.measurements import EstimateSection
 from tasks.core.options import ReconstructOptions
+from tasks.core.paths import local_path
 from tasks.core.photos.headers import HEADER_BYTES, HeaderSource, headers_of, read_headers
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.photoset import PHOTOS_FILE, PhotoSet

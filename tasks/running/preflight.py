@@ -9,8 +9,8 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
 from tasks.core.errors import DestinationError, MissingPartError
-from tasks.core.local_path import local_path
 from tasks.core.options import ReconstructOptions
+from tasks.core.paths import local_path
 from tasks.core.photos.archive import check_archive
 from tasks.core.refs import RunContext
 from tasks.core.scene import IMAGES_FOLDER

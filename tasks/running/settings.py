@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tasks.core.errors import OptionsError
 from tasks.core.estimate.machine import Machine, machines_by_stage
-from tasks.core.local_path import local_path
+from tasks.core.paths import local_path
 from tasks.core.stages import STAGES
 
 PREFIX = "SPACEPORT_"

@@ -24,7 +24,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from tasks.core.demo.ground_truth import ground_truth_path, load_ground_truth
+from tasks.core.demo.flight import ground_truth_path, load_ground_truth
 from tasks.core.demo.place import CROWN
 from tasks.core.demo.rays import FAR, GROUND, trace
 from tasks.core.demo.world import World, build_world

@@ -25,7 +25,7 @@ import numpy as np
 
 from tasks.core.gaussians import Gaussians
 from tasks.core.ply import read_ply, write_ply
-from tasks.core.sog.kernels import run_every_kernel
+from tasks.core.sog.writer import run_every_kernel
 from tests.benchmarks.sog_errors import disagreement, errors
 from tests.core.sog.splats import terrain
 

@@ -9,7 +9,7 @@ from deployments.local.access import make_secrets, read_secrets, sign_in_url, us
 from deployments.local.state import LocalServer, folder_of, process_environment, server_environment
 from deployments.plan import Plan
 from tasks.core.errors import ServerError
-from tasks.core.private_files import private_folder, write_private
+from tasks.core.paths import private_folder, write_private
 
 SERVER = LocalServer(port=4200, pages_port=4201, plan=Plan(workspace="/w"))
 

@@ -8,7 +8,7 @@ import pytest
 from prefect.states import Cancelling
 
 from tasks.core.stages import STAGES
-from tasks.core.storage.folder_locks import remove_unused
+from tasks.core.storage.locks import remove_unused
 from tests.engines import engines
 from tests.faults.harness import Reconstruction
 from tests.local_server import Served

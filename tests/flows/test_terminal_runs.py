@@ -9,7 +9,7 @@ import pytest
 
 from deployments.local.processes import Detached
 from flows.cli.flow_runs import processes_of_runs
-from tasks.core.private_files import write_private
+from tasks.core.paths import write_private
 
 
 def is_alive(home: Path, run: uuid.UUID) -> bool:

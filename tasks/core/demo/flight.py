@@ -1,26 +1,125 @@
-"""The demo's drone: flies over the generated hamlet and brings photos home."""
+"""The demo's drone: flies over the generated hamlet and brings photos and the true cameras home.
 
+The photos are JPEG files as a drone writes them, with EXIF. `<photos>_ground_truth.json` beside their folder holds the
+true cameras.
+"""
+
+import io
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.ExifTags import GPS, IFD, Base
+from PIL.TiffImagePlugin import IFDRational
 
 from tasks.core.demo import place
 from tasks.core.demo.camera_film import expose
 from tasks.core.demo.flight_plan import FOCAL_35MM_EQUIVALENT, DemoOptions, look_at, plan
-from tasks.core.demo.geodesy import position_from_enu
-from tasks.core.demo.ground_truth import ground_truth_path, save_ground_truth
-from tasks.core.demo.photo_file import jpeg_bytes
+from tasks.core.demo.place import Position, position_from_enu
 from tasks.core.demo.world import build_world
-from tasks.core.errors import DestinationError
+from tasks.core.errors import DestinationError, FormatError
 from tasks.core.progress import Progress, ProgressCallback
 from tasks.core.scene import Camera
 from tasks.core.transforms import Float64
 
+MAKE, MODEL = "Spaceport", "Simulated Drone"
+JPEG_QUALITY = 94
+_SENSOR_WIDTH_MM = 13.2  # of a 1-inch sensor, so that the real focal length differs from its 35 mm equivalent
+
+_NUMBERS = ("width", "height", "fx", "fy", "cx", "cy")
 TAKE_OFF = datetime(2026, 6, 14, 15, 20)  # noqa: DTZ001 - EXIF times are local and know no zone
 SECONDS_BETWEEN_PHOTOS = 4
+
+
+def _rational(value: float, denominator: int) -> IFDRational:
+    return IFDRational(round(value * denominator), denominator)
+
+
+def _sexagesimal(angle_deg: float) -> tuple[IFDRational, IFDRational, IFDRational]:
+    """Degrees, minutes, seconds; seconds to 1e-6, which is 0.03 mm on the ground."""
+    millionths = round(abs(angle_deg) * 3600 * 1_000_000)
+    minutes, seconds = divmod(millionths, 60 * 1_000_000)
+    return IFDRational(minutes // 60, 1), IFDRational(minutes % 60, 1), IFDRational(seconds, 1_000_000)
+
+
+def jpeg_bytes(
+    rgb: NDArray[np.uint8], taken_at: datetime, position: Position, focal_35mm: int, focal_per_width: float
+) -> bytes:
+    """A JPEG of pixels [height, width, 3] with EXIF.
+
+    Args:
+        rgb: sRGB pixels.
+        taken_at: local time of the shot.
+        position: where GPS believes the camera was.
+        focal_35mm: focal length of a full-frame camera with the same view.
+        focal_per_width: focal length over the image's longer side.
+    """
+    exif = Image.Exif()
+    exif[Base.Make], exif[Base.Model] = MAKE, MODEL
+    exif[Base.Orientation] = 1
+    stamp = taken_at.strftime("%Y:%m:%d %H:%M:%S")
+    exif[Base.DateTime] = stamp
+    details = exif.get_ifd(IFD.Exif)
+    details[Base.DateTimeOriginal] = stamp
+    details[Base.FocalLength] = _rational(focal_per_width * _SENSOR_WIDTH_MM, 100)
+    details[Base.FocalLengthIn35mmFilm] = focal_35mm
+    details[Base.ExifImageWidth], details[Base.ExifImageHeight] = rgb.shape[1], rgb.shape[0]
+    gps = exif.get_ifd(IFD.GPSInfo)
+    gps[GPS.GPSVersionID] = b"\x02\x03\x00\x00"
+    gps[GPS.GPSLatitudeRef] = "N" if position.latitude_deg >= 0 else "S"
+    gps[GPS.GPSLatitude] = _sexagesimal(position.latitude_deg)
+    gps[GPS.GPSLongitudeRef] = "E" if position.longitude_deg >= 0 else "W"
+    gps[GPS.GPSLongitude] = _sexagesimal(position.longitude_deg)
+    gps[GPS.GPSAltitudeRef] = b"\x00" if position.altitude_m >= 0 else b"\x01"
+    gps[GPS.GPSAltitude] = _rational(abs(position.altitude_m), 1000)
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, exif=exif)
+    return buffer.getvalue()
+
+
+def ground_truth_path(photos: Path) -> Path:
+    """The file with the truth about a folder of demo photos: beside it, so that it is never taken for a photo."""
+    return photos.parent / f"{photos.name}_ground_truth.json"
+
+
+def save_ground_truth(path: Path, cameras: tuple[Camera, ...], origin: Position) -> None:
+    """Write the true cameras, in flight order."""
+    described = [
+        {
+            "name": camera.name,
+            **{key: getattr(camera, key) for key in _NUMBERS},
+            "cam_from_world": camera.cam_from_world.tolist(),
+        }
+        for camera in cameras
+    ]
+    path.write_text(json.dumps({"origin": vars(origin), "cameras": described}, indent=1), encoding="utf-8")
+
+
+def load_ground_truth(path: Path) -> tuple[Camera, ...]:
+    """Read the true cameras, in flight order.
+
+    Raises:
+        FormatError: the file is not what `save_ground_truth` writes.
+    """
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(
+            Camera(
+                name=camera["name"],
+                **{key: camera[key] for key in _NUMBERS},
+                cam_from_world=np.array(camera["cam_from_world"], np.float64).reshape(4, 4),
+            )
+            for camera in described["cameras"]
+        )
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise FormatError(
+            f"{path.name} does not describe a demo flight ({error}); fly again to write it anew."
+        ) from error
 
 
 def compile_kernels() -> None:

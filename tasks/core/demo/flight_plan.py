@@ -40,7 +40,7 @@ class Leg:
 
 
 def legs(photos: int) -> tuple[Leg, ...]:
-    """How the photos are shared out.
+    """Share the photos among the legs.
 
     Neighbours on an orbit stay within 30° of one another, beyond which SIFT loses them: the low orbit needs 12
     photos, so a short flight has the high one, whose views differ less, and the grid only.

@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
-    """How every kernel of the demo is compiled.
+    """Compile a kernel of the demo.
 
     Divisions go unchecked: no denominator here can be 0. Without the interpreter lock several photos are taken at a
     time. Only the outermost kernel is cached, with all that it calls. The others are called by one another alone, and

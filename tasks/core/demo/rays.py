@@ -1,6 +1,6 @@
-"""Where a ray meets the place: exact intersections, a march for foliage, a walk through the grid.
+"""Intersect rays with the place: exact intersections, a march for foliage, a walk through the grid.
 
-Kernels take and give plain numbers: tuples of floats stay in registers. FAR means no hit.
+Kernels take and return plain numbers: tuples of floats stay in registers. FAR means no hit.
 """
 
 import math
@@ -225,7 +225,7 @@ def object_hit(
 
 @kernel
 def trace(world: World, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> tuple[float, int]:
-    """What a camera ray sees: distance in metres (FAR: sky) and the primitive's number or GROUND."""
+    """The hit of a camera ray: distance in metres (FAR: sky) and the primitive's number or GROUND."""
     limit = ground_distance(world, ox, oy, oz, dx, dy, dz)
     start = max(0.0, (24.0 - oz) / dz) if dz < 0 else 0.0  # nothing stands higher than 24 m
     return object_hit(world, ox, oy, oz, dx, dy, dz, start, limit, False, GROUND)

@@ -1,4 +1,4 @@
-"""What surfaces look like: albedo (linear RGB) of the ground and of every material, filtered to a pixel's footprint.
+"""Looks of surfaces: albedo (linear RGB) of the ground and of every material, filtered to a pixel's footprint.
 
 u and v are metres on a surface: along it and up it. Colours are linear light, 0..1.
 """

@@ -1,4 +1,4 @@
-"""Unpacking a .zip that a stranger may have made.
+"""Unpack a .zip that a stranger may have made.
 
 All members are checked before anything is written; sizes are counted while reading, because headers can lie.
 """
@@ -17,9 +17,8 @@ from tasks.core.photos.files import is_photo_name, require_photo_size
 from tasks.core.photos.flight_log import log_among
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.photoset import RejectedPhoto
-from tasks.core.safe_names import TakenNames, below, reason, shown
+from tasks.core.safe_names import DAMAGED_ZIP, TakenNames, below, reason, shown
 from tasks.core.storage.disk import disk_full, free_bytes
-from tasks.core.zip_errors import DAMAGED_ZIP
 
 CHUNK_BYTES = 1 << 20
 RATIO_FREE_BYTES = 10 << 20  # below this size a ratio does no harm, and flat test pictures compress well

@@ -1,4 +1,4 @@
-"""What the camera wrote beside the pixels: focal length, make and model, time, place. Anything malformed is absent."""
+"""Facts that the camera wrote beside the pixels: focal length, model, time, place. Anything malformed is absent."""
 
 import math
 import re
@@ -50,7 +50,7 @@ KEPT_GPS_TAGS = (
 
 @dataclass(frozen=True)
 class ExifFacts:
-    """What later stages use. Focal length in pixels of the photo's own size."""
+    """Facts that later stages use. Focal length in pixels of the photo's own size."""
 
     orientation: int  # 1 = upright, 2..8 as in EXIF
     focal_px: float | None

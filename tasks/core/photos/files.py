@@ -1,4 +1,4 @@
-"""Which files of a folder are offered as photos, and in what order."""
+"""Find the files of a folder that are offered as photos, and their order."""
 
 import os
 import re
@@ -43,7 +43,7 @@ def is_hidden(name: str) -> bool:
 
 
 def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key under which photo2 stands before photo10. Ties (photo2, photo02) are broken by the name itself."""
+    """Sort key that puts photo2 before photo10. Ties (photo2, photo02) are broken by the name itself."""
     key = []
     for piece in filter(None, re.split(r"([0-9]+)", name.casefold())):
         digits = piece.lstrip("0")  # by count and value of the digits: Python makes no number of more than 4300

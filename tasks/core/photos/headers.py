@@ -1,4 +1,4 @@
-"""What photos say before anybody decodes them: their size, and what EXIF tells of focal length, time and place."""
+"""Headers of photos, read without decoding: size, and EXIF's focal length, time and place."""
 
 import io
 import os
@@ -32,7 +32,7 @@ TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 class PhotoHeaders:
     """Photos by their headers alone: one whose end is cut off, or that is blank, still counts here.
 
-    `photos` stand in the order of the photos stage; nobody has read their bytes, so their `sha256` is empty.
+    `photos` stand in the order of the photos stage; their bytes are not read, so their `sha256` is empty.
     """
 
     photos: tuple[Photo, ...]
@@ -105,7 +105,7 @@ def _beginning(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
 
 
 def _whole(archive: zipfile.ZipFile, member: zipfile.ZipInfo, allowance: _Allowance) -> IO[bytes] | None:
-    """A member in memory: Pillow goes back and forth, and a member is unpacked anew for each way back."""
+    """A member in memory: Pillow seeks back and forth, and a member is unpacked anew for each way back."""
     if not HEADER_BYTES < member.file_size <= MOST_WHOLE_BYTES or not allowance.take(member.file_size):
         return None
     with archive.open(member) as file:
@@ -119,7 +119,7 @@ def _read(memory: MemoryBudget, source: HeaderSource) -> Photo | None:
 
 
 def _photo(memory: MemoryBudget, name: str, opener: Callable[[], IO[bytes] | None]) -> Photo | None:
-    """What a file's header says; None where it has none: the photos stage will say what is wrong with it."""
+    """The photo of a file's header; None where it has none: the photos stage will say what is wrong with it."""
     try:
         file = opener()
         if file is None:

@@ -1,4 +1,4 @@
-"""Which place of a flight log belongs to which photo: by EXIF time, else by order."""
+"""Match the places of a flight log to photos: by EXIF time, else by order."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from tasks.core.errors import PhotosError
-from tasks.core.nvectors import EARTH_RADIUS_M, latitude_longitude, nvectors
+from tasks.core.georeference import EARTH_RADIUS_M, latitude_longitude, nvectors
 from tasks.core.photos.flight_log import LogRow
 from tasks.core.photoset import Gps, Photo
 from tasks.core.transforms import Float64
@@ -90,7 +90,7 @@ class _Track:
         )
 
     def places(self, taken: Float64, offset_minutes: float) -> list[Gps | None]:
-        """Where the drone was at moments [N] of a clock that is so many minutes ahead; None where the log has a gap."""
+        """Places of the drone at moments [N] of a clock that is so many minutes ahead; None where the log has a gap."""
         return [self._place_at(moment) for moment in (taken - 60 * offset_minutes).tolist()]
 
     def spanned(self, taken: Float64, offset_minutes: int) -> float:

@@ -1,9 +1,14 @@
 """The memory that a photo takes while it is decoded, and a budget for all threads together.
 
 A file of a few kilobytes can hold a picture of gigabytes, so what counts is pixels × bytes, known from the header.
+
+Each scan of a JPEG can cost a pass over all of its pixels. Where the first scan does not hold all there is (progressive
+files, and those with a scan for each colour), libjpeg keeps the coefficients of the whole picture in memory, and passes
+over them again for each scan. A file of some kilobytes can have thousands of scans.
 """
 
 import ctypes
+import re
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -13,7 +18,17 @@ from typing import IO
 from PIL import Image
 
 from tasks.core.image_file import ImageError
-from tasks.core.photos.jpeg_scans import coefficient_bytes
+
+MOST_SCANS = 50  # cameras write 1, progressive encoders about 10
+COEFFICIENT_BYTES = 2  # of each component of a pixel, where none is scaled down
+MOST_COMPONENTS = 4
+MOST_SEGMENTS = 10_000  # before the first scan; thumbnails and maps of a camera take some dozens
+
+START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
+FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # markers that say the size and the components
+WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
+MARKER = re.compile(rb"\xff+([^\x00\xff])")
+MARKER_IN_SCAN = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # 00 follows an FF of data, D0 to D7 restart it
 
 BUDGET_BYTES = 1_500_000_000
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # grey of more than 8 bits
@@ -30,6 +45,45 @@ BITS_PER_SAMPLE = 258  # a tag of TIFF
 MOST_SAMPLE_BITS = 128  # of a pixel: four numbers of 32 bits
 
 
+def coefficient_bytes(file: IO[bytes]) -> int:
+    """Bytes that libjpeg keeps for each pixel; 0 where one scan holds all. The worst is said of what is unclear."""
+    components = MOST_COMPONENTS
+    file.seek(2)
+    for _ in range(MOST_SEGMENTS):
+        head = file.read(4)
+        if len(head) < 4 or head[0] != 0xFF or head[1] in (*WITHOUT_LENGTH, 0x00, 0xFF):
+            break
+        length = int.from_bytes(head[2:], "big")
+        if head[1] in FRAMES:
+            components = min(file.read(6)[-1:][0], MOST_COMPONENTS) if length >= 8 else MOST_COMPONENTS
+            if head[1] not in (0xC0, 0xC1):  # neither of the two sequential kinds that one scan may hold
+                break
+            file.seek(length - 8, 1)
+        elif head[1] == START_OF_SCAN:
+            return 0 if file.read(1) == bytes([components]) else COEFFICIENT_BYTES * components
+        else:
+            file.seek(max(length, 2) - 2, 1)
+    return COEFFICIENT_BYTES * MOST_COMPONENTS if components == MOST_COMPONENTS else COEFFICIENT_BYTES * components
+
+
+def require_few_scans(file: IO[bytes]) -> None:
+    """Count the scans of the file's first picture. Raises ImageError for more than MOST_SCANS."""
+    file.seek(0)
+    data = file.read()
+    position, scans, pattern = 2, 0, MARKER
+    while found := pattern.search(data, position):
+        marker, position = found[1][0], found.end()
+        if marker == END_OF_IMAGE:
+            return
+        if marker in WITHOUT_LENGTH:
+            continue
+        position += max(int.from_bytes(data[position : position + 2], "big"), 2)
+        if marker == START_OF_SCAN:
+            scans, pattern = scans + 1, MARKER_IN_SCAN
+        if scans > MOST_SCANS:
+            raise ImageError(f"a JPEG of more than {MOST_SCANS} scans; save it again")
+
+
 def defer_exif(image: Image.Image) -> bool:
     """Keep Pillow from decoding a PNG in search of EXIF behind its pixels; whether there may be some."""
     deferred = image.format == "PNG" and "exif" not in image.info
@@ -39,7 +93,7 @@ def defer_exif(image: Image.Image) -> bool:
 
 
 class MemoryBudget:
-    """Bytes that several threads take and return; who asks first is served first."""
+    """Bytes that several threads take and return; the first to ask is served first."""
 
     def __init__(self, total_bytes: int = BUDGET_BYTES) -> None:
         self.total_bytes = total_bytes

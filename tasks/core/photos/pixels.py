@@ -20,8 +20,15 @@ from PIL import Image
 from tasks.core.image_file import ImageError, open_image, reading_image
 from tasks.core.photos.exif import ExifFacts, read_exif, upright_exif
 from tasks.core.photos.files import Offered, is_raw_name, open_regular, require_photo_size
-from tasks.core.photos.jpeg_scans import coefficient_bytes, require_few_scans
-from tasks.core.photos.memory import DEEP_MODES, JPEG_FORMATS, MemoryBudget, decoding_bytes, defer_exif
+from tasks.core.photos.memory import (
+    DEEP_MODES,
+    JPEG_FORMATS,
+    MemoryBudget,
+    coefficient_bytes,
+    decoding_bytes,
+    defer_exif,
+    require_few_scans,
+)
 from tasks.core.photos.options import PhotosOptions
 
 pillow_heif.register_heif_opener()
@@ -41,7 +48,7 @@ UPRIGHT_BY = {  # EXIF's orientation; Pillow's exif_transpose also rewrites EXIF
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What the system says of one file, and not of its disk.
+# Errors of the system about one file, and not about its disk.
 OF_ONE_FILE = frozenset(
     [errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO]
 )
@@ -62,14 +69,14 @@ class StagedPhoto:
 
 @dataclass(frozen=True)
 class _Header:
-    """What is known of a photo before it is decoded."""
+    """Facts about a photo before it is decoded."""
 
     format: str
     width: int
     height: int
     exif: ExifFacts
     small_exif: Image.Exif  # for converted pixels
-    exif_deferred: bool  # whether it may stand behind the pixels
+    exif_deferred: bool  # whether it may come after the pixels
     kept: bool  # whether the file stays as it is
     needed_bytes: int  # of memory, to decode and convert it
 

@@ -1,1 +1,1 @@
-"""What a run measured: report.json and report.html."""
+"""Reports of what a run measured: report.html, its drawings, and Markdown for Prefect's pages."""

@@ -17,7 +17,7 @@ from tasks.core.measurements import CurvePoint, LeftOutPhoto
 from tasks.core.scene import Scene
 from tasks.core.transforms import Float64
 
-_INK = "#010203"  # stands for the page's text colour and is replaced by it
+_INK = "#010203"  # a placeholder for the page's text colour
 _ACCENT = "#3b82c4"  # readable on white and on near-black
 _HELD_OUT = "#d9822b"
 _LEFT_OUT = "#c93a3a"
@@ -59,7 +59,7 @@ def _curve_figure(curve: tuple[CurvePoint, ...]) -> tuple[Figure, Axes]:
 def camera_map(scene: Scene, held_out: tuple[str, ...], left_out: tuple[LeftOutPhoto, ...] = ()) -> Markup:
     """The scene from above: sparse points in their colours, cameras with their viewing directions.
 
-    Photos that were left out stand where their GPS says, if the scene has a georeference and that is not far from it.
+    Photos left out are drawn where their GPS says, if the scene has a georeference and that is not far from it.
     """
     kinds = ("training camera", _ACCENT), ("held-out camera", _HELD_OUT)
     figure, axes = _map_figure(scene, held_out, kinds, left_out)
@@ -121,7 +121,7 @@ def _map_figure(
 
 
 def _lost_places(scene: Scene, left_out: tuple[LeftOutPhoto, ...]) -> Float64:
-    """Where photos that were left out were taken [L, 3]: a single wrong place would make the map one of a country."""
+    """Places of the photos that were left out [L, 3], without far ones: one would make it a map of a country."""
     lost = np.array([photo.position_m for photo in left_out if photo.position_m is not None]).reshape(-1, 3)
     middle = np.median([camera.center for camera in scene.cameras], axis=0)
     near: Float64 = lost[np.linalg.norm(lost - middle, axis=1) <= _FARTHEST * scene.extent]

@@ -1,4 +1,4 @@
-"""report.html: what a run measured, for people, in one file."""
+"""report.html: all that a run measured, for people, in one file."""
 
 import base64
 import io

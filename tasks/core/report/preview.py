@@ -39,7 +39,7 @@ def write_fly_around(
     rasterizer: Rasterizer,
     target: Path,
 ) -> None:
-    """Write an endless animated WebP, 480 px wide, of a camera that goes about `pivot` [3] along the axis `up` [3].
+    """Write an endless animated WebP, 480 px wide, of a camera that orbits `pivot` [3] along the axis `up` [3].
 
     Once around where photos were taken from all sides, else to the left and right and back.
     """

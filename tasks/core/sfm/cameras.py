@@ -19,7 +19,7 @@ from tasks.core.progress import ProgressCallback
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.process import run_worker
 from tasks.core.sfm.worker import DATABASE_FILE, KEPT_DATABASE_FILE, CamerasJob
-from tasks.core.storage.checkpoint_place import CheckpointPlace
+from tasks.core.storage.workspace import CheckpointPlace
 
 logger = logging.getLogger(__name__)
 

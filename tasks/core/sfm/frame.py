@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pycolmap
 
-from tasks.core.georeference import Georeference, GpsResidual
-from tasks.core.nvectors import latitude_longitude, moved, nvectors
+from tasks.core.georeference import Georeference, GpsResidual, latitude_longitude, moved, nvectors
 from tasks.core.photoset import Gps
 from tasks.core.safe_names import printable
 from tasks.core.transforms import Float64

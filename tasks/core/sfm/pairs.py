@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.errors import OptionsError
-from tasks.core.nvectors import EARTH_RADIUS_M, nvectors
+from tasks.core.georeference import EARTH_RADIUS_M, nvectors
 from tasks.core.photoset import Photo
 from tasks.core.sfm.options import SfmOptions
 

@@ -3,7 +3,7 @@
 
 def compile_kernels() -> None:
     """Compile this stage's numba kernels, so that set-up pays for it and not the first user."""
-    # Imported here: whoever wants only the options must not load numba.
-    from tasks.core.sog.kernels import run_every_kernel
+    # Imported here: the options alone must not load numba.
+    from tasks.core.sog.writer import run_every_kernel
 
     run_every_kernel()

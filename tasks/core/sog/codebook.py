@@ -65,7 +65,7 @@ def _best_cuts(w0: Float64, w1: Float64, w2: Float64, segments: int) -> NDArray[
 
 
 def make_codebook(values: Float32, weights: Float64 | None = None, step: float | None = None) -> Float32:
-    """The 256 ascending numbers that stand best for `values` [M] (least squared error, tails slightly favoured).
+    """The 256 ascending numbers that represent `values` best [M] (least squared error, tails slightly favoured).
 
     weights: [M] how often each value counts. Fewer than 256 distinct values are kept exactly.
     step: only multiples of it are used, as long as 256 of them suffice. Even levels are what costs least after entropy
@@ -160,7 +160,7 @@ def _look_up(codebook: Float32, borders: Float64) -> tuple[NDArray[np.int64], fl
 
 @njit(cache=True, nogil=True)
 def _place(value: float, least: float, borders: Float64, begin: NDArray[np.int64], per_unit: float) -> np.int64:
-    """How many borders lie below the value."""
+    """Count the borders below the value."""
     cell = int(min(max((value - least) * per_unit, 0.0), float(_LOOK_UP_CELLS)))
     place: np.int64 = begin[cell]
     while borders[place] < value:

@@ -15,8 +15,7 @@ from tasks.core.render.interface import Rasterizer
 from tasks.core.render.metrics import psnr
 from tasks.core.scene import Camera, Scene
 from tasks.core.sog.layout import LOD_FOLDER
-from tasks.core.sog.options import CompressOptions
-from tasks.core.sog.precision import LADDER
+from tasks.core.sog.options import LADDER, CompressOptions
 from tasks.core.sog.reader import read_sog
 from tasks.core.sog.writer import write_sog
 
@@ -92,7 +91,7 @@ def _part_of(on_progress: ProgressCallback, part: int, parts: int) -> ProgressCa
 
 
 def _render(rasterizer: Rasterizer, gaussians: Gaussians, camera: Camera) -> NDArray[np.float32]:
-    """What a screen shows: clipped to 0..1. A copy, because a rasterizer may use its buffer again."""
+    """The image as a screen shows it: clipped to 0..1. A copy, because a rasterizer may use its buffer again."""
     return np.clip(rasterizer.render(gaussians, camera), 0, 1)
 
 

@@ -13,20 +13,19 @@ from tasks.core.sog import (
     layout,
     quick_start,  # noqa: F401 - before any kernel runs
 )
+from tasks.core.sog.attributes import encode_positions
 from tasks.core.sog.codebook import fill_nearest, make_codebook, nearest_entries
-from tasks.core.sog.options import EFFORT_BY_PICTURE, CompressOptions
+from tasks.core.sog.options import EFFORT_BY_PICTURE, CompressOptions, Precision
 from tasks.core.sog.ordering import spatial_order
 from tasks.core.sog.palette import make_palette
-from tasks.core.sog.positions import encode_positions
-from tasks.core.sog.precision import Precision
-from tasks.core.sog.webp import encode_webp
+from tasks.core.sog.pictures import encode_webp
 from tasks.core.transforms import Float64
 
 _SMALLEST_PALETTE = 1024
 _STEP_OF_ERROR = 0.5  # of the palette's own error: rounding to it adds 1 % and saves a fifth of the palette's bytes
 _LEAST_WEIGHT = 1e-3  # so that what is not seen still has a place
 
-# Which of `webp.EFFORTS` a picture is worth, by the number of Gaussians up to which it is: noise gains nothing from a
+# Which of `EFFORTS` a picture is worth, by the number of Gaussians up to which it is: noise gains nothing from a
 # harder try; neighbours that look alike do, but the more there are the longer a try takes. The figures are in
 # docs/sog.md; `webp_effort` of the options sets all of them.
 _EFFORTS = (
@@ -41,7 +40,7 @@ Encoded = tuple[dict[str, Any], Pictures]  # a part of meta.json, and pictures b
 
 
 class Encoder:
-    """Each method gives a part of meta.json and its pictures; they can run at the same time."""
+    """Each method returns a part of meta.json and its pictures; they can run at the same time."""
 
     def __init__(
         self, gaussians: Gaussians, precision: Precision, options: CompressOptions, pool: ThreadPoolExecutor
@@ -135,7 +134,7 @@ class Encoder:
 
 
 def _visibility(gaussians: Gaussians) -> Float32:
-    """How much of pictures each Gaussian makes up [N], about: its opacity times its width, 1 on average."""
+    """The approximate share of pictures that each Gaussian makes up [N]: its opacity times its width, 1 on average."""
     axes = np.sort(gaussians.log_scales, axis=1)
     seen = (1 / (1 + np.exp(-gaussians.raw_opacities.astype(np.float64)))) * np.exp((axes[:, 1] + axes[:, 2]) / 2)
     return (seen / max(float(seen.mean()), 1e-30) + _LEAST_WEIGHT).astype(np.float32)
@@ -147,5 +146,5 @@ def _shortest(values: Float32) -> list[float]:
 
 
 def palette_entries(count: int, gaussians_per_entry: float, max_palette: int) -> int:
-    """How many palette entries `count` Gaussians get: their share within 1,024 and `max_palette`."""
+    """The number of palette entries for `count` Gaussians: their share within 1,024 and `max_palette`."""
     return min(max_palette, max(_SMALLEST_PALETTE, int(count / gaussians_per_entry)))

@@ -1,4 +1,4 @@
-"""What a SOG file consists of: meta.json as a model, and how Gaussians lie in pictures. We write version 2.
+"""Parts of a SOG file: meta.json as a model, and the place of Gaussians in pictures. We write version 2.
 
 Specification: https://developer.playcanvas.com/user-manual/gaussian-splatting/formats/sog
 """
@@ -31,12 +31,12 @@ Codebook = Annotated[tuple[Finite, ...], Field(min_length=CODEBOOK_ENTRIES, max_
 class Part(BaseModel):
     """A part of meta.json; keys this version does not know are ignored, as the specification asks."""
 
-    # Models are built when they are first used: whoever writes a file has no use for those of version 1.
+    # Models are built when they are first used: a writer has no use for those of version 1.
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class Asset(Part):
-    """Who wrote the file."""
+    """The program that wrote the file."""
 
     generator: str = ""
 

@@ -1,14 +1,14 @@
 """Neighbours in space become neighbours in the picture, which is what makes WebP small.
 
-The order is that of a Hilbert curve through the log positions; beside a Z-order curve the same pictures are about half
-a percent smaller. Readers do not depend on it.
+The order is that of a Hilbert curve through the log positions; pictures are about half a percent smaller than
+along a Z-order curve. Readers do not depend on it.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.core.kernel_cache import njit
-from tasks.core.sog.threads import in_chunks
+from tasks.core.sog.attributes import in_chunks
 
 _BITS = 16
 _DIGIT_BITS = 16  # of one pass of the sort; three passes cover a code
@@ -60,7 +60,7 @@ def _hilbert_codes(
 
 @njit(cache=True, nogil=True)
 def _stable_order(codes: NDArray[np.uint64]) -> NDArray[np.uint32]:
-    """The order that sorts 48-bit codes, equal ones as they stand, by radix: a third of a comparing sort's time."""
+    """The order that sorts 48-bit codes, equal ones in their order, by radix: a third of a comparing sort's time."""
     order = np.arange(len(codes)).astype(np.uint32)
     previous = np.empty_like(order)
     mask = (1 << _DIGIT_BITS) - 1

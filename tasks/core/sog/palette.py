@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tasks.core.gaussians import Float32
 from tasks.core.kernel_cache import njit
-from tasks.core.sog.threads import THREADS, in_chunks
+from tasks.core.sog.attributes import THREADS, in_chunks
 from tasks.core.transforms import Float64
 
 _ENTRIES_PER_CELL = 256
@@ -84,7 +84,7 @@ def _nearest(points: Float32, entries: Float32, labels: Labels, distances: Float
 
 @njit(cache=True, nogil=True)
 def _move_to_means(points: Float32, weights: Float32, labels: Labels, distances: Float32, entries: Float32) -> None:
-    """Lloyd's step in place; an entry that nobody uses moves to the worst-served point that is still free."""
+    """Lloyd's step in place; an unused entry moves to the worst-served point that is still free."""
     k, width = entries.shape
     sums = np.zeros((k, width))
     counts = np.zeros(k)
@@ -155,7 +155,7 @@ def _nearest_cells(points: Float32, centres: Float32, near: Labels) -> None:
 
 
 def _share_entries(total: int, distortions: Float64, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many of `total` entries each cell gets: by root distortion, never more than it has points, at least one."""
+    """The number of `total` entries for each cell: by root distortion, never more than it has points, at least one."""
     wanted = np.sqrt(distortions * sizes) + 1e-30
     share = np.minimum(sizes, 1)
     for _ in range(64):
@@ -174,9 +174,9 @@ def _share_entries(total: int, distortions: Float64, sizes: NDArray[np.int64]) -
 def make_palette(
     points: Float32, weights: Float32, entries: int, on_share: Callable[[float], None], seed: int = 0
 ) -> Palette:
-    """At most `entries` rows that stand for points [N, D] with little squared error, weighted by weights [N] > 0.
+    """At most `entries` rows that represent points [N, D] with little squared error, weighted by weights [N] > 0.
 
-    With no more than `entries` distinct points the palette is exact. on_share is told the finished share, 0 to 1.
+    With no more than `entries` distinct points the palette is exact. on_share receives the finished share, 0 to 1.
     """
     distinct, inverse = np.unique(points, axis=0, return_inverse=True) if len(points) <= entries else (points, None)
     if inverse is not None:
@@ -227,7 +227,7 @@ def make_palette(
 
 
 def _by_use(entries: Float32, labels: Labels, rms: float) -> Palette:
-    """Drop entries that nobody uses and put the most used first: small labels compress better."""
+    """Drop unused entries and put the most used first: small labels compress better."""
     counts = np.bincount(labels, minlength=len(entries))
     order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
     rank = np.empty(len(entries), np.int32)

@@ -1,7 +1,7 @@
-"""numpy and numba started and ended without what a short process has no use for. To be imported before both.
+"""Start and end numpy and numba without the parts that a short process has no use for. Import this before both.
 
-OpenBLAS starts a thread for each core when numpy is loaded, and they wait for work with all their might for a while: a
-tenth of the time that a small splat takes, and nothing here multiplies large matrices. Processes that this one starts
+OpenBLAS starts a thread for each core when numpy is loaded, and its threads busy-wait for a while: a tenth of
+the time that a small splat takes, and nothing here multiplies large matrices. Processes that this one starts
 do not inherit that.
 
 numba looks for a BLAS when the first kernel is loaded. That search imports scipy.linalg, an eighth of a second, and no
@@ -9,8 +9,8 @@ kernel of this stage multiplies matrices. Kernels elsewhere that do still find t
 it compiles them.
 
 Python's search for cycles walks through numba's objects, some hundred thousand, several times while they are made and
-once more at the end: a quarter of the time that a small splat takes. They live as long as the process, which gives all
-its memory back without that.
+once more at the end: a quarter of the time that a small splat takes. They live as long as the process, which returns
+all its memory without that.
 """
 
 import atexit

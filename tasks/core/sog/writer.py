@@ -1,23 +1,101 @@
 """Gaussians to SOG v2, bundled in one file or as a folder."""
 
+import io
+import shutil
+import tempfile
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from tasks.core.errors import DestinationError, FormatError
 from tasks.core.gaussians import SH_COEFFICIENTS, Gaussians
 from tasks.core.ply import SplatModel
 from tasks.core.progress import Progress, ProgressCallback, ignore_progress
 from tasks.core.sog import layout
-from tasks.core.sog.axes import with_least_rotation
-from tasks.core.sog.bundle import write_files
+from tasks.core.sog.attributes import THREADS, with_least_rotation
+from tasks.core.sog.codebook import make_codebook
 from tasks.core.sog.encoder import Encoder, Pictures
-from tasks.core.sog.options import CompressOptions
-from tasks.core.sog.precision import FINEST, Precision
-from tasks.core.sog.storable import require_storable
-from tasks.core.sog.threads import THREADS
+from tasks.core.sog.layout import META_FILE
+from tasks.core.sog.options import FINEST, LADDER, CompressOptions, Precision
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold: the same Gaussians give the same bytes
 
 GENERATOR = "spaceport"
 _NOTHING = 1e-4  # a coefficient below it moves no channel of any colour by a tenth of 1/255
+
+
+def write_files(path: Path, members: dict[str, bytes]) -> None:
+    """Write `members`: into the folder of a path that ends in meta.json, else into a zip at `path`.
+
+    Nothing is left at `path` after an error, which is a DestinationError.
+    """
+    try:
+        if path.name == META_FILE:
+            _write_folder(path, members)
+        else:
+            _write_zip(path, members)
+    except OSError as error:
+        raise DestinationError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def _write_folder(path: Path, members: dict[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name, data in members.items():  # meta.json last: a folder without it is no splat
+        if name != META_FILE:
+            (path.parent / name).write_bytes(data)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(members[META_FILE])
+    part.replace(path)
+
+
+def _write_zip(path: Path, members: dict[str, bytes]) -> None:
+    """A zip that viewers read: members stored, no comment, no zip64."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED, allowZip64=False) as archive:
+        for name, data in members.items():
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.create_system = 3  # or it names the writer's operating system
+            archive.writestr(info, data)
+    buffer.seek(0)
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            shutil.copyfileobj(buffer, file)
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def require_storable(gaussians: Gaussians) -> None:
+    """Raise FormatError when there are no Gaussians, too many, or ones with numbers that are not finite."""
+    n = len(gaussians)
+    if n == 0:
+        raise FormatError("There are 0 Gaussians; a .sog needs at least 1.")
+    if max(layout.picture_size(n)) > layout.MAX_WEBP_SIDE:
+        raise FormatError(
+            f"{n:,} Gaussians do not fit into one .sog (at most {layout.MAX_WEBP_SIDE**2:,}); prune them."
+        )
+    for field in fields(gaussians):
+        array = getattr(gaussians, field.name)
+        # an infinite logit is an opacity of exactly 0 or 1, which 8 bits can hold
+        logits = field.name == "raw_opacities"
+        if array.size == 0 or (np.isfinite(array.min()) and np.isfinite(array.max())):  # a NaN is both
+            continue
+        rows = array.reshape(n, -1)
+        bad = (np.isnan(rows) if logits else ~np.isfinite(rows)).any(axis=1)
+        if bad.any():
+            raise FormatError(
+                f"{field.name} of {int(bad.sum()):,} of {n:,} Gaussians are not finite numbers (the first is number "
+                f"{int(bad.argmax())}); remove those Gaussians."
+            )
+    zero = int((~gaussians.quats.any(axis=1)).sum())
+    if zero:
+        raise FormatError(f"quats of {zero:,} of {n:,} Gaussians are zero, so they have no rotation; remove them.")
 
 
 def write_sog(
@@ -76,3 +154,21 @@ def kept_degree(gaussians: Gaussians, options: CompressOptions, precision: Preci
             break
         degree -= 1
     return degree
+
+
+def run_every_kernel() -> None:
+    """Run every kernel once on a little data; numba keeps the result on disk."""
+    rng = np.random.default_rng(0)
+    n = 1200  # more than the smallest palette, so that k-means runs
+    gaussians = Gaussians(
+        means=rng.normal(size=(n, 3)).astype(np.float32),
+        quats=rng.normal(size=(n, 4)).astype(np.float32),
+        log_scales=rng.normal(size=(n, 3)).astype(np.float32),
+        raw_opacities=rng.normal(size=n).astype(np.float32),
+        sh0=rng.normal(size=(n, 1, 3)).astype(np.float32),
+        shN=rng.normal(size=(n, 3, 3)).astype(np.float32),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for precision in (FINEST, LADDER[0]):
+            write_sog(gaussians, Path(folder) / "scene.sog", CompressOptions(max_palette=64), precision=precision)
+        make_codebook(rng.normal(size=100_000).astype(np.float32))  # so many that they are counted in bins

@@ -1,6 +1,5 @@
 """Stage outputs and run folders, on a local disk or on S3. The one room that knows key names and speaks to S3."""
 
-from tasks.core.storage.checkpoint_place import CheckpointPlace
 from tasks.core.storage.local import LocalWorkspace
 from tasks.core.storage.manifest import (
     MANIFEST_FILE,
@@ -18,7 +17,7 @@ from tasks.core.storage.manifest import (
 from tasks.core.storage.output_cache import OutputCache
 from tasks.core.storage.s3_folder import S3Folder, StoredObject, open_s3_folder
 from tasks.core.storage.s3_workspace import S3Workspace
-from tasks.core.storage.workspace import Workspace
+from tasks.core.storage.workspace import CheckpointPlace, Workspace
 
 __all__ = [
     "MANIFEST_FILE",

@@ -72,7 +72,7 @@ def down_to(found: list[Item], size_bytes: int, *, results: bool, now: float | N
     ages = sorted({item.used_at for item in most})
     moment = time.time() if now is None else now
     chosen: list[Item] = []
-    for used_at in ages:  # a run that goes makes room for what it alone needed, so each age is looked at as a whole
+    for used_at in ages:  # a removed run makes room for what it alone needed, so each age is looked at as a whole
         if left - sum(item.size_bytes for item in chosen) <= size_bytes:
             break
         chosen = removable(found, moment - used_at - 1e-3, results=results, now=moment)

@@ -1,4 +1,4 @@
-"""A full disk of this machine, said in one sentence."""
+"""Room on disks of this machine, and one clear error when there is none."""
 
 import errno
 import os
@@ -14,12 +14,12 @@ _NO_SUCH_THING = (errno.EINVAL, errno.ENOTSUP)  # of network file systems whose 
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Whether the system refused to write for want of space or quota."""
+    """Return whether the system refused to write for lack of space or quota."""
     return error.errno in _FULL
 
 
 def free_bytes(folder: Path) -> int:
-    """What is free on the disk of a folder, or of the nearest of its parents that exists."""
+    """Free bytes on the disk of a folder, or of its nearest parent that exists."""
     return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
 
 

@@ -28,7 +28,7 @@ _READERS_SECONDS = 0.05  # to open what a link named that is a file by now; it t
 
 
 def takes_links(folder: Path) -> bool:
-    """Whether the file system of a folder has symbolic links, without which nothing can be replaced in one step."""
+    """Return whether a folder's file system has symbolic links, without which nothing can be replaced in one step."""
     link = folder / f".link-{uuid.uuid4().hex[:8]}"
     try:
         link.symlink_to(_CURRENT)
@@ -73,13 +73,13 @@ def replace_files(folder: Path, filled: Path, new: Sequence[str], old: Iterable[
 
 
 def stands_in_way(folder: Path, name: str) -> list[Path]:
-    """What is in place of folders of a name: files, and links, through which another place would change."""
+    """Files and links in place of folders of a name; through a link another place would change."""
     folders = [folder / parent for parent in PurePosixPath(name).parents[:-1]]
     return [each for each in folders if each.is_symlink() or each.is_file()]
 
 
 def foreign_versions(folder: Path) -> set[Path]:
-    """What is where a folder has its versions, if it is something else, which a change would remove."""
+    """Foreign content at the place of a folder's versions, which a change would remove."""
     versions = folder / VERSIONS_FOLDER
     if not os.path.lexists(versions):
         return set()

@@ -1,4 +1,4 @@
-"""A workspace in a local folder."""
+"""A workspace in a local folder, and checkpoints in one."""
 
 import shutil
 import uuid
@@ -10,14 +10,60 @@ from urllib.parse import quote
 
 from tasks.core.errors import DestinationError, StorageError
 from tasks.core.safe_names import below
-from tasks.core.storage.checkpoint_folders import LocalCheckpoints
-from tasks.core.storage.disk import is_disk_full, watching_disk
-from tasks.core.storage.folder_locks import working_folder
+from tasks.core.storage.disk import flush, is_disk_full, watching_disk
+from tasks.core.storage.locks import working_folder
 from tasks.core.storage.manifest import Manifest, verify_output, write_manifest
-from tasks.core.storage.workspace import RUNS_FOLDER, STAGES_FOLDER, Workspace, checkpoints_name, output_name, run_name
+from tasks.core.storage.workspace import (
+    RUNS_FOLDER,
+    STAGES_FOLDER,
+    CheckpointPlace,
+    Workspace,
+    checkpoints_name,
+    output_name,
+    run_name,
+)
 
 _ROOT_MODE = 0o700  # photos, results and links of their owner; a root that exists keeps its mode
 _COMMIT_ATTEMPTS = 20  # each lost to another run that moved at the same moment
+
+
+class LocalCheckpoints(CheckpointPlace):
+    """In a local folder, which is made when the first one is written."""
+
+    is_remote = False
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """As in CheckpointPlace; on the same disk. What killed processes left is removed."""
+        with watching_disk(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with working_folder(self._folder, ".", ".partial") as folder:
+                yield folder
+
+    def names(self) -> list[str]:
+        """As in CheckpointPlace."""
+        with suppress(FileNotFoundError):
+            names = (entry.name for entry in self._folder.iterdir() if entry.is_file())
+            return sorted((name for name in names if not name.startswith(".")), reverse=True)  # locks are hidden
+        return []
+
+    def put(self, file: Path) -> None:
+        """As in CheckpointPlace; on the disk when it returns: first its bytes, then its name."""
+        flush(file)
+        file.replace(self._folder / file.name)
+        flush(self._folder)
+
+    def get(self, name: str, scratch: Path) -> Path:
+        """The file itself."""
+        return self._folder / name
+
+    def remove(self, names: list[str]) -> None:
+        """As in CheckpointPlace."""
+        for name in names:
+            (self._folder / name).unlink(missing_ok=True)
 
 
 class LocalWorkspace(Workspace):
@@ -29,7 +75,7 @@ class LocalWorkspace(Workspace):
         self._pages_url = pages_url
 
     def output_folder(self, stage: str, key: str) -> Path:
-        """Where the output of a stage lies, or would lie."""
+        """The folder of a stage's output, whether or not it exists."""
         return self.root / output_name(stage, key)
 
     def output_uri(self, stage: str, key: str) -> str:
@@ -45,7 +91,7 @@ class LocalWorkspace(Workspace):
 
     @contextmanager
     def new_output(self, stage: str, key: str) -> Iterator[Path]:
-        """As in Workspace; the folder lies beside the place where the output goes, on the same disk.
+        """As in Workspace; the folder is beside the output's final place, on the same disk.
 
         What killed processes left there is removed.
         """

@@ -1,4 +1,4 @@
-"""What an output consists of, and the names that follow from content."""
+"""Manifests of stage outputs, and the names that follow from content."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ class StoredFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What an output consists of and how it came about."""
+    """The files of an output and how it was made."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -49,7 +49,7 @@ class Manifest(BaseModel):
     cost_usd: float | None = None  # of the computing machine's time; null where no price is known
     part: str = Field(
         default="", pattern=r"^[0-9a-f]*$"
-    )  # folder of the files beside the manifest; empty where they lie beside it themselves
+    )  # folder of the files beside the manifest; empty where they are beside it themselves
 
     @property
     def digest(self) -> str:
@@ -66,7 +66,7 @@ class Manifest(BaseModel):
 
     @property
     def total_bytes(self) -> int:
-        """What all files take together."""
+        """The size of all files together."""
         return sum(file.size for file in self.files)
 
 

@@ -1,4 +1,4 @@
-"""Local copies of stored outputs, for workspaces that lie elsewhere.
+"""Local copies of stored outputs, for workspaces on S3.
 
 A copy is a folder named by the digest of its files, which appears in one rename. A process that uses a copy holds a
 shared lock on it until the process ends, so that another one that makes room does not take it away; the lock dies with
@@ -13,9 +13,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tasks.core.errors import DestinationError, StorageError
-from tasks.core.private_files import private_folder
+from tasks.core.paths import private_folder
 from tasks.core.storage.disk import disk_full, free_bytes, is_disk_full, watching_disk
-from tasks.core.storage.folder_locks import lock_file, remove_unused, take_lock, working_folder
+from tasks.core.storage.locks import lock_file, remove_unused, take_lock, working_folder
 from tasks.core.storage.manifest import Manifest, verify_output, write_manifest
 
 _ADOPT_ATTEMPTS = 5  # each lost to another process that moved at the same moment
@@ -23,7 +23,7 @@ _ABANDONED_SECONDS = 3600.0  # after which an unlocked scratch folder is what a 
 
 
 class OutputCache:
-    """Copies below one folder, at most `limit_bytes` of them beside those in use; the least recently used go first."""
+    """Copies below one folder, at most `limit_bytes` besides those in use; the least recently used go first."""
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._folder = folder.expanduser().resolve()
@@ -51,7 +51,7 @@ class OutputCache:
             yield folder
 
     def adopt(self, filled: Path, manifest: Manifest) -> Path:
-        """Make a filled scratch folder the copy of an output, and give the copy's folder."""
+        """Make a filled scratch folder the copy of an output, and return the copy's folder."""
         write_manifest(filled, manifest)
         place = self._folder / manifest.full_digest
         for _ in range(_ADOPT_ATTEMPTS):
@@ -65,7 +65,7 @@ class OutputCache:
         raise StorageError(f"{place} is altered and in use by another process; end that one, or remove the folder.")
 
     def get(self, manifest: Manifest) -> Path | None:
-        """The copy of an output, verified and kept until this process ends; None when there is none that is whole."""
+        """The copy of an output, verified and kept until this process ends; None if no intact copy exists."""
         name = manifest.full_digest
         place = self._folder / name
         if not place.is_dir() or not self._hold(place):
@@ -81,7 +81,7 @@ class OutputCache:
         return place
 
     def make_room(self, needed_bytes: int) -> None:
-        """Remove copies that nobody uses until so much more fits the limit. Raises DiskFullError."""
+        """Remove unused copies until so much more fits the limit. Raises DiskFullError."""
         copies = []
         for entry in self._folder.iterdir() if self._folder.is_dir() else ():
             with suppress(FileNotFoundError):

@@ -14,10 +14,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tasks.core.errors import DestinationError, InputError, StorageError
-from tasks.core.storage.content_types import presentation
 from tasks.core.storage.disk import watching_disk
-from tasks.core.storage.s3_answers import watch_answers
-from tasks.core.storage.s3_errors import LOST_RACE_CODES, MISSING_CODES, code_of, is_missing, s3_errors
+from tasks.core.storage.s3_errors import LOST_RACE_CODES, MISSING_CODES, code_of, is_missing, s3_errors, watch_answers
 from tasks.core.storage.s3_transfers import (
     COPY_CONFIG,
     PARALLEL_TRANSFERS,
@@ -25,6 +23,7 @@ from tasks.core.storage.s3_transfers import (
     BytesCallback,
     Counter,
     Known,
+    presentation,
 )
 from tasks.core.storage.workspace import LINK_SECONDS
 
@@ -71,11 +70,11 @@ class S3Folder:
 
     @property
     def parent(self) -> "S3Folder":
-        """The folder that this one lies in."""
+        """The folder that contains this one."""
         return replace(self, prefix=self.prefix.rpartition("/")[0])
 
     def relative(self, uri: str) -> str | None:
-        """The name of `uri` in this folder ("" for itself); None when it lies elsewhere."""
+        """The name of `uri` in this folder ("" for itself); None when it is elsewhere."""
         if uri.rstrip("/") == self.uri:
             return ""
         return uri.removeprefix(f"{self.uri}/").strip("/") if uri.startswith(f"{self.uri}/") else None
@@ -141,7 +140,7 @@ class S3Folder:
                     Bucket=self.bucket, Key=self._key(name), Body=content, **presentation(name), **condition
                 )
             except ClientError as error:
-                # With If-Match, "not found" says that somebody removed the object meanwhile.
+                # With If-Match, "not found" means that the object was removed meanwhile.
                 if condition and code_of(error) in LOST_RACE_CODES | (MISSING_CODES if only_over else set()):
                     return False
                 raise

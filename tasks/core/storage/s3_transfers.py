@@ -1,14 +1,30 @@
-"""Transfers of many objects at once, as boto3 makes them.
+"""Transfers of many objects at once, as boto3 makes them, and how stored files present themselves to a browser.
 
-The classic client is asked for by name: boto3 would pick the CRT client on some machines, which does not speak to every
-S3-compatible server.
+The classic client is requested by name: boto3 would pick the CRT client on some machines, which does not work with
+every S3-compatible server.
 """
 
+import mimetypes
 import time
 from collections.abc import Callable, Iterable
+from pathlib import PurePosixPath
 from typing import Any
 
 from boto3.s3.transfer import TransferConfig
+
+# Names are used again when a result is replaced, so a browser asks whether its copy is still the current one.
+CACHE_CONTROL = "no-cache"
+
+_OWN = {
+    ".html": "text/html; charset=utf-8",
+    ".json": "application/json",
+    ".log": "text/plain; charset=utf-8",
+    ".md": "text/markdown; charset=utf-8",
+    ".txt": "text/plain; charset=utf-8",
+    ".ply": "application/octet-stream",
+    ".sog": "application/octet-stream",
+    ".webp": "image/webp",
+}
 
 PARALLEL_TRANSFERS = 16
 _REPORT_SECONDS = 0.2
@@ -28,8 +44,19 @@ COPY_CONFIG = TransferConfig(
 )
 
 
+def content_type(name: str) -> str:
+    """The media type of a file's extension."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return _OWN.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+
+
+def presentation(name: str) -> dict[str, str]:
+    """The headers that S3 stores with an object of that name."""
+    return {"ContentType": content_type(name), "CacheControl": CACHE_CONTROL}
+
+
 class Known:
-    """Tells a download what it would ask S3 for: half of all requests for small objects."""
+    """Supplies a download with what it would ask S3 for: half of all requests for small objects."""
 
     def __init__(self, size: int, etag: str) -> None:
         self._size, self._etag = size, etag
@@ -41,7 +68,7 @@ class Known:
 
 
 class Counter:
-    """What the threads of a transfer tell their progress to."""
+    """Collects the progress of a transfer's threads."""
 
     def __init__(self) -> None:
         self._moved: list[int] = []  # appended to by several threads, which lists are safe for

@@ -3,17 +3,16 @@
     <root>/stages/<stage>/<cache key>/manifest.json      which part holds the files
     <root>/stages/<stage>/<cache key>/<part>/…           the files of one upload
 
-S3 has no rename, so an upload never touches what is there: it goes to a part with a name of its own, and the manifest
-that names the part is put last, on the condition that nobody was quicker (If-None-Match, If-Match). One small object
-decides which output there is: a reader sees the old manifest with the old files or the new one with the new files. The
-part that is not, or no longer, named is removed by whoever lost or replaced it; a reader that was at it reads the new
-manifest.
+S3 has no rename, so an upload never touches what is there: it uses a part with a name of its own. The manifest that
+names the part is put last, on the condition that no other run was quicker (If-None-Match, If-Match). One small object
+decides which output there is: a reader sees the old manifest with the old files or the new one with the new files. A
+part that is not, or no longer, named is removed by the run that lost or replaced it; its readers read the new manifest.
 """
 
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
@@ -21,16 +20,58 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from tasks.core.errors import SpaceportError, StorageError
-from tasks.core.storage.checkpoint_folders import S3Checkpoints
+from tasks.core.safe_names import below
 from tasks.core.storage.manifest import MANIFEST_FILE, Manifest, altered_file
 from tasks.core.storage.output_cache import OutputCache
 from tasks.core.storage.s3_folder import S3Folder
-from tasks.core.storage.workspace import RUNS_FOLDER, Workspace, checkpoints_name, output_name, run_name
+from tasks.core.storage.workspace import (
+    RUNS_FOLDER,
+    CheckpointPlace,
+    Workspace,
+    checkpoints_name,
+    output_name,
+    run_name,
+)
 
 _ATTEMPTS = 10  # each lost to another run that replaced the output at the same moment
 _RETRY_SECONDS = 2.0
 
 Stored = TypeVar("Stored")
+
+
+class S3Checkpoints(CheckpointPlace):
+    """Below a folder on S3."""
+
+    is_remote = True
+
+    def __init__(self, folder: S3Folder, cache: OutputCache) -> None:
+        self._folder = folder
+        self._cache = cache
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """As in CheckpointPlace; where local copies of outputs lie."""
+        return self._cache.scratch()
+
+    def names(self) -> list[str]:
+        """As in CheckpointPlace."""
+        return sorted((found.name for found in self._folder.objects() if "/" not in found.name), reverse=True)
+
+    def put(self, file: Path) -> None:
+        """As in CheckpointPlace; returns when it is uploaded."""
+        self._folder.upload(file.parent, [file.name])
+
+    def get(self, name: str, scratch: Path) -> Path:
+        """A copy. Raises StorageError when it cannot be read to its end."""
+        found = self._folder.head(name)
+        if found is None:
+            raise StorageError(f"{self._folder.uri}/{name} is gone.")
+        copy = below(scratch, name)
+        self._folder.download([(found, copy)])
+        return copy
+
+    def remove(self, names: list[str]) -> None:
+        """As in CheckpointPlace."""
+        self._folder.delete(names)
 
 
 class S3Workspace(Workspace):
@@ -177,7 +218,7 @@ class S3Workspace(Workspace):
     def _place(self, uri: str) -> S3Folder:
         name = self.root.relative(uri)
         if not name:
-            raise StorageError(f"{uri} does not lie in the workspace {self.root.uri}.")
+            raise StorageError(f"{uri} is not in the workspace {self.root.uri}.")
         return self.root.below(name)
 
     def _download(self, place: S3Folder, manifest: Manifest) -> Path:

@@ -1,10 +1,13 @@
 """The interface of a workspace, on a local disk or on S3.
 
-    <root>/stages/<stage>/<cache key>/…  a stage's output and its manifest.json, which is written last
-    <root>/runs/<run>/…                  what people look at
-    <root>/checkpoints/<cache key>/…     from what a computation that was ended early continues
+    <root>/stages/<stage>/<cache key>/…            a stage's output and its manifest.json, which is written last
+    <root>/runs/<run>/…                            what people look at
+    <root>/checkpoints/<cache key>/<name>          what any run that computes this output continues from
+    <root>/checkpoints/<cache key>/<run>/<name>    of a run that computes everything anew, for that run only
 
-This module makes the key names. `runs` is also known to the page server of `spaceport up` and to AWS's lifecycle rules.
+This module makes the key names. `runs` is also known to the page server of `spaceport up` and to AWS's lifecycle
+rules. Names of checkpoints sort by age. Several runs may work on one output, and each may continue from what another
+has saved.
 """
 
 from abc import ABC, abstractmethod
@@ -13,8 +16,34 @@ from pathlib import Path
 
 from tasks.core.errors import UnsafeNameError
 from tasks.core.safe_names import safe_name, shown
-from tasks.core.storage.checkpoint_place import CheckpointPlace
 from tasks.core.storage.manifest import Manifest
+
+
+class CheckpointPlace(ABC):
+    """A few files, each of which appears whole. Errors are those of Workspace, and OSError of a local disk."""
+
+    is_remote: bool  # whether `put` takes so long that a thread should do it
+
+    @abstractmethod
+    def scratch(self) -> AbstractContextManager[Path]:
+        """A local folder to write a checkpoint in, gone when the block ends."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Names of the stored checkpoints, newest first."""
+
+    @abstractmethod
+    def put(self, file: Path) -> None:
+        """Store a file of a scratch folder under its own name, replacing one of that name."""
+
+    @abstractmethod
+    def get(self, name: str, scratch: Path) -> Path:
+        """A local file with a checkpoint's bytes: the file itself, or a copy in the scratch folder."""
+
+    @abstractmethod
+    def remove(self, names: list[str]) -> None:
+        """Remove some; missing ones are ignored."""
+
 
 RUNS_FOLDER, STAGES_FOLDER, CHECKPOINTS_FOLDER = "runs", "stages", "checkpoints"
 LINK_SECONDS = 7 * 24 * 3600  # how long a link to a stored file opens; the longest that S3 signs
@@ -54,7 +83,7 @@ class Workspace(ABC):
 
     @abstractmethod
     def output_uri(self, stage: str, key: str) -> str:
-        """What a Ref's `uri` says for the output of a stage."""
+        """The `uri` of a Ref to the output of a stage."""
 
     @abstractmethod
     def find(self, stage: str, key: str) -> Manifest | None:
@@ -66,7 +95,7 @@ class Workspace(ABC):
 
     @abstractmethod
     def commit(self, folder: Path, stage: str, key: str, manifest: Manifest, *, replace: bool = False) -> Manifest:
-        """Store a filled folder and give the manifest that is there now.
+        """Store a filled folder and return the manifest that is there now.
 
         When another run got there first with a complete output, theirs stays and ours is dropped (same key, same
         content), unless `replace` says that ours shall take its place.
@@ -82,15 +111,15 @@ class Workspace(ABC):
 
     @abstractmethod
     def remove_output(self, uri: str) -> None:
-        """Remove a stored output; one that is not there is no trouble."""
+        """Remove a stored output; a missing one is ignored."""
 
     @abstractmethod
     def checkpoints(self, key: str, run: str | None = None) -> CheckpointPlace:
-        """The place for checkpoints of the output with this key; `run`: for those that only that run goes on from."""
+        """The place for checkpoints of the output with this key; `run`: for those that only that run continues from."""
 
     @abstractmethod
     def remove_checkpoints(self, key: str) -> None:
-        """Remove all checkpoints of an output, whoever saved them."""
+        """Remove all checkpoints of an output, of all runs."""
 
     @abstractmethod
     def run_uri(self, run: str) -> str:

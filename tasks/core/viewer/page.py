@@ -1,7 +1,11 @@
-"""One self-contained page: viewer and splat in a single index.html that opens by double-click, without a network."""
+"""One self-contained page: viewer and splat in a single index.html that opens by double-click, without a network.
+
+`start_view` chooses where the page looks from when it opens.
+"""
 
 import base64
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +14,16 @@ from markupsafe import Markup
 from scipy.spatial.transform import Rotation
 
 from tasks.core.errors import MissingPartError
-from tasks.core.transforms import Float64
-from tasks.core.viewer.view import ViewerSettings, start_view
+from tasks.core.scene import Camera, Scene
+from tasks.core.transforms import Float64, rigid
 
-__all__ = ["ViewerSettings", "start_view", "viewer_version", "write_page"]
+# A viewer's orbit camera has no heading when it looks straight down, so nadir photos are tilted by at least this much.
+MIN_TILT_DEG = 15.0
+_AIM_WEIGHT = 1 / 45.0  # 45° off the subject weighs as much as standing at the rim of the capture
+_STEEP_DEG = 30.0  # a view within this angle of straight down reads as a map, not as a place …
+_TURN_DEG = 20.0  # a camera is turned to the subject by at most this much
+_WIDEST_GAP_DEG = 75.0  # a flight around a place leaves no wider sector without photos
+_STEEP_WEIGHT = 1.0  # … so it is taken only when no slanted view stands inside the capture's rim
 
 _HERE = Path(__file__).parent
 _PACKAGE = _HERE / "npm" / "node_modules" / "@playcanvas" / "supersplat-viewer"
@@ -31,6 +41,83 @@ _LIMITS = {
 _DISTANCE = 6.0
 _NEAREST, _FARTHEST = 0.05, 5.0  # of the start's distance
 _LOWEST_PITCH_DEG, _HIGHEST_PITCH_DEG = -90.0, 5.0  # from straight down to a little below the horizon
+
+
+@dataclass(frozen=True)
+class ViewerSettings:
+    """The view that the page shows first, in scene coordinates."""
+
+    title: str
+    camera: Camera  # level, principal point in the middle: what a viewer can show, for a preview of the same view
+    target: Float64  # [3] point on the camera's axis that the view orbits about
+    up: Float64  # [3] unit vector that points to the sky
+    date: str | None = None  # when the photos were taken, as people read it
+    around: bool = False  # whether cameras stand on all sides of the target
+
+
+def start_view(scene: Scene, title: str, date: str | None = None) -> ViewerSettings:
+    """The registered camera nearest to the middle of the capture that looks at the subject aslant, made level.
+
+    The subject is the median of the sparse points; the camera is turned to it, so that the view orbits about it. A
+    camera that looks nearly straight down is moved about its target until it is tilted by MIN_TILT_DEG, keeping what
+    was up in the photo up.
+    """
+    centers = np.stack([camera.center for camera in scene.cameras])
+    subject = np.median(scene.points.xyz, axis=0)
+    to_subject = subject - centers
+    distances = np.maximum(np.linalg.norm(to_subject, axis=1), 1e-9)
+    forwards = np.stack([camera.forward for camera in scene.cameras])
+    aim_deg = np.degrees(np.arccos(np.clip((forwards * to_subject).sum(axis=1) / distances, -1, 1)))
+    offset = np.linalg.norm(centers - np.median(centers, axis=0), axis=1) / max(scene.extent / 2, 1e-9)
+    steep = np.abs(forwards @ scene.up) > np.cos(np.radians(_STEEP_DEG))
+    nearest = int(np.argmin(offset + aim_deg * _AIM_WEIGHT + steep * _STEEP_WEIGHT))
+    chosen = scene.cameras[nearest]
+    target = subject
+    if aim_deg[nearest] > _TURN_DEG:  # no camera here looks at the middle: orbit about what it does look at
+        target = chosen.center + _median_depth(scene, chosen) * chosen.forward
+    camera = _level(chosen, target, scene.up)
+    return ViewerSettings(title, camera, target, scene.up, date, _stand_around(centers - target, scene.up))
+
+
+def _stand_around(offsets: Float64, up: Float64) -> bool:
+    """Whether no sector without cameras is wider than _WIDEST_GAP_DEG, seen from the target along `up`."""
+    east = np.cross(up, [0.0, 1.0, 0.0] if abs(up[1]) < 0.9 else [1.0, 0.0, 0.0])
+    azimuths = np.sort(np.degrees(np.arctan2(offsets @ np.cross(up, east), offsets @ east)))
+    gaps = np.diff(np.append(azimuths, azimuths[0] + 360))
+    return bool(gaps.max() < _WIDEST_GAP_DEG)
+
+
+def _median_depth(scene: Scene, camera: Camera) -> float:
+    """Median depth of the sparse points inside the camera's image, else of all that lie before it."""
+    in_camera = scene.points.xyz @ camera.cam_from_world[:3, :3].T + camera.cam_from_world[:3, 3]
+    depth = in_camera[:, 2]
+    before = depth > 1e-6
+    safe = np.where(before, depth, 1.0)
+    x, y = camera.fx * in_camera[:, 0] / safe + camera.cx, camera.fy * in_camera[:, 1] / safe + camera.cy
+    inside = before & (x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height)
+    chosen = inside if inside.any() else before
+    if not chosen.any():  # a camera that sees none of the points: stay at the scale of the capture
+        return max(scene.extent, 1e-3)
+    return float(np.median(depth[chosen]))
+
+
+def _level(camera: Camera, target: Float64, up: Float64) -> Camera:
+    """The camera without roll, looking at target from the same distance, tilted by at least MIN_TILT_DEG."""
+    distance = float(np.linalg.norm(target - camera.center))
+    forward = (target - camera.center) / distance
+    tilt = np.radians(MIN_TILT_DEG)
+    upright = float(forward @ up)
+    if abs(upright) > np.cos(tilt):
+        heading = -np.sign(upright) * camera.up  # what was up in the photo lies ahead when looking down
+        heading = heading - (heading @ up) * up
+        heading = heading / np.linalg.norm(heading)
+        forward = np.cos(tilt) * np.sign(upright) * up + np.sin(tilt) * heading
+    right = np.cross(forward, up)
+    right /= np.linalg.norm(right)
+    rotation = np.stack([right, np.cross(forward, right), forward])
+    center = target - distance * forward
+    pose = rigid(rotation, -rotation @ center)
+    return replace(camera, cx=camera.width / 2, cy=camera.height / 2, cam_from_world=pose)
 
 
 def viewer_version() -> str:

@@ -81,7 +81,7 @@ class _Server(ThreadingHTTPServer):
         self.names = {f"{name}:{self.server_address[1]}" for name in (HOST, "localhost")}
 
     def knows(self, secret: str) -> bool:
-        """Whether it is ours."""
+        """Return whether it is ours."""
         return hmac.compare_digest(secret.encode(errors="replace"), self._secret)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -110,7 +110,7 @@ class _Server(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: socket | tuple[bytes, socket], client_address: Any) -> None:
-        """Quiet: a browser that goes away is no fault."""
+        """Quiet: a browser that disconnects is no fault."""
 
 
 def open_server(folder: Path, port: int, secret: str) -> ThreadingHTTPServer:

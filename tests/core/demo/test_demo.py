@@ -13,10 +13,9 @@ from PIL.ExifTags import GPS, IFD, Base
 
 from tasks.core.demo import place
 from tasks.core.demo.camera_film import expose
-from tasks.core.demo.flight import fly
+from tasks.core.demo.flight import fly, ground_truth_path, load_ground_truth
 from tasks.core.demo.flight_plan import GPS_NOISE_M, DemoOptions, look_at, plan
-from tasks.core.demo.geodesy import Position, enu_from_position, position_from_enu
-from tasks.core.demo.ground_truth import ground_truth_path, load_ground_truth
+from tasks.core.demo.place import Position, enu_from_position, position_from_enu
 from tasks.core.demo.rays import FAR, GROUND
 from tasks.core.demo.world import build_world, ground_height
 from tasks.core.errors import DestinationError, FormatError

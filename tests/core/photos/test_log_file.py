@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.core.errors import PhotosError
-from tasks.core.photos import log_file
+from tasks.core.photos import flight_log
 from tasks.core.photos.flight_log import find_log, log_on_machine, read_flight_log
 
 SECRET = "hunter2"
@@ -70,11 +70,11 @@ def test_only_regular_files_are_read(kind: str, tmp_path: Path) -> None:
 def test_a_file_is_not_read_beyond_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "log.csv"
     with path.open("wb") as file:
-        file.truncate(log_file.MOST_LOG_BYTES + 1)
+        file.truncate(flight_log.MOST_LOG_BYTES + 1)
     assert "has more than 64 MiB" in refused(path)
     with pytest.raises(PhotosError, match="more than 64 MiB"):
         log_on_machine(str(path), relative=False)
-    monkeypatch.setattr(log_file, "MOST_LOG_BYTES", 10)  # a file of the system has no size before it is read
+    monkeypatch.setattr(flight_log, "MOST_LOG_BYTES", 10)  # a file of the system has no size before it is read
     assert "has more than" in refused(Path("/proc/self/status"))
 
 

@@ -20,8 +20,14 @@ from tasks.core.image_file import ImageError, open_image
 from tasks.core.photos import pixels
 from tasks.core.photos.files import Offered
 from tasks.core.photos.headers import read_headers
-from tasks.core.photos.jpeg_scans import MOST_SCANS, coefficient_bytes, require_few_scans
-from tasks.core.photos.memory import BUDGET_BYTES, MemoryBudget, decoding_bytes
+from tasks.core.photos.memory import (
+    BUDGET_BYTES,
+    MOST_SCANS,
+    MemoryBudget,
+    coefficient_bytes,
+    decoding_bytes,
+    require_few_scans,
+)
 from tasks.core.photos.options import PhotosOptions
 from tasks.photos import local_source
 from tests.core.photos.test_ingest import encoded, exif, folder_of, picture, run, three

@@ -9,8 +9,14 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from tasks.core.errors import FormatError, PhotosError
-from tasks.core.report.markdown import LONGEST_TEXT, code_markdown, link_markdown, plain_markdown, quoted_markdown
-from tasks.core.report.summary import failure_markdown
+from tasks.core.report.markdown import (
+    LONGEST_TEXT,
+    code_markdown,
+    failure_markdown,
+    link_markdown,
+    plain_markdown,
+    quoted_markdown,
+)
 
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 NASTY = [

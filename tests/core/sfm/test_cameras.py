@@ -21,7 +21,7 @@ from tasks.core.sfm import cameras
 from tasks.core.sfm.cameras import damage, find_cameras, keep, take
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.worker import DATABASE_FILE
-from tasks.core.storage.checkpoint_folders import LocalCheckpoints
+from tasks.core.storage.local import LocalCheckpoints
 from tests.core.sfm.conftest import COUNT, IMAGE_SIZE, Flight
 from tests.core.sfm.patched_worker import patch_worker
 from tests.core.sfm.whole_stage import reconstruct

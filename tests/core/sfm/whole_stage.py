@@ -7,7 +7,7 @@ from tasks.core.progress import ProgressCallback
 from tasks.core.sfm.cameras import find_cameras
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.undistort import undistort_scene
-from tasks.core.storage.checkpoint_place import CheckpointPlace
+from tasks.core.storage.workspace import CheckpointPlace
 
 
 def reconstruct(

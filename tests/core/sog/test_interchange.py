@@ -17,8 +17,8 @@ from tasks.core.gaussians import Gaussians
 from tasks.core.ply import read_ply, write_ply
 from tasks.core.sog.attributes import encode_quats, log_positions
 from tasks.core.sog.convert import convert, read_splat
+from tasks.core.sog.pictures import encode_webp
 from tasks.core.sog.reader import read_sog
-from tasks.core.sog.webp import encode_webp
 from tests.core.sog.splats import terrain
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -15,10 +15,10 @@ from PIL import Image
 from plyfile import PlyData, PlyElement
 
 from tasks.core.errors import DestinationError, FormatError
-from tasks.core.sog import pixels as pixels_module
+from tasks.core.sog import pictures
 from tasks.core.sog.convert import convert
+from tasks.core.sog.pictures import decode_webp, encode_webp
 from tasks.core.sog.reader import read_sog
-from tasks.core.sog.webp import decode_webp, encode_webp
 from tasks.core.sog.writer import write_sog
 from tests.core.sog.splats import terrain
 
@@ -200,7 +200,7 @@ def test_pictures_of_the_wrong_kind_are_refused_before_they_are_decoded(
         assert name != "quats.webp", "decoded a picture that should have been refused by its header"
         return decode_webp(data, name)
 
-    monkeypatch.setattr(pixels_module, "decode_webp", decode)
+    monkeypatch.setattr(pictures, "decode_webp", decode)
     huge = bytearray(webp(4, 4, lossless=True))
     start = huge.index(b"VP8L") + 9
     huge[start : start + 4] = (16382 | 16382 << 14 | 1 << 28).to_bytes(4, "little")

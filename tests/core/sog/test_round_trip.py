@@ -16,11 +16,9 @@ from scipy.special import expit
 from tasks.core.gaussians import Gaussians
 from tasks.core.progress import Progress
 from tasks.core.sog import attributes
-from tasks.core.sog.axes import with_least_rotation
-from tasks.core.sog.options import CompressOptions
+from tasks.core.sog.attributes import encode_positions, with_least_rotation
+from tasks.core.sog.options import LADDER, CompressOptions
 from tasks.core.sog.ordering import spatial_order
-from tasks.core.sog.positions import encode_positions
-from tasks.core.sog.precision import LADDER
 from tasks.core.sog.reader import read_sog
 from tasks.core.sog.writer import write_sog
 from tests.core.sog.splats import terrain

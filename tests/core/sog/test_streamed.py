@@ -10,9 +10,8 @@ import pytest
 from tasks.core.gaussians import Gaussians
 from tasks.core.render.backends import rasterizer_for
 from tasks.core.render.metrics import psnr
-from tasks.core.sog.levels import coarser
 from tasks.core.sog.reader import read_sog
-from tasks.core.sog.streamed import write_streamed
+from tasks.core.sog.streamed import coarser, write_streamed
 from tests.core.sog.splats import as_gaussians, terrain
 from tests.core.viewer.scenes import looking
 

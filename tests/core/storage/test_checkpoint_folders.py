@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.storage.checkpoint_folders import LocalCheckpoints
+from tasks.core.storage.local import LocalCheckpoints
 
 
 def test_bytes_are_on_the_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tasks.core.storage.lock_holder import LockHolder
+from tasks.core.storage.locks import LockHolder
 
 HERE = LockHolder.here()
 

@@ -10,7 +10,7 @@ import pytest
 from botocore.config import Config
 
 from tasks.core.errors import StorageError
-from tasks.core.storage import S3Folder, StoredObject, open_s3_folder, s3_answers
+from tasks.core.storage import S3Folder, StoredObject, open_s3_folder, s3_errors
 from tests.patience import STALL_SECONDS
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -139,9 +139,9 @@ def test_a_redirect_without_end(server: Server, folder: S3Folder, tmp_path: Path
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_answers, "_ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(s3_answers, "_GRACE_SECONDS", 0.2)
-    monkeypatch.setattr(s3_answers, "_SLOWEST_BYTES_A_SECOND", 1e6)
+    monkeypatch.setattr(s3_errors, "_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(s3_errors, "_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(s3_errors, "_SLOWEST_BYTES_A_SECOND", 1e6)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -169,7 +169,7 @@ def test_a_byte_now_and_then_has_an_end(server: Server, folder: S3Folder, tmp_pa
 
 def test_what_comes_fast_enough_is_read(server: Server, folder: S3Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """In pieces, and to the end."""
-    monkeypatch.setattr(s3_answers, "_PIECE_BYTES", 7)
+    monkeypatch.setattr(s3_errors, "_PIECE_BYTES", 7)
     body = bytes(range(200))
     server.answer = with_body(body, ETag='"1"')
     assert folder.read("x") == (body, '"1"')

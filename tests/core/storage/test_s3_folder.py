@@ -12,8 +12,8 @@ from botocore.exceptions import ClientError, ConnectTimeoutError, NoCredentialsE
 
 from tasks.core.errors import DestinationError, PhotosError, SpaceportError, StorageError
 from tasks.core.storage import S3Folder, open_s3_folder, s3_folder
-from tasks.core.storage.content_types import content_type
 from tasks.core.storage.s3_errors import s3_errors
+from tasks.core.storage.s3_transfers import content_type
 from tests.patience import STALL_SECONDS
 from tests.s3_server import S3Server
 

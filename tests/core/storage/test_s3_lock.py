@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from tasks.core.errors import DestinationError, StorageError
-from tasks.core.storage import S3Folder, s3_lock
-from tasks.core.storage.lock_holder import LockHolder
-from tasks.core.storage.s3_lock import LOCK_FILE, sole_writer_on_s3
+from tasks.core.storage import S3Folder, s3_switch
+from tasks.core.storage.locks import LockHolder
+from tasks.core.storage.s3_switch import LOCK_FILE, sole_writer_on_s3
 from tests.s3_server import S3Server
 
 ELSEWHERE = LockHolder(host="elsewhere", boot="another", pid=1)
@@ -16,13 +16,13 @@ ELSEWHERE = LockHolder(host="elsewhere", boot="another", pid=1)
 
 @pytest.fixture
 def folder(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Folder:
-    monkeypatch.setattr(s3_lock, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(s3_switch, "_POLL_SECONDS", 0.01)
     return S3Folder(s3.client(), s3.new_bucket(), "a/b")
 
 
 def leave(folder: S3Folder, holder: LockHolder, token: str = "theirs") -> None:
     """Put a lock as another process does."""
-    folder.write(LOCK_FILE, s3_lock._Record(**holder.model_dump(), token=token).model_dump_json().encode())
+    folder.write(LOCK_FILE, s3_switch._Record(**holder.model_dump(), token=token).model_dump_json().encode())
 
 
 def test_one_holder_and_the_others_are_told(folder: S3Folder) -> None:
@@ -40,7 +40,7 @@ def test_a_lock_that_does_not_change_is_taken_over(folder: S3Folder, monkeypatch
     leave(folder, ELSEWHERE)
     with pytest.raises(DestinationError, match="Process 1 on elsewhere"), sole_writer_on_s3(folder, 0):
         pass
-    monkeypatch.setattr(s3_lock, "_DEAD_SECONDS", 0.05)
+    monkeypatch.setattr(s3_switch, "_DEAD_SECONDS", 0.05)
     with sole_writer_on_s3(folder, 60.0):
         pass
     folder.write(LOCK_FILE, b"no record of ours")
@@ -51,8 +51,8 @@ def test_a_lock_that_does_not_change_is_taken_over(folder: S3Folder, monkeypatch
 
 def test_a_lock_that_changes_is_not_taken_over(folder: S3Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its holder is at work for longer than a dead one is waited for."""
-    monkeypatch.setattr(s3_lock, "_BEAT_SECONDS", 0.01)
-    monkeypatch.setattr(s3_lock, "_DEAD_SECONDS", 60.0)
+    monkeypatch.setattr(s3_switch, "_BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(s3_switch, "_DEAD_SECONDS", 60.0)
     with sole_writer_on_s3(folder, 0):
         present = folder.read(LOCK_FILE)
         assert present is not None

@@ -19,9 +19,8 @@ from tasks.core.sog.reader import read_sog
 from tasks.core.sog.streamed import write_streamed
 from tasks.core.sog.writer import write_sog
 from tasks.core.viewer import page as page_module
-from tasks.core.viewer.page import viewer_version, write_page
+from tasks.core.viewer.page import ViewerSettings, viewer_version, write_page
 from tasks.core.viewer.serve import serve
-from tasks.core.viewer.view import ViewerSettings
 from tests.browser import Page, chromium
 from tests.core.sog.splats import terrain
 from tests.core.viewer.scenes import Z_UP, looking

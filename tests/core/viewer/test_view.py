@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.core.viewer.view import MIN_TILT_DEG, start_view
+from tasks.core.viewer.page import MIN_TILT_DEG, start_view
 from tests.core.viewer.scenes import Z_UP, looking, orbit, scene_of
 
 

@@ -10,8 +10,7 @@ import pytest
 
 from tasks.core.errors import DestinationError
 from tasks.core.storage import LocalWorkspace, OutputCache
-from tasks.core.storage.folder_locks import lock_file, remove_unused, sole_writer, working_folder
-from tasks.core.storage.lock_holder import LockHolder
+from tasks.core.storage.locks import LockHolder, lock_file, remove_unused, sole_writer, working_folder
 
 MOST_CALLS = 200
 

@@ -1,9 +1,12 @@
-"""Locks by which processes know what others work on. They end with their process, however that ends.
+"""Locks by which processes know what others work on. They are released when their process ends, in whatever way.
 
-A lock is a file beside what it is for, and a file system's lock (`flock`) on it. Folders themselves are not locked: on
-NFS that is known to one machine only. The file says which process of which machine holds it. Where another machine's
-name is in it the lock counts as held for some time even if the file system says that it is free, because some network
+A lock is a file beside what it is for, with a file system lock (`flock`) on it. Folders themselves are not locked: on
+NFS such a lock is known to one machine only. The file names the process and the machine that hold it. While it names
+another machine the lock counts as held for some time even if the file system says that it is free, because some network
 file systems keep locks to themselves.
+
+The package filelock cannot replace this module: its `flock` is exclusive only, while several readers share a copy; it
+leaves lock files in place; and it does not name the holder, which messages and the rule for other machines need.
 """
 
 import errno
@@ -11,20 +14,94 @@ import fcntl
 import os
 import re
 import shutil
+import socket
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.core.errors import DestinationError
 from tasks.core.storage.disk import watching_disk
-from tasks.core.storage.lock_holder import LockHolder
+
+_MOST_BYTES = 1000
+_PID_NAMESPACE = Path("/proc/self/ns/pid")  # a link that names it; containers of one host name may have several
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # the same in all containers of a machine, another after a restart
 
 _ATTEMPTS = 20  # each lost to another process that took the new folder for an abandoned one
 _FORGOTTEN_SECONDS = 7 * 24 * 3600.0  # a folder of another machine that has died; no stage takes so long
 _DELIVERY_SECONDS = 600.0  # the same for a result that is put into place, which takes seconds
 _POLL_SECONDS = 0.1
+
+
+class LockHolder(BaseModel):
+    """A process and its machine."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: str
+    boot: str  # empty where the system does not say
+    pid: int
+    namespace: str = ""  # in which the number means something; empty where the system does not say
+
+    @staticmethod
+    def here() -> "LockHolder":
+        """This process."""
+        return LockHolder(host=socket.gethostname(), boot=_boot(), pid=os.getpid(), namespace=_namespace())
+
+    @classmethod
+    def read(cls, descriptor: int) -> "LockHolder | None":
+        """The process that an open lock file names; None where it names none. Raises OSError."""
+        try:
+            return cls.model_validate_json(os.pread(descriptor, _MOST_BYTES, 0))
+        except ValidationError:
+            return None
+
+    def write(self, descriptor: int) -> None:
+        """Put this process into an open lock file. Raises OSError."""
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, self.model_dump_json().encode(), 0)
+
+    def is_of_this_machine(self) -> bool:
+        """Whether the process runs here, or did before the machine started anew."""
+        here = LockHolder.here()
+        return self.host == here.host or self.boot == here.boot != ""
+
+    def has_died(self) -> bool:
+        """Whether the process ran here and is gone. False where that cannot be known."""
+        here = LockHolder.here()
+        if self.host != here.host:
+            return False  # another machine, or another container, which counts its processes by itself
+        if self.boot != here.boot:
+            return True
+        if self.namespace != here.namespace:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def __str__(self) -> str:
+        return f"Process {self.pid} on {self.host}"
+
+
+def _namespace() -> str:
+    with suppress(OSError):
+        return str(_PID_NAMESPACE.readlink())
+    return ""
+
+
+@lru_cache
+def _boot() -> str:
+    with suppress(OSError):
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    return ""
 
 
 @contextmanager

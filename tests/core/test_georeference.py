@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.nvectors import EARTH_RADIUS_M, latitude_longitude, moved, nvectors
+from tasks.core.georeference import EARTH_RADIUS_M, latitude_longitude, moved, nvectors
 
 METER_DEG = 180 / np.pi / EARTH_RADIUS_M
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tasks.core.errors import InputError
-from tasks.core.local_path import local_path
+from tasks.core.paths import local_path
 
 
 def test_the_home_folder_is_found() -> None:
