@@ -13,7 +13,7 @@ from deployments.automations import apply_automations
 from deployments.aws.runtime.infrastructure import infrastructure_from_environment
 from deployments.blocks import apply_workspace_blocks, workspace_name
 from deployments.plan import Plan
-from deployments.pools import apply_pools
+from deployments.pools import apply_gpu_limit, apply_pools, remove_former_pools
 from deployments.specifications import Specification, apply_deployment, specifications
 from tasks.core.settings import Settings
 
@@ -24,7 +24,8 @@ async def apply(plan: Plan, wanted: Sequence[Specification]) -> list[str]:
         changes = await apply_workspace_blocks(client, plan)
         for specification in wanted:
             changes += await apply_deployment(client, specification)
-        return changes + await apply_automations(client, plan)
+        changes += await apply_automations(client, plan)
+        return changes + await apply_gpu_limit(client, plan) + await remove_former_pools(client, plan)
 
 
 async def apply_pools_only(plan: Plan) -> list[str]:

@@ -17,7 +17,7 @@ from prefect.utilities.templating import apply_values
 from deployments.aws.runtime.infrastructure import Infrastructure
 from deployments.aws.runtime.jobs import ENGINE as AWS_ENGINE
 from deployments.aws.runtime.jobs import EXECUTE, FOLDER, account_environment, ecs_environment, train_environment
-from deployments.plan import ECS_CPU, ECS_GPU, Plan
+from deployments.plan import ECS_CPU, ECS_GPU, GPU, PREFIX, Plan
 from tasks.core.errors import InputError
 
 TEMPLATES = Path(__file__).parent / "pools"
@@ -69,7 +69,7 @@ def ecs_gpu_template(plan: Plan, account: Infrastructure) -> dict[str, Any]:
 def ec2_gpu_template(plan: Plan, account: Infrastructure) -> dict[str, Any]:
     """The template of the processes of a worker on a GPU instance. Raises InputError."""
     environment = {**account_environment(account), **train_environment(), **plan_environment(plan)}
-    template = _template("gpu", environment, AWS_ENGINE)
+    template = _template(GPU, environment, AWS_ENGINE)
     template["job_configuration"]["working_dir"] = FOLDER
     return template
 
@@ -97,11 +97,11 @@ def _of_tasks(account: Infrastructure) -> dict[str, object]:
 
 
 def _template(name: str, environment: Mapping[str, str], command: str, **fixed: object) -> dict[str, Any]:
-    """The template in pools/<name>.json with the fixed values in the places that are named after them."""
+    """The template of a pool in pools/, with the fixed values in the places that are named after them."""
     for said, value in {**environment, **fixed}.items():
         if "{{" in str(value):
             raise InputError(f"{said} is {value!r}: Prefect would replace what is in its braces; use a name without.")
-    template: dict[str, Any] = json.loads((TEMPLATES / f"{name}.json").read_text(encoding="utf-8"))
+    template: dict[str, Any] = json.loads((TEMPLATES / f"{name.removeprefix(PREFIX)}.json").read_text(encoding="utf-8"))
     job = apply_values(template["job_configuration"], fixed, remove_notset=False)
     assert isinstance(job, dict)
     job["command"] = command

@@ -1,4 +1,4 @@
-"""Where runs compute: an ECS cluster with Fargate and with GPU capacity from none, and the groups of pool `ec2-gpu`."""
+"""Compute: an ECS cluster with Fargate and GPU instances from none, and the groups of pool `spaceport-ec2-gpu`."""
 
 from aws_cdk import Duration, RemovalPolicy, Stack
 from aws_cdk import aws_autoscaling as autoscaling
@@ -31,10 +31,10 @@ from deployments.aws.roles import (
 
 LOG_DAYS = logs.RetentionDays.ONE_MONTH
 INFRASTRUCTURE = "/spaceport/infrastructure"  # SSM parameter that deployments/aws/runtime/infrastructure.py reads
-EC2_POOL = "ec2-gpu"
+EC2_POOL = "ec2-gpu"  # without the prefix, as everywhere in this account but on the Prefect server
 EC2_GROUP = "spaceport-ec2-gpu"  # name of its group of instances
 EC2_GROUP_ON_DEMAND = f"{EC2_GROUP}-on-demand"  # that the scaler turns to when there is no spot instance to be had
-# Instances of pool ec2-gpu have a log of their own: the runs on them can write to it, and to no service's.
+# Instances of that pool have a log of their own: the runs on them can write to it, and to no service's.
 RUN_LOGS, SERVICE_LOGS, GPU_HOST_LOGS = "/spaceport/runs", "/spaceport/services", "/spaceport/gpu-hosts"
 
 # ECS_SELINUX_CAPABLE says that the instance takes tasks with `dockerSecurityOptions` (pools/ecs-gpu.json).

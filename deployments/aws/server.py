@@ -17,7 +17,7 @@ from deployments.aws.containers import container, service, task_definition
 from deployments.aws.data import Data
 from deployments.aws.network import API_PORT, DATABASE_PORT, Network
 from deployments.aws.roles import TASKS, allow, execution_role, role
-from deployments.local.retention import retention
+from deployments.local.server_settings import retention
 
 DATABASE = "prefect"
 ONE_ZONE = (

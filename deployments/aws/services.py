@@ -1,4 +1,4 @@
-"""Services: ECS workers with the set-up before them, the scaler of pool ec2-gpu, the watch over runs, the listener."""
+"""Services: ECS workers with the set-up before them, the scaler of GPU instances, the watch over runs, the listener."""
 
 from aws_cdk import CfnOutput, Stack
 from aws_cdk import aws_ecs as ecs
@@ -21,7 +21,7 @@ from deployments.aws.options import AwsOptions
 from deployments.aws.roles import OBJECTS, TASKS, allow, allow_listing, objects_arn, region_arn, role, streams_arn
 
 FAMILIES = "spaceport-run-*"  # of the task definitions that the workers register, see deployments/pools/ecs-*.json
-ECS_POOLS = ("ecs-cpu", "ecs-gpu")
+ECS_POOLS = {"ecs-cpu": "spaceport-ecs-cpu", "ecs-gpu": "spaceport-ecs-gpu"}  # as in deployments/plan.py
 
 
 class Services(Stack):
@@ -104,10 +104,10 @@ class Services(Stack):
             "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
             "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
         }
-        for pool in ECS_POOLS:
+        for kind, pool in ECS_POOLS.items():
             worker = self._container(
                 task,
-                f"worker-{pool}",
+                f"worker-{kind}",
                 ["prefect", "worker", "start", "--pool", pool, "--type", "ecs", "--no-create-pool-if-not-found"],
                 environment,
             )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deployments.local.access import Secrets
 from deployments.local.processes import find, start
-from deployments.local.state import PAGES, PAGES_URL, WORKERS, LocalServer, folder_of, process_environment
+from deployments.local.state import PAGES, PAGES_URL, WORKERS, LocalServer, folder_of, process_environment, worker_name
 
 
 def start_missing(
@@ -36,7 +36,7 @@ def start_missing(
 
 def _commands(server: LocalServer) -> dict[str, list[str]]:
     commands = {
-        name: ["prefect", "worker", "start", "--pool", pool, "--name", f"local-{pool}", "--type", "process"]
+        name: ["prefect", "worker", "start", "--pool", pool, "--name", worker_name(pool), "--type", "process"]
         for name, pool in WORKERS.items()
     }
     if server.plan.pages_url is not None:

@@ -6,10 +6,12 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import psutil
 from pydantic import BaseModel, ConfigDict
 
 from deployments.local.access import make_secrets, read_secrets, use_local_server
@@ -86,6 +88,11 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
             raise ServerError(
                 "The server was started by an earlier version, which lets every user of this machine in: "
                 "`spaceport down`, then `spaceport up`."
+            )
+        if runs and _has_other_workers(folder):
+            raise ServerError(
+                "The workers were started by an earlier version, whose work pools have other names: `spaceport down`, "
+                "then `spaceport up`."
             )
         # Runs that wait for a server that died have its secret, and find the next one with it.
         keep = any(find(name, folder) is not None for name in (SERVER, *WORKERS))
@@ -225,6 +232,18 @@ def _require_answer(server: LocalServer, folder: Path) -> None:
             f"The server runs and has not answered within {ANSWER_SECONDS:.0f} s: `spaceport down --now` stops it, "
             f"`spaceport up` starts it again. Its log is {log_file(folder, SERVER)}"
         )
+
+
+def _has_other_workers(folder: Path) -> bool:
+    """Whether a worker that runs takes its runs from another pool than its own."""
+    for name, pool in WORKERS.items():
+        worker = find(name, folder)
+        process = None if worker is None else worker.process()
+        with suppress(psutil.NoSuchProcess):
+            command = [] if process is None else process.cmdline()
+            if "--pool" in command and pool not in command:
+                return True
+    return False
 
 
 def _answers(server: LocalServer, patience_seconds: float = 5.0) -> bool:

@@ -9,7 +9,7 @@ import httpx
 
 from deployments.local.access import use_local_server
 from deployments.local.prefect_database import make_ready
-from deployments.local.retention import is_own_database
+from deployments.local.server_settings import is_own_database
 from deployments.local.state import read_state, running_server
 from flows.cli.embedded_server import EmbeddedServer
 from tasks.core.errors import ServerError

@@ -17,7 +17,7 @@ from typing import IO
 import httpx
 
 from deployments.local.prefect_database import startup_error
-from deployments.local.retention import retention
+from deployments.local.server_settings import LEASES, retention
 from tasks.core.errors import ServerError
 
 HOST = "127.0.0.1"
@@ -80,6 +80,7 @@ class EmbeddedServer:
             [sys.executable, "-m", "deployments.local.prefect_server", "--embedded", str(self._listener.fileno())],
             cwd=Path(__file__).parents[1],
             env={
+                **LEASES,
                 **({} if self._keep_days is None else retention(self._keep_days)),
                 **self._environment,
                 "PREFECT_SERVER_API_AUTH_STRING": self._secret,

@@ -26,7 +26,7 @@ from uuid import uuid4
 from deployments.local import processes
 from deployments.local import server as local_server
 from deployments.local.prefect_database import NAME, make_ready
-from deployments.local.retention import EVENTS_DAYS, retention
+from deployments.local.server_settings import EVENTS_DAYS, retention
 from tasks.core.settings import DEFAULT_KEEP_DAYS, Settings, configure_prefect
 from tests.benchmarks.tape import Entry, read_tape
 from tests.own_home import without_users_servers

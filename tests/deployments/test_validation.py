@@ -174,7 +174,7 @@ def client(prefect_server: None, tmp_path: Path) -> Iterator[SyncPrefectClient]:
     """With the deployment, whose runs no worker takes."""
     workspace = str(tmp_path / "workspace")
     asyncio.run(apply_pools_only(Plan(workspace=workspace)))
-    reconstruct.to_deployment(name="reconstruct", work_pool_name="cpu").apply()
+    reconstruct.to_deployment(name="reconstruct", work_pool_name="spaceport-cpu").apply()
     with get_client(sync_client=True) as client:
         yield client
         for name in POOLS:

@@ -1,4 +1,4 @@
-"""A GPU instance of pool ec2-gpu: a worker that takes one run at a time, and an end when there is nothing to do.
+"""A GPU instance of pool spaceport-ec2-gpu: a worker that takes one run at a time, and an end when it is idle.
 
     python -m deployments.aws.runtime.gpu_host
 

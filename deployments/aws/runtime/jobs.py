@@ -7,8 +7,9 @@ from pydantic import BaseModel, ConfigDict
 
 from deployments.aws.runtime.infrastructure import Infrastructure
 from deployments.aws.runtime.prices import SPOT_USD, fargate_usd
-from deployments.plan import ECS_CPU, ECS_GPU
+from deployments.plan import ECS_CPU, PREFIX
 from tasks.core.estimate.machine import Machine
+from tasks.core.settings import GpuPool
 
 FOLDER = "/opt/spaceport"  # of this code in both images
 EXECUTE = "python -m deployments.unless_ended prefect flow-run execute"
@@ -70,9 +71,9 @@ def account_environment(account: Infrastructure) -> dict[str, str]:
     }
 
 
-def ecs_environment(account: Infrastructure, gpu_pool: str) -> dict[str, str]:
+def ecs_environment(account: Infrastructure, gpu_pool: GpuPool) -> dict[str, str]:
     """The further environment of runs that are ECS tasks."""
-    again = {"train": {"capacity_provider": account.capacity_provider_again}} if gpu_pool == ECS_GPU else {}
+    again = {"train": {"capacity_provider": account.capacity_provider_again}} if gpu_pool == "ecs-gpu" else {}
     return {
         # SIGTERM ends a task when its spot instance is taken away or its service is updated. The run then returns to
         # its queue, and the next task continues from the checkpoint.
@@ -87,9 +88,9 @@ def train_environment() -> dict[str, str]:
     return {"SPACEPORT_HOURLY_COST_USD": str(SPOT_USD[GPU_INSTANCE])}
 
 
-def job_variables(flow: str, gpu_pool: str) -> tuple[str, dict[str, Any]]:
+def job_variables(flow: str, gpu_pool: GpuPool) -> tuple[str, dict[str, Any]]:
     """The pool of a deployment, and what it chooses of that pool's variables."""
     if flow == "train":
-        return gpu_pool, {}
+        return f"{PREFIX}{gpu_pool}", {}
     size = SIZES[flow]
     return ECS_CPU, {"stage": flow, "price": round(size.hourly_usd, 4), **size.model_dump()}

@@ -1,4 +1,4 @@
-"""As many instances for pool ec2-gpu as it has runs: `python -m deployments.aws.runtime.scaler`, a service.
+"""As many instances for pool spaceport-ec2-gpu as it has runs: `python -m deployments.aws.runtime.scaler`, a service.
 
 It never ends an instance that has had a worker. One that has had nothing to do for a while ends itself
 (deployments/aws/runtime/gpu_host.py), and all are protected from being ended otherwise, so that no training is.
