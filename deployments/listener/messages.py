@@ -1,5 +1,9 @@
-"""The queue: messages are taken, kept while they are worked on, and then deleted, given back or put aside."""
+"""The queue: messages are taken, kept while they are worked on, and then deleted, given back or put aside.
 
+`log` is the listener's: one line for everything that it decides.
+"""
+
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -10,13 +14,14 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel, ConfigDict
 
-from deployments.listener.log import log
+log = logging.getLogger("spaceport.listener")
+
 
 VISIBILITY_SECONDS = 120  # how long a message is ours before it must be extended
 POLL_SECONDS = 20  # the longest that SQS waits for messages
 AT_ONCE = 10  # the most that SQS hands out
 REASON_CHARACTERS = 1000
-ATTEMPTS = 5  # as in deployments/aws/data.py; the last one says why it failed
+ATTEMPTS = 5  # as in deployments/aws/stacks/data.py; the last one says why it failed
 
 
 class Message(BaseModel):

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from deployments.findings import Finding
-from deployments.validation.published import Published, fetch
+from deployments.validation.ways import Published, fetch
 from tasks.core.errors import SpaceportError
 from tasks.core.measurements import Report
 from tasks.core.sog.reader import read_sog

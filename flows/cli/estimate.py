@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from rich.console import Console
 
 from deployments.aws.runtime.estimate import AwsEstimate, estimate_on_aws
-from deployments.aws.runtime.prices import PRICES_DATE, PRICES_REGION
+from deployments.aws.runtime.jobs import PRICES_DATE, PRICES_REGION
 from flows.cli.plain_text import plain
 from tasks.core.errors import PhotosError
 from tasks.core.estimate.capture import Capture

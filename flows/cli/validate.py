@@ -23,8 +23,7 @@ from tasks.core.progress import ignore_progress
 from tasks.core.settings import Settings
 
 if TYPE_CHECKING:  # they import Prefect, which reads its settings when it is imported
-    from deployments.validation.published import Published
-    from deployments.validation.ways import Way
+    from deployments.validation.ways import Published, Way
 
 # Small, but real: all of it can be placed, and its PSNR is far above that of a splat that learnt nothing.
 FLIGHT = DemoOptions(photos=14, width=640, height=480)
@@ -125,8 +124,7 @@ def _way(workspace: str | None, capture: str, *, here: bool) -> "Way":
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
-    from deployments.validation.through_deployment import ThroughDeployment
-    from deployments.validation.through_listener import ThroughListener
+    from deployments.validation.through_prefect import ThroughDeployment, ThroughListener
     from flows.cli.validate_here import InThisProcess
 
     account = infrastructure_from_environment()

@@ -42,7 +42,7 @@ class Settings(BaseModel):
     hourly_cost_usd: float | None = None  # price of this machine; null where nobody said
     metrics: bool = False  # write measurements for CloudWatch among the output
     keep_days: int | None = None  # of ended runs in Prefect's database; null: as `spaceport up` was told, or 30
-    upload_limits: str = "{}"  # JSON: what uploads may ask for at most (deployments/listener/ready.py)
+    upload_limits: str = "{}"  # JSON: what uploads may ask for at most (deployments/listener/uploads.py)
     # For `python -m deployments.apply` alone; `spaceport up` has options for them.
     cpu_slots: int = 2  # stages at once in pool `cpu`
     gpu_slots: int = 1  # trainings at once

@@ -148,7 +148,7 @@ def test_training_asks_for_a_gpu_and_a_place_for_it(aws: AwsServer) -> None:
     assert not task["launchType"], "with a launch type, ECS would not wait for an instance"
     assert task["overrides"]["taskRoleArn"] == account().train_role
     override = task["overrides"]["containerOverrides"][0]
-    guarded = ["python", "-m", "deployments.unless_ended", "prefect", "flow-run", "execute"]
+    guarded = ["python", "-m", "deployments.aws.runtime.unless_ended", "prefect", "flow-run", "execute"]
     assert override["command"] == guarded, "a task that waited long may find that its run was given up"
     environment = {each["name"]: each["value"] for each in override["environment"]}
     assert environment["PREFECT_API_URL"] == account().prefect_api_url, "not where the worker found the server"

@@ -19,11 +19,11 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.states import AwaitingRetry, Cancelled, Running, Scheduled
 from prefect.types._datetime import now
 
+from deployments.apply import FILE
 from deployments.automations import SILENCE_SECONDS, hung
 from deployments.local.processes import find
 from deployments.local.state import WORKERS, folder_of, read_state
 from deployments.pools import POOLS
-from deployments.specifications import FILE
 from tasks.core.demo.flight import fly
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.progress import ignore_progress

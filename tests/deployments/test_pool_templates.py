@@ -14,8 +14,7 @@ from prefect_aws.workers.ecs_worker import ECSJobConfiguration
 
 from deployments.aws.runtime.jobs import job_variables
 from deployments.plan import Plan
-from deployments.pool_templates import ENGINE
-from deployments.pools import Pool, planned_pools
+from deployments.pools import ENGINE, Pool, planned_pools
 from tasks.core.errors import InputError
 from tasks.core.settings import STAGES
 from tests.deployments.accounts import ROLE, account

@@ -20,7 +20,7 @@ from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.states import Cancelled
 from prefect.types._datetime import now
 
-from deployments.apply import apply, apply_all, apply_pools_only
+from deployments.apply import FILE, Specification, apply, apply_all, apply_pools_only, specifications
 from deployments.automations import (
     AWS_STAGE_HOURS,
     FORMER_NAMES,
@@ -32,7 +32,6 @@ from deployments.automations import (
 )
 from deployments.plan import Plan
 from deployments.pools import POOLS
-from deployments.specifications import FILE, Specification, specifications
 from tasks.core.errors import InputError
 from tasks.running.gpu_slot import GPU_LIMIT
 from tests.deployments.accounts import account
@@ -153,20 +152,25 @@ def former_deployments() -> list[Specification]:
 
 @pytest.mark.usefixtures("former_pools")
 def test_a_former_pool_stays_while_a_run_in_it_has_not_ended() -> None:
-    async def waiting_run() -> UUID:
+    async def waiting_run() -> tuple[UUID, UUID]:
         async with get_client() as client:
             flow_id = await client.create_flow_from_name("reconstruct")
             deployment_id = await client.create_deployment(flow_id, "older", work_pool_name="cpu")
-            run = await client.create_flow_run_from_deployment(deployment_id)
-            await client.delete_deployment(deployment_id)
-            return run.id
+            return deployment_id, (await client.create_flow_run_from_deployment(deployment_id)).id
 
-    run_id = asyncio.run(waiting_run())
-    [left] = [change for change in asyncio.run(apply_all(PLAN)) if change.startswith("left")]
-    assert "work pool cpu, now spaceport-cpu, which has 1 runs that have not ended" in left
-    assert "prefect worker start --pool cpu" in left
+    def left() -> str:
+        [said] = [change for change in asyncio.run(apply_all(PLAN)) if change.startswith("left")]
+        assert said.startswith("left work pool cpu, now spaceport-cpu")
+        assert "prefect worker start --pool cpu" in said
+        return said
+
+    deployment_id, run_id = asyncio.run(waiting_run())
+    assert "which has deployment older" in left()
+    on_the_server("update_deployment", deployment_id, DeploymentUpdate(work_pool_name="spaceport-cpu"))
+    assert "which has runs that have not ended (1)" in left()
     on_the_server("set_flow_run_state", run_id, Cancelled(), True)
     assert asyncio.run(apply_all(PLAN)) == ["removed work pool cpu, now spaceport-cpu"]
+    on_the_server("delete_deployment", deployment_id)
 
 
 @pytest.mark.usefixtures("no_pools")

@@ -17,15 +17,12 @@ from typer.testing import CliRunner
 
 from deployments.apply import apply_pools_only
 from deployments.aws.runtime.infrastructure import Infrastructure
-from deployments.listener.ready import Limits, read_ready
 from deployments.listener.signals import Places, Signal
-from deployments.listener.uploads import DONE, FAILED, READY_FILE, Upload
+from deployments.listener.uploads import DONE, FAILED, READY_FILE, Limits, Upload, read_ready
 from deployments.plan import Plan
 from deployments.pools import POOLS
-from deployments.validation.published import Published
-from deployments.validation.through_deployment import ThroughDeployment
-from deployments.validation.through_listener import ThroughListener
-from deployments.validation.ways import RunFailedError, Way
+from deployments.validation.through_prefect import ThroughDeployment, ThroughListener
+from deployments.validation.ways import Published, RunFailedError, Way
 from flows.cli import validate
 from flows.cli.app import app
 from flows.cli.validate_here import InThisProcess

@@ -23,7 +23,7 @@ from deployments.aws.runtime.gpu_host import WORKER, worker_environment
 from deployments.local.processes import stop
 from deployments.local.state import alone, folder_of
 from deployments.plan import EC2_GPU, GPU, Plan
-from deployments.pool_templates import ecs_gpu_template
+from deployments.pools import ecs_gpu_template
 from tests.conftest import REPOSITORY
 from tests.deployments.instances import FakeMetadata, Watched, metadata_service
 from tests.emulator.account import Emulated

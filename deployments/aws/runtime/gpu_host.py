@@ -2,8 +2,8 @@
 
     python -m deployments.aws.runtime.gpu_host
 
-runs in a container on the instance (deployments/aws/compute.py). When AWS announces that it takes a spot instance away,
-two minutes ahead, the run is told by SIGTERM: it saves a checkpoint, and the next attempt goes on from there elsewhere.
+runs in a container on the instance (deployments/aws/stacks/compute.py). AWS announces two minutes ahead that it takes a
+spot instance away. The run then receives SIGTERM and saves a checkpoint; the next attempt continues from it elsewhere.
 """
 
 import logging
@@ -167,7 +167,7 @@ def read_account() -> tuple[Infrastructure, str]:
 def serve() -> None:
     """Be a host until there is a reason to end. Raises InputError where this is no instance of an account.
 
-    Whatever else is raised ends this process, and with it the instance (deployments/aws/compute.py).
+    Whatever else is raised ends this process, and with it the instance (deployments/aws/stacks/compute.py).
     """
     metadata = Metadata()
     account, secret = read_account()

@@ -1,4 +1,4 @@
-"""What an AWS account holds for Spaceport, as its stacks wrote it into a parameter (deployments/aws/services.py)."""
+"""Contents of an AWS account, as its stacks (deployments/aws/stacks/services.py) wrote them into a parameter."""
 
 import os
 from collections.abc import Mapping

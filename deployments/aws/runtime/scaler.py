@@ -38,7 +38,7 @@ from tasks.core.errors import SpaceportError
 
 LOOK_SECONDS = 15.0
 SPOT_PATIENCE_SECONDS = 120.0  # a spot instance that is to be had is launched within seconds
-# In which an instance has a worker. It gives up by itself before that (deployments/aws/compute.py).
+# In which an instance has a worker. It gives up by itself before that (deployments/aws/stacks/compute.py).
 BOOT_SECONDS = 1200.0
 PAUSE_SECONDS = 600.0  # of a group whose instance did not get to work
 WAITING_OR_AT_WORK = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)

@@ -10,11 +10,11 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
-from deployments.aws.compute import Compute
-from deployments.aws.data import Data
-from deployments.aws.options import AwsOptions
-from deployments.aws.server import Server
-from deployments.aws.services import Services
+from deployments.aws.stacks.compute import Compute
+from deployments.aws.stacks.data import Data
+from deployments.aws.stacks.options import AwsOptions
+from deployments.aws.stacks.server import Server
+from deployments.aws.stacks.services import Services
 from tasks.core.settings import STAGES
 
 NAMESPACE = "Spaceport"  # of what tasks/reporting/metrics.py writes

@@ -7,8 +7,8 @@ from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from deployments.aws.checks import acknowledge
-from deployments.aws.data import RESULTS, UPLOADS, WORKSPACE, Data
+from deployments.aws.stacks.checks import acknowledge
+from deployments.aws.stacks.data import RESULTS, UPLOADS, WORKSPACE, Data
 
 TASKS = "ecs-tasks.amazonaws.com"
 INSTANCES = "ec2.amazonaws.com"

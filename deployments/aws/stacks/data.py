@@ -13,8 +13,8 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from deployments.aws.checks import AWS_KEY, SQS_KEY, acknowledge, excuse
-from deployments.aws.options import AwsOptions
+from deployments.aws.stacks.checks import AWS_KEY, SQS_KEY, acknowledge, excuse
+from deployments.aws.stacks.options import AwsOptions
 
 UPLOADS, RESULTS, WORKSPACE = "uploads", "results", "workspace"  # prefixes of keys
 READY_KEYS = (f"{UPLOADS}/*/READY.json", f"{UPLOADS}/*.zip")

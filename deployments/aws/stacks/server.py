@@ -11,12 +11,12 @@ from aws_cdk import aws_rds as rds
 from aws_cdk import aws_servicediscovery as servicediscovery
 from constructs import Construct
 
-from deployments.aws.checks import AWS_KEY, acknowledge, excuse
-from deployments.aws.compute import SERVICE_LOGS, Compute
-from deployments.aws.containers import container, service, task_definition
-from deployments.aws.data import Data
-from deployments.aws.network import API_PORT, DATABASE_PORT, Network
-from deployments.aws.roles import TASKS, allow, execution_role, role
+from deployments.aws.stacks.checks import AWS_KEY, acknowledge, excuse
+from deployments.aws.stacks.compute import SERVICE_LOGS, Compute
+from deployments.aws.stacks.containers import container, service, task_definition
+from deployments.aws.stacks.data import Data
+from deployments.aws.stacks.network import API_PORT, DATABASE_PORT, Network
+from deployments.aws.stacks.roles import TASKS, allow, execution_role, role
 from deployments.local.server_settings import retention
 
 DATABASE = "prefect"

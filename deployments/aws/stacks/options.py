@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from deployments.listener.ready import Limits
+from deployments.listener.uploads import Limits
 from tasks.core.errors import OptionsError
 from tasks.core.settings import DEFAULT_KEEP_DAYS, MOST_KEEP_DAYS
 
@@ -29,7 +29,7 @@ class AwsOptions(BaseModel):
     spot: bool = True  # first attempts on spot instances, later ones on demand
     email: str | None = Field(None, pattern=r"^[^@\s]+@[^@\s]+$")  # who hears of alarms and of the budget
     monthly_budget_usd: float = Field(100, gt=0)
-    upload_limits: str = "{}"  # JSON: what READY.json may ask for at most (deployments/listener/ready.py)
+    upload_limits: str = "{}"  # JSON: what READY.json may ask for at most (deployments/listener/uploads.py)
     keep_days: int = Field(DEFAULT_KEEP_DAYS, ge=LEAST_KEEP_DAYS, le=MOST_KEEP_DAYS)  # of ended runs in Prefect
     public_results: bool = False  # results for everybody who knows their address, through CloudFront
 

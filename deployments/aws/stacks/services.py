@@ -6,7 +6,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
-from deployments.aws.compute import (
+from deployments.aws.stacks.compute import (
     EC2_GROUP,
     EC2_GROUP_ON_DEMAND,
     INFRASTRUCTURE,
@@ -14,11 +14,20 @@ from deployments.aws.compute import (
     Compute,
     ec2_group_arns,
 )
-from deployments.aws.containers import container, service, task_definition
-from deployments.aws.data import RESULTS, UPLOADS, WORKSPACE, Data
-from deployments.aws.network import Network
-from deployments.aws.options import AwsOptions
-from deployments.aws.roles import OBJECTS, TASKS, allow, allow_listing, objects_arn, region_arn, role, streams_arn
+from deployments.aws.stacks.containers import container, service, task_definition
+from deployments.aws.stacks.data import RESULTS, UPLOADS, WORKSPACE, Data
+from deployments.aws.stacks.network import Network
+from deployments.aws.stacks.options import AwsOptions
+from deployments.aws.stacks.roles import (
+    OBJECTS,
+    TASKS,
+    allow,
+    allow_listing,
+    objects_arn,
+    region_arn,
+    role,
+    streams_arn,
+)
 
 FAMILIES = "spaceport-run-*"  # of the task definitions that the workers register, see deployments/pools/ecs-*.json
 ECS_POOLS = {"ecs-cpu": "spaceport-ecs-cpu", "ecs-gpu": "spaceport-ecs-gpu"}  # as in deployments/plan.py
