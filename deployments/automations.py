@@ -1,4 +1,4 @@
-"""Automations of the server: they crash runs whose process is gone, end those that hang, and tell people of ends.
+"""Automations of the server: crash runs whose process has died, cancel runs that hang, send messages about ends.
 
 `python -m deployments.automations` prints those that need no block, for `prefect automation create --from-file`.
 """
@@ -25,7 +25,7 @@ STAGE_HOURS, AWS_STAGE_HOURS = 7 * 24, 24
 RUN_HOURS = 14 * 24  # of a whole run, which waits in queues too
 PENDING, RUNNING = "prefect.flow-run.Pending", "prefect.flow-run.Running"
 HEARTBEAT = "prefect.flow-run.heartbeat"
-# After these a run is not expected to be heard of again.
+# After these a run sends no more heartbeats.
 ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")}
 # Nor after these, before a worker has begun with it again: a spot instance that is taken away puts its run back.
 WAITS = {f"prefect.flow-run.{state}" for state in ("Scheduled", "AwaitingRetry")}
@@ -51,7 +51,7 @@ BODY = (
 
 
 async def apply_automations(client: PrefectClient, plan: Plan) -> list[str]:
-    """Create or correct our automations, by name; without a URL to notify, nobody is told. Says what changed."""
+    """Create or correct our automations, by name; without a URL to notify, they send no messages. Returns changes."""
     changes = [change for automation in always(plan) for change in await _apply(client, automation)]
     changes += [change for name in FORMER_NAMES for change in await _remove(client, name)]
     if plan.notify is None:
@@ -76,7 +76,7 @@ def always(plan: Plan | None = None) -> tuple[AutomationCore, ...]:
 
 
 def zombies() -> AutomationCore:
-    """A run that began and then neither ends nor is heard of again."""
+    """Crash a run that began and then neither ends nor sends a heartbeat."""
     # The server itself says RUNNING; a process that is killed at once has sent no heartbeat.
     return _crash_of_silence(
         ZOMBIES,
@@ -89,7 +89,7 @@ def zombies() -> AutomationCore:
 
 
 def unstarted() -> AutomationCore:
-    """A run that a worker took and that does not begin: it would hold its queue's slot for ever."""
+    """Crash a run that a worker took and that does not begin: it would hold its queue's slot for ever."""
     return _crash_of_silence(
         UNSTARTED,
         f"A run that a worker took and did not start within {UNSTARTED_SECONDS / 60:.0f} minutes becomes Crashed, so "
@@ -102,7 +102,7 @@ def unstarted() -> AutomationCore:
 
 
 def hung(name: str, flows: tuple[str, ...], hours: float) -> AutomationCore:
-    """A run that is at work for longer than anything takes. Cancelling it lets its worker end its process or task."""
+    """Cancel a run that works for longer than anything takes. Its worker then ends the process or the task."""
     trigger = _unless_heard(flows, {RUNNING}, {"prefect.flow-run.Cancelling", *ENDS, *WAITS}, timedelta(hours=hours))
     message = f"This run was at work for {hours:g} hours: it hangs, and is ended."
     return AutomationCore(

@@ -165,7 +165,7 @@ async def apply_pools(client: PrefectClient, plan: Plan) -> list[str]:
 
 
 def planned_pools(plan: Plan) -> list[Pool]:
-    """The pools of a plan: processes on machines of somebody's own, or ECS and EC2."""
+    """The pools of a plan: processes on machines of one's own, or ECS and EC2."""
     if plan.infrastructure is not None:
         return _aws_pools(plan, plan.infrastructure)
     return [

@@ -72,7 +72,7 @@ class Messages:
         self._keeper.join()
 
     def take(self, wait_seconds: int = POLL_SECONDS) -> list[Message]:
-        """Up to ten messages; waits for the first."""
+        """Return up to ten messages; waits for the first."""
         answer = self._sqs.receive_message(
             QueueUrl=self._queue,
             MaxNumberOfMessages=AT_ONCE,
@@ -94,17 +94,17 @@ class Messages:
         return taken
 
     def done(self, message: Message) -> None:
-        """It became what it should; nobody gets it again."""
+        """Delete a message that is dealt with: it is not delivered again."""
         with self._settling(message):
             self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=message.handle)
 
     def give_back(self, message: Message, after_seconds: int) -> None:
-        """It is delivered again after a while."""
+        """Return a message to the queue, which delivers it again after a while."""
         with self._settling(message):
             self._set_visibility(message, after_seconds)
 
     def put_aside(self, message: Message, reason: str) -> None:
-        """Into the dead letters, with the reason, which SQS itself could not say."""
+        """Move a message to the dead letters with the reason, which SQS itself does not know."""
         with self._settling(message):
             self._sqs.send_message(
                 QueueUrl=self._dead,

@@ -220,7 +220,7 @@ class Listener:
             self._places.announce(upload, name, signal)
             log.info("%s: %s", upload, name)
         self._places.forget_other(upload, name)  # of the run before it was retried
-        if not self._places.is_current(upload):  # replaced meanwhile: the newer version's run gives the answer
+        if not self._places.is_current(upload):  # replaced meanwhile: the newer version's run answers
             self._places.forget(upload)
 
     def _patiently(self, ask: Callable[[], T]) -> T:

@@ -49,7 +49,7 @@ class Upload(BaseModel):
 
     @classmethod
     def of_identity(cls, identity: str | None) -> "Upload | None":
-        """The upload of a run; None for a run that was started by somebody else."""
+        """The upload of a run; None for a run that the listener did not start."""
         found = _IDENTITY.fullmatch(identity or "")
         if found is None or not _KEY.fullmatch(found["key"]) or not _VERSION.fullmatch(found["version"]):
             return None
@@ -116,7 +116,7 @@ def _place(capture: str, identity: str) -> str:
 
 
 def read_event(body: str, bucket: str) -> Upload:
-    """The upload that an event of EventBridge tells of. Raises MessageError.
+    """The upload that an event of EventBridge reports. Raises MessageError.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html. Keys in it are not URL-encoded.
     """

@@ -1,4 +1,4 @@
-"""The queue of this machine's server while it goes down and comes up: no run is lost, none blocks a slot."""
+"""The queue of this machine's server while `down` and `up` work: no run is lost, none blocks a slot."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

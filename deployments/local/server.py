@@ -63,7 +63,7 @@ class Choices(BaseModel):
     pages_port: int | None = None
     cpu_slots: int | None = None
     gpu_slots: int | None = None
-    notify: str | None = None  # an empty string: nobody any more
+    notify: str | None = None  # an empty string: no messages any more
     dispatch: tuple[str, ...] | None = None
     hourly_cost_usd: float | None = None
     keep_days: int | None = None
@@ -275,8 +275,8 @@ def _await(ready: Callable[[], bool], names: list[str], folder: Path) -> None:
                 )
         if time.monotonic() > deadline:
             raise ServerError(
-                f"The {names[0]} has not become ready within {START_SECONDS:.0f} s; `spaceport up` again goes on "
-                f"waiting, its log is {log_file(folder, names[0])}"
+                f"The {names[0]} has not become ready within {START_SECONDS:.0f} s; `spaceport up` again waits "
+                f"on, its log is {log_file(folder, names[0])}"
             )
         time.sleep(POLL_SECONDS)
 
@@ -314,7 +314,7 @@ def take_down(home: Path, say: Say, end_runs: EndRuns, *, now: bool) -> list[str
         for name in (*WORKERS, PAGES, SERVER):
             if name not in stopped:
                 say(f"stopping {name}")
-                # A worker that cannot tell its server anything only waits.
+                # A worker that cannot reach its server only waits.
                 if kill(name, folder) if silent and name in WORKERS else stop(name, folder, patience_seconds):
                     stopped.append(name)
         remembered = read_state(home)

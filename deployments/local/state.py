@@ -1,4 +1,4 @@
-"""What is known about this machine's server between one command and the next.
+"""Records of this machine's server between one command and the next.
 
     <home>/up/server.json, worker-cpu.json, worker-gpu.json, pages.json   the processes, each with a .log
     <home>/up/secrets.json                 deployments/local/access.py
@@ -183,7 +183,7 @@ def process_environment(
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        # A run that somebody cancelled and that does not react is taken care of after this.
+        # The server cleans up after this when a cancelled run does not react.
         "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "45",
         # How soon the stages of a run that was cancelled before it could do so itself are cancelled.
         "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "5",

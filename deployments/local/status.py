@@ -1,4 +1,4 @@
-"""How this machine's server and its companions are."""
+"""State of this machine's server and its companions."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

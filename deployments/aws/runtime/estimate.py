@@ -1,4 +1,4 @@
-"""What a run would take and cost in an AWS account, as its deployments are sized and at the prices of `jobs.py`.
+"""Time and price of a run in an AWS account, with the sizes of its deployments and the prices in `jobs.py`.
 
 Nothing here has run on AWS. Stages' times are those of the model of tasks/core/estimate on as many cores as each task
 gets, a vCPU taken for as fast as a core of the machine that was measured on, and training's on a T4 by a figure that is

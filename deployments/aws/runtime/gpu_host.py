@@ -88,7 +88,7 @@ class Host:
         self._stopping.set()
 
     def watch(self) -> str:
-        """Work until there is a reason to end; gives it."""
+        """Work until there is a reason to end; returns it."""
         worker = psutil.Popen(self._command, env=self._environment)
         try:
             reason = self._reason_to_end(worker)
@@ -114,9 +114,9 @@ class Host:
         return "told to stop"
 
     def _stop(self, worker: psutil.Popen) -> None:
-        """The runs first: each saves its state and tells the server how it ended. Then the worker.
+        """End the runs first: each saves its state and reports its end to the server. Then end the worker.
 
-        One that does not end goes on taking runs, the next attempt of what has just ended first: that one ends as well.
+        Until it ends, the worker takes further runs, first the next attempt of what has just ended. Those end as well.
         """
         _end_runs(worker, STOP_SECONDS)
         if worker.poll() is None:
@@ -130,7 +130,7 @@ class Host:
 
 
 def _end_runs(worker: psutil.Popen, patience_seconds: float) -> None:
-    """Tell the worker's runs by SIGTERM that they have to end, and wait so long for them."""
+    """Send SIGTERM to the worker's runs and wait for their ends, at most so long."""
     runs = worker.children() if worker.poll() is None else []
     for run in runs:
         with suppress(psutil.NoSuchProcess):

@@ -25,7 +25,7 @@ class Infrastructure(BaseModel):
     results_bucket: str
     workspace: str  # s3://…
     results: str  # s3://…, where the listener's runs publish
-    public_url: str | None = None  # that shows `results` to everybody
+    public_url: str | None = None  # public address of `results`
     queue_url: str
     dead_letters_url: str
     cluster: str

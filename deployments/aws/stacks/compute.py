@@ -59,7 +59,7 @@ def gpu_group(
     name: str | None = None,
     hops: int = 1,
 ) -> autoscaling.AutoScalingGroup:
-    """From none to `max_gpu_instances` instances of whichever type is to be had.
+    """Make a group of 0 to `max_gpu_instances` instances of any available type.
 
     Args:
         scope: the stack.
@@ -101,7 +101,7 @@ def gpu_group(
         vpc_subnets=network.compute_subnets,
         min_capacity=0,
         max_capacity=options.max_gpu_instances,
-        new_instances_protected_from_scale_in=True,  # whoever gives them work takes the protection away
+        new_instances_protected_from_scale_in=True,  # the service that gives them work removes the protection
         mixed_instances_policy=autoscaling.MixedInstancesPolicy(
             launch_template=template,
             launch_template_overrides=[
@@ -170,7 +170,7 @@ systemd-run --unit spaceport-end bash -c 'docker wait worker; shutdown -h now'
 
 
 class Compute(Stack):
-    """Cluster, capacity, roles of what runs in it, logs, and the queue that tells the workers how tasks ended."""
+    """Cluster, capacity, roles of what runs in it, logs, and the queue of events that report how tasks ended."""
 
     def __init__(self, scope: Construct, name: str, options: AwsOptions, network: Network, data: Data) -> None:
         super().__init__(scope, name, description="Spaceport: ECS cluster, GPU capacity, roles of runs")
@@ -210,7 +210,7 @@ class Compute(Stack):
         return group
 
     def _prefect_secret(self, options: AwsOptions) -> secretsmanager.ISecret:
-        """The whole auth string of our own server, or the API key of somebody else's."""
+        """The whole auth string of our own server, or the API key of another one."""
         if options.prefect_api_key_secret is not None:
             return secretsmanager.Secret.from_secret_complete_arn(self, "PrefectKey", options.prefect_api_key_secret)
         secret = secretsmanager.Secret(
@@ -331,7 +331,7 @@ class Compute(Stack):
 
 
 def ec2_group_arns(scope: Construct, options: AwsOptions) -> list[str]:
-    """Of the groups of pool ec2-gpu; the wildcard is an id that nobody knows beforehand."""
+    """ARNs of the groups of pool spaceport-ec2-gpu; the wildcard is an id that is not known beforehand."""
     names = [EC2_GROUP, EC2_GROUP_ON_DEMAND] if options.spot else [EC2_GROUP]
     return [region_arn(scope, "autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{name}") for name in names]
 

@@ -1,4 +1,4 @@
-"""What outlives every machine: uploads, results, images, and the queue of uploads that are complete.
+"""Data that outlives every machine: uploads, results, images, and the queue of uploads that are complete.
 
 This stack refers to no other, and the offline tests deploy it as it is to an emulator.
 """
@@ -61,7 +61,7 @@ class Data(Stack):
             self.results_name,
             [
                 # Nothing that is current below stages/, results/ and runs/ ever expires: a cached result may point to
-                # it. Checkpoints are only of use to a training that goes on.
+                # it. Only a training that continues needs its checkpoints.
                 s3.LifecycleRule(id="checkpoints", prefix=f"{WORKSPACE}/checkpoints/", expiration=Duration.days(14)),
                 s3.LifecycleRule(
                     id="cheaper-when-old",
@@ -187,7 +187,7 @@ class Data(Stack):
         return repository
 
     def _publish(self) -> str:
-        """Serve results/, and nothing else, to everybody over HTTPS; gives the address."""
+        """Serve results/, and nothing else, publicly over HTTPS; returns the address."""
         distribution = cloudfront.Distribution(
             self,
             "Results-Cdn",

@@ -1,4 +1,4 @@
-"""What people see and are told of: dashboard, alarms with an action, and a budget."""
+"""Monitoring: dashboard, alarms with an action, and a budget."""
 
 from aws_cdk import Duration, Stack
 from aws_cdk import aws_budgets as budgets

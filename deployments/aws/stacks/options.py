@@ -1,4 +1,4 @@
-"""What whoever deploys may choose: `-c name=value` on the command line, or `context` in cdk.json."""
+"""Choices at deployment: `-c name=value` on the command line, or `context` in cdk.json."""
 
 from collections.abc import Callable
 
@@ -31,7 +31,7 @@ class AwsOptions(BaseModel):
     monthly_budget_usd: float = Field(100, gt=0)
     upload_limits: str = "{}"  # JSON: what READY.json may ask for at most (deployments/listener/uploads.py)
     keep_days: int = Field(DEFAULT_KEEP_DAYS, ge=LEAST_KEEP_DAYS, le=MOST_KEEP_DAYS)  # of ended runs in Prefect
-    public_results: bool = False  # results for everybody who knows their address, through CloudFront
+    public_results: bool = False  # results are public to those who know their address, through CloudFront
 
     @field_validator("gpu_instance_types", mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""Who may do what: one role for each component, with the actions that it calls, on the resources it calls them for."""
+"""Permissions: one role for each component, with the actions that it calls, on the resources it calls them for."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -78,7 +78,7 @@ def allow_workspace(to: iam.Role, data: Data) -> None:
 
 
 def allow_listing(to: iam.Role, bucket: str, *prefixes: str) -> None:
-    """List what lies below these prefixes of a bucket."""
+    """Allow to list a bucket below these prefixes."""
     condition = {"StringLike": {"s3:prefix": [f"{prefix}/*" for prefix in prefixes]}}
     allow(to, None, ["s3:ListBucket"], [bucket_arn(to, bucket)], condition)
 

@@ -1,6 +1,6 @@
 """A Prefect server of our own: one Fargate task and a Postgres on RDS. Left out when there is one already.
 
-Nobody reaches it from outside: the UI is opened through a session of the Systems Manager, which asks for IAM rights,
+It cannot be reached from outside: the UI is opened through a session of the Systems Manager, which asks for IAM rights,
 and the API asks for the password in Secrets Manager.
 """
 

@@ -34,7 +34,7 @@ ECS_POOLS = {"ecs-cpu": "spaceport-ecs-cpu", "ecs-gpu": "spaceport-ecs-gpu"}  # 
 
 
 class Services(Stack):
-    """Workers and listener, and the parameter from which everybody learns what this account holds."""
+    """Workers and listener, and the parameter that lists what this account contains."""
 
     def __init__(
         self,
