@@ -115,7 +115,7 @@ soak: $(READY) ## Twenty runs queued for one training slot
 
 # jsii warns of the Node that stable systems have.
 synth: $(READY) ## CloudFormation templates of deployments/aws into cdk.out, without a network
-	JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=1 CDK_OUTDIR=$(CURDIR)/cdk.out $(BIN)/python -m deployments.aws.app
+	JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=1 CDK_OUTDIR=$(CURDIR)/cdk.out $(BIN)/python -m deployments.aws.stacks.app
 
 aws-check: $(READY) $(CHECKOV) ## cdk-nag, cfn-lint and checkov look at the templates of two ways to deploy
 	rm -rf cdk.out

@@ -1,1 +1,1 @@
-"""How the flows are deployed: work pools, deployments, blocks, automations, and the local server that runs them."""
+"""Deployment of the flows: work pools, deployments, blocks, automations, and the local server that runs them."""

@@ -1,10 +1,11 @@
-"""Automations of the server: they crash runs whose process is gone, end those that hang, and tell people of ends.
+"""Automations of the server: crash runs whose process has died, cancel runs that hang, send messages about ends.
 
 `python -m deployments.automations` prints those that need no block, for `prefect automation create --from-file`.
 """
 
 import json
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
@@ -25,17 +26,25 @@ STAGE_HOURS, AWS_STAGE_HOURS = 7 * 24, 24
 RUN_HOURS = 14 * 24  # of a whole run, which waits in queues too
 PENDING, RUNNING = "prefect.flow-run.Pending", "prefect.flow-run.Running"
 HEARTBEAT = "prefect.flow-run.heartbeat"
-# After these a run is not expected to be heard of again.
+# After these a run sends no more heartbeats.
 ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")}
 # Nor after these, before a worker has begun with it again: a spot instance that is taken away puts its run back.
 WAITS = {f"prefect.flow-run.{state}" for state in ("Scheduled", "AwaitingRetry")}
 TAG = "spaceport"  # of every run of ours: from its deployment, from the stage's parent or from the terminal
-ZOMBIES = "Spaceport: a run whose process is gone has crashed"
-HUNG_STAGE = "Spaceport: a stage that never ends is cancelled"
-HUNG_RUN = "Spaceport: a run that never ends is cancelled"
-UNSTARTED = "Spaceport: a run whose worker died before it started it has crashed"
-FAILED = "Spaceport: tell that a run has failed"
-DONE = "Spaceport: tell that a run is done"
+ZOMBIES = "Spaceport: crash runs whose process has died"
+UNSTARTED = "Spaceport: crash runs that their worker did not start"
+HUNG_STAGE = "Spaceport: cancel stages that never end"
+HUNG_RUN = "Spaceport: cancel runs that never end"
+FAILED = "Spaceport: send a message when a run fails"
+DONE = "Spaceport: send a message when a run is done"
+FORMER_NAMES = (  # of earlier releases
+    "Spaceport: a run whose process is gone has crashed",
+    "Spaceport: a stage that never ends is cancelled",
+    "Spaceport: a run that never ends is cancelled",
+    "Spaceport: a run whose worker died before it started it has crashed",
+    "Spaceport: tell that a run has failed",
+    "Spaceport: tell that a run is done",
+)
 BODY = (
     "{{ flow_run.name }}: {{ flow_run.state.name }}"
     "{% if flow_run.state.message %} – {{ flow_run.state.message }}{% endif %}\n{{ flow_run | ui_url }}"
@@ -43,8 +52,9 @@ BODY = (
 
 
 async def apply_automations(client: PrefectClient, plan: Plan) -> list[str]:
-    """Create or correct our automations, by name; without a URL to notify, nobody is told. Says what changed."""
+    """Create or correct our automations, by name; without a URL to notify, they send no messages. Returns changes."""
     changes = [change for automation in always(plan) for change in await _apply(client, automation)]
+    changes += [change for name in FORMER_NAMES for change in await _remove(client, name)]
     if plan.notify is None:
         return changes + [change for name in (FAILED, DONE) for change in await _remove(client, name)]
     block_id, block_changes = await apply_notification_block(client, plan.notify)
@@ -54,7 +64,9 @@ async def apply_automations(client: PrefectClient, plan: Plan) -> list[str]:
             block_document_id=block_id, subject=f"Spaceport: {{{{ flow_run.name }}}} {subject}", body=BODY
         )
         trigger = _trigger(("reconstruct",), expect={f"prefect.flow-run.{state}" for state in states})
-        changes += await _apply(client, AutomationCore(name=name, trigger=trigger, actions=[notification]))
+        description = f"Posts JSON with `text` and `subject` to {_host(plan.notify)} when `reconstruct` is {subject}."
+        wanted = AutomationCore(name=name, description=description, trigger=trigger, actions=[notification])
+        changes += await _apply(client, wanted)
     return changes
 
 
@@ -65,10 +77,11 @@ def always(plan: Plan | None = None) -> tuple[AutomationCore, ...]:
 
 
 def zombies() -> AutomationCore:
-    """A run that began and then neither ends nor is heard of again."""
+    """Crash a run that began and then neither ends nor sends a heartbeat."""
     # The server itself says RUNNING; a process that is killed at once has sent no heartbeat.
     return _crash_of_silence(
         ZOMBIES,
+        f"A run that has sent no heartbeat for {SILENCE_SECONDS} s becomes Crashed, so that it holds no slot.",
         {RUNNING, HEARTBEAT},
         {HEARTBEAT, PENDING, *ENDS, *WAITS},
         SILENCE_SECONDS,
@@ -77,9 +90,11 @@ def zombies() -> AutomationCore:
 
 
 def unstarted() -> AutomationCore:
-    """A run that a worker took and that does not begin: it would hold its queue's slot for ever."""
+    """Crash a run that a worker took and that does not begin: it would hold its queue's slot for ever."""
     return _crash_of_silence(
         UNSTARTED,
+        f"A run that a worker took and did not start within {UNSTARTED_SECONDS / 60:.0f} minutes becomes Crashed, so "
+        "that it holds no slot.",
         {PENDING},
         {RUNNING, HEARTBEAT, "prefect.flow-run.Cancelling", *ENDS, *WAITS},
         UNSTARTED_SECONDS,
@@ -88,19 +103,32 @@ def unstarted() -> AutomationCore:
 
 
 def hung(name: str, flows: tuple[str, ...], hours: float) -> AutomationCore:
-    """A run that is at work for longer than anything takes. Cancelling it lets its worker end its process or task."""
+    """Cancel a run that works for longer than anything takes. Its worker then ends the process or the task."""
     trigger = _unless_heard(flows, {RUNNING}, {"prefect.flow-run.Cancelling", *ENDS, *WAITS}, timedelta(hours=hours))
     message = f"This run was at work for {hours:g} hours: it hangs, and is ended."
     return AutomationCore(
-        name=name, trigger=trigger, actions=[ChangeFlowRunState(state=StateType.CANCELLING, message=message)]
+        name=name,
+        description=f"A run of {', '.join(flows)} that works for {hours:g} hours is cancelled; its worker ends it.",
+        trigger=trigger,
+        actions=[ChangeFlowRunState(state=StateType.CANCELLING, message=message)],
     )
 
 
-def _crash_of_silence(name: str, after: set[str], expect: set[str], seconds: int, message: str) -> AutomationCore:
+def _crash_of_silence(
+    name: str, description: str, after: set[str], expect: set[str], seconds: int, message: str
+) -> AutomationCore:
     trigger = _unless_heard(("reconstruct", *STAGES), after, expect, timedelta(seconds=seconds))
     return AutomationCore(
-        name=name, trigger=trigger, actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)]
+        name=name,
+        description=description,
+        trigger=trigger,
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)],
     )
+
+
+def _host(url: str) -> str:
+    """Of a URL to notify: the rest of it may be secret."""
+    return urlsplit(url).hostname or "the address"
 
 
 def _unless_heard(flows: tuple[str, ...], after: set[str], expect: set[str], within: timedelta) -> EventTrigger:

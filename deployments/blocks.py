@@ -1,7 +1,7 @@
-"""Prefect blocks: where an S3 workspace is, and who is told about runs. Never with keys in them.
+"""Prefect blocks: the place of an S3 workspace, and the address for messages about runs. They never hold keys.
 
-Everybody who may use the server can read its blocks. Access keys belong into the workers' environment or, better, are
-not needed because the machine has a role.
+All users of the server can read its blocks. Access keys belong in the workers' environment. A machine with a role needs
+none.
 """
 
 import os
@@ -22,7 +22,7 @@ S3_SCHEME = "s3://"
 
 
 def workspace_name(plan: Plan) -> str:
-    """What runs are given as their workspace: a bucket goes by its block's name."""
+    """The workspace as runs receive it: for a bucket the name of its block."""
     return f"s3-bucket/{WORKSPACE_BLOCK}" if plan.workspace.startswith(S3_SCHEME) else plan.workspace
 
 
@@ -44,7 +44,7 @@ async def apply_workspace_blocks(client: PrefectClient, plan: Plan) -> list[str]
 
 
 async def apply_notification_block(client: PrefectClient, url: str) -> tuple[UUID, list[str]]:
-    """Create or correct the block that posts to `url`; gives its id and what changed.
+    """Create or correct the block that posts to `url`; returns its id and what changed.
 
     The body is JSON: `text` is what Slack, Mattermost and their like show.
     """

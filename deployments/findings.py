@@ -1,4 +1,4 @@
-"""What a check of a machine or an account says."""
+"""Result of a check of a machine or an account."""
 
 from dataclasses import dataclass
 

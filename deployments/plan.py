@@ -8,9 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from deployments.aws.runtime.infrastructure import Infrastructure
 
 REPOSITORY = Path(__file__).parents[1]  # holds flows/ and tasks/, for those who deploy and for their workers
-ECS_CPU, ECS_GPU, EC2_GPU = "ecs-cpu", "ecs-gpu", "ec2-gpu"  # work pools in an AWS account
-GpuPool = Literal["ecs-gpu", "ec2-gpu"]  # where training may run there
+GpuPool = Literal["ecs-gpu", "ec2-gpu"]  # where training may run in an account: a pool's name without the prefix
 GPU_POOLS: tuple[GpuPool, ...] = ("ecs-gpu", "ec2-gpu")
+PREFIX = "spaceport-"  # of the names of our work pools, which may be on a server with other people's
+CPU, GPU = f"{PREFIX}cpu", f"{PREFIX}gpu"  # work pools of machines of one's own
+ECS_CPU, ECS_GPU, EC2_GPU = f"{PREFIX}ecs-cpu", f"{PREFIX}ecs-gpu", f"{PREFIX}ec2-gpu"  # of an AWS account
 
 
 class Plan(BaseModel):
@@ -22,11 +24,11 @@ class Plan(BaseModel):
     pages_url: str | None = None  # of a web server that shows <workspace>/runs
     hourly_cost_usd: float | None = None  # price of the workers' machine
     dispatch: tuple[str, ...] | None = None  # stages in runs of their own; None leaves it to prefect.yaml
-    cpu_slots: int = Field(2, ge=1)  # stages at once in pool `cpu`
+    cpu_slots: int = Field(2, ge=1)  # stages at once in pool `spaceport-cpu`
     gpu_slots: int = Field(1, ge=1)  # trainings at once
     notify: str | None = None  # URL that hears of runs that are done or have failed
-    infrastructure: Infrastructure | None = None  # an AWS account, whose pools take the place of `cpu` and `gpu`
-    gpu_pool: GpuPool = "ecs-gpu"  # where training runs in that account
+    infrastructure: Infrastructure | None = None  # an AWS account, whose pools take the place of the two above
+    gpu_pool: GpuPool = "ecs-gpu"  # where training runs in that account: its pool's name without the prefix
 
     @property
     def run_slots(self) -> int:

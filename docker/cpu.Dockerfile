@@ -13,7 +13,7 @@ ARG HASHED=yes
 ARG PIP_OPTIONS=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /opt/spaceport
-# What changes least goes first: a new version of the code alone rebuilds the last layer.
+# Parts that change least come first: a new version of the code alone rebuilds the last layer.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY docker/requirements.txt docker/requirements-node.txt docker/
 # hadolint ignore=DL3013,SC2086

@@ -44,5 +44,5 @@ inside() { buildah run --isolation chroot "$container" -- "$@"; }
 inside spaceport doctor
 inside prefect --version
 inside python -c "import deployments.apply, deployments.listener.service, deployments.aws.runtime.scaler"
-if inside touch /opt/spaceport/probe 2>/dev/null; then echo "the code can be written by whoever runs it" >&2; exit 1; fi
+if inside touch /opt/spaceport/probe 2>/dev/null; then echo "the user that runs the code can write it" >&2; exit 1; fi
 buildah images --format '{{.Name}}:{{.Tag}} {{.Size}}' "$image"

@@ -17,6 +17,7 @@ from tasks.reporting.progress import run_logger, stage_progress
 from tasks.reporting.training_board import TrainingBoard
 from tasks.running.backend import computing_backend
 from tasks.running.checkpoints import StageCheckpoints
+from tasks.running.gpu_slot import gpu_slot
 from tasks.running.interruption import run_apart
 from tasks.running.stage import Stage, open_output, run_stage
 
@@ -92,6 +93,7 @@ def _train(scene: SceneRef, options: TrainOptions, context: RunContext) -> Ref:
             compute=compute,
             backend=backend,
             changed={"options": options},
+            while_computing=gpu_slot(backend),
         )
     except OutOfMemoryError:  # here or in a run of its own; continuing from there would lead there again
         (checkpoints or kept_state()).discard()

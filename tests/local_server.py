@@ -1,6 +1,6 @@
 """A Prefect server of the tests' own, brought up by `spaceport up` as a person would, with its workers.
 
-Its stages run in the pools `cpu` (2 at once) and `gpu` (1 at once):
+Its stages run in the pools `spaceport-cpu` (2 at once) and `spaceport-gpu` (1 at once):
 
     with serving(tmp_path / "home", tmp_path / "workspace", dispatch="train", gpu_slots=2) as server:
         run = server.start({"photos": …})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deployments.aws import monitoring
+from deployments.aws.stacks import monitoring
 from tasks.compress import COMPRESS
 from tasks.core.errors import OptionsError, PhotosError
 from tasks.core.measurements import SogSection

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from deployments.validation.checks import check_result
-from deployments.validation.published import Published
+from deployments.validation.ways import Published
 from flows.reconstruct import reconstruct
 from tasks import publish
 from tasks.core.demo.flight import fly, ground_truth_path, load_ground_truth

@@ -7,10 +7,10 @@ from prefect.client.orchestration import get_client
 
 from deployments.aws.runtime.service import exit_status_of, on_end_signal, served_account
 from deployments.listener.messages import Messages
-from deployments.listener.ready import Limits
 from deployments.listener.runs import Runs
 from deployments.listener.service import Listener
 from deployments.listener.signals import Places
+from deployments.listener.uploads import Limits
 from deployments.settings import DeploymentSettings
 from tasks.core.storage.s3_folder import CLIENT_CONFIG
 from tasks.running.settings import use_settings

@@ -1,5 +1,9 @@
-"""The queue: messages are taken, kept while they are worked on, and then deleted, given back or put aside."""
+"""The queue: messages are taken, kept while they are worked on, and then deleted, given back or put aside.
 
+`log` is the listener's: one line for everything that it decides.
+"""
+
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -10,13 +14,14 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel, ConfigDict
 
-from deployments.listener.log import log
+log = logging.getLogger("spaceport.listener")
+
 
 VISIBILITY_SECONDS = 120  # how long a message is ours before it must be extended
 POLL_SECONDS = 20  # the longest that SQS waits for messages
 AT_ONCE = 10  # the most that SQS hands out
 REASON_CHARACTERS = 1000
-ATTEMPTS = 5  # as in deployments/aws/data.py; the last one says why it failed
+ATTEMPTS = 5  # as in deployments/aws/stacks/data.py; the last one says why it failed
 
 
 class Message(BaseModel):
@@ -67,7 +72,7 @@ class Messages:
         self._keeper.join()
 
     def take(self, wait_seconds: int = POLL_SECONDS) -> list[Message]:
-        """Up to ten messages; waits for the first."""
+        """Return up to ten messages; waits for the first."""
         answer = self._sqs.receive_message(
             QueueUrl=self._queue,
             MaxNumberOfMessages=AT_ONCE,
@@ -89,17 +94,17 @@ class Messages:
         return taken
 
     def done(self, message: Message) -> None:
-        """It became what it should; nobody gets it again."""
+        """Delete a message that is dealt with: it is not delivered again."""
         with self._settling(message):
             self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=message.handle)
 
     def give_back(self, message: Message, after_seconds: int) -> None:
-        """It is delivered again after a while."""
+        """Return a message to the queue, which delivers it again after a while."""
         with self._settling(message):
             self._set_visibility(message, after_seconds)
 
     def put_aside(self, message: Message, reason: str) -> None:
-        """Into the dead letters, with the reason, which SQS itself could not say."""
+        """Move a message to the dead letters with the reason, which SQS itself does not know."""
         with self._settling(message):
             self._sqs.send_message(
                 QueueUrl=self._dead,

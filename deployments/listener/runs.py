@@ -19,9 +19,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
-from deployments.every_run import every_run
-from deployments.listener.ready import Ready
-from deployments.listener.uploads import Upload
+from deployments.listener.uploads import Ready, Upload
+from deployments.runs import every_run
 
 DEPLOYMENT = "reconstruct/reconstruct"
 TAG, FRESH_TAG = "upload", "fresh"

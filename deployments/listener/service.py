@@ -14,14 +14,22 @@ from botocore.exceptions import BotoCoreError, ClientError
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import PrefectHTTPStatusError
 
-from deployments.ends import Ends
-from deployments.listener.log import log
-from deployments.listener.messages import ATTEMPTS, POLL_SECONDS, Message, Messages
-from deployments.listener.ready import Limits, Ready, lowered, read_ready, too_many_fresh
-from deployments.listener.reasons import bounded, reason_of
+from deployments.listener.messages import ATTEMPTS, POLL_SECONDS, Message, Messages, log
 from deployments.listener.runs import Runs
-from deployments.listener.signals import Places, Signal
-from deployments.listener.uploads import DONE, FAILED, MessageError, Upload, read_event
+from deployments.listener.signals import Places, Signal, bounded, reason_of
+from deployments.listener.uploads import (
+    DONE,
+    FAILED,
+    Limits,
+    MessageError,
+    Ready,
+    Upload,
+    lowered,
+    read_event,
+    read_ready,
+    too_many_fresh,
+)
+from deployments.runs import Ends
 from tasks.core.errors import InputError
 from tasks.core.storage.s3_errors import may_pass
 
@@ -212,7 +220,7 @@ class Listener:
             self._places.announce(upload, name, signal)
             log.info("%s: %s", upload, name)
         self._places.forget_other(upload, name)  # of the run before it was retried
-        if not self._places.is_current(upload):  # replaced meanwhile: the newer version's run gives the answer
+        if not self._places.is_current(upload):  # replaced meanwhile: the newer version's run answers
             self._places.forget(upload)
 
     def _patiently(self, ask: Callable[[], T]) -> T:

@@ -1,12 +1,21 @@
-"""Start what accompanies this machine's server: a worker for each pool, and the pages of a local workspace."""
+"""Start what accompanies this machine's server: a worker for each pool, and the pages of a local workspace.
+
+`python -m deployments.local.companions FOLDER` serves the pages of all runs over http. Their address is
+SPACEPORT_PAGES_URL, http://127.0.0.1:PORT/SECRET. It is in the environment, since every user of the machine can list
+the arguments of its processes.
+"""
 
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from deployments.local.access import Secrets
 from deployments.local.processes import find, start
-from deployments.local.state import PAGES, PAGES_URL, WORKERS, LocalServer, folder_of, process_environment
+from deployments.local.state import PAGES, PAGES_URL, WORKERS, LocalServer, folder_of, process_environment, worker_name
+from tasks.core.errors import OptionsError
+from tasks.core.viewer.serve import open_server
+from tasks.running.settings import Settings
 
 
 def start_missing(
@@ -36,9 +45,24 @@ def start_missing(
 
 def _commands(server: LocalServer) -> dict[str, list[str]]:
     commands = {
-        name: ["prefect", "worker", "start", "--pool", pool, "--name", f"local-{pool}", "--type", "process"]
+        name: ["prefect", "worker", "start", "--pool", pool, "--name", worker_name(pool), "--type", "process"]
         for name, pool in WORKERS.items()
     }
     if server.plan.pages_url is not None:
-        commands[PAGES] = ["deployments.local.pages", str(Path(server.plan.workspace) / "runs")]
+        commands[PAGES] = ["deployments.local.companions", str(Path(server.plan.workspace) / "runs")]
     return commands
+
+
+def main(folder: str) -> None:
+    """Serve the folder and nothing outside of it, until SIGTERM. Raises OptionsError, InputError."""
+    for place in (Path(folder).parent, Path(folder)):  # the workspace, and its runs
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    address = urlsplit(Settings().pages_url or "")
+    if not address.path.strip("/"):
+        raise OptionsError("SPACEPORT_PAGES_URL has to say http://127.0.0.1:PORT/SECRET.")
+    with open_server(Path(folder), address.port or 0, address.path.strip("/")) as server:
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,4 +1,4 @@
-"""Starts a worker, or the pages' server, again when it has died. `spaceport up`'s server does so while it runs.
+"""Start a worker, or the pages' server, again when it has died. `spaceport up`'s server does so while it runs.
 
 A process that keeps dying is given up after some tries; `spaceport status` says so. One that `down` stops has no record
 any more, and stays stopped. `up` and `down` keep this out while they work (`unless_at_work`).
@@ -116,7 +116,7 @@ def read_kept(home: Path) -> dict[str, Kept]:
     """What was started again, by name."""
     try:
         return RECORD.validate_json(_record(home).read_bytes())
-    except (FileNotFoundError, ValidationError):  # it tells, and decides nothing
+    except (FileNotFoundError, ValidationError):  # it informs people, and decides nothing
         return {}
 
 

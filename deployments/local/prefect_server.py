@@ -40,6 +40,7 @@ from prefect.server.events.services import event_persister
 from prefect.server.events.storage.database import write_events
 from prefect.server.services.db_vacuum import schedule_orphan_vacuum_tasks, schedule_vacuum_tasks
 from prefect.server.services.perpetual_services import get_perpetual_services
+from prefect.server.services.repossessor import monitor_expired_leases
 from prefect.settings import (
     PREFECT_API_DATABASE_CONNECTION_URL,
     PREFECT_SERVER_API_HOST,
@@ -121,16 +122,19 @@ def main() -> None:
         uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning")
         return
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _forget_runs_here_too()
+    _clean_up_here_too()
     listener = socket.socket(fileno=arguments.embedded)
     app = OwnOrigin(WaitsWhenBusy(CheckedRuns(create_app(ephemeral=True, final=True))), listener.getsockname()[1])
     uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
 
 
-def _forget_runs_here_too() -> None:
-    """Let the clean-up of runs begin with a server of one command as well, in which Prefect has only that of events."""
+def _clean_up_here_too() -> None:
+    """Let a server of one command remove old runs, and free slots of concurrency limits whose processes have died.
+
+    Prefect's own one only removes events.
+    """
     for service in get_perpetual_services():
-        if service.function in (schedule_vacuum_tasks, schedule_orphan_vacuum_tasks):
+        if service.function in (schedule_vacuum_tasks, schedule_orphan_vacuum_tasks, monitor_expired_leases):
             service.run_in_ephemeral = True
 
 

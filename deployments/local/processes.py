@@ -35,7 +35,7 @@ class Detached(BaseModel):
         return cls(name=name, pid=pid, created_at=created_at, after_boot=after_boot, boot=LockHolder.here().boot)
 
     def process(self) -> psutil.Process | None:
-        """The living process, or None when it has ended and whoever has its pid now is somebody else."""
+        """The living process, or None when it has ended, also when another process has its pid now."""
         try:
             process = psutil.Process(self.pid)
             return process if self._is(process) and process.status() != psutil.STATUS_ZOMBIE else None
@@ -130,7 +130,7 @@ def stop(name: str, folder: Path, patience_seconds: float) -> bool:
         process.terminate()
     psutil.wait_procs([process], timeout=patience_seconds)
     for member in family:
-        with suppress(psutil.NoSuchProcess):  # which psutil also says of a pid that is somebody else's now
+        with suppress(psutil.NoSuchProcess):  # psutil also raises it for a pid that another process has now
             member.kill()
     psutil.wait_procs(family, timeout=5)
     _record(folder, name).unlink(missing_ok=True)

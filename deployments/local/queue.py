@@ -1,4 +1,4 @@
-"""The queue of this machine's server while it goes down and comes up: no run is lost, none blocks a slot."""
+"""The queue of this machine's server while `down` and `up` work: no run is lost, none blocks a slot."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Scheduled
 from prefect.types._datetime import now
 
-from deployments.every_run import every_run
+from deployments.runs import every_run
 
 TAKEN = (StateType.PENDING,)  # by a worker, which has not started it yet
 BEGUN = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)

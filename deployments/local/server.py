@@ -6,10 +6,12 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import psutil
 from pydantic import BaseModel, ConfigDict
 
 from deployments.local.access import make_secrets, read_secrets, use_local_server
@@ -61,7 +63,7 @@ class Choices(BaseModel):
     pages_port: int | None = None
     cpu_slots: int | None = None
     gpu_slots: int | None = None
-    notify: str | None = None  # an empty string: nobody any more
+    notify: str | None = None  # an empty string: no messages any more
     dispatch: tuple[str, ...] | None = None
     hourly_cost_usd: float | None = None
     keep_days: int | None = None
@@ -86,6 +88,11 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
             raise ServerError(
                 "The server was started by an earlier version, which lets every user of this machine in: "
                 "`spaceport down`, then `spaceport up`."
+            )
+        if runs and _has_other_workers(folder):
+            raise ServerError(
+                "The workers were started by an earlier version, whose work pools have other names: `spaceport down`, "
+                "then `spaceport up`."
             )
         # Runs that wait for a server that died have its secret, and find the next one with it.
         keep = any(find(name, folder) is not None for name in (SERVER, *WORKERS))
@@ -231,6 +238,18 @@ def _require_answer(server: LocalServer, folder: Path) -> None:
         )
 
 
+def _has_other_workers(folder: Path) -> bool:
+    """Whether a worker that runs takes its runs from another pool than its own."""
+    for name, pool in WORKERS.items():
+        worker = find(name, folder)
+        process = None if worker is None else worker.process()
+        with suppress(psutil.NoSuchProcess):
+            command = [] if process is None else process.cmdline()
+            if "--pool" in command and pool not in command:
+                return True
+    return False
+
+
 def _answers(server: LocalServer, patience_seconds: float = 5.0) -> bool:
     try:
         return httpx.get(f"{server.api_url}/health", timeout=patience_seconds, trust_env=False).status_code == 200
@@ -260,8 +279,8 @@ def _await(ready: Callable[[], bool], names: list[str], folder: Path) -> None:
                 )
         if time.monotonic() > deadline:
             raise ServerError(
-                f"The {names[0]} has not become ready within {START_SECONDS:.0f} s; `spaceport up` again goes on "
-                f"waiting, its log is {log_file(folder, names[0])}"
+                f"The {names[0]} has not become ready within {START_SECONDS:.0f} s; `spaceport up` again waits "
+                f"on, its log is {log_file(folder, names[0])}"
             )
         time.sleep(POLL_SECONDS)
 
@@ -299,7 +318,7 @@ def take_down(home: Path, say: Say, end_runs: EndRuns, *, now: bool) -> list[str
         for name in (*WORKERS, PAGES, SERVER):
             if name not in stopped:
                 say(f"stopping {name}")
-                # A worker that cannot tell its server anything only waits.
+                # A worker that cannot reach its server only waits.
                 if kill(name, folder) if silent and name in WORKERS else stop(name, folder, patience_seconds):
                     stopped.append(name)
         remembered = read_state(home)

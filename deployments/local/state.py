@@ -1,4 +1,4 @@
-"""What is known about this machine's server between one command and the next.
+"""Records of this machine's server between one command and the next.
 
     <home>/up/server.json, worker-cpu.json, worker-gpu.json, pages.json   the processes, each with a .log
     <home>/up/secrets.json                 deployments/local/access.py
@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deployments.local.processes import find, log_file
-from deployments.local.retention import is_own_database, retention
-from deployments.plan import Plan
+from deployments.local.server_settings import LEASES, is_own_database, retention
+from deployments.plan import CPU, GPU, PREFIX, Plan
 from tasks.core.errors import ServerError
 from tasks.core.paths import private_folder, write_private
 from tasks.running.settings import DEFAULT_KEEP_DAYS, HEARTBEAT_SECONDS
@@ -28,7 +28,7 @@ from tasks.running.settings import DEFAULT_KEEP_DAYS, HEARTBEAT_SECONDS
 HOST = "127.0.0.1"
 SERVER, PAGES = "server", "pages"
 PAGES_URL = "SPACEPORT_PAGES_URL"  # holds the pages' secret, which no process list may show
-WORKERS = {"worker-cpu": "cpu", "worker-gpu": "gpu"}  # process -> work pool
+WORKERS = {"worker-cpu": CPU, "worker-gpu": GPU}  # process -> work pool
 KEEPER_SECONDS = 20.0  # the keeper starts a process within one, once it has the lock
 POLL_SECONDS = 0.1
 
@@ -75,6 +75,11 @@ class LocalServer(BaseModel):
         if plan.hourly_cost_usd is not None:
             options.append(f"(SPACEPORT_HOURLY_COST_USD={plan.hourly_cost_usd:g})")
         return " ".join(options)
+
+
+def worker_name(pool: str) -> str:
+    """The name of this machine's worker for a pool."""
+    return f"local-{pool.removeprefix(PREFIX)}"
 
 
 def folder_of(home: Path) -> Path:
@@ -178,7 +183,7 @@ def process_environment(
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        # A run that somebody cancelled and that does not react is taken care of after this.
+        # The server cleans up after this when a cancelled run does not react.
         "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "45",
         # How soon the stages of a run that was cancelled before it could do so itself are cancelled.
         "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "5",
@@ -201,6 +206,7 @@ def server_environment(server: LocalServer, environment: Mapping[str, str]) -> d
     """
     forgets = retention(server.keep_days) if is_own_database(environment) else {}
     return {
+        **LEASES,
         **forgets,
         **environment,
         "PREFECT_SERVER_LOG_RETRYABLE_ERRORS": "true",  # in its log, which else has no word on an answer 503

@@ -1,4 +1,4 @@
-"""How this machine's server and its companions are."""
+"""State of this machine's server and its companions."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from prefect.exceptions import ObjectNotFound
 
 from deployments.local.keeper import PAUSES_SECONDS, Kept, read_kept
 from deployments.local.processes import find, log_file
-from deployments.local.state import PAGES, SERVER, WORKERS, LocalServer, folder_of
+from deployments.local.state import PAGES, SERVER, WORKERS, LocalServer, folder_of, worker_name
 from deployments.pools import POOLS
 
 ANSWER_SECONDS = 8.0  # of the server, and of the pages
@@ -73,7 +73,7 @@ def _worker(client: SyncPrefectClient, part: Part) -> Part:
     heard = [
         worker.last_heartbeat_time
         for worker in workers
-        if worker.name == f"local-{WORKERS[name]}" and worker.last_heartbeat_time is not None
+        if worker.name == worker_name(WORKERS[name]) and worker.last_heartbeat_time is not None
     ]
     silence = (datetime.now(UTC) - max(heard)).total_seconds() if heard else None
     ok = silence is not None and silence < SILENT_SECONDS
@@ -122,13 +122,13 @@ def _answers(url: str, expected: int = httpx.codes.OK) -> bool:
 
 
 def workers_heard_of(since: Mapping[str, float]) -> set[str]:
-    """The work pools whose `local-<pool>` worker was heard of after that time (seconds since the epoch)."""
+    """The work pools whose worker on this machine was heard of after that time (seconds since the epoch)."""
     with get_client(sync_client=True) as client:
         return {
             pool
             for pool, moment in since.items()
             for worker in client.read_workers_for_work_pool(pool)
-            if worker.name == f"local-{pool}"
+            if worker.name == worker_name(pool)
             and worker.last_heartbeat_time is not None
             and worker.last_heartbeat_time.timestamp() >= moment
         }

@@ -1,4 +1,4 @@
-"""What is looked at in a published result, each with the fix."""
+"""Checks of a published result, each with the fix."""
 
 import re
 import tempfile
@@ -8,19 +8,19 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from deployments.findings import Finding
-from deployments.validation.published import Published, fetch
+from deployments.validation.ways import Published, fetch
 from tasks.core.errors import SpaceportError
 from tasks.core.measurements import Report
 from tasks.core.sog.reader import read_sog
 
-# dB on held-out views. The capture of `spaceport validate` gives 20 and more; a splat that ignores photos, below 15.
+# dB on held-out views. The capture of `spaceport validate` reaches 20 and more; a splat that ignores photos, below 15.
 PSNR_FLOOR_DB = 18.0
 REGISTERED_SHARE = 0.9
 RUN_AGAIN = (
     "Run `spaceport validate --keep` and look at the run's logs (`spaceport logs`, or the log group in CloudWatch)."
 )
 LINKS_FIX = (
-    "Links of S3 are signed by whoever published and end with those credentials: look at the run's role, or at the "
+    "Links of S3 are signed with the publisher's credentials and end with them: look at the run's role, or at the "
     "public address of results."
 )
 RELATIVE_LINK = re.compile(r'<a[^>]*\shref="([^"#:?]+)"')
@@ -29,7 +29,7 @@ Says = tuple[bool, str]
 
 
 def check_result(published: Published, photos: int) -> Iterator[Finding]:
-    """Look at everything that a run over so many photos publishes."""
+    """Check everything that a run over so many photos publishes."""
     page = _Page(published)
     yield _ask("page", lambda: page.opens(published.page, "the page"), LINKS_FIX)
     yield _ask("page's links", page.links, RUN_AGAIN)

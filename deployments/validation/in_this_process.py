@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from deployments.validation.published import Published
-from deployments.validation.ways import InWorkspace, RunFailedError
+from deployments.validation.ways import InWorkspace, Published, RunFailedError
 from tasks.core.errors import SpaceportError
 from tasks.core.options import ReconstructOptions
 from tasks.places.workspace import open_workspace

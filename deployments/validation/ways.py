@@ -1,14 +1,51 @@
-"""The ways on which a capture of the validation goes: as those of the workspace's users do."""
+"""The ways that a capture of the validation takes, as those of the workspace's users do, and what they publish."""
 
 import shutil
+import urllib.error
+import urllib.request
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.validation.published import Published
+from tasks.core.errors import StorageError
 from tasks.core.options import ReconstructOptions
 from tasks.core.storage import LocalWorkspace, S3Workspace, Workspace
-from tasks.places.destination import open_destination
+from tasks.places.destination import Destination, open_destination
 from tasks.running.run_folder import remove_run
+
+TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a link gave. `kind` is the content type; empty for a file of this machine."""
+
+    content: bytes
+    kind: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a run says that its result is."""
+
+    place: Destination
+    page: str  # links, or paths on this machine
+    report: str
+    run: str | None = None  # its id on the Prefect server
+
+
+def fetch(link: str) -> Fetched:
+    """Get a link or read a path. Raises StorageError with what went wrong."""
+    try:
+        if not link.startswith(("http://", "https://")):
+            return Fetched(Path(link).read_bytes(), "")
+        with urllib.request.urlopen(link, timeout=TIMEOUT_SECONDS) as answer:
+            return Fetched(answer.read(), answer.headers.get_content_type())
+    except urllib.error.HTTPError as error:
+        raise StorageError(f"HTTP {error.code} ({error.reason})") from error
+    except OSError as error:  # urllib's own errors are among them
+        raise StorageError(str(error)) from error
+
 
 PLACE = "validation"  # below the workspace, for photos and results of validations
 

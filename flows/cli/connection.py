@@ -18,7 +18,7 @@ import httpx
 
 from deployments.local.access import use_local_server
 from deployments.local.prefect_database import make_ready, startup_error
-from deployments.local.retention import is_own_database, retention
+from deployments.local.server_settings import LEASES, is_own_database, retention
 from deployments.local.state import LocalServer, read_state, running_server
 from flows.cli.prefect_variables import configure_prefect
 from tasks.core.errors import ServerError
@@ -227,6 +227,7 @@ class EmbeddedServer:
             cwd=Path(__file__).parents[2],
             env={
                 **({} if self._keep_days is None else retention(self._keep_days)),
+                **LEASES,
                 **self._environment,
                 "PREFECT_SERVER_API_AUTH_STRING": self._secret,
                 "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}",

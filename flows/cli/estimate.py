@@ -7,7 +7,7 @@ from pydantic import JsonValue
 from rich.console import Console
 
 from deployments.aws.runtime.estimate import AwsEstimate, estimate_on_aws
-from deployments.aws.runtime.prices import PRICES_DATE, PRICES_REGION
+from deployments.aws.runtime.jobs import PRICES_DATE, PRICES_REGION
 from flows.cli.prefect_variables import configure_prefect
 from flows.cli.terminal import lines_of_cells, plain
 from tasks.core.errors import PhotosError

@@ -165,7 +165,7 @@ def register(app: typer.Typer, console: Console) -> None:
     @app.command(
         "prefect",
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-        epilog="Example:  spaceport prefect work-pool resume cpu",
+        epilog="Example:  spaceport prefect work-pool resume spaceport-cpu",
     )
     def prefect_command(context: typer.Context) -> None:
         """Run one of Prefect's own commands on this machine's server, which needs its secret."""

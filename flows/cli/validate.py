@@ -23,8 +23,7 @@ from tasks.core.progress import ignore_progress
 from tasks.running.settings import Settings, absolute_workspace
 
 if TYPE_CHECKING:  # they import Prefect, which reads its settings when it is imported
-    from deployments.validation.published import Published
-    from deployments.validation.ways import Way
+    from deployments.validation.ways import Published, Way
 
 # Small, but real: all of it can be placed, and its PSNR is far above that of a splat that learnt nothing.
 FLIGHT = DemoOptions(photos=14, width=640, height=480)
@@ -129,8 +128,7 @@ def _way(
     from prefect.exceptions import ObjectNotFound
 
     from deployments.validation.in_this_process import InThisProcess
-    from deployments.validation.through_deployment import ThroughDeployment
-    from deployments.validation.through_listener import ThroughListener
+    from deployments.validation.through_prefect import ThroughDeployment, ThroughListener
 
     if account is not None:
         if workspace not in (None, account.workspace):

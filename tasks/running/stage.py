@@ -12,6 +12,7 @@ import importlib.metadata
 import inspect
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, ParamSpec, TypeVar
@@ -117,6 +118,7 @@ def run_stage(
     backend: Computing | None = None,
     changed: dict[str, BaseModel] | None = None,
     still_valid: Callable[[Ref], bool] = lambda _: True,
+    while_computing: AbstractContextManager[None] | None = None,
 ) -> Ref:
     """The stage's output for these inputs and options, from the workspace when it is there.
 
@@ -129,6 +131,7 @@ def run_stage(
         backend: what computes the stage, or is expected to where it runs elsewhere; None where that changes nothing.
         changed: parameters that replace the task's in a run elsewhere.
         still_valid: whether an output in the workspace counts, for a stage that also writes to another place.
+        while_computing: held while this process computes; waiting for it does not count as computing.
     """
     store = open_workspace(context.workspace)
     key = stage.key(inputs, options, backend)
@@ -145,7 +148,7 @@ def run_stage(
         other = None if backend is None else stage.key(inputs, options, OTHER[backend])
         return _made_elsewhere(store, context, stage.name, key, other)
     note_output(store, context, stage.name, key, cached=False)
-    with store.new_output(stage.name, key) as folder:
+    with while_computing or nullcontext(), store.new_output(stage.name, key) as folder:
         manifest = _computed(stage, folder, options or {}, compute, backend)
         manifest = store.commit(folder, stage.name, key, manifest, replace=is_replaced)
     return _ref(store, stage.name, key, manifest, cached=False)

@@ -26,7 +26,7 @@ from uuid import uuid4
 from deployments.local import processes
 from deployments.local import server as local_server
 from deployments.local.prefect_database import NAME, make_ready
-from deployments.local.retention import EVENTS_DAYS, retention
+from deployments.local.server_settings import EVENTS_DAYS, retention
 from flows.cli.prefect_variables import configure_prefect
 from tasks.running.settings import DEFAULT_KEEP_DAYS, Settings
 from tests.benchmarks.tape import Entry, read_tape

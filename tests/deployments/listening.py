@@ -15,11 +15,10 @@ from prefect.client.schemas.objects import FlowRun
 
 from deployments.aws.runtime.infrastructure import Infrastructure
 from deployments.listener.messages import Message, Messages
-from deployments.listener.ready import Limits
 from deployments.listener.runs import Runs
 from deployments.listener.service import Listener
 from deployments.listener.signals import Places
-from deployments.listener.uploads import Upload
+from deployments.listener.uploads import Limits, Upload
 from tests.aws_server import AwsServer
 from tests.conftest import REPOSITORY
 from tests.deployments.accounts import account

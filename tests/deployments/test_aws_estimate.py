@@ -3,8 +3,17 @@
 import pytest
 
 from deployments.aws.runtime.estimate import FARGATE_START_SECONDS, GPU_START_SECONDS, AwsStage, estimate_on_aws
-from deployments.aws.runtime.jobs import GPU_INSTANCE, SIZES, ecs_environment, job_variables, machines
-from deployments.aws.runtime.prices import FARGATE_SPOT_SHARE, ON_DEMAND_USD, SPOT_USD, fargate_usd
+from deployments.aws.runtime.jobs import (
+    FARGATE_SPOT_SHARE,
+    GPU_INSTANCE,
+    ON_DEMAND_USD,
+    SIZES,
+    SPOT_USD,
+    ecs_environment,
+    fargate_usd,
+    job_variables,
+    machines,
+)
 from tasks.core.estimate.run import estimate_stages
 from tasks.core.options import ReconstructOptions
 from tasks.running.estimate import machines_of_run

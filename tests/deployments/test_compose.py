@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.pools import POOLS
+from deployments.local.state import WORKERS
 from tests.conftest import REPOSITORY
 
 
@@ -20,7 +20,7 @@ def test_services_wait_for_what_they_need(compose: dict[str, Any]) -> None:
     services = compose["services"]
     assert set(services) == {
         *("postgres", "redis", "migrate", "server", "services", "setup"),
-        *(f"worker-{pool}" for pool in POOLS),
+        *WORKERS,
     }
     for name, service in services.items():
         for other, condition in service.get("depends_on", {}).items():

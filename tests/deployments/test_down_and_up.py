@@ -89,7 +89,7 @@ def test_an_option_of_up_changes_one_thing(server: Served) -> None:
     before = remembered(server)
     up = server.spaceport("up", "--gpu-slots", "3")
     assert up.returncode == 0, up.stderr
-    assert "updated work pool gpu" in up.stdout
+    assert "updated work pool spaceport-gpu" in up.stdout
     after = remembered(server)
     assert after == before.model_copy(update={"plan": before.plan.model_copy(update={"gpu_slots": 3})})
     assert after.choices in up.stdout
@@ -102,25 +102,25 @@ def test_an_option_of_up_changes_one_thing(server: Served) -> None:
 
 def test_a_pause_stays_and_is_told(server: Served) -> None:
     with server.client() as client:
-        client.update_work_pool("cpu", WorkPoolUpdate(is_paused=True))
-        queue = client.read_work_queue_by_name("stages", work_pool_name="gpu")
+        client.update_work_pool("spaceport-cpu", WorkPoolUpdate(is_paused=True))
+        queue = client.read_work_queue_by_name("stages", work_pool_name="spaceport-gpu")
         client.update_work_queue(queue.id, is_paused=True)
-    resume = "spaceport prefect work-pool resume cpu"
+    resume = "spaceport prefect work-pool resume spaceport-cpu"
     for command, says in (("status", "paused"), ("up", "nothing changed"), ("down", "stopped"), ("up", "started")):
         finished = server.spaceport(command)
         assert finished.returncode == 0, finished.stdout + finished.stderr
         assert says in finished.stdout
         if command != "down":
-            assert "paused pool cpu" in finished.stdout
+            assert "paused pool spaceport-cpu" in finished.stdout
             assert resume in finished.stdout
-            assert "paused queue gpu/stages" in finished.stdout
-            assert "spaceport prefect work-queue resume stages --pool gpu" in finished.stdout
+            assert "paused queue spaceport-gpu/stages" in finished.stdout
+            assert "spaceport prefect work-queue resume stages --pool spaceport-gpu" in finished.stdout
     with server.client() as client:
-        assert client.read_work_pool("cpu").is_paused
-    resumed = server.spaceport("prefect", "work-pool", "resume", "cpu")
+        assert client.read_work_pool("spaceport-cpu").is_paused
+    resumed = server.spaceport("prefect", "work-pool", "resume", "spaceport-cpu")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     with server.client() as client:
-        assert not client.read_work_pool("cpu").is_paused
+        assert not client.read_work_pool("spaceport-cpu").is_paused
 
 
 def test_states_are_named_as_people_write_them(server: Served) -> None:

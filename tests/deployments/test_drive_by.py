@@ -70,11 +70,11 @@ ROUTES = (
     ("POST", "/flow_runs/"),
     ("POST", "/work_pools/"),
     ("POST", "/work_pools/filter"),
-    ("PATCH", "/work_pools/cpu"),
+    ("PATCH", "/work_pools/spaceport-cpu"),
     ("POST", "/block_documents/filter"),
     ("POST", "/artifacts/filter"),
     ("POST", "/logs/filter"),
-    ("DELETE", "/work_pools/cpu"),
+    ("DELETE", "/work_pools/spaceport-cpu"),
     ("GET", "/health/../admin/settings"),
 )
 
@@ -153,7 +153,7 @@ def test_a_page_that_its_owner_opens_can_do_nothing(server: Served, tmp_path: Pa
     assert set(told.values()) == {"refused"}, told
     assert framed
     with server.client() as client:
-        assert {pool.name for pool in client.read_work_pools()} == {"cpu", "gpu"}
+        assert {pool.name for pool in client.read_work_pools()} == {"spaceport-cpu", "spaceport-gpu"}
 
 
 def test_its_owner_logs_in_by_one_link(server: Served, tmp_path: Path) -> None:

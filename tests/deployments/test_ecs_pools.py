@@ -56,7 +56,7 @@ def aws(prefect_server: None) -> Iterator[AwsServer]:
             document = json.dumps(generate_instance_identity_document(instance))
             server.client("ecs").register_container_instance(cluster="spaceport", instanceIdentityDocument=document)
         created = asyncio.run(apply_all(plan(server)))
-        assert "created work pool ecs-gpu" in created
+        assert "created work pool spaceport-ecs-gpu" in created
         yield server
 
 
@@ -114,8 +114,8 @@ def test_deployments_go_to_the_accounts_pools() -> None:
 
     found = asyncio.run(pools())
     assert {name: each.work_pool_name for name, each in found.items()} == {
-        **dict.fromkeys(("reconstruct", "photos", "sfm", "compress", "publish"), "ecs-cpu"),
-        "train": "ecs-gpu",
+        **dict.fromkeys(("reconstruct", "photos", "sfm", "compress", "publish"), "spaceport-ecs-cpu"),
+        "train": "spaceport-ecs-gpu",
     }
     assert found["reconstruct"].job_variables["dispatch"] == "sfm,train,compress"
     assert found["train"].job_variables == {}
@@ -133,7 +133,7 @@ def test_blocks_hold_no_keys() -> None:
 
 def test_training_asks_for_a_gpu_and_a_place_for_it(aws: AwsServer) -> None:
     run = asyncio.run(start("train", **FITS_MOTO))
-    assert asyncio.run(submit("ecs-gpu", run)).state_type == StateType.PENDING
+    assert asyncio.run(submit("spaceport-ecs-gpu", run)).state_type == StateType.PENDING
     task = task_of(aws, run)
     container = task["definition"]["containerDefinitions"][0]
     assert container["resourceRequirements"] == [{"type": "GPU", "value": "1"}]
@@ -148,7 +148,7 @@ def test_training_asks_for_a_gpu_and_a_place_for_it(aws: AwsServer) -> None:
     assert not task["launchType"], "with a launch type, ECS would not wait for an instance"
     assert task["overrides"]["taskRoleArn"] == account().train_role
     override = task["overrides"]["containerOverrides"][0]
-    guarded = ["python", "-m", "deployments.unless_ended", "prefect", "flow-run", "execute"]
+    guarded = ["python", "-m", "deployments.aws.runtime.unless_ended", "prefect", "flow-run", "execute"]
     assert override["command"] == guarded, "a task that waited long may find that its run was given up"
     environment = {each["name"]: each["value"] for each in override["environment"]}
     assert environment["PREFECT_API_URL"] == account().prefect_api_url, "not where the worker found the server"
@@ -162,7 +162,7 @@ def test_training_asks_for_a_gpu_and_a_place_for_it(aws: AwsServer) -> None:
 
 def test_other_stages_run_on_fargate(aws: AwsServer) -> None:
     run = asyncio.run(start("sfm"))
-    assert asyncio.run(submit("ecs-cpu", run)).state_type == StateType.PENDING
+    assert asyncio.run(submit("spaceport-ecs-cpu", run)).state_type == StateType.PENDING
     task = task_of(aws, run)
     definition = task["definition"]
     assert (definition["cpu"], definition["memory"]) == ("4096", "16384")
@@ -185,7 +185,7 @@ def test_other_stages_run_on_fargate(aws: AwsServer) -> None:
 def test_no_task_and_no_failure_is_a_failure() -> None:
     """What ECS answers to a task that fits on no instance: the real memory of the pool is more than moto's have."""
     run = asyncio.run(start("train"))
-    ended = asyncio.run(submit("ecs-gpu", run))
+    ended = asyncio.run(submit("spaceport-ecs-gpu", run))
     assert ended.state_type == StateType.CRASHED
     assert ended.state is not None
     assert "no tasks or failures were returned" in (ended.state.message or "")
@@ -200,7 +200,7 @@ def test_no_task_and_no_failure_is_a_failure() -> None:
 )
 def test_a_task_that_stops_crashes_its_run(aws: AwsServer, stop_code: str, containers: list[dict[str, Any]]) -> None:
     run = asyncio.run(start("train", **FITS_MOTO))
-    asyncio.run(submit("ecs-gpu", run))
+    asyncio.run(submit("spaceport-ecs-gpu", run))
     task = task_of(aws, run)
     event = {
         "detail-type": "ECS Task State Change",

@@ -7,7 +7,7 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed, Crashed, State
 
-from deployments.ends import LOOK_BACK, OVERLAP, Ends
+from deployments.runs import LOOK_BACK, OVERLAP, Ends
 
 
 class Clock:
@@ -23,7 +23,7 @@ class Clock:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("deployments.ends.time", clock)
+    monkeypatch.setattr("deployments.runs.time", clock)
     return clock
 
 

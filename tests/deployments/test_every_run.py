@@ -6,8 +6,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.sorting import FlowRunSort
 
-from deployments import every_run as module
-from deployments.every_run import every_run
+from deployments import runs as module
+from deployments.runs import every_run
 
 
 @flow(name="counted")

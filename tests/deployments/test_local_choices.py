@@ -1,11 +1,14 @@
 """`spaceport up` keeps earlier choices, and its options change one each."""
 
+import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
-from deployments.local.server import Choices, chosen
+from deployments.local.processes import start, stop
+from deployments.local.server import Choices, _has_other_workers, chosen
 from deployments.local.state import LocalServer, folder_of, read_state, running_server, write_state
 from deployments.plan import Plan
 from tasks.core.errors import InputError, ServerError
@@ -92,3 +95,16 @@ def test_a_damaged_record_is_told(tmp_path: Path) -> None:
     (folder_of(tmp_path) / "up.json").write_text("{")
     with pytest.raises(ServerError, match=r"up\.json cannot be read .* remove it"):
         read_state(tmp_path)
+
+
+def test_workers_of_an_earlier_release_are_known_by_their_pool(tmp_path: Path) -> None:
+    def worker(pool: str) -> list[str]:
+        return [sys.executable, "-c", "import time; time.sleep(600)", "--pool", pool]
+
+    for pool, other in (("cpu", True), ("spaceport-cpu", False)):
+        start("worker-cpu", worker(pool), folder_of(tmp_path), os.environ)
+        try:
+            assert _has_other_workers(folder_of(tmp_path)) is other
+        finally:
+            stop("worker-cpu", folder_of(tmp_path), 5)
+    assert not _has_other_workers(folder_of(tmp_path))

@@ -19,10 +19,11 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.states import AwaitingRetry, Cancelled, Running, Scheduled
 from prefect.types._datetime import now
 
+from deployments.apply import FILE
 from deployments.automations import SILENCE_SECONDS, hung
 from deployments.local.processes import find
 from deployments.local.state import WORKERS, folder_of, read_state
-from deployments.specifications import FILE
+from deployments.pools import POOLS
 from tasks.core.demo.flight import fly
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.progress import ignore_progress
@@ -146,7 +147,7 @@ def test_a_second_up_changes_nothing(server: Served) -> None:
 def test_a_run_made_by_hand_chooses_no_environment(server: Served) -> None:
     with server.http() as http:
         deployment = http.get("/deployments/name/reconstruct/reconstruct").raise_for_status().json()
-        run = {"flow_id": deployment["flow_id"], "deployment_id": deployment["id"], "work_pool_name": "cpu"}
+        run = {"flow_id": deployment["flow_id"], "deployment_id": deployment["id"], "work_pool_name": "spaceport-cpu"}
         answer = http.post("/flow_runs/", json={**run, "job_variables": {"env": {"LD_PRELOAD": "/tmp/x.so"}}})
     assert answer.status_code == 422, answer.text
 
@@ -212,13 +213,13 @@ def test_prefects_own_command_makes_the_same_deployments(server: Served) -> None
         same = ("work_pool_name", "work_queue_name", "entrypoint", "parameter_openapi_schema", "pull_steps", "tags")
         for field in same:
             assert getattr(entry, field) == getattr(ours[name], field), (name, field)
-    assert theirs["train"].work_pool_name == "gpu"
+    assert theirs["train"].work_pool_name == "spaceport-gpu"
     assert theirs["reconstruct"].job_variables == {"dispatch": "sfm,train,compress"}
 
 
 def test_a_run_tells_that_it_lives_before_it_is_taken_for_dead(server: Served) -> None:
     with server.client() as client:
-        for pool in ("cpu", "gpu"):
+        for pool in POOLS:
             told = client.read_work_pool(pool).base_job_template["job_configuration"]["env"]
             assert 3 * int(told["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) < SILENCE_SECONDS
 

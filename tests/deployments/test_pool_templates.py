@@ -14,8 +14,7 @@ from prefect_aws.workers.ecs_worker import ECSJobConfiguration
 
 from deployments.aws.runtime.jobs import job_variables
 from deployments.plan import Plan
-from deployments.pool_templates import ENGINE
-from deployments.pools import Pool, planned_pools
+from deployments.pools import ENGINE, Pool, planned_pools
 from tasks.core.errors import InputError
 from tasks.core.stages import STAGES
 from tests.deployments.accounts import ROLE, account
@@ -108,11 +107,11 @@ def test_a_run_or_a_deployment_that_chooses_it_is_refused(pool: Pool, deployed: 
 @pytest.mark.parametrize(
     ("pool_name", "chosen"),
     [
-        ("cpu", {"dispatch": "sfm; id"}),
-        ("ecs-cpu", {"stage": "../x"}),
-        ("ecs-cpu", {"cpu": 3}),
-        ("ecs-cpu", {"disk_gb": 100000}),
-        ("ecs-gpu", {"capacity_provider": "somebody's"}),
+        ("spaceport-cpu", {"dispatch": "sfm; id"}),
+        ("spaceport-ecs-cpu", {"stage": "../x"}),
+        ("spaceport-ecs-cpu", {"cpu": 3}),
+        ("spaceport-ecs-cpu", {"disk_gb": 100000}),
+        ("spaceport-ecs-gpu", {"capacity_provider": "somebody's"}),
     ],
 )
 def test_what_it_may_choose_has_bounds(pool_name: str, chosen: dict[str, Any], deployed: dict[str, Any]) -> None:
@@ -122,7 +121,11 @@ def test_what_it_may_choose_has_bounds(pool_name: str, chosen: dict[str, Any], d
 
 def test_our_own_choices_are_taken(deployed: dict[str, Any]) -> None:
     again = {"capacity_provider": account().capacity_provider_again}
-    ours = [("cpu", {"dispatch": "sfm,train,compress"}), ("cpu", {"dispatch": ""}), ("ecs-gpu", again)]
+    ours = [
+        ("spaceport-cpu", {"dispatch": "sfm,train,compress"}),
+        ("spaceport-cpu", {"dispatch": ""}),
+        ("spaceport-ecs-gpu", again),
+    ]
     ours += [job_variables(flow, "ecs-gpu") for flow in ("reconstruct", *STAGES)]
     with get_client(sync_client=True) as client:
         for pool_name, chosen in ours:
@@ -130,9 +133,9 @@ def test_our_own_choices_are_taken(deployed: dict[str, Any]) -> None:
             assert run.job_variables == chosen
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", ["spaceport-cpu", "spaceport-gpu"])
 def test_a_worker_starts_what_the_pool_says(name: str) -> None:
-    chosen = {"dispatch": "sfm,train"} if name == "cpu" else {}
+    chosen = {"dispatch": "sfm,train"} if name == "spaceport-cpu" else {}
     job = asyncio.run(ProcessJobConfiguration.from_template_and_values(POOLS[name].template, chosen))
     assert job.command == ENGINE
     assert job.working_dir is None
@@ -146,9 +149,9 @@ def test_a_worker_starts_what_the_pool_says(name: str) -> None:
 
 def test_a_task_costs_what_its_size_does() -> None:
     _, chosen = job_variables("sfm", "ecs-gpu")
-    job = asyncio.run(ECSJobConfiguration.from_template_and_values(POOLS["ecs-cpu"].template, chosen))
+    job = asyncio.run(ECSJobConfiguration.from_template_and_values(POOLS["spaceport-ecs-cpu"].template, chosen))
     assert float(str(job.env["SPACEPORT_HOURLY_COST_USD"])) == pytest.approx(chosen["price"])
-    without = asyncio.run(ECSJobConfiguration.from_template_and_values(POOLS["ecs-cpu"].template, {}))
+    without = asyncio.run(ECSJobConfiguration.from_template_and_values(POOLS["spaceport-ecs-cpu"].template, {}))
     assert "SPACEPORT_HOURLY_COST_USD" not in without.env
 
 

@@ -24,7 +24,7 @@ from tests.server_process import free_port, is_up, server_process, until_answers
 def documented() -> str:
     """The block that begins with the first work pool."""
     text = (REPOSITORY / "docs/deploy.md").read_text(encoding="utf-8")
-    [block] = re.findall(r"```sh\n(prefect work-pool create cpu .*?)```", text, re.DOTALL)
+    [block] = re.findall(r"```sh\n(prefect work-pool create spaceport-cpu .*?)```", text, re.DOTALL)
     return str(block)
 
 
@@ -61,7 +61,7 @@ def test_they_make_what_apply_makes(environment: dict[str, str], tmp_path: Path)
         changes = asyncio.run(apply_all(Plan(workspace=str(tmp_path))))
         applied = {pool.name: pool for pool in asyncio.run(pools())}
     rest = [change for change in changes if not change.startswith("updated deployment")]
-    assert rest == ["updated work pool cpu", "updated work pool gpu"]
+    assert rest == ["updated work pool spaceport-cpu", "updated work pool spaceport-gpu"]
     for name, pool in applied.items():
         job = pool.base_job_template["job_configuration"]
         del job["env"]["SPACEPORT_WORKSPACE"]

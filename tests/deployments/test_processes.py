@@ -139,7 +139,7 @@ def test_pages_show_the_runs_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text("secret", encoding="utf-8")
     (runs / "way-out").symlink_to(tmp_path)
     environment = {**os.environ, "SPACEPORT_PAGES_URL": "http://127.0.0.1:0/open-sesame"}
-    server = start("pages", [sys.executable, "-m", "deployments.local.pages", str(runs)], tmp_path, environment)
+    server = start("pages", [sys.executable, "-m", "deployments.local.companions", str(runs)], tmp_path, environment)
     try:
         port = listening_port(server.pid)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}/open-sesame", timeout=STALL_SECONDS) as http:

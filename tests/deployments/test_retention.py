@@ -17,8 +17,8 @@ from prefect.settings import Settings as PrefectSettings
 
 from deployments.local import server as local_server
 from deployments.local.access import make_secrets
-from deployments.local.retention import retention
 from deployments.local.server import Choices, bring_up
+from deployments.local.server_settings import retention
 from deployments.local.state import (
     SERVER,
     LocalServer,

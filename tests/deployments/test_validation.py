@@ -17,16 +17,13 @@ from typer.testing import CliRunner
 
 from deployments.apply import apply_pools_only
 from deployments.aws.runtime.infrastructure import Infrastructure
-from deployments.listener.ready import Limits, read_ready
 from deployments.listener.signals import Places, Signal
-from deployments.listener.uploads import DONE, FAILED, READY_FILE, Upload
+from deployments.listener.uploads import DONE, FAILED, READY_FILE, Limits, Upload, read_ready
 from deployments.plan import Plan
 from deployments.pools import POOLS
 from deployments.validation.in_this_process import InThisProcess
-from deployments.validation.published import Published
-from deployments.validation.through_deployment import ThroughDeployment
-from deployments.validation.through_listener import ThroughListener
-from deployments.validation.ways import RunFailedError, Way
+from deployments.validation.through_prefect import ThroughDeployment, ThroughListener
+from deployments.validation.ways import Published, RunFailedError, Way
 from flows.cli import validate
 from flows.cli.app import app
 from flows.reconstruct import reconstruct
@@ -174,7 +171,7 @@ def client(prefect_server: None, tmp_path: Path) -> Iterator[SyncPrefectClient]:
     """With the deployment, whose runs no worker takes."""
     workspace = str(tmp_path / "workspace")
     asyncio.run(apply_pools_only(Plan(workspace=workspace)))
-    reconstruct.to_deployment(name="reconstruct", work_pool_name="cpu").apply()
+    reconstruct.to_deployment(name="reconstruct", work_pool_name="spaceport-cpu").apply()
     with get_client(sync_client=True) as client:
         yield client
         for name in POOLS:

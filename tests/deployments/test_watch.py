@@ -21,11 +21,10 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Pending, Running, State
 
-from deployments.aws.monitoring import NAMESPACE
 from deployments.aws.runtime import watch as service
-from deployments.aws.runtime.orphans import RUN_TAG, stop_orphans
-from deployments.aws.runtime.watch import Watch
-from deployments.unless_ended import ended
+from deployments.aws.runtime.unless_ended import ended
+from deployments.aws.runtime.watch import RUN_TAG, Watch, stop_orphans
+from deployments.aws.stacks.monitoring import NAMESPACE
 from tests.aws_server import AwsServer, aws_server
 
 AT_ONCE = timedelta(0)
@@ -275,7 +274,7 @@ def test_the_command_of_a_task_is_run_with_its_arguments_or_not_at_all(
 ) -> None:
     run = run_in(client, Pending(), *([end] if end else []), of=train)
     done = subprocess.run(
-        [sys.executable, "-m", "deployments.unless_ended", "calendar", "1999", "2"],
+        [sys.executable, "-m", "deployments.aws.runtime.unless_ended", "calendar", "1999", "2"],
         env={**os.environ, "PREFECT__FLOW_RUN_ID": str(run.id), "PREFECT_API_URL": str(PREFECT_API_URL.value())},
         capture_output=True,
         text=True,

@@ -67,7 +67,7 @@ def emulated(emulator: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
     """The account with the stack Spaceport-Data, deployed as CDK wrote it."""
     folder = tmp_path_factory.mktemp("cdk")
     synthesized = subprocess.run(
-        [sys.executable, "-m", "deployments.aws.app"],
+        [sys.executable, "-m", "deployments.aws.stacks.app"],
         cwd=REPOSITORY,
         env={**os.environ, "CDK_OUTDIR": str(folder), "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1"},
         capture_output=True,

@@ -22,8 +22,8 @@ from prefect.client.schemas.objects import FlowRun
 from deployments.aws.runtime.gpu_host import WORKER, worker_environment
 from deployments.local.processes import stop
 from deployments.local.state import alone, folder_of
-from deployments.plan import EC2_GPU, Plan
-from deployments.pool_templates import ecs_gpu_template
+from deployments.plan import EC2_GPU, GPU, Plan
+from deployments.pools import ecs_gpu_template
 from tests.conftest import REPOSITORY
 from tests.deployments.instances import FakeMetadata, Watched, metadata_service
 from tests.emulator.account import Emulated
@@ -43,7 +43,7 @@ CHECKPOINT_SECONDS = 0.5
 
 @pytest.fixture(scope="module")
 def pool(server: Served, landed: Landed) -> Served:
-    """The server, whose pool `gpu` has no worker any more but the instances."""
+    """The server, whose pool `spaceport-gpu` has no worker any more but the instances."""
     with alone(server.home):  # as `down`: otherwise it may be started again before its record is gone
         assert stop("worker-gpu", folder_of(server.home), STALL_SECONDS)
     return server
@@ -85,9 +85,9 @@ def own(emulated: Emulated, folder: Path) -> dict[str, str]:
 
 @contextmanager
 def ec2_instance(emulated: Emulated, server: Served, folder: Path) -> Iterator[tuple[Watched, FakeMetadata]]:
-    """What runs on an instance of pool ec2-gpu; its pool is called gpu here."""
+    """What runs on an instance of pool spaceport-ec2-gpu; its pool is called spaceport-gpu here."""
     account = emulated.infrastructure.model_copy(update={"prefect_api_url": server.api_url})
-    worker = ["gpu" if word == EC2_GPU else word for word in WORKER]
+    worker = [GPU if word == EC2_GPU else word for word in WORKER]
     command = [sys.executable, "-c", INTERRUPTIBLE, *worker]
     environment = {**own(emulated, folder), **worker_environment(account, server.secret), "SPACEPORT_HOME": str(folder)}
     with metadata_service() as service:

@@ -16,9 +16,9 @@ from tests.patience import finished
 
 @contextmanager
 def worker(environment: dict[str, str], home: Path) -> Iterator[None]:
-    """One more for pool `gpu`: tests of spot instances take the server's own away."""
+    """One more for pool `spaceport-gpu`: tests of spot instances take the server's own away."""
     folders = {"SPACEPORT_HOME": str(home), "PREFECT_HOME": str(home / "prefect")}
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "gpu", "--type", "process"]
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "spaceport-gpu", "--type", "process"]
     process = subprocess.Popen(command, env={**environment, **folders}, cwd=REPOSITORY)
     try:
         yield

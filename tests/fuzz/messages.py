@@ -14,11 +14,20 @@ from unittest.mock import Mock
 from botocore.exceptions import ClientError
 
 from deployments.listener.messages import Message, Messages
-from deployments.listener.ready import CHOICES, READY_BYTES, Limits, read_ready
-from deployments.listener.reasons import MOST_CHARACTERS
 from deployments.listener.service import Listener
-from deployments.listener.signals import SIGNAL_BYTES, Places
-from deployments.listener.uploads import DONE, FAILED, FOLDER, READY_FILE, Upload, read_event
+from deployments.listener.signals import MOST_CHARACTERS, SIGNAL_BYTES, Places
+from deployments.listener.uploads import (
+    CHOICES,
+    DONE,
+    FAILED,
+    FOLDER,
+    READY_BYTES,
+    READY_FILE,
+    Limits,
+    Upload,
+    read_event,
+    read_ready,
+)
 from tasks.core.errors import InputError, OptionsError
 from tasks.core.options import ReconstructOptions, describe_options
 from tasks.core.safe_names import MAX_KEY_BYTES

@@ -73,7 +73,9 @@ def _ask(part: str, action: str, question: Callable[[], Says], fix: str) -> Find
     except ClientError as error:
         code = error.response["Error"]["Code"]
         if code in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403"):
-            return Finding(part, False, f"not allowed to look ({code})", f"Allow {action} to whoever asks.")
+            return Finding(
+                part, False, f"not allowed to look ({code})", f"Allow {action} to the role or user that asks."
+            )
         return Finding(part, False, f"{code}: {error.response['Error'].get('Message', '')}", fix)
     except BotoCoreError as error:
         return Finding(part, False, str(error), fix)
@@ -106,7 +108,7 @@ def _bucket(name: str) -> Says:
 
 def _events(bucket: str) -> Says:
     told = "EventBridgeConfiguration" in _client("s3").get_bucket_notification_configuration(Bucket=bucket)
-    return told, "EventBridge is told" if told else "nobody hears of uploads", ""
+    return told, "EventBridge receives events" if told else "EventBridge receives no events of uploads", ""
 
 
 def _queue(url: str) -> Says:

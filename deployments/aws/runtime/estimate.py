@@ -1,4 +1,4 @@
-"""What a run would take and cost in an AWS account, as its deployments are sized and at the prices of `prices.py`.
+"""Time and price of a run in an AWS account, with the sizes of its deployments and the prices in `jobs.py`.
 
 Nothing here has run on AWS. Stages' times are those of the model of tasks/core/estimate on as many cores as each task
 gets, a vCPU taken for as fast as a core of the machine that was measured on, and training's on a T4 by a figure that is
@@ -7,8 +7,16 @@ derived from what others published.
 
 from pydantic import BaseModel, ConfigDict
 
-from deployments.aws.runtime.jobs import GPU_INSTANCE, SIZES, machines
-from deployments.aws.runtime.prices import FARGATE_SPOT_SHARE, ON_DEMAND_USD, PRICES_DATE, PRICES_REGION, SPOT_USD
+from deployments.aws.runtime.jobs import (
+    FARGATE_SPOT_SHARE,
+    GPU_INSTANCE,
+    ON_DEMAND_USD,
+    PRICES_DATE,
+    PRICES_REGION,
+    SIZES,
+    SPOT_USD,
+    machines,
+)
 from tasks.core.estimate.run import StageEstimate, estimate_stages
 from tasks.core.estimate.stages import Capture
 from tasks.core.options import ReconstructOptions

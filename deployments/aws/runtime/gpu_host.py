@@ -1,9 +1,9 @@
-"""A GPU instance of pool ec2-gpu: a worker that takes one run at a time, and an end when there is nothing to do.
+"""A GPU instance of pool spaceport-ec2-gpu: a worker that takes one run at a time, and an end when it is idle.
 
     python -m deployments.aws.runtime.gpu_host
 
-runs in a container on the instance (deployments/aws/compute.py). When AWS announces that it takes a spot instance away,
-two minutes ahead, the run is told by SIGTERM: it saves a checkpoint, and the next attempt goes on from there elsewhere.
+runs in a container on the instance (deployments/aws/stacks/compute.py). AWS announces two minutes ahead that it takes a
+spot instance away. The run then receives SIGTERM and saves a checkpoint; the next attempt continues from it elsewhere.
 """
 
 import logging
@@ -88,7 +88,7 @@ class Host:
         self._stopping.set()
 
     def watch(self) -> str:
-        """Work until there is a reason to end; gives it."""
+        """Work until there is a reason to end; returns it."""
         worker = psutil.Popen(self._command, env=self._environment)
         try:
             reason = self._reason_to_end(worker)
@@ -114,9 +114,9 @@ class Host:
         return "told to stop"
 
     def _stop(self, worker: psutil.Popen) -> None:
-        """The runs first: each saves its state and tells the server how it ended. Then the worker.
+        """End the runs first: each saves its state and reports its end to the server. Then end the worker.
 
-        One that does not end goes on taking runs, the next attempt of what has just ended first: that one ends as well.
+        Until it ends, the worker takes further runs, first the next attempt of what has just ended. Those end as well.
         """
         _end_runs(worker, STOP_SECONDS)
         if worker.poll() is None:
@@ -130,7 +130,7 @@ class Host:
 
 
 def _end_runs(worker: psutil.Popen, patience_seconds: float) -> None:
-    """Tell the worker's runs by SIGTERM that they have to end, and wait so long for them."""
+    """Send SIGTERM to the worker's runs and wait for their ends, at most so long."""
     runs = worker.children() if worker.poll() is None else []
     for run in runs:
         with suppress(psutil.NoSuchProcess):
@@ -167,7 +167,7 @@ def read_account() -> tuple[Infrastructure, str]:
 def serve() -> None:
     """Be a host until there is a reason to end. Raises InputError where this is no instance of an account.
 
-    Whatever else is raised ends this process, and with it the instance (deployments/aws/compute.py).
+    Whatever else is raised ends this process, and with it the instance (deployments/aws/stacks/compute.py).
     """
     metadata = Metadata()
     account, secret = read_account()

@@ -1,4 +1,4 @@
-"""What an AWS account holds for Spaceport, as its stacks wrote it into a parameter (deployments/aws/services.py)."""
+"""Contents of an AWS account, as its stacks (deployments/aws/stacks/services.py) wrote them into a parameter."""
 
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ class Infrastructure(BaseModel):
     results_bucket: str
     workspace: str  # s3://…
     results: str  # s3://…, where the listener's runs publish
-    public_url: str | None = None  # that shows `results` to everybody
+    public_url: str | None = None  # public address of `results`
     queue_url: str
     dead_letters_url: str
     cluster: str

@@ -1,4 +1,15 @@
-"""Pool and size of the task of each deployment in an AWS account, and the environment of runs there."""
+"""Pool and size of the task of each deployment in an AWS account, the environment of runs there, and what they cost.
+
+US dollars an hour, Linux on x86, us-east-1, looked up in November 2026 in what others have published, since no account
+was at hand. So every cost is an estimate; AWS's own pages have today's prices.
+
+| price | from |
+|---|---|
+| Fargate, a vCPU, a GB, a GB of disk above 20 | https://www.vantage.sh/blog/fargate-pricing; https://www.wring.co/blog/aws-fargate-pricing-guide of March 2026 has the first two |
+| Fargate spot | https://aws.amazon.com/fargate/pricing/: "up to a 70% discount", taken as 70 %, the cheapest it can be |
+| g4dn on demand | price tables of several public repositories, which agree, as 0.526 and 0.752 |
+| g4dn spot | moves all day: 0.16 and 0.23 in December 2021 (https://gist.github.com/mludvig/31bf845061aa9d56d5de04707518fe6c); 0.21 was written down from memory, of later years, and is kept as the dearer; the larger one in proportion |
+"""  # noqa: E501 - a table's row
 
 import json
 from typing import Any
@@ -6,13 +17,28 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from deployments.aws.runtime.infrastructure import Infrastructure
-from deployments.aws.runtime.prices import SPOT_USD, fargate_usd
-from deployments.plan import ECS_CPU, ECS_GPU
+from deployments.plan import ECS_CPU, PREFIX, GpuPool
 from tasks.core.estimate.machine import Machine
 
+PRICES_DATE = "November 2026"
+PRICES_REGION = "us-east-1"
+
+FARGATE_VCPU_USD, FARGATE_GB_USD, FARGATE_DISK_GB_USD = 0.04048, 0.004445, 0.000111
+FARGATE_FREE_DISK_GB = 20
+FARGATE_SPOT_SHARE = 0.3  # of the price on demand
+ON_DEMAND_USD = {"g4dn.xlarge": 0.526, "g4dn.2xlarge": 0.752}
+SPOT_USD = {"g4dn.xlarge": 0.21, "g4dn.2xlarge": 0.30}
+
+
+def fargate_usd(cpu_units: int, memory_mib: int, disk_gb: int) -> float:
+    """A Fargate task of that size."""
+    disk = max(disk_gb - FARGATE_FREE_DISK_GB, 0) * FARGATE_DISK_GB_USD
+    return cpu_units / 1024 * FARGATE_VCPU_USD + memory_mib / 1024 * FARGATE_GB_USD + disk
+
+
 FOLDER = "/opt/spaceport"  # of this code in both images
-EXECUTE = "python -m deployments.unless_ended prefect flow-run execute"
-ENGINE = "python -m deployments.unless_ended prefect.engine"
+EXECUTE = "python -m deployments.aws.runtime.unless_ended prefect flow-run execute"
+ENGINE = "python -m deployments.aws.runtime.unless_ended prefect.engine"
 GPU_INSTANCE = "g4dn.xlarge"  # that training is sized for and priced at
 GPU_INSTANCE_CORES = 4
 
@@ -70,9 +96,9 @@ def account_environment(account: Infrastructure) -> dict[str, str]:
     }
 
 
-def ecs_environment(account: Infrastructure, gpu_pool: str) -> dict[str, str]:
+def ecs_environment(account: Infrastructure, gpu_pool: GpuPool) -> dict[str, str]:
     """The further environment of runs that are ECS tasks."""
-    again = {"train": {"capacity_provider": account.capacity_provider_again}} if gpu_pool == ECS_GPU else {}
+    again = {"train": {"capacity_provider": account.capacity_provider_again}} if gpu_pool == "ecs-gpu" else {}
     return {
         # SIGTERM ends a task when its spot instance is taken away or its service is updated. The run then returns to
         # its queue, and the next task continues from the checkpoint.
@@ -87,9 +113,9 @@ def train_environment() -> dict[str, str]:
     return {"SPACEPORT_HOURLY_COST_USD": str(SPOT_USD[GPU_INSTANCE])}
 
 
-def job_variables(flow: str, gpu_pool: str) -> tuple[str, dict[str, Any]]:
+def job_variables(flow: str, gpu_pool: GpuPool) -> tuple[str, dict[str, Any]]:
     """The pool of a deployment, and what it chooses of that pool's variables."""
     if flow == "train":
-        return gpu_pool, {}
+        return f"{PREFIX}{gpu_pool}", {}
     size = SIZES[flow]
     return ECS_CPU, {"stage": flow, "price": round(size.hourly_usd, 4), **size.model_dump()}

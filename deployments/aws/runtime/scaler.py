@@ -1,4 +1,4 @@
-"""As many instances for pool ec2-gpu as it has runs: `python -m deployments.aws.runtime.scaler`, a service.
+"""Scale pool spaceport-ec2-gpu to its runs, an instance each: `python -m deployments.aws.runtime.scaler`, a service.
 
 It never ends an instance that has had a worker. One that has had nothing to do for a while ends itself
 (deployments/aws/runtime/gpu_host.py), and all are protected from being ended otherwise, so that no training is.
@@ -40,7 +40,7 @@ from tasks.running.settings import use_settings
 
 LOOK_SECONDS = 15.0
 SPOT_PATIENCE_SECONDS = 120.0  # a spot instance that is to be had is launched within seconds
-# In which an instance has a worker. It gives up by itself before that (deployments/aws/compute.py).
+# Limit for an instance's worker to start. The instance ends by itself before that (deployments/aws/stacks/compute.py).
 BOOT_SECONDS = 1200.0
 PAUSE_SECONDS = 600.0  # of a group whose instance did not get to work
 WAITING_OR_AT_WORK = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)

@@ -1,4 +1,4 @@
-"""What an AWS account's services have in common: their log, their end by a signal, their errors in one sentence."""
+"""Common parts of an AWS account's services: log, end by a signal, errors in one sentence."""
 
 import logging
 import signal

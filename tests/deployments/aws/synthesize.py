@@ -9,8 +9,8 @@ from typing import Any
 
 from aws_cdk import App
 
-from deployments.aws.app import FLAGS, build
-from deployments.aws.checks import check_with_nag
+from deployments.aws.stacks.app import FLAGS, build
+from deployments.aws.stacks.checks import check_with_nag
 
 SECRET = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:prefect-key-AbCdEf"
 WAYS: dict[str, dict[str, Any]] = {

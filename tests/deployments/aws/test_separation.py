@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from deployments.aws.compute import GPU_HOST_LOGS, RUN_LOGS, SERVICE_LOGS
-from deployments.aws.network import API_PORT, CLIENTS, DATABASE_PORT, HTTPS
+from deployments.aws.stacks.compute import GPU_HOST_LOGS, RUN_LOGS, SERVICE_LOGS
+from deployments.aws.stacks.network import API_PORT, CLIENTS, DATABASE_PORT, HTTPS
 from tests.deployments.aws.conftest import Templates
 from tests.deployments.aws.test_stacks import joined, statements_of
 

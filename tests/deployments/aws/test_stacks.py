@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from deployments.aws.data import READY_KEYS
-from deployments.aws.monitoring import NAMESPACE
-from deployments.aws.options import AwsOptions
 from deployments.aws.runtime.infrastructure import Infrastructure
-from deployments.local.retention import retention
+from deployments.aws.stacks.data import READY_KEYS
+from deployments.aws.stacks.monitoring import NAMESPACE
+from deployments.aws.stacks.options import AwsOptions
+from deployments.local.server_settings import retention
 from tasks.core.errors import OptionsError
 from tests.deployments.aws.conftest import Templates
 from tests.patience import finished

@@ -12,10 +12,9 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Completed, State
 
 from deployments.listener.messages import Message, Messages
-from deployments.listener.ready import Ready
 from deployments.listener.runs import Runs
 from deployments.listener.signals import Places, Signal
-from deployments.listener.uploads import Upload
+from deployments.listener.uploads import Ready, Upload
 
 
 def denied(operation: str) -> ClientError:

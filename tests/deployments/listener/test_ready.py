@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployments.listener.ready import CHOICES, Limits, Ready, lowered, read_ready, ready_json
+from deployments.listener.uploads import CHOICES, Limits, Ready, lowered, read_ready, ready_json
 from tasks.core.errors import OptionsError
 from tasks.core.options import ReconstructOptions, describe_options
 

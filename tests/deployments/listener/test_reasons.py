@@ -5,7 +5,7 @@ import inspect
 import pytest
 from prefect.states import Cancelled, Crashed, Failed, State
 
-from deployments.listener.reasons import MOST_CHARACTERS, TOLD, bounded, reason_of
+from deployments.listener.signals import MOST_CHARACTERS, TOLD, bounded, reason_of
 from deployments.listener.uploads import Upload
 from tasks.core import errors
 from tests.deployments.listener.fakes import ended_run

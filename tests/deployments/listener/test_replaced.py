@@ -4,8 +4,7 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed
 
-from deployments.listener.ready import Limits, Ready
-from deployments.listener.uploads import DONE, FAILED, Upload
+from deployments.listener.uploads import DONE, FAILED, Limits, Ready, Upload
 from tests.deployments.listener.fakes import Ended, Remembering, ended_run
 from tests.deployments.listening import Account
 

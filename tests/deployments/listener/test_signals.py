@@ -6,11 +6,9 @@ import pytest
 from botocore.exceptions import ClientError
 from prefect.states import Completed, Crashed, Failed, State
 
-from deployments.listener.ready import Limits
-from deployments.listener.reasons import reason_of
 from deployments.listener.service import Listener
-from deployments.listener.signals import SIGNAL_BYTES, Places, Signal
-from deployments.listener.uploads import DONE, FAILED, Upload
+from deployments.listener.signals import SIGNAL_BYTES, Places, Signal, reason_of
+from deployments.listener.uploads import DONE, FAILED, Limits, Upload
 from tests.deployments.listener.fakes import Ended, Refusing, Slow, denied, ended_run
 from tests.deployments.listening import Account, event
 
@@ -58,7 +56,7 @@ def test_a_run_that_is_retried_ends_with_done_alone(account: Account, first: Sta
 def test_a_signal_that_cannot_be_put_waits_and_holds_up_no_other(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.ends.Ends.__init__.__defaults__", (0.0,))
+    monkeypatch.setattr("deployments.runs.Ends.__init__.__defaults__", (0.0,))
     first, second = account.upload("uploads/first.zip"), account.upload("uploads/second.zip")
     places = Refusing(account.places(), first)
     listener = Listener(account.messages(), places, Ended([first, second]), first.bucket)

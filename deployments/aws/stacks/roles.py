@@ -1,4 +1,4 @@
-"""Who may do what: one role for each component, with the actions that it calls, on the resources it calls them for."""
+"""Permissions: one role for each component, with the actions that it calls, on the resources it calls them for."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,8 +7,8 @@ from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from deployments.aws.checks import acknowledge
-from deployments.aws.data import RESULTS, UPLOADS, WORKSPACE, Data
+from deployments.aws.stacks.checks import acknowledge
+from deployments.aws.stacks.data import RESULTS, UPLOADS, WORKSPACE, Data
 
 TASKS = "ecs-tasks.amazonaws.com"
 INSTANCES = "ec2.amazonaws.com"
@@ -78,7 +78,7 @@ def allow_workspace(to: iam.Role, data: Data) -> None:
 
 
 def allow_listing(to: iam.Role, bucket: str, *prefixes: str) -> None:
-    """List what lies below these prefixes of a bucket."""
+    """Allow to list a bucket below these prefixes."""
     condition = {"StringLike": {"s3:prefix": [f"{prefix}/*" for prefix in prefixes]}}
     allow(to, None, ["s3:ListBucket"], [bucket_arn(to, bucket)], condition)
 

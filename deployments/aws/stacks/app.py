@@ -1,18 +1,18 @@
-"""The CDK app: `python -m deployments.aws.app`, which the CDK's command line runs as deployments/aws/cdk.json says."""
+"""The CDK app: `python -m deployments.aws.stacks.app`, which the CDK's command line runs (deployments/aws/cdk.json)."""
 
 import sys
 from pathlib import Path
 
 from aws_cdk import App, Tags
 
-from deployments.aws.checks import check_with_nag, findings
-from deployments.aws.compute import Compute
-from deployments.aws.data import Data
-from deployments.aws.monitoring import Monitoring
-from deployments.aws.network import Network
-from deployments.aws.options import AwsOptions
-from deployments.aws.server import Server
-from deployments.aws.services import Services
+from deployments.aws.stacks.checks import check_with_nag, findings
+from deployments.aws.stacks.compute import Compute
+from deployments.aws.stacks.data import Data
+from deployments.aws.stacks.monitoring import Monitoring
+from deployments.aws.stacks.network import Network
+from deployments.aws.stacks.options import AwsOptions
+from deployments.aws.stacks.server import Server
+from deployments.aws.stacks.services import Services
 from tasks.core.errors import SpaceportError
 
 # Bucket policies instead of access lists for the buckets' own access logs.

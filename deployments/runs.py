@@ -1,12 +1,26 @@
-"""Ends of runs, as they happen: each is returned until it is settled, and then remembered no longer than needed."""
+"""Flow runs of any number, and the ends of runs: each is returned until it is settled, and then forgotten."""
 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
+
+PAGE = 200
+
+
+def every_run(client: SyncPrefectClient, sort: FlowRunSort, **filters: Any) -> list[FlowRun]:
+    """All runs that `SyncPrefectClient.read_flow_runs` finds with these filters."""
+    found: list[FlowRun] = []
+    while page := client.read_flow_runs(**filters, sort=sort, limit=PAGE, offset=len(found)):
+        found += page
+    return found
+
 
 LOOK_BACK = timedelta(days=7)  # ends while no service was looking
 OVERLAP = timedelta(minutes=10)  # ends that the server wrote down later than younger ones

@@ -7,9 +7,9 @@ from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from deployments.aws.checks import acknowledge
-from deployments.aws.compute import Compute
-from deployments.aws.network import Network
+from deployments.aws.stacks.checks import acknowledge
+from deployments.aws.stacks.compute import Compute
+from deployments.aws.stacks.network import Network
 
 PLAIN_SETTINGS = "Addresses and names; what is secret comes from Secrets Manager."
 STOP_SECONDS = 60

@@ -1,8 +1,8 @@
-"""Settings for Prefect's clean-up of its database. By default it removes nothing.
+"""Settings of Prefect's server on this machine: what it removes from its database, and where it keeps leases.
 
-With these it removes a run that ended long enough ago, with its task runs, states, logs and artifacts, and then the
-runs of its stages. A run that has not ended stays, however old it is. Results and stage outputs are in the workspace,
-where it does not look.
+By default Prefect's clean-up removes nothing. With these settings it removes a run that ended long enough ago, with its
+task runs, states, logs and artifacts, and then the runs of its stages. A run that has not ended stays, however old it
+is. Results and stage outputs are in the workspace, where it does not look.
 
 Nothing here imports Prefect, which reads its settings when it is imported.
 """
@@ -11,6 +11,9 @@ from collections.abc import Mapping
 
 EVENTS_DAYS = 3  # at most; the UI's event feed shows them
 HEARTBEATS_DAYS = 1  # two a minute of every run; automations look at the last minutes alone
+# On disk, where every server of the same home finds them: one that starts after another was killed then frees the slots
+# of concurrency limits whose processes have died. In memory, which is Prefect's default, they would be taken for ever.
+LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
 OTHER_DATABASES = ("PREFECT_API_DATABASE_", "PREFECT_SERVER_DATABASE_")
 
 

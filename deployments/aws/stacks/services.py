@@ -1,4 +1,4 @@
-"""Services: ECS workers with the set-up before them, the scaler of pool ec2-gpu, the watch over runs, the listener."""
+"""Services: ECS workers with the set-up before them, the scaler of GPU instances, the watch over runs, the listener."""
 
 from aws_cdk import CfnOutput, Stack
 from aws_cdk import aws_ecs as ecs
@@ -6,7 +6,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
-from deployments.aws.compute import (
+from deployments.aws.stacks.compute import (
     EC2_GROUP,
     EC2_GROUP_ON_DEMAND,
     INFRASTRUCTURE,
@@ -14,18 +14,27 @@ from deployments.aws.compute import (
     Compute,
     ec2_group_arns,
 )
-from deployments.aws.containers import container, service, task_definition
-from deployments.aws.data import RESULTS, UPLOADS, WORKSPACE, Data
-from deployments.aws.network import Network
-from deployments.aws.options import AwsOptions
-from deployments.aws.roles import OBJECTS, TASKS, allow, allow_listing, objects_arn, region_arn, role, streams_arn
+from deployments.aws.stacks.containers import container, service, task_definition
+from deployments.aws.stacks.data import RESULTS, UPLOADS, WORKSPACE, Data
+from deployments.aws.stacks.network import Network
+from deployments.aws.stacks.options import AwsOptions
+from deployments.aws.stacks.roles import (
+    OBJECTS,
+    TASKS,
+    allow,
+    allow_listing,
+    objects_arn,
+    region_arn,
+    role,
+    streams_arn,
+)
 
 FAMILIES = "spaceport-run-*"  # of the task definitions that the workers register, see deployments/pools/ecs-*.json
-ECS_POOLS = ("ecs-cpu", "ecs-gpu")
+ECS_POOLS = {"ecs-cpu": "spaceport-ecs-cpu", "ecs-gpu": "spaceport-ecs-gpu"}  # as in deployments/plan.py
 
 
 class Services(Stack):
-    """Workers and listener, and the parameter from which everybody learns what this account holds."""
+    """Workers and listener, and the parameter that lists what this account contains."""
 
     def __init__(
         self,
@@ -104,10 +113,10 @@ class Services(Stack):
             "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
             "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
         }
-        for pool in ECS_POOLS:
+        for kind, pool in ECS_POOLS.items():
             worker = self._container(
                 task,
-                f"worker-{pool}",
+                f"worker-{kind}",
                 ["prefect", "worker", "start", "--pool", pool, "--type", "ecs", "--no-create-pool-if-not-found"],
                 environment,
             )

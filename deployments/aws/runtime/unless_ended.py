@@ -1,6 +1,6 @@
 """Start a run's process, unless the run has ended already.
 
-    python -m deployments.unless_ended prefect flow-run execute
+    python -m deployments.aws.runtime.unless_ended prefect flow-run execute
 
 runs the module with these arguments. A task that waited long for a machine may begin after its run was given up, and
 Prefect lets a crashed run continue: it would compute beside the attempt that took its place.

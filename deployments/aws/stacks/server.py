@@ -1,6 +1,6 @@
 """A Prefect server of our own: one Fargate task and a Postgres on RDS. Left out when there is one already.
 
-Nobody reaches it from outside: the UI is opened through a session of the Systems Manager, which asks for IAM rights,
+It cannot be reached from outside: the UI is opened through a session of the Systems Manager, which asks for IAM rights,
 and the API asks for the password in Secrets Manager.
 """
 
@@ -11,13 +11,13 @@ from aws_cdk import aws_rds as rds
 from aws_cdk import aws_servicediscovery as servicediscovery
 from constructs import Construct
 
-from deployments.aws.checks import AWS_KEY, acknowledge, excuse
-from deployments.aws.compute import SERVICE_LOGS, Compute
-from deployments.aws.containers import container, service, task_definition
-from deployments.aws.data import Data
-from deployments.aws.network import API_PORT, DATABASE_PORT, Network
-from deployments.aws.roles import TASKS, allow, execution_role, role
-from deployments.local.retention import retention
+from deployments.aws.stacks.checks import AWS_KEY, acknowledge, excuse
+from deployments.aws.stacks.compute import SERVICE_LOGS, Compute
+from deployments.aws.stacks.containers import container, service, task_definition
+from deployments.aws.stacks.data import Data
+from deployments.aws.stacks.network import API_PORT, DATABASE_PORT, Network
+from deployments.aws.stacks.roles import TASKS, allow, execution_role, role
+from deployments.local.server_settings import retention
 
 DATABASE = "prefect"
 ONE_ZONE = (

@@ -1,10 +1,10 @@
-"""What whoever deploys may choose: `-c name=value` on the command line, or `context` in cdk.json."""
+"""Choices at deployment: `-c name=value` on the command line, or `context` in cdk.json."""
 
 from collections.abc import Callable
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from deployments.listener.ready import Limits
+from deployments.listener.uploads import Limits
 from tasks.core.errors import OptionsError
 from tasks.running.settings import DEFAULT_KEEP_DAYS, MOST_KEEP_DAYS
 
@@ -29,9 +29,9 @@ class AwsOptions(BaseModel):
     spot: bool = True  # first attempts on spot instances, later ones on demand
     email: str | None = Field(None, pattern=r"^[^@\s]+@[^@\s]+$")  # who hears of alarms and of the budget
     monthly_budget_usd: float = Field(100, gt=0)
-    upload_limits: str = "{}"  # JSON: what READY.json may ask for at most (deployments/listener/ready.py)
+    upload_limits: str = "{}"  # JSON: what READY.json may ask for at most (deployments/listener/uploads.py)
     keep_days: int = Field(DEFAULT_KEEP_DAYS, ge=LEAST_KEEP_DAYS, le=MOST_KEEP_DAYS)  # of ended runs in Prefect
-    public_results: bool = False  # results for everybody who knows their address, through CloudFront
+    public_results: bool = False  # results are public to those who know their address, through CloudFront
 
     @field_validator("gpu_instance_types", mode="before")
     @classmethod

@@ -1,21 +1,22 @@
-"""Where runs compute: an ECS cluster with Fargate and with GPU capacity from none, and the groups of pool `ec2-gpu`."""
+"""Compute: an ECS cluster with Fargate and GPU instances from none, and the groups of pool `spaceport-ec2-gpu`."""
 
 from aws_cdk import Duration, RemovalPolicy, Stack
 from aws_cdk import aws_autoscaling as autoscaling
+from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from deployments.aws.checks import AWS_KEY, SQS_KEY, acknowledge, excuse
-from deployments.aws.data import Data
-from deployments.aws.gpu_instances import gpu_group
-from deployments.aws.network import Network
-from deployments.aws.options import AwsOptions
-from deployments.aws.roles import (
+from deployments.aws.stacks.checks import AWS_KEY, SQS_KEY, acknowledge, excuse
+from deployments.aws.stacks.data import Data
+from deployments.aws.stacks.network import Network
+from deployments.aws.stacks.options import AwsOptions
+from deployments.aws.stacks.roles import (
     INSTANCES,
     allow,
     allow_images,
@@ -29,12 +30,111 @@ from deployments.aws.roles import (
     train_role,
 )
 
+ROOT_GB = 100  # the GPU image takes about 20 when it is unpacked
+# An instance that fails to start ends itself: nothing else would, and it costs money. Its console output can be read
+# for an hour after that.
+END_UNLESS_STARTED = "trap '[ $? = 0 ] || shutdown -h now' EXIT"
+# The instance store of g4dn and g5 is encrypted by the hardware with a key that ends with the instance:
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/data-protection.html#encryption-rest
+SCRATCH = """
+device=$(lsblk --noheadings --paths --output NAME,MODEL | awk '/Instance Storage/ && !found {print $1; found = 1}')
+mkdir --parents /scratch
+if [ -n "$device" ]; then
+  mkfs.ext4 -q "$device"
+  mount -o noatime "$device" /scratch
+fi
+install --directory --owner 10001 --group 10001 /scratch/spaceport
+"""
+
+
+def gpu_group(
+    scope: Construct,
+    id_: str,
+    network: Network,
+    options: AwsOptions,
+    role: iam.Role,
+    commands: str,
+    *,
+    spot: bool,
+    name: str | None = None,
+    hops: int = 1,
+) -> autoscaling.AutoScalingGroup:
+    """Make a group of 0 to `max_gpu_instances` instances of any available type.
+
+    Args:
+        scope: the stack.
+        id_: of the group in the stack.
+        network: where.
+        options: types and how many.
+        role: of the instances.
+        commands: what an instance does when it starts, after its scratch disk is there.
+        spot: on spot instances only; else on demand only.
+        name: of the group, where others have to know it; else CloudFormation makes one.
+        hops: to the metadata service. 1 keeps containers on the bridge from the instance's own role; 2 lets them in.
+    """
+    data = ec2.UserData.for_linux(shebang="#!/bin/bash")
+    data.add_commands("set -euo pipefail", END_UNLESS_STARTED, SCRATCH.strip(), commands.strip())
+    template = ec2.LaunchTemplate(
+        scope,
+        f"{id_}Template",
+        # The newest GPU image of ECS (driver, container toolkit, agent), looked up by SSM when an instance starts.
+        machine_image=ecs.EcsOptimizedImage.amazon_linux2023(ecs.AmiHardwareType.GPU),
+        instance_type=ec2.InstanceType(options.gpu_instance_types[0]),
+        role=role,
+        security_group=network.groups["Gpu"],
+        user_data=data,
+        instance_initiated_shutdown_behavior=ec2.InstanceInitiatedShutdownBehavior.TERMINATE,
+        require_imdsv2=True,
+        http_put_response_hop_limit=hops,
+        block_devices=[
+            ec2.BlockDevice(
+                device_name="/dev/xvda",
+                volume=ec2.BlockDeviceVolume.ebs(ROOT_GB, encrypted=True, volume_type=ec2.EbsDeviceVolumeType.GP3),
+            )
+        ],
+    )
+    group = autoscaling.AutoScalingGroup(
+        scope,
+        id_,
+        auto_scaling_group_name=name,
+        vpc=network.vpc,
+        vpc_subnets=network.compute_subnets,
+        min_capacity=0,
+        max_capacity=options.max_gpu_instances,
+        new_instances_protected_from_scale_in=True,  # the service that gives them work removes the protection
+        mixed_instances_policy=autoscaling.MixedInstancesPolicy(
+            launch_template=template,
+            launch_template_overrides=[
+                autoscaling.LaunchTemplateOverrides(instance_type=ec2.InstanceType(kind))
+                for kind in options.gpu_instance_types
+            ],
+            instances_distribution=autoscaling.InstancesDistribution(
+                on_demand_base_capacity=0,
+                on_demand_percentage_above_base_capacity=0 if spot else 100,
+                spot_allocation_strategy=autoscaling.SpotAllocationStrategy.PRICE_CAPACITY_OPTIMIZED if spot else None,
+                # In the order of `gpu_instance_types`, which is the order of their prices.
+                on_demand_allocation_strategy=None if spot else autoscaling.OnDemandAllocationStrategy.PRIORITIZED,
+            ),
+        ),
+        default_instance_warmup=Duration.seconds(90),
+        group_metrics=[autoscaling.GroupMetrics.all()],
+    )
+    acknowledge(group, "Instances come and go with every run; alarms tell of those that stay.", "AS3")
+    acknowledge(
+        group,
+        "cdk-nag's rule ends in an error for groups with several instance types; a test asserts that disks are "
+        "encrypted.",
+        "EC26",
+    )
+    return group
+
+
 LOG_DAYS = logs.RetentionDays.ONE_MONTH
 INFRASTRUCTURE = "/spaceport/infrastructure"  # SSM parameter that deployments/aws/runtime/infrastructure.py reads
-EC2_POOL = "ec2-gpu"
+EC2_POOL = "ec2-gpu"  # without the prefix, as everywhere in this account but on the Prefect server
 EC2_GROUP = "spaceport-ec2-gpu"  # name of its group of instances
 EC2_GROUP_ON_DEMAND = f"{EC2_GROUP}-on-demand"  # that the scaler turns to when there is no spot instance to be had
-# Instances of pool ec2-gpu have a log of their own: the runs on them can write to it, and to no service's.
+# Instances of that pool have a log of their own: the runs on them can write to it, and to no service's.
 RUN_LOGS, SERVICE_LOGS, GPU_HOST_LOGS = "/spaceport/runs", "/spaceport/services", "/spaceport/gpu-hosts"
 
 # ECS_SELINUX_CAPABLE says that the instance takes tasks with `dockerSecurityOptions` (pools/ecs-gpu.json).
@@ -70,7 +170,7 @@ systemd-run --unit spaceport-end bash -c 'docker wait worker; shutdown -h now'
 
 
 class Compute(Stack):
-    """Cluster, capacity, roles of what runs in it, logs, and the queue that tells the workers how tasks ended."""
+    """Cluster, capacity, roles of what runs in it, logs, and the queue of events that report how tasks ended."""
 
     def __init__(self, scope: Construct, name: str, options: AwsOptions, network: Network, data: Data) -> None:
         super().__init__(scope, name, description="Spaceport: ECS cluster, GPU capacity, roles of runs")
@@ -110,7 +210,7 @@ class Compute(Stack):
         return group
 
     def _prefect_secret(self, options: AwsOptions) -> secretsmanager.ISecret:
-        """The whole auth string of our own server, or the API key of somebody else's."""
+        """The whole auth string of our own server, or the API key of another one."""
         if options.prefect_api_key_secret is not None:
             return secretsmanager.Secret.from_secret_complete_arn(self, "PrefectKey", options.prefect_api_key_secret)
         secret = secretsmanager.Secret(
@@ -231,7 +331,7 @@ class Compute(Stack):
 
 
 def ec2_group_arns(scope: Construct, options: AwsOptions) -> list[str]:
-    """Of the groups of pool ec2-gpu; the wildcard is an id that nobody knows beforehand."""
+    """ARNs of the groups of pool spaceport-ec2-gpu; the wildcard is an id that is not known beforehand."""
     names = [EC2_GROUP, EC2_GROUP_ON_DEMAND] if options.spot else [EC2_GROUP]
     return [region_arn(scope, "autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{name}") for name in names]
 

@@ -12,10 +12,10 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from deployments.aws.checks import AWS_KEY, excuse
-from deployments.aws.data import bucket_name
-from deployments.aws.options import AwsOptions
-from deployments.aws.roles import OBJECT_ACTIONS
+from deployments.aws.stacks.checks import AWS_KEY, excuse
+from deployments.aws.stacks.data import bucket_name
+from deployments.aws.stacks.options import AwsOptions
+from deployments.aws.stacks.roles import OBJECT_ACTIONS
 
 API_PORT = 4200  # of our own server
 DATABASE_PORT = 5433  # not the usual one, which strangers try first

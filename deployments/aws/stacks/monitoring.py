@@ -1,4 +1,4 @@
-"""What people see and are told of: dashboard, alarms with an action, and a budget."""
+"""Monitoring: dashboard, alarms with an action, and a budget."""
 
 from aws_cdk import Duration, Stack
 from aws_cdk import aws_budgets as budgets
@@ -10,11 +10,11 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
-from deployments.aws.compute import Compute
-from deployments.aws.data import Data
-from deployments.aws.options import AwsOptions
-from deployments.aws.server import Server
-from deployments.aws.services import Services
+from deployments.aws.stacks.compute import Compute
+from deployments.aws.stacks.data import Data
+from deployments.aws.stacks.options import AwsOptions
+from deployments.aws.stacks.server import Server
+from deployments.aws.stacks.services import Services
 from tasks.core.stages import STAGES
 
 NAMESPACE = "Spaceport"  # of what tasks/reporting/metrics.py writes

@@ -1,6 +1,6 @@
 """Findings of cdk-nag and checkov that stay as they are, each with its reason, where the resource is built.
 
-cdk-nag looks at every synthesis; checkov reads the templates (`make aws-check`), and its excuses stand in them.
+cdk-nag looks at every synthesis; checkov reads the templates (`make aws-check`), which contain its excuses.
 """
 
 import json
@@ -30,7 +30,7 @@ def excuse(construct: IConstruct, reason: str, *rules: str) -> None:
 
 
 def check_with_nag(app: App) -> None:
-    """Let synthesis fail on findings that nobody has acknowledged."""
+    """Let synthesis fail on findings that are not acknowledged."""
     Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
 
 

@@ -1,4 +1,4 @@
-"""What outlives every machine: uploads, results, images, and the queue of uploads that are complete.
+"""Data that outlives every machine: uploads, results, images, and the queue of uploads that are complete.
 
 This stack refers to no other, and the offline tests deploy it as it is to an emulator.
 """
@@ -13,8 +13,8 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from deployments.aws.checks import AWS_KEY, SQS_KEY, acknowledge, excuse
-from deployments.aws.options import AwsOptions
+from deployments.aws.stacks.checks import AWS_KEY, SQS_KEY, acknowledge, excuse
+from deployments.aws.stacks.options import AwsOptions
 
 UPLOADS, RESULTS, WORKSPACE = "uploads", "results", "workspace"  # prefixes of keys
 READY_KEYS = (f"{UPLOADS}/*/READY.json", f"{UPLOADS}/*.zip")
@@ -61,7 +61,7 @@ class Data(Stack):
             self.results_name,
             [
                 # Nothing that is current below stages/, results/ and runs/ ever expires: a cached result may point to
-                # it. Checkpoints are only of use to a training that goes on.
+                # it. Only a training that continues needs its checkpoints.
                 s3.LifecycleRule(id="checkpoints", prefix=f"{WORKSPACE}/checkpoints/", expiration=Duration.days(14)),
                 s3.LifecycleRule(
                     id="cheaper-when-old",
@@ -187,7 +187,7 @@ class Data(Stack):
         return repository
 
     def _publish(self) -> str:
-        """Serve results/, and nothing else, to everybody over HTTPS; gives the address."""
+        """Serve results/, and nothing else, publicly over HTTPS; returns the address."""
         distribution = cloudfront.Distribution(
             self,
             "Results-Cdn",

@@ -1,0 +1,1 @@
+"""CDK stacks of an AWS account, which `app.py` puts together."""

@@ -1,0 +1,81 @@
+"""A slot for training on this server's GPUs: runs in terminals wait for one like runs of the work pool.
+
+The slots are a global concurrency limit of Prefect, which `spaceport up` and `python -m deployments.apply` create.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
+from tasks.reporting.progress import run_logger
+
+GPU_LIMIT = "spaceport-gpu"
+LEASE_SECONDS = 120.0  # the server frees the slot of a process that died after this
+POLL_SECONDS = 5.0
+
+
+@contextmanager
+def gpu_slot(backend: str, poll_seconds: float = POLL_SECONDS) -> Iterator[None]:
+    """Hold one of the server's GPU slots while the block runs; waits for it, with a line in the run's log.
+
+    Does nothing for another backend than `cuda` and on a server that has no such limit. A server that cannot be asked
+    never keeps a run from training: the slot is then left out, and one that cannot be returned ends with its lease.
+    """
+    with ExitStack() as stack:
+        if backend == "cuda" and _is_limited():
+            _acquire(stack, poll_seconds)
+        slot = stack.pop_all()
+        try:
+            yield
+        finally:
+            try:
+                slot.close()
+            except Exception as error:  # noqa: BLE001 - the block's own end is what counts
+                run_logger().warning("The GPU slot ends with its lease, since it could not be returned (%s).", error)
+
+
+def _acquire(stack: ExitStack, poll_seconds: float) -> None:
+    """Enter the limit's context in `stack`. Each try is a request of its own, so that a signal ends the waiting."""
+    waiting = False
+    while True:
+        try:
+            stack.enter_context(
+                concurrency(
+                    GPU_LIMIT,
+                    max_retries=0,
+                    lease_duration=LEASE_SECONDS,
+                    strict=False,
+                    raise_on_lease_renewal_failure=False,
+                )
+            )
+        except ConcurrencySlotAcquisitionError as error:
+            if not _is_taken(error):
+                run_logger().warning("Training without a GPU slot, since none could be asked for (%s).", error)
+                return
+            if not waiting:
+                run_logger().info("Waiting for the GPU: %s is taken by other trainings.", GPU_LIMIT)
+            waiting = True
+            time.sleep(poll_seconds)
+        else:
+            return
+
+
+def _is_taken(error: ConcurrencySlotAcquisitionError) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code == httpx.codes.LOCKED
+
+
+def _is_limited() -> bool:
+    """Whether the server has the limit. Prefect would log a warning where it has not."""
+    try:
+        with get_client(sync_client=True) as client:
+            client.read_global_concurrency_limit_by_name(GPU_LIMIT)
+    except (ObjectNotFound, PrefectHTTPStatusError, httpx.TransportError):
+        return False
+    return True
