@@ -1,4 +1,4 @@
-"""What saving a checkpoint costs the training loop, in ms: `python -m tests.benchmarks.checkpoint [FOLDER]`.
+"""Cost of saving a checkpoint for the training loop, in ms: `python -m tests.benchmarks.checkpoint [FOLDER]`.
 
 Random numbers in place of trained ones, degree 3, as many as the presets have. "saved" is what training waits for:
 written, fsynced and renamed, on the disk that holds FOLDER; an upload follows in a thread. "read" is what going on from

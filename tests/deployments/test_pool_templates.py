@@ -1,4 +1,4 @@
-"""What a run cannot choose: the command, the environment and the place that its pool starts it with."""
+"""Limits of a run's choice: its pool sets the command, the environment and the folder it starts in."""
 
 import asyncio
 from typing import Any

@@ -111,7 +111,7 @@ def train_stock(
         most_gaussians: MCMC's cap; the default strategy has none.
         seed: of starts, order and strategies.
         psnr_db: measures held-out quality; its time does not count.
-        rasterization: gsplat's function of that name, or what stands in its place in tests.
+        rasterization: gsplat's function of that name, or its replacement in tests.
         device: where to compute.
     """
     torch.manual_seed(seed)
