@@ -20,11 +20,13 @@ from tasks.core.training.checkpoint import read_checkpoint, write_checkpoint
 from tasks.core.training.exposure import Exposures
 from tasks.core.training.options import TRAIN_PRESETS
 from tasks.core.training.population import Population
+from tasks.core.training.schedule import EVALUATE_AT
 from tasks.core.training.state import TrainingState
 from tasks.core.training.stopwatch import Stopwatch
 from tasks.core.training.views import EndlessShuffle
 
 ROUNDS = 7
+VIEWS = 50
 
 
 def state_of(n: int) -> TrainingState:
@@ -37,7 +39,9 @@ def state_of(n: int) -> TrainingState:
         for array in moments.values():
             array.normal_()
     generator = torch.Generator().manual_seed(1)
-    return TrainingState(population, Exposures.neutral(50), EndlessShuffle(50, rng), generator, Stopwatch(None), n)
+    losses = np.zeros((len(EVALUATE_AT) + 1, VIEWS, 2))
+    exposures, order = Exposures.neutral(VIEWS), EndlessShuffle(VIEWS, rng)
+    return TrainingState(population, exposures, order, generator, Stopwatch(None), n, losses)
 
 
 def milliseconds(work: Callable[[], object]) -> float:
