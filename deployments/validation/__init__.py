@@ -1,1 +1,1 @@
-"""The production validation: a small capture goes the way that everybody's go, and what comes out is looked at."""
+"""Production validation: runs a small capture through the production path and checks the result."""

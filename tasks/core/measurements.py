@@ -95,7 +95,7 @@ class TrainSection(Section):
 
     backend: str  # "cpu" or "cuda"
     steps: int
-    resumed_from_step: int | None = None  # of the last checkpoint that was gone on from; null when there was none
+    resumed_from_step: int | None = None  # of the checkpoint that training resumed from; null when there was none
     num_gaussians: int
     image_width: int  # of the first camera at the training resolution
     image_height: int
