@@ -1,4 +1,4 @@
-"""What every test may use, and which tests this machine can run."""
+"""Fixtures of all tests, and the choice of tests that this machine can run."""
 
 import os
 from collections.abc import Iterator

@@ -118,7 +118,7 @@ class Served:
 
 
 def spaceport(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `spaceport …` with a home of its own and without a Prefect server that somebody set."""
+    """Run `spaceport …` with a home of its own and without a Prefect server from the environment."""
     kept = without_users_servers()
     environment = {**kept, "SPACEPORT_HOME": str(home), "COLUMNS": "200", **variables}
     return finished([sys.executable, "-m", "flows.cli", *arguments], env=environment, cwd=home.parent)

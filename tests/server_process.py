@@ -12,7 +12,7 @@ from tests.patience import STALL_SECONDS, eventually, work_of
 
 
 def free_port() -> int:
-    """A port of this machine on which nobody listens now."""
+    """A port of this machine that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

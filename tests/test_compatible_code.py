@@ -1,4 +1,4 @@
-"""Code that is declared to give the same as code before it does so: both compute a small scene."""
+"""Code that is declared compatible with older code computes the same: both compute a small scene."""
 
 import io
 import shutil

@@ -1,4 +1,4 @@
-"""What a run shows in Prefect's UI and keeps in its folder, read back from a real server."""
+"""Artifacts and files of a run in Prefect's UI and in its folder, read back from a real server."""
 
 import time
 from pathlib import Path

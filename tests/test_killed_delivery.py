@@ -78,7 +78,7 @@ class Killed(BaseException):
 
 
 class Calls:
-    """Counts the calls that change a folder, and is told before each of them."""
+    """Counts the calls that change a folder, and is notified before each of them."""
 
     def __init__(self, before: Callable[[str, int], None]) -> None:
         self.made = 0

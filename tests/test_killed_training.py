@@ -1,4 +1,4 @@
-"""The train stage's process is killed, terminated and interrupted; the next one goes on where it was."""
+"""The train stage's process is killed, terminated and interrupted; the next one continues from its checkpoint."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""What a whole run and its training show in Prefect's UI, read back from a real server."""
+"""Artifacts of a whole run and of its training in Prefect's UI, read back from a real server."""
 
 import io
 import json

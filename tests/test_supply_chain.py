@@ -1,4 +1,4 @@
-"""What others make and this project runs is named so that it cannot become something else, and is looked up."""
+"""Other people's code that this project runs is pinned to exact bytes, and audited."""
 
 import re
 import tomllib

@@ -1,1 +1,1 @@
-"""The production validation: runs a small capture through the production path and checks the result."""
+"""Production validation: runs a small capture through the production path and checks the result."""

@@ -1,4 +1,4 @@
-"""What saving a checkpoint costs the training loop, in ms: `python -m tests.benchmarks.checkpoint [FOLDER]`.
+"""Cost of saving a checkpoint for the training loop, in ms: `python -m tests.benchmarks.checkpoint [FOLDER]`.
 
 Random numbers in place of trained ones, degree 3, as many as the presets have. "saved" is what training waits for:
 written, fsynced and renamed, on the disk that holds FOLDER; an upload follows in a thread. "read" is what going on from
@@ -19,10 +19,12 @@ from tasks.core.gaussians import Gaussians
 from tasks.core.training.checkpoint import read_checkpoint, write_checkpoint
 from tasks.core.training.options import TRAIN_PRESETS
 from tasks.core.training.population import Population
+from tasks.core.training.schedule import EVALUATE_AT
 from tasks.core.training.state import Stopwatch, TrainingState
 from tasks.core.training.views import EndlessShuffle, Exposures
 
 ROUNDS = 7
+VIEWS = 50
 
 
 def state_of(n: int) -> TrainingState:
@@ -35,7 +37,9 @@ def state_of(n: int) -> TrainingState:
         for array in moments.values():
             array.normal_()
     generator = torch.Generator().manual_seed(1)
-    return TrainingState(population, Exposures.neutral(50), EndlessShuffle(50, rng), generator, Stopwatch(None), n)
+    losses = np.zeros((len(EVALUATE_AT) + 1, VIEWS, 2))
+    exposures, order = Exposures.neutral(VIEWS), EndlessShuffle(VIEWS, rng)
+    return TrainingState(population, exposures, order, generator, Stopwatch(None), n, losses)
 
 
 def milliseconds(work: Callable[[], object]) -> float:

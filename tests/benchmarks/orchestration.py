@@ -1,4 +1,4 @@
-"""What Prefect costs around the work: `make bench-orchestration`.
+"""Cost of Prefect around the work: `make bench-orchestration`.
 
 Three figures, medians of a few runs each, in seconds of wall time:
 

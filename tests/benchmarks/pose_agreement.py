@@ -1,4 +1,4 @@
-"""How far two solutions for the same cameras are apart, once one is laid over the other."""
+"""Distance between two solutions for the same cameras, after one is aligned with the other."""
 
 from dataclasses import dataclass
 

@@ -58,7 +58,7 @@ def timed(kernel: Callable[..., Any], name: str, wall: dict[str, float], used: d
 
 
 def measure(width: int, height: int, n: int, size_px: float, *, parts: bool = True, rows_sorted: bool = True) -> float:
-    """Print one line of the table for each kernel and one for the step, if wanted; gives the step's CPU ms (median)."""
+    """Print one line of the table for each kernel and one for the step, if wanted; return the step's median CPU ms."""
     gaussians, camera = random_gaussians(n, width, height, size_px)
     photo = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
     stepper, population = CpuEngine(), Population.of(gaussians, n, "cpu")

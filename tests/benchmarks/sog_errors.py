@@ -1,4 +1,4 @@
-"""How far a .sog is from the Gaussians that it was made of, and two programs' readings of it from each other."""
+"""Errors of a .sog against the Gaussians it was made of, and between two programs' readings of it."""
 
 from pathlib import Path
 

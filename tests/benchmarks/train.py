@@ -56,7 +56,7 @@ def scene_of(name: str, folder: Path, image_size: int) -> Scene:
 
 
 def measure(label: str, scene: Scene, options: TrainOptions, out: Path, *, curve: bool = False) -> float:
-    """Train, print a line, and with `curve` one for each evaluation; gives the PSNR at the end."""
+    """Train, print a line, and with `curve` one for each evaluation; returns the PSNR at the end."""
     started, last = time.process_time(), [0.0]
 
     def show(stats: TrainingStats) -> None:

@@ -1,4 +1,4 @@
-"""What each part of the training recipe brings: `make bench-train-ablation`.
+"""Gain of each part of the training recipe: `make bench-train-ablation`.
 
 Trains the fox, brighton and the demo at 480 px with the draft preset's Gaussians and 800 steps, first as it is, then
 with one part at a time left out, and prints a Markdown table of held-out PSNR and SSIM, thousands of

@@ -1,4 +1,4 @@
-"""What the driver knows about the GPU, with a driver of the test's own."""
+"""Figures of the GPU's driver, with a driver of the test's own."""
 
 import sys
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ STATS = TrainingStats(10, 100, 0.1, 5000, 2.0, None, None, 18.0)
 
 
 class Driver:
-    """In place of `pynvml`."""
+    """Takes the place of `pynvml`."""
 
     NVML_TEMPERATURE_GPU = 0
 

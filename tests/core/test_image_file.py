@@ -1,4 +1,4 @@
-"""What is opened as a picture, and what is not, whatever a file's name says."""
+"""Files that are opened as pictures, and files that are not, independent of their names."""
 
 import ast
 import errno

@@ -28,7 +28,7 @@ def test_what_is_said_wins_over_the_preset() -> None:
 
 
 def test_options_survive_json() -> None:
-    """As Prefect stores a run's parameters and gives them to the flow."""
+    """As Prefect stores a run's parameters and passes them to the flow."""
     options = parse_options("draft", ["train.time_budget_seconds=12.5"])
     assert ReconstructOptions.model_validate_json(options.model_dump_json()) == options
 

@@ -9,7 +9,7 @@ REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/spaceport"
 
 
 def account(**changed: object) -> Infrastructure:
-    """One in which everything has the name that the stacks give it."""
+    """An account in which everything has its name from the stacks."""
     values: dict[str, object] = {
         "region": REGION,
         "uploads_bucket": "spaceport-uploads",

@@ -10,7 +10,7 @@ from tests.patience import eventually
 
 
 class FakeMetadata(ThreadingHTTPServer):
-    """The instance's metadata service, version 2: it answers nobody without a token."""
+    """The instance's metadata service, version 2: it answers no request without a token."""
 
     taken_away = False
 
@@ -42,7 +42,7 @@ class FakeMetadata(ThreadingHTTPServer):
 
 @contextmanager
 def metadata_service() -> Iterator[FakeMetadata]:
-    """Of an instance that nobody takes away yet."""
+    """Of an instance that is not interrupted yet."""
     with FakeMetadata(("127.0.0.1", 0), FakeMetadata.Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()

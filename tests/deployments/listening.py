@@ -1,4 +1,4 @@
-"""What the tests of the listener share: an account with queue and buckets, and uploads to it."""
+"""Shared by the tests of the listener: an account with queue and buckets, and uploads to it."""
 
 import json
 import os
@@ -36,7 +36,7 @@ class Account:
     sqs: Any
 
     def upload(self, key: str, content: bytes = b"{}") -> Upload:
-        """Put an object; gives the version that it now has."""
+        """Put an object; returns the version that it now has."""
         answer = self.s3.put_object(Bucket=self.infrastructure.uploads_bucket, Key=key, Body=content)
         return Upload(bucket=self.infrastructure.uploads_bucket, key=key, version=answer["VersionId"])
 
@@ -47,7 +47,7 @@ class Account:
             assert not answer.get("Failed")
 
     def waiting(self, queue_url: str | None = None) -> int:
-        """Messages in the queue, those that somebody works on included."""
+        """Messages in the queue, those in flight included."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         found = self.sqs.get_queue_attributes(QueueUrl=queue_url or self.infrastructure.queue_url, AttributeNames=names)
         return sum(int(value) for value in found["Attributes"].values())
@@ -85,7 +85,7 @@ class Account:
 
 @contextmanager
 def prefect_process(folder: Path) -> Iterator[str]:
-    """A Prefect server with nothing in it; gives the address of its API."""
+    """A Prefect server with nothing in it; yields the address of its API."""
     port = free_port()
     environment = {
         **os.environ,

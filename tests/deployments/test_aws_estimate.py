@@ -1,4 +1,4 @@
-"""What a run would cost in an account, added up by hand; and what runs there are told of their stages' machines."""
+"""Price of a run in an account, added up by hand; and the machines of stages that runs there know of."""
 
 import pytest
 

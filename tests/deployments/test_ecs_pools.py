@@ -69,7 +69,7 @@ async def start(deployment: str, **job_variables: object) -> FlowRun:
 
 
 async def submit(pool: str, run: FlowRun) -> FlowRun:
-    """Let prefect-aws's worker take what waits in the pool, and give the run as it is when that is done."""
+    """Let prefect-aws's worker take what waits in the pool, and return the run as it is then."""
     async with ECSWorker(work_pool_name=pool, create_pool_if_not_found=False) as worker:
         await worker.get_and_submit_flow_runs()
     async with get_client() as client:

@@ -46,7 +46,7 @@ REFUSED = {
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers everybody, and accepts every WebSocket."""
+    """Answers every request, and accepts every WebSocket."""
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})

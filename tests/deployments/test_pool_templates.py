@@ -1,9 +1,10 @@
-"""What a run cannot choose: the command, the environment and the place that its pool starts it with."""
+"""Limits of a run's choice: its pool sets the command, the environment and the folder it starts in."""
 
 import asyncio
 from typing import Any
 
 import pytest
+import yaml
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
@@ -12,7 +13,10 @@ from prefect.utilities.templating import find_placeholders
 from prefect.workers.process import ProcessJobConfiguration
 from prefect_aws.workers.ecs_worker import ECSJobConfiguration
 
+from deployments import pools
+from deployments.apply import FILE
 from deployments.aws.runtime.jobs import job_variables
+from deployments.local.state import WORKERS
 from deployments.plan import Plan
 from deployments.pools import ENGINE, Pool, planned_pools
 from tasks.core.errors import InputError
@@ -64,6 +68,16 @@ def test_every_variable_is_declared_and_bounded(pool: Pool) -> None:
     for name, schema in declared.items():
         bounded = "enum" in schema or "pattern" in schema or {"minimum", "maximum"} <= set(schema)
         assert bounded, f"{name} may be anything"
+
+
+def test_every_deployment_has_a_pool_with_its_queue_and_a_worker() -> None:
+    entries = yaml.safe_load(FILE.read_text(encoding="utf-8"))["deployments"]
+    planned = {pool.name: pool for pool in planned_pools(LOCAL)}
+    for entry in entries:
+        named = entry["work_pool"]
+        assert named["name"] in planned, f"{entry['name']}: no pool {named['name']} in deployments/pools.py"
+        assert named["work_queue_name"] in planned[named["name"]].queues, entry["name"]
+    assert set(planned) == set(pools.POOLS) == set(WORKERS.values())
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def redis(folder: Path) -> Iterator[int]:
 
 
 def compose_environment(service: str, postgres_port: int, redis_port: int, api_port: int) -> dict[str, str]:
-    """What the compose file gives a service, for this machine."""
+    """Environment of a service in the compose file, for this machine."""
     compose = yaml.safe_load((REPOSITORY / "docker/compose.yaml").read_text(encoding="utf-8"))
     places = {
         ":${POSTGRES_PASSWORD:?see docker/env.example}@postgres:5432": f"@127.0.0.1:{postgres_port}",
@@ -159,7 +159,7 @@ def test_many_runs_on_several_workers(tmp_path: Path) -> None:
 
 
 def deploy(http: httpx.Client, folder: Path) -> str:
-    """A pool and a deployment of the trivial flow; gives its id."""
+    """A pool and a deployment of the trivial flow; returns the deployment's id."""
     http.post("/work_pools/", json={"name": "trivial", "type": "process"}).raise_for_status()
     flow = http.post("/flows/", json={"name": "trivial"}).json()
     step = {"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}

@@ -1,4 +1,4 @@
-"""Processes that outlive a command: found again, never mistaken for somebody else's, and ended with their children."""
+"""Processes that outlive a command: found again, never mistaken for another user's, and ended with their children."""
 
 import os
 import subprocess

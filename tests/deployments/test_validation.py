@@ -76,7 +76,7 @@ def is_tidy(workspace: str, capture: str) -> bool:
 
 
 class Account:
-    """Buckets on a real S3 server, and somebody who plays listener and run."""
+    """Buckets on a real S3 server, and a stand-in for listener and run."""
 
     def __init__(self, server: S3Server) -> None:
         self.uploads, self.results = S3Folder(server.client(), server.new_bucket()), server.new_bucket()

@@ -1,4 +1,4 @@
-"""Uploads: a flight twice, an archive without photos, options that are wrong; and messages that nobody wants."""
+"""Uploads: a flight twice, an archive without photos, options that are wrong; and messages of no use."""
 
 import json
 import zipfile

@@ -1,4 +1,4 @@
-"""AWS as another emulator has it: ministack deploys the events template as it is, and tells EventBridge of uploads.
+"""AWS as another emulator has it: ministack deploys the events template as it is, and notifies EventBridge of uploads.
 
 https://pypi.org/project/ministack. It pins a botocore of its own, so it lives in a virtual environment of its own,
 which `make emulator-test` makes. `make test` leaves these tests to that target; CI runs both.

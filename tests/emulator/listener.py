@@ -15,7 +15,7 @@ from tests.patience import ended
 
 @contextmanager
 def listening(emulated: Emulated, server: Served) -> Iterator[dict[str, str]]:
-    """A listener until the block ends; gives the environment in which commands find the account and the server."""
+    """A listener until the block ends; yields the environment in which commands find the account and the server."""
     environment = {
         **os.environ,
         **emulated.environment,

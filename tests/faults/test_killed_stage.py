@@ -1,4 +1,4 @@
-"""kill -9 of a stage's process: seen at once, and the stage is done again; training goes on where it was."""
+"""kill -9 of a stage's process: it is noticed, and the stage runs again; training continues from its checkpoint."""
 
 import json
 from pathlib import Path

@@ -167,7 +167,7 @@ def test_a_server_that_wants_another_login_is_one_sentence(monkeypatch: pytest.M
 
 
 def test_a_damaged_database_is_kept_aside_and_the_run_goes_on(tmp_path: Path) -> None:
-    """Behind a proxy that nobody can reach, which a connection to this machine goes past."""
+    """Behind a proxy that cannot be reached, which a connection to this machine bypasses."""
     home, photos = tmp_path / "home", tmp_path / "photos"
     (home / "prefect").mkdir(parents=True)
     (home / "prefect" / "prefect.db").write_bytes(b"\xa5" * 50_000)

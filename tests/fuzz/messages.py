@@ -1,4 +1,4 @@
-"""What uploaders put and what arrives in the queue: messages, READY.json, DONE.json, keys of any spelling."""
+"""Objects of uploaders and messages of the queue: READY.json, DONE.json, keys of any spelling."""
 
 import io
 import json

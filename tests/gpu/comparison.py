@@ -1,4 +1,4 @@
-"""What a side-by-side says: a row for each contender, and ours against each of the others."""
+"""Result of a side-by-side: a row for each contender, and ours against each of the others."""
 
 from collections.abc import Sequence
 

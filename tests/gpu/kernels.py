@@ -29,7 +29,7 @@ NVCC_FLAGS = ["-O3", "-use_fast_math", "-diag-suppress", "20012,186"]  # gsplat'
 
 
 def gsplat_folder() -> Path:
-    """The folder of the package, without importing it, which would start a compilation."""
+    """The package's folder, without importing it, which would start a compilation."""
     found = importlib.util.find_spec("gsplat")
     if found is None or not found.submodule_search_locations:
         raise SystemExit("kernels: gsplat is not installed")

@@ -1,4 +1,4 @@
-"""What the numbers were measured on: `python -m tests.gpu.machine [--arch]`, as JSON."""
+"""The machine that the numbers were measured on: `python -m tests.gpu.machine [--arch]`, as JSON."""
 
 import argparse
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""run.sh and prepare.sh on a machine without a GPU: what they refuse, and what they do in which order."""
+"""run.sh and prepare.sh as far as a machine without a GPU can run them: refusals, and the order of steps."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`spaceport doctor --aws`: whether an account has what runs need. It only asks; nothing is made, and nothing costs."""
+"""`spaceport doctor --aws`: checks that an account has what runs need. Read-only and free of charge."""
 
 from collections.abc import Callable, Iterator
 from functools import partial

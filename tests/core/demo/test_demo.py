@@ -143,7 +143,7 @@ def test_no_photo_sees_the_end_of_the_world_and_all_are_well_exposed() -> None:
 
 
 def test_two_views_agree_on_the_colour_of_the_ground() -> None:
-    """What training relies on: a spot of meadow has one colour, whoever looks at it from wherever."""
+    """What training relies on: a spot of meadow has one colour from every direction."""
     target = np.array([9.0, -32.0, ground_height(9.0, -32.0)])
     means = []
     for eye in ([9.0, -32.0, 40.0], [30.0, -45.0, 32.0], [-8.0, -50.0, 30.0]):

@@ -1,4 +1,4 @@
-"""What an estimate follows from, by its properties; and that it fits runs that were measured."""
+"""Properties of an estimate, and its fit to runs that were measured."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What headers say agrees with what the photos stage finds when it decodes everything."""
+"""Headers agree with the result of the photos stage, which decodes everything."""
 
 import zipfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What goes in and what comes out, case by case. Pictures are generated, small, and different from one another."""
+"""Inputs and outputs of the photos stage, case by case. Pictures are generated, small and all different."""
 
 import io
 import math

@@ -1,4 +1,4 @@
-"""What is the CPU rasterizer's own: buffers, threads, input that is not plain."""
+"""Details of the CPU rasterizer alone: buffers, threads, unusual input."""
 
 import dataclasses
 import os

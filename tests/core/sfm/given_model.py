@@ -35,7 +35,7 @@ def small_model(camera_model: str = "PINHOLE") -> pycolmap.Reconstruction:
 
 
 def write_given(folder: Path, *, text: bool = False, camera_model: str = "PINHOLE") -> Path:
-    """Write `sparse/0` and `images`; gives the folder of the model's files."""
+    """Write `sparse/0` and `images`; returns the folder of the model's files."""
     home = folder / "sparse/0"
     home.mkdir(parents=True)
     (folder / "images").mkdir()

@@ -1,4 +1,4 @@
-"""What ends pycolmap's process, done to a worker in earnest: each becomes an error of ours, and nothing is left.
+"""Real ends of pycolmap's process: each becomes one of our errors, and no process or file is left.
 
 pycolmap is made to do what is known to end it, by SIGABRT as a rule, which no Python code can catch.
 """

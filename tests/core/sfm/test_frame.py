@@ -1,4 +1,4 @@
-"""Where up is, and when GPS is believed."""
+"""The direction of up, and the conditions under which GPS is trusted."""
 
 import numpy as np
 import pycolmap

@@ -19,7 +19,7 @@ def test_the_long_side_is_at_most_what_was_asked_for(
 
 
 def test_the_copy_shows_the_same_thing_in_the_same_place(tmp_path: Path) -> None:
-    """A ramp of colours, scaled down, lies within 2 levels of the ramp itself."""
+    """A ramp of colours, scaled down, is within 2 levels of the ramp itself."""
     x, y = np.meshgrid(np.linspace(0, 255, 1280), np.linspace(0, 255, 960))
     photo = Image.fromarray(np.stack([x, y, x], axis=-1).astype(np.uint8))
     photo.save(tmp_path / "photo.jpg", quality=95)

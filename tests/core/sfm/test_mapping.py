@@ -1,4 +1,4 @@
-"""Which of two models is believed."""
+"""The choice between two models."""
 
 from pathlib import Path
 

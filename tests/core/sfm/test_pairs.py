@@ -1,4 +1,4 @@
-"""Which photos are compared."""
+"""The choice of photos to compare."""
 
 from itertools import combinations, pairwise
 

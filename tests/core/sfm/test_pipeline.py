@@ -30,7 +30,7 @@ def mapped(registered: int) -> Mapped:
 
 @dataclass
 class Ladder:
-    """Stands for database and mapper: notes what is asked for, and registers as many photos as it is told."""
+    """Replaces database and mapper: records the requests, and registers as many photos as the test asks."""
 
     registered: list[int]
     asked: list[str] = field(default_factory=list)

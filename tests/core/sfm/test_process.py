@@ -1,4 +1,4 @@
-"""The worker process: it may die, and it must not outlive whoever asked for it."""
+"""The worker process may die, and it must not outlive the process that started it."""
 
 import os
 import signal

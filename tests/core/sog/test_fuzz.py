@@ -1,4 +1,4 @@
-"""Files nobody meant: whatever the bytes, a reader gives Gaussians or a FormatError, soon and in little memory."""
+"""Damaged files: for any bytes a reader returns Gaussians or raises FormatError, soon and in little memory."""
 
 import io
 import json

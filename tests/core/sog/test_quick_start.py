@@ -1,4 +1,4 @@
-"""What a short process starts with, in processes of their own."""
+"""Start of a short process, in processes of their own."""
 
 import os
 import subprocess

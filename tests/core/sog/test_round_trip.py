@@ -1,4 +1,4 @@
-"""What comes back from a .sog is what went in, within the format's steps."""
+"""A .sog returns the Gaussians it was made of, within the format's steps."""
 
 import io
 import itertools

@@ -1,4 +1,4 @@
-"""What `spaceport clean` removes, and what it never does."""
+"""Files that `spaceport clean` removes, and files that it never removes."""
 
 import hashlib
 import os

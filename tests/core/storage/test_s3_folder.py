@@ -1,4 +1,4 @@
-"""What S3 answers, in our words; and links that open."""
+"""S3's answers in our words, and links that open."""
 
 import errno
 import urllib.error

@@ -1,4 +1,4 @@
-"""A server that goes away and comes back."""
+"""A server that disappears and returns."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

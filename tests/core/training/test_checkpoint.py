@@ -1,4 +1,4 @@
-"""A training that is stopped and continues is the same training."""
+"""A training that is stopped and resumed ends with the same bytes."""
 
 import dataclasses
 import random

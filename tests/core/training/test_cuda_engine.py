@@ -1,4 +1,4 @@
-"""What the engine on CUDA does when memory runs out, with the specification in gsplat's place and an error on order.
+"""Memory runs out in the CUDA engine, with the specification in gsplat's place and errors on request.
 
 The last test needs a GPU: training as a whole on it.
 """
@@ -31,7 +31,7 @@ GAIN = np.array([1.1, 0.9, 1.0], np.float32)
 
 
 class Tight(Gsplat):
-    """Rasterizes by the specification; runs out of memory as often as it is told to, from the second step on."""
+    """Rasterizes by the specification; runs out of memory as often as the test asks, from the second step on."""
 
     def __init__(self, failures: int) -> None:
         super().__init__()

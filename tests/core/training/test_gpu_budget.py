@@ -1,4 +1,4 @@
-"""What is decided for cards of several sizes, by properties and for a table of cards."""
+"""Memory plans for cards of several sizes, by properties and for a table of cards."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Running out of memory is told in one sentence, and the next try is smaller."""
+"""Running out of memory is reported in one sentence, and the next try is smaller."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Where photos lie, and that they come out the same wherever it is."""
+"""Photos in memory or on the disk: the same bytes come out of both."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is decided before the first step."""
+"""Decisions before the first step."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The final prune: it leaves out what contributes least, as much as the bound allows."""
+"""The final prune removes the Gaussians that contribute least, as many as the bound allows."""
 
 import dataclasses
 from pathlib import Path

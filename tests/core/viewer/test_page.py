@@ -1,4 +1,4 @@
-"""The page in a real browser: opens from disk, asks nobody, and shows what our own renderer shows."""
+"""The page in a real browser: it opens from disk without a network, and shows the same as our own renderer."""
 
 import urllib.request
 from collections.abc import Iterator

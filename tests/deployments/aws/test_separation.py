@@ -1,4 +1,4 @@
-"""What one component may do to another: roles that can be passed, networks, and what a container can write to."""
+"""Separation of components: roles that can be passed, networks, and folders a container can write to."""
 
 import json
 from typing import Any

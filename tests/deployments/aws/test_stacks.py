@@ -1,4 +1,4 @@
-"""What the synthesized templates promise. cdk-nag has looked at them already: synthesis fails on its findings."""
+"""Promises of the synthesized templates. cdk-nag has checked them already: synthesis fails on its findings."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What plays the Prefect server, the buckets and the queue where they would have to fail or to wait."""
+"""Stand-ins for the Prefect server, the buckets and the queue where they have to fail or to wait."""
 
 import threading
 import time
