@@ -90,7 +90,7 @@ def _explained(options: TrainOptions) -> OutOfMemoryError:
 
 def affordable_gaussians(available_bytes: float, sh_degree: int) -> int:
     """The number of Gaussians of a degree that fit into the free bytes, at least MIN_GAUSSIANS."""
-    return max(MIN_GAUSSIANS, int(available_bytes * (1 - GPU_SPARE_SHARE) / cpu_bytes_each(sh_degree)))
+    return max(MIN_GAUSSIANS, int(available_bytes * (1 - SPARE_SHARE) / cpu_bytes_each(sh_degree)))
 
 
 def cpu_bytes_each(sh_degree: int) -> float:
