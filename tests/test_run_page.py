@@ -142,7 +142,7 @@ def test_a_run_ends_with_a_summary(context: RunContext, monkeypatch: pytest.Monk
     assert f"38 of 40 photos registered · {quality} · 58,211 Gaussians · 4.2 MB" in text
     assert f"[Open the splat]({PAGES}/flight-1/splat/index.html)" in text
     assert "| photos | about 1.5 s | – | – | – | from the workspace |" in text
-    assert "| sfm | – | 40 s | – | – | in this process, cameras from the workspace |" in text
+    assert "| sfm | – | 40.0 s | – | – | in this process, cameras from the workspace |" in text
     assert "| train | about 4 min 40 s | 5 min 1 s | $0.0440 | 1.80 GB | in this process |" in text
     assert "| **whole run** | about 5 min 20 s |" in text
     assert "trained with at most 30,000" in text
