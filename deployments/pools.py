@@ -36,7 +36,7 @@ from deployments.aws.runtime.jobs import ENGINE as AWS_ENGINE
 from deployments.aws.runtime.jobs import EXECUTE, FOLDER, account_environment, ecs_environment, train_environment
 from deployments.plan import CPU, EC2_GPU, ECS_CPU, ECS_GPU, GPU, PREFIX, Plan
 from tasks.core.errors import InputError
-from tasks.running.gpu_slot import GPU_LIMIT
+from tasks.running.gpu import GPU_LIMIT
 
 TEMPLATES = Path(__file__).parent / "pools"
 # By default a worker starts one process to prepare a folder and then a second one in it, each of which imports Prefect:

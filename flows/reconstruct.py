@@ -7,14 +7,14 @@ from prefect import flow
 from tasks.compress import compress_gaussians
 from tasks.core.options import ReconstructOptions
 from tasks.core.refs import Outputs, Publication
-from tasks.photos import capture_name, ingest_photos
+from tasks.photos import ingest_photos
+from tasks.places.sources import capture_name
 from tasks.publish import publish_splat
 from tasks.reporting.run_page import run_page
-from tasks.running.backend import computing_backend
 from tasks.running.estimate import estimate_run, expecting
+from tasks.running.gpu import computing_backend
 from tasks.running.preflight import check_before_spending
-from tasks.running.run_folder import context_of_run, default_destination
-from tasks.running.run_name import name_of_run
+from tasks.running.run_folder import context_of_run, default_destination, name_of_run
 from tasks.running.settings import read_settings_of_run
 from tasks.sfm import find_cameras, import_cameras, is_given_model
 from tasks.train import train_gaussians

@@ -8,7 +8,7 @@ from tasks.core.sog.compress import compress
 from tasks.core.sog.options import CompressOptions
 from tasks.core.stage_code import StageCode
 from tasks.reporting.progress import stage_progress
-from tasks.running.backend import computing_backend
+from tasks.running.gpu import computing_backend
 from tasks.running.stage import Stage, open_output, run_stage
 from tasks.train import TRAIN
 

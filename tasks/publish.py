@@ -48,7 +48,7 @@ from tasks.places.result_files import (
 from tasks.places.workspace import open_workspace
 from tasks.reporting.artifacts import PREVIEW_PICTURE
 from tasks.reporting.progress import stage_progress
-from tasks.running.backend import computing_backend
+from tasks.running.gpu import computing_backend
 from tasks.running.settings import settings_in_use
 from tasks.running.stage import Stage, open_output, run_stage
 from tasks.sfm import SFM

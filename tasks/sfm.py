@@ -16,7 +16,7 @@ from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.process import WORKER_PERCENT
 from tasks.core.sfm.undistort import undistort_scene
 from tasks.core.stage_code import StageCode
-from tasks.photos import capture_name, digest_of, is_remote_source
+from tasks.places.sources import capture_name, digest_of, is_remote_source
 from tasks.places.workspace import open_workspace
 from tasks.reporting.artifacts import Shown, show_picture
 from tasks.reporting.progress import stage_progress

@@ -15,9 +15,8 @@ from tasks.core.training.memory import budgets, memory_errors_explained
 from tasks.core.training.options import TrainOptions
 from tasks.reporting.progress import run_logger, stage_progress
 from tasks.reporting.training_board import TrainingBoard
-from tasks.running.backend import computing_backend
 from tasks.running.checkpoints import StageCheckpoints
-from tasks.running.gpu_slot import gpu_slot
+from tasks.running.gpu import computing_backend, gpu_slot
 from tasks.running.interruption import run_apart
 from tasks.running.stage import Stage, open_output, run_stage
 

@@ -7,7 +7,7 @@ import pytest
 
 from tasks.core.estimate import machine
 from tasks.core.refs import RunContext
-from tasks.running.backend import computing_backend
+from tasks.running.gpu import computing_backend
 
 CONTEXT = RunContext(workspace="workspace", run="run")
 

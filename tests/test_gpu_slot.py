@@ -14,7 +14,7 @@ from prefect.concurrency import sync as prefect_concurrency
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 
 from tasks.running import gpu_slot as module
-from tasks.running.gpu_slot import GPU_LIMIT, gpu_slot
+from tasks.running.gpu import GPU_LIMIT, gpu_slot
 from tests.patience import eventually
 
 

@@ -16,8 +16,8 @@ from tasks.core.photoset import PhotoSet
 from tasks.core.progress import Progress
 from tasks.core.refs import RunContext
 from tasks.core.storage import S3Folder, StoredObject
-from tasks.photos import capture_name, ingest_photos, open_source
-from tasks.places.remote_photos import RemotePhotos, local_names
+from tasks.photos import ingest_photos
+from tasks.places.sources import RemotePhotos, capture_name, local_names, open_source
 from tasks.running.stage import open_output
 from tasks.sfm import is_given_model
 from tests.s3_server import S3Server

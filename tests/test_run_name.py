@@ -10,7 +10,7 @@ from prefect.runtime import flow_run
 from prefect.utilities.names import generate_slug
 
 from flows.cli.flow_runs import find_run
-from tasks.running.run_name import is_made_up, name_of_run
+from tasks.running.run_folder import is_made_up, name_of_run
 
 PHOTOS = "/captures/north field/images"
 

@@ -10,7 +10,7 @@ from tasks.core.errors import PhotosError, StorageError
 from tasks.core.refs import Ref, RunContext
 from tasks.core.stage_code import StageCode
 from tasks.core.storage import verify_output
-from tasks.running.backend import Computing
+from tasks.running.gpu import Computing
 from tasks.running.stage import Stage, open_output, run_stage
 
 CODE = StageCode(("tasks.core.scene",), ("numpy",))

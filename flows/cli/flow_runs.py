@@ -29,8 +29,8 @@ from deployments.local.processes import Detached
 from tasks.core.errors import InputError, ServerError, SpaceportError
 from tasks.core.paths import private_folder, write_private
 from tasks.core.stages import STAGES
-from tasks.photos import capture_name
 from tasks.places.result_files import PAGE_FILE, REPORT_DATA_FILE
+from tasks.places.sources import capture_name
 from tasks.places.workspace import open_workspace
 from tasks.running.run_folder import SPLAT_FOLDER, folder_of_run
 from tasks.running.settings import Settings

@@ -31,7 +31,7 @@ def run_locally(
     options = parse_options(preset, assignments)
     settings, server = _use_workspace(workspace)
 
-    from tasks.photos import capture_name, is_remote_source, local_source
+    from tasks.places.sources import capture_name, is_remote_source, local_source
 
     source = photos if is_remote_source(photos) else str(local_source(photos))
     target = out if out is not None else str(Path("spaceport-out") / capture_name(source))
@@ -85,8 +85,7 @@ def _say_estimate(source: str, options: ReconstructOptions, settings: Settings, 
     """Print one line before anything is computed; nothing for an archive on S3, whose photos are not known yet."""
     from tasks.core.estimate.machine import usable_cores
     from tasks.core.estimate.run import busy_note, estimate_stages, in_words, section_of
-    from tasks.photos import is_remote_source
-    from tasks.places.remote_photos import is_archive
+    from tasks.places.sources import is_archive, is_remote_source
     from tasks.running.estimate import capture_at, machines_of_run
 
     if is_remote_source(source) and is_archive(source):

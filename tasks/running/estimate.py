@@ -16,8 +16,7 @@ from tasks.core.photos.options import PhotosOptions
 from tasks.core.photoset import PHOTOS_FILE, PhotoSet
 from tasks.core.refs import PhotosRef, RunContext
 from tasks.core.stages import STAGES
-from tasks.photos import is_remote_source, local_source
-from tasks.places.remote_photos import find_photos, is_archive
+from tasks.places.sources import find_photos, is_archive, is_remote_source, local_source
 from tasks.places.workspace import open_workspace
 from tasks.reporting.progress import run_logger
 from tasks.running.settings import settings_in_use

@@ -16,9 +16,9 @@ from tasks.core.refs import RunContext
 from tasks.core.scene import IMAGES_FOLDER
 from tasks.core.sfm.import_model import find_model
 from tasks.core.storage import S3Workspace, Workspace
-from tasks.photos import is_remote_source, open_source
 from tasks.places.destination import open_destination
 from tasks.places.result_files import RESULT_FOLDERS
+from tasks.places.sources import is_remote_source, open_source
 from tasks.places.workspace import open_workspace
 from tasks.running.dispatch import DEPLOY, no_deployment
 from tasks.running.retries import stage_task

@@ -2,13 +2,17 @@
 
 import re
 import uuid
+from functools import cache
 from pathlib import PurePosixPath
+from typing import Any
 
+from coolname.data import config as coolname_lists
 from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict
 
 from tasks.core.refs import RunContext
 from tasks.core.storage import Workspace
+from tasks.places.sources import capture_name
 from tasks.places.workspace import open_workspace
 from tasks.running.settings import settings_in_use
 
@@ -81,3 +85,33 @@ def remove_run(store: Workspace, run: str) -> int:
         removed += 1
     store.remove_run(run)
     return removed
+
+
+# Names with which the two *Run* forms fill *Run Name*: "Sleek-Lynx", "nu6-kuchiki", "alpha-canis-majoris-void".
+_FORMS = re.compile(
+    r"(?:Awesome|Rustic|Small|Gorgeous|Fantastic|Sleek|Intelligent|Unbranded|Refined|Licensed|Generic|Practical"
+    r"|Ergonomic|Handcrafted|Tasty|Handmade|Incredible)-[A-Z][^-]{0,5}"
+    r"|(?:alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|omicron|pi|rho|sigma|tau|upsilon"
+    r"|phi|chi|psi|omega)\d*-[a-z-]+"
+)
+
+
+def name_of_run() -> str:
+    """The name of the current flow run: the one it has when a person chose it, else the name of its folder."""
+    given = str(flow_run.name or "")
+    if given and not is_made_up(given):
+        return given
+    return folder_of_run(capture_name(flow_run.parameters["photos"]), str(flow_run.id))
+
+
+def is_made_up(name: str) -> bool:
+    """Whether Prefect made the name: its server for a run without one ("papaya-tortoise"), or one of its forms."""
+    words = name.split("-")
+    return _FORMS.fullmatch(name) is not None or (len(words) == 2 and _vocabulary().issuperset(words))
+
+
+@cache
+def _vocabulary() -> frozenset[str]:
+    """The words that Prefect's server makes names of."""
+    lists: dict[str, Any] = dict(coolname_lists)
+    return frozenset(word for part in lists.values() for word in part.get("words", ()))

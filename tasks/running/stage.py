@@ -31,8 +31,8 @@ from tasks.core.usage import PeakMemory
 from tasks.places.workspace import open_workspace
 from tasks.reporting.metrics import tell_stage
 from tasks.reporting.progress import stage_progress
-from tasks.running.backend import OTHER, Computing
 from tasks.running.dispatch import keep_error, run_elsewhere, runs_elsewhere
+from tasks.running.gpu import OTHER, Computing
 from tasks.running.retries import stage_task
 from tasks.running.run_folder import note_output, noted_keys
 from tasks.running.settings import read_settings_of_run, settings_in_use

@@ -33,7 +33,7 @@ from deployments.automations import (
 from deployments.plan import Plan
 from deployments.pools import POOLS
 from tasks.core.errors import InputError
-from tasks.running.gpu_slot import GPU_LIMIT
+from tasks.running.gpu import GPU_LIMIT
 from tests.deployments.accounts import account
 
 PLAN = Plan(workspace="/workspace")

@@ -29,7 +29,7 @@ from tasks.core.photos.memory import (
     require_few_scans,
 )
 from tasks.core.photos.options import PhotosOptions
-from tasks.photos import local_source
+from tasks.places.sources import local_source
 from tests.core.photos.test_ingest import encoded, exif, folder_of, picture, run, three
 
 

@@ -1,11 +1,13 @@
-"""A slot for training on this server's GPUs: runs in terminals wait for one like runs of the work pool.
+"""GPUs: the backend that will compute a stage, and a slot of this server's for training on CUDA.
 
-The slots are a global concurrency limit of Prefect, which `spaceport up` and `python -m deployments.apply` create.
+The backend is part of an output's name, since the results of CPU and CUDA differ. The slots are a global concurrency
+limit of Prefect, which `spaceport up` and `python -m deployments.apply` create. Runs in terminals wait for a slot too.
 """
 
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Literal
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -13,7 +15,11 @@ from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
+from tasks.core.estimate.machine import has_usable_gpu
+from tasks.core.refs import RunContext
 from tasks.reporting.progress import run_logger
+from tasks.running.dispatch import runs_elsewhere
+from tasks.running.settings import settings_in_use
 
 GPU_LIMIT = "spaceport-gpu"
 LEASE_SECONDS = 120.0  # the server frees the slot of a process that died after this
@@ -79,3 +85,22 @@ def _is_limited() -> bool:
     except (ObjectNotFound, PrefectHTTPStatusError, httpx.TransportError):
         return False
     return True
+
+
+Computing = Literal["cpu", "cuda"]
+OTHER: dict[Computing, Computing] = {"cpu": "cuda", "cuda": "cpu"}
+
+
+def computing_backend(stage: str, asked: Literal["auto", "cpu", "cuda"], context: RunContext) -> Computing:
+    """The backend that `asked` means where the stage runs.
+
+    For a stage that runs elsewhere it is what SPACEPORT_MACHINES says of its machine, else what it would be here. That
+    may be wrong: `run_stage` also finds what the other backend has made there. Raises OptionsError.
+    """
+    if asked != "auto":
+        return asked
+    if runs_elsewhere(stage, context):
+        machine = settings_in_use().machines.get(stage)
+        if machine is not None:
+            return "cuda" if machine.gpu else "cpu"
+    return "cuda" if has_usable_gpu() else "cpu"

@@ -1,17 +1,22 @@
-"""Photos on S3: a folder of them, or a .zip. They are listed first, and downloaded only when they are needed."""
+"""Sources of photos: a local folder or .zip, or photos on S3, which are listed first and downloaded when needed."""
 
 import hashlib
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tasks.core.errors import PhotosError, StorageError, UnsafeNameError, UnstorableNameError
-from tasks.core.photos.files import is_photo_name
+from tasks.core.paths import local_path
+from tasks.core.photos.files import is_photo_name, offered_photos
 from tasks.core.photos.flight_log import log_among, require_log_size
 from tasks.core.photoset import RejectedPhoto
 from tasks.core.progress import Progress, ProgressCallback
 from tasks.core.safe_names import TakenNames, below, printable, shown
-from tasks.core.storage import S3Folder, StoredObject, Workspace
-from tasks.places.workspace import open_folder
+from tasks.core.storage import S3Folder, StoredObject, Workspace, hash_file, hash_files
+from tasks.places.workspace import open_folder, open_workspace
+
+UNNAMED_CAPTURE = "capture"
 
 
 @dataclass(frozen=True)
@@ -131,3 +136,63 @@ def local_names(uri: str, objects: tuple[StoredObject, ...]) -> tuple[dict[Store
         except UnsafeNameError as error:
             raise PhotosError(f"{uri} cannot be downloaded: {error} Rename that object.") from error
     return names, rejected
+
+
+def is_remote_source(source: str) -> bool:
+    """Whether the photos do not lie on this machine."""
+    return "://" in source
+
+
+def open_source(source: str, workspace: str, flight_log: str = "") -> Path | RemotePhotos:
+    """What the caller named, checked without decoding or downloading anything.
+
+    `flight_log` is looked for among photos on S3. Raises PhotosError when the place does not exist, cannot be read, or
+    holds no photos.
+    """
+    if is_remote_source(source):
+        return find_photos(source, open_workspace(workspace), flight_log)
+    path = local_source(source)
+    if path.is_dir():
+        offered_photos(path)
+    return path
+
+
+def local_source(source: str) -> Path:
+    """The absolute path of a local source. Raises PhotosError when it cannot be read."""
+    path = local_path(source)
+    if not path.exists():
+        raise PhotosError(f"{source} does not exist; give a folder or a .zip of photos.")
+    if not path.is_dir() and not path.is_file():  # a pipe, from which reading may never end
+        raise PhotosError(f"{source} is neither a folder nor a regular file; give a folder or a .zip of photos.")
+    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        raise PhotosError(f"{source} cannot be read: its owner has to permit it.")
+    return path.resolve()
+
+
+def digest_of(source: Path, files: Iterable[Path]) -> str:
+    """The sha256 over names and bytes of files below the source, or of the source itself where it is a file.
+
+    Raises PhotosError for a file that cannot be read.
+    """
+    try:
+        return hash_file(source) if source.is_file() else hash_files(source, filter(Path.is_file, files))
+    except OSError as error:
+        raise PhotosError(f"{error.filename} cannot be read ({error.strerror}): allow it, or take it away.") from error
+
+
+def capture_name(source: str | Path) -> str:
+    """The capture's name for people: the folder's or archive's, or the parent's where that is `images` or the like.
+
+    It names the default output folder, so it is never `..` (the stem of `...zip`) nor empty. An archive that is gone
+    keeps its name, by which the run's folder is found.
+    """
+    if isinstance(source, str) and is_remote_source(source):
+        path = PurePosixPath(source.partition("://")[2])
+        is_archive = path.suffix.lower() == ".zip"
+    else:
+        local = local_path(str(source)).absolute()
+        path = PurePosixPath(local)
+        is_archive = path.suffix.lower() == ".zip" and not local.is_dir()
+    name = path.stem if is_archive else path.name
+    name = path.parent.name if name.lower() in {"images", "photos", "input"} and path.parent.name else name
+    return printable(name) if name.strip(".") else UNNAMED_CAPTURE
