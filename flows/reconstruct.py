@@ -10,7 +10,7 @@ from tasks.core.refs import Outputs, Publication
 from tasks.photos import ingest_photos
 from tasks.places.sources import capture_name
 from tasks.publish import publish_splat
-from tasks.reporting.run_page import run_page
+from tasks.reporting.run_page import run_page, show_end
 from tasks.running.estimate import estimate_run, expecting
 from tasks.running.gpu import computing_backend
 from tasks.running.preflight import check_before_spending
@@ -20,7 +20,7 @@ from tasks.sfm import find_cameras, import_cameras, is_given_model
 from tasks.train import train_gaussians
 
 
-@flow(name="reconstruct", flow_run_name=name_of_run)
+@flow(name="reconstruct", flow_run_name=name_of_run, on_cancellation=[show_end], on_crashed=[show_end])
 def reconstruct(
     photos: str,
     destination: str = "",

@@ -2,14 +2,18 @@
 
 import io
 import json
+import signal
 from pathlib import Path
 from uuid import UUID
 
 import numpy as np
 import pytest
 from PIL import Image
+from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
+from prefect.states import Cancelling
 
 from tasks.core.errors import RegistrationError
 from tasks.core.measurements import CurvePoint, EstimateSection, SecondsSection
@@ -19,7 +23,7 @@ from tasks.core.refs import GaussiansRef, Outputs, PhotosRef, Publication, RunCo
 from tasks.core.training.trainer import EvaluatedView, TrainingStats
 from tasks.reporting import recording
 from tasks.reporting.progress import stage_progress
-from tasks.reporting.run_page import run_page
+from tasks.reporting.run_page import run_page, show_end
 from tasks.reporting.training_board import KEPT_ROWS, TrainingBoard
 from tasks.running.retries import stage_task
 from tests.flow_runs import PAGES, artifacts_of, run_file, run_in_flow
@@ -191,3 +195,31 @@ def show_result(context: RunContext, place: str) -> None:
             ),
             EstimateSection(seconds=SecondsSection(photos=1.5, train=280, total=320), peak_memory_bytes=1_700_000_000),
         )
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_that_is_ended_from_outside_says_so_on_its_page() -> None:
+    """The process of a cancelled run says that it crashed, and its worker, a moment later, that it was cancelled."""
+    ids: list[UUID] = []
+
+    @flow(on_crashed=[show_end], on_cancellation=[show_end])
+    def ended(photos: str) -> None:
+        ids.append(UUID(str(flow_run.id)))
+        raise TerminationSignal(signal.SIGTERM)
+
+    # When the run has ended, Prefect sends the signal once more, to the handler of before.
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        with pytest.raises(TerminationSignal):
+            ended("/photos/North Field")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    [artifact] = artifacts_of(ids[0]).values()
+    assert artifact.key == "north-field-summary"
+    assert str(artifact.data).startswith("# North Field: crashed\n")
+    assert "Start the same run again to continue." in str(artifact.data)
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(ids[0])
+    show_end(ended, run, Cancelling(message="by Ann"))
+    [artifact] = artifacts_of(ids[0]).values()
+    assert str(artifact.data).startswith("# North Field: cancelled\n\n> by Ann\n")

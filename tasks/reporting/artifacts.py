@@ -43,7 +43,11 @@ class RunArtifacts:
     A stage that runs as a deployment of its own shows them twice: in its own run, and in the run that asked for it.
     """
 
-    def __init__(self, flow_run: FlowRun | None, flow_run_id: UUID, task_run: TaskRun | None) -> None:
+    def __init__(
+        self, flow_run: FlowRun | None, flow_run_id: UUID, task_run: TaskRun | None, *, continued: bool = False
+    ) -> None:
+        """`continued`: another process may have made them, for the same run."""
+        self._continued = continued
         self.flow_run_id = flow_run_id
         self._flow_run = flow_run
         self._task_run = task_run
@@ -109,7 +113,7 @@ class RunArtifacts:
     def _is_another_attempt(self) -> bool:
         runs = [run for run in (self._flow_run, self._task_run) if run is not None]
         # a child run is new for each attempt, but shows itself in the one parent
-        return any(run.run_count > 1 for run in runs) or self._parent_task_run_id() is not None
+        return self._continued or any(run.run_count > 1 for run in runs) or self._parent_task_run_id() is not None
 
     def _parent_task_run_id(self) -> UUID | None:
         return self._flow_run.parent_task_run_id if self._flow_run else None

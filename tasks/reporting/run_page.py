@@ -4,15 +4,26 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from prefect import Flow, State
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
 from tasks.core.measurements import EstimateSection
 from tasks.core.options import ReconstructOptions
 from tasks.core.refs import Outputs, Publication, Ref, RunContext, SceneRef
-from tasks.core.report.markdown import RunSummary, StageLine, failure_markdown, run_facts, summary_markdown
+from tasks.core.report.markdown import (
+    RunSummary,
+    StageLine,
+    ended_markdown,
+    failure_markdown,
+    run_facts,
+    summary_markdown,
+)
+from tasks.places.sources import capture_name
 from tasks.places.workspace import open_workspace
 from tasks.reporting.artifacts import PREVIEW_PICTURE, RunArtifacts, Shown
 from tasks.reporting.progress import run_logger
@@ -76,12 +87,10 @@ class RunPage:
         self._show("summary", Shown("markdown", text, f"Failed: {error}"))
 
     def _show(self, what: str, shown: Shown) -> None:
-        # One key for each capture: the Artifacts page shows the newest, and its history the earlier runs'.
-        slug = re.sub(r"[^a-z0-9]+", "-", self._capture.lower()).strip("-") or "run"
         if self._artifacts is None:
             return
         try:
-            self._artifacts.show(f"{slug}-{what}", shown)
+            self._artifacts.show(_key(self._capture, what), shown)
         except Exception as error:  # noqa: BLE001 - the run has ended, shown or not
             run_logger().warning("the %s of this run could not be shown (%s)", what, error)
 
@@ -143,6 +152,29 @@ def run_page(capture: str, options: ReconstructOptions, context: RunContext) -> 
         except Exception as error:
             page.show_failure(error)
             raise
+
+
+def show_end(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Show how a run ended that was cancelled or whose process died: a hook for on_cancellation and on_crashed.
+
+    Prefect runs it in the worker when the run's own process is gone. Failures are shown by `run_page`, which knows the
+    stage; the server hears of task runs a moment later.
+    """
+    try:
+        capture = capture_name(str(flow_run.parameters["photos"]))
+        how = "cancelled" if state.is_cancelled() or state.is_cancelling() else "crashed"
+        reason = state.message or ""
+        shown = Shown("markdown", ended_markdown(capture, how, reason), f"{how.capitalize()}: {reason}")
+        # The process of a cancelled run takes its signal for a crash, and says so before its worker knows better.
+        RunArtifacts(flow_run, flow_run.id, None, continued=True).show(_key(capture, "summary"), shown)
+    except Exception as error:  # noqa: BLE001 - the run has ended as it has, shown or not
+        run_logger().warning("the end of run %s could not be shown (%s)", flow_run.name, error)
+
+
+def _key(capture: str, what: str) -> str:
+    """The key of a run's artifact. One for each capture: the Artifacts page shows the newest run, and its history."""
+    slug = re.sub(r"[^a-z0-9]+", "-", capture.lower()).strip("-") or "run"
+    return f"{slug}-{what}"
 
 
 def _tag_run(tags: set[str]) -> None:

@@ -126,6 +126,18 @@ def failure_markdown(
     return "\n\n".join(parts) + "\n"
 
 
+def ended_markdown(capture: str, how: str, reason: str) -> str:
+    """The page of a run that was ended from outside: how ("cancelled", "crashed"), why, and how to go on."""
+    parts = [f"# {plain_markdown(capture)}: {how}"]
+    if reason:
+        parts.append(quoted_markdown(reason))
+    parts.append(
+        "**What to do.** Start the same run again to continue. Stages that ended well are not computed again, and "
+        "training resumes from its last checkpoint."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
 def _advice(error: BaseException) -> str:
     kept = "Stages that ended well are not computed again."
     if isinstance(error, InputError):
