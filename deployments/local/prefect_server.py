@@ -1,7 +1,6 @@
 """`python -m deployments.local.prefect_server`: Prefect's server, for this user alone; its database loses no event.
 
-Only its own pages can use it (own_origin.py). Runs choose what pools allow (checked_runs.py). Its clients wait while it
-is busy (busy_server.py).
+Only its own pages can use it (own_origin.py). Runs choose what pools allow (checked_runs.py).
 With `--embedded` it belongs to the command that started it and ends with that, however that ends. With `--keep` it
 starts workers again that have died (keeper.py).
 
@@ -54,7 +53,6 @@ from prefect.settings import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
-from deployments.local.busy_server import WaitsWhenBusy
 from deployments.local.checked_runs import CheckedRuns
 from deployments.local.keeper import keep
 from deployments.local.own_origin import OwnOrigin
@@ -139,13 +137,13 @@ def main() -> None:
         set_database_config(QueueingSqlite(connection_url=url))
         event_persister.write_events = write_new_events  # type: ignore[attr-defined]  # what its flush calls
     if arguments.embedded is None:
-        app = OwnOrigin(WaitsWhenBusy(CheckedRuns(create_app(final=True))), arguments.port)
+        app = OwnOrigin(CheckedRuns(create_app(final=True)), arguments.port)
         uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning")
         return
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _forget_runs_here_too()
     listener = socket.socket(fileno=arguments.embedded)
-    app = OwnOrigin(WaitsWhenBusy(CheckedRuns(create_app(ephemeral=True, final=True))), listener.getsockname()[1])
+    app = OwnOrigin(CheckedRuns(create_app(ephemeral=True, final=True)), listener.getsockname()[1])
     uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
 
 

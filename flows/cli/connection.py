@@ -17,7 +17,7 @@ from tasks.core.settings import DEFAULT_KEEP_DAYS, Settings, configure_prefect
 
 ANSWER_SECONDS = 10.0  # for a sentence instead of a wait for something that never comes
 # A command that only asks has less patience than Prefect's own, which is for runs: a minute, six times.
-QUICK = {"PREFECT_API_REQUEST_TIMEOUT": "15"}
+QUICK = {"PREFECT_API_REQUEST_TIMEOUT": "15", "PREFECT_CLIENT_MAX_RETRIES": "1"}
 
 
 def use_prefect(settings: Settings) -> None:
@@ -82,9 +82,9 @@ def _keep_days(settings: Settings) -> int | None:
     return settings.keep_days or (DEFAULT_KEEP_DAYS if remembered is None else remembered.keep_days)
 
 
-def ask_quickly(tries: int = 2) -> None:
+def ask_quickly() -> None:
     """Make this process wait for seconds, not minutes; to be called before Prefect is imported."""
-    for name, value in {**QUICK, "PREFECT_CLIENT_MAX_RETRIES": str(tries - 1)}.items():
+    for name, value in QUICK.items():
         os.environ.setdefault(name, value)
 
 
