@@ -1,16 +1,20 @@
 """`python -m deployments.local.prefect_server`: Prefect's server, for this user alone; its database loses no event.
 
-Only its own pages can use it (own_origin.py). Runs choose what pools allow (checked_runs.py). Its clients wait while it
-is busy (busy_server.py).
+Only its own pages can use it (own_origin.py). Runs choose what pools allow (checked_runs.py).
 With `--embedded` it belongs to the command that started it and ends with that, however that ends. With `--keep` it
 starts workers again that have died (keeper.py).
 
 Prefect begins most of its SQLite transactions as DEFERRED ones. One that reads and then writes fails at once, without
 waiting, when another has written in between (https://sqlite.org/lang_transaction.html, SQLITE_BUSY_SNAPSHOT). The
 server gives up events after four attempts, and with them what an automation should have done. IMMEDIATE transactions
-queue for the right to write, for up to a minute. Prefect sometimes opens a second session before it has ended a
-transaction, as to read a pool's name for an event. That one begins as Prefect has it: it would otherwise wait for its
-own outer one, and every other transaction with it.
+wait for the right to write, for up to a minute.
+
+SQLite has no queue for them: each asks again after up to 100 ms, and a busy server has kept some waiting for 40 s that
+way, while later ones went first. Each one that waits also holds one of the fifteen connections. So they take turns
+here, in the order in which they came, before they have a connection.
+
+Prefect sometimes opens a second session before it has ended a transaction, as to read a pool's name for an event. That
+one begins as Prefect has it: it would otherwise wait for its own outer one, and every other transaction with it.
 
 A client whose connection was lost sends again what the server has not confirmed. Prefect on SQLite cannot store a batch
 of events that are all known already, nor one that holds an event twice. After five attempts it drops it, with
@@ -22,12 +26,14 @@ import asyncio
 import os
 import signal
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 import uvicorn
@@ -48,7 +54,6 @@ from prefect.settings import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
-from deployments.local.busy_server import WaitsWhenBusy
 from deployments.local.checked_runs import CheckedRuns
 from deployments.local.keeper import keep
 from deployments.local.own_origin import OwnOrigin
@@ -56,25 +61,39 @@ from deployments.local.processes import shorten_logs
 from deployments.local.state import PAGES, SERVER, WORKERS, folder_of
 
 PATIENCE_SECONDS = 5.0  # for a clean end
+TURN_SECONDS = 60.0  # to wait for the right to write, as Prefect has it for SQLite
 LOGS_SECONDS = 60.0  # between two looks at the logs
 MOST_VARIABLES = 500  # of one statement; SQLite takes 32766, older ones 999
 
 
 class QueueingSqlite(AioSqliteConfiguration):
-    """Every transaction takes the right to write when it begins, unless its asyncio task has it already."""
+    """Every transaction waits for its turn to write before it begins, unless its asyncio task has it already."""
 
-    _writers: ClassVar[set[asyncio.Task[Any] | None]] = set()
+    def __init__(self, connection_url: str) -> None:
+        super().__init__(connection_url)
+        self._turns = WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]()  # Prefect has an engine for each
+        self._writers = set[asyncio.Task[Any] | None]()  # whose turn it is
 
     @asynccontextmanager
     async def begin_transaction(
         self, session: AsyncSession, with_for_update: bool = False
     ) -> AsyncGenerator[AsyncSessionTransaction, None]:
-        """Begin as Prefect does for transactions that are known to read before they write."""
+        """Begin as Prefect does for transactions that are known to read before they write.
+
+        Raises sqlalchemy.exc.OperationalError, as for a locked database, when no turn comes within TURN_SECONDS.
+        """
         task = asyncio.current_task()
         if task in self._writers:
             async with super().begin_transaction(session, with_for_update) as transaction:
                 yield transaction
             return
+        turn = self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                await turn.acquire()
+        except TimeoutError as error:
+            locked = sqlite3.OperationalError("database is locked")  # what Prefect answers with 503, as SQLite's own
+            raise sa.exc.OperationalError("BEGIN IMMEDIATE", None, locked) from error
         self._writers.add(task)
         try:
             async with super().begin_transaction(session, with_for_update=True) as transaction:
@@ -86,6 +105,7 @@ class QueueingSqlite(AioSqliteConfiguration):
                     SQLITE_BEGIN_MODE.reset(outer)
         finally:
             self._writers.discard(task)
+            turn.release()
 
 
 async def write_new_events(session: AsyncSession, events: list[ReceivedEvent]) -> None:
@@ -118,13 +138,13 @@ def main() -> None:
         set_database_config(QueueingSqlite(connection_url=url))
         event_persister.write_events = write_new_events  # type: ignore[attr-defined]  # what its flush calls
     if arguments.embedded is None:
-        app = OwnOrigin(WaitsWhenBusy(CheckedRuns(create_app(final=True))), arguments.port)
+        app = OwnOrigin(CheckedRuns(create_app(final=True)), arguments.port)
         uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning")
         return
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _clean_up_here_too()
     listener = socket.socket(fileno=arguments.embedded)
-    app = OwnOrigin(WaitsWhenBusy(CheckedRuns(create_app(ephemeral=True, final=True))), listener.getsockname()[1])
+    app = OwnOrigin(CheckedRuns(create_app(ephemeral=True, final=True)), listener.getsockname()[1])
     uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
 
 

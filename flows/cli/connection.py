@@ -26,7 +26,7 @@ from tasks.running.settings import DEFAULT_KEEP_DAYS, Settings, use_settings
 
 ANSWER_SECONDS = 10.0  # for a sentence instead of a wait for something that never comes
 # A command that only asks has less patience than Prefect's own, which is for runs: a minute, six times.
-QUICK = {"PREFECT_API_REQUEST_TIMEOUT": "15"}
+QUICK = {"PREFECT_API_REQUEST_TIMEOUT": "15", "PREFECT_CLIENT_MAX_RETRIES": "1"}
 # Of a server inside the command:
 HOST = "127.0.0.1"
 START_SECONDS = 180.0  # a first start on a busy machine creates the database
@@ -110,9 +110,9 @@ def _keep_days(settings: Settings) -> int | None:
     return settings.keep_days or (DEFAULT_KEEP_DAYS if remembered is None else remembered.keep_days)
 
 
-def ask_quickly(tries: int = 2) -> None:
+def ask_quickly() -> None:
     """Make this process wait for seconds, not minutes; to be called before Prefect is imported."""
-    for name, value in {**QUICK, "PREFECT_CLIENT_MAX_RETRIES": str(tries - 1)}.items():
+    for name, value in QUICK.items():
         os.environ.setdefault(name, value)
 
 

@@ -127,7 +127,7 @@ def register(app: typer.Typer, console: Console) -> None:
         """
         from deployments.local.server import take_down
 
-        ask_quickly(tries=6)  # whether the server is silent is known before; a busy one has to hear this
+        ask_quickly()
         settings = Settings()
         configure_prefect(settings)
         with saying(console) as say:

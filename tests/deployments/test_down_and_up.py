@@ -70,7 +70,7 @@ def test_the_queue_goes_on_after_down_and_up(server: Served, tmp_path: Path) -> 
     server.wait(queued[0], "Submitting", "Running", "Failed")
 
     down = server.spaceport("down", "--now")
-    assert down.returncode == 0, (down.stdout, down.stderr, server.log("server"))
+    assert down.returncode == 0, down.stdout + down.stderr + server.log("server")  # of a tuple pytest shows 240 letters
     assert remembered(server) == before.model_copy(update={"up": False})
     status = server.spaceport("status")
     assert status.returncode == 1

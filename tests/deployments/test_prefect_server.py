@@ -1,19 +1,20 @@
 """Prefect's own server loses writes and events on SQLite; ours does not.
 
 Of two transactions that read and then write, one fails with Prefect's own beginnings and waits with ours; one that is
-begun inside another does not wait for that. Events that a
-client sends again after its connection was lost make Prefect's own writing fail, and drop others with them.
+begun inside another does not wait for that. Those that wait have their turns in order. Events that a client sends again
+after its connection was lost make Prefect's own writing fail, and drop others with them.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from queue import Queue
 from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
+from prefect.server.api.server import is_client_retryable_exception
 from prefect.server.database import provide_database_interface
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.server.database.dependencies import temporary_database_config
@@ -21,6 +22,7 @@ from prefect.server.events.schemas.events import ReceivedEvent, Resource
 from prefect.server.events.services import event_persister
 from prefect.server.events.storage.database import write_events
 from prefect.types._datetime import now
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from deployments.local import prefect_server
 from deployments.local.own_origin import OwnOrigin
@@ -101,6 +103,74 @@ def test_a_transaction_inside_another_does_not_wait_for_it(tmp_path: Path) -> No
         return [*inside, await elsewhere, await read(), await glance()]
 
     assert asyncio.run(nested()) == [1, 1, 2, 2, 2]
+
+
+@asynccontextmanager
+async def writing(database: QueueingSqlite) -> AsyncGenerator[AsyncSession, None]:
+    async with await database.session(await database.engine()) as session, database.begin_transaction(session):
+        yield session
+
+
+async def waiting(database: QueueingSqlite, count: int) -> tuple[list[asyncio.Task[None]], list[int]]:
+    """That many transactions, begun one after the other, and the numbers of those whose turn has come."""
+    come = list[int]()
+
+    async def write(number: int) -> None:
+        async with writing(database) as session:
+            come.append(number)
+            await session.execute(sa.text("SELECT 1"))
+
+    tasks = list[asyncio.Task[None]]()
+    for number in range(count):
+        tasks.append(asyncio.create_task(write(number)))
+        await asyncio.sleep(HEAD_START_SECONDS / 10)
+    return tasks, come
+
+
+def test_turns_come_in_the_order_of_asking(tmp_path: Path) -> None:
+    """SQLite itself lets whoever asks in the right moment go first."""
+
+    async def turns() -> list[int]:
+        database = QueueingSqlite(connection_url=f"sqlite+aiosqlite:///{tmp_path}/turns.db")
+        async with writing(database):
+            tasks, come = await waiting(database, 12)
+            assert not come
+        await asyncio.gather(*tasks)
+        return come
+
+    assert asyncio.run(turns()) == list(range(12))
+
+
+def test_those_who_wait_hold_no_connection(tmp_path: Path) -> None:
+    """The one whose turn it is may need a second one, and there are fifteen."""
+
+    async def read() -> int:
+        database = QueueingSqlite(connection_url=f"sqlite+aiosqlite:///{tmp_path}/connections.db")
+        async with writing(database):
+            tasks, _ = await waiting(database, 20)
+            async with writing(database) as inner:
+                found = int((await inner.execute(sa.text("SELECT 1"))).scalar_one())
+        await asyncio.gather(*tasks)
+        return found
+
+    assert asyncio.run(read()) == 1
+
+
+def test_a_turn_that_never_comes_is_an_answer_503(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefect_server, "TURN_SECONDS", HEAD_START_SECONDS)
+
+    async def wait() -> int:
+        database = QueueingSqlite(connection_url=f"sqlite+aiosqlite:///{tmp_path}/stuck.db")
+        async with writing(database):
+            [task], come = await waiting(database, 1)
+            with pytest.raises(sa.exc.OperationalError, match="database is locked") as locked:
+                await task
+            assert not come
+        assert is_client_retryable_exception(locked.value)
+        async with writing(database) as session:  # the queue goes on
+            return int((await session.execute(sa.text("SELECT 1"))).scalar_one())
+
+    assert asyncio.run(wait()) == 1
 
 
 Write = Callable[..., Awaitable[None]]
