@@ -48,7 +48,7 @@ test: lint ## Lint, types and all tests that this machine can run, but those of 
 	$(BIN)/pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder $(FAULTS:%=--ignore=%)
 
 # Processes killed at random moments, servers and storage that are lost: as long as all other tests together.
-FAULTS := tests/faults tests/test_killed_training.py tests/test_killed_delivery.py tests/test_killed_delivery_on_s3.py \
+FAULTS := tests/faults tests/tasks/test_killed_training.py tests/tasks/test_killed_delivery.py tests/tasks/test_killed_delivery_on_s3.py \
 	tests/flows/test_embedded_server.py tests/flows/test_silent_server.py \
 	tests/deployments/test_down_and_up.py tests/deployments/test_keeper.py
 
@@ -58,7 +58,7 @@ test-faults: $(READY) ## What is left when processes, servers, disks and storage
 # numba compiles for the processor it runs on, and each kind rounds in its own way. x86-64-v2 has neither AVX nor fused
 # multiply-add, haswell has both and no AVX-512, native is this machine's own.
 PROCESSORS ?= x86-64-v2 haswell native
-NUMERIC := tests/core/render tests/core/training tests/core/sog tests/core/demo tests/test_killed_training.py tests/test_train_memory.py tests/test_reconstruct.py
+NUMERIC := tests/core/render tests/core/training tests/core/sog tests/core/demo tests/tasks/test_killed_training.py tests/tasks/test_train_memory.py tests/flows/test_reconstruct.py
 
 test-processors: $(PROCESSORS:%=test-processor-%) ## The tests of what kernels compute, with kernels for each of PROCESSORS
 

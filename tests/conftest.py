@@ -12,9 +12,9 @@ from xdist.scheduler import LoadScopeScheduling
 from flows.cli.prefect_variables import configure_prefect
 from tasks.running import settings
 from tasks.running.settings import ProcessSettings, Settings
-from tests.own_home import leave_the_users_home
-from tests.patience import STALL_SECONDS
-from tests.s3_server import S3Server, s3_server
+from tests.support.own_home import leave_the_users_home
+from tests.support.patience import STALL_SECONDS
+from tests.support.s3_server import S3Server, s3_server
 
 # Before anything imports Prefect: what the command line does too.
 leave_the_users_home()
@@ -45,9 +45,9 @@ FAULTS = "tests/faults/"
 LONGEST = (
     FAULTS,
     "tests/deployments/test_down_and_up.py",
-    "tests/test_reconstruct.py",
+    "tests/flows/test_reconstruct.py",
     "tests/deployments/test_local_server.py",
-    "tests/test_compatible_code.py",
+    "tests/core/test_compatible_code.py",
     "tests/core/test_kernel_cache.py",
     "tests/deployments/",
 )

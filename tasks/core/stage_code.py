@@ -8,7 +8,7 @@ from functools import cached_property
 from tasks.core.source_digest import file_digest, imported_libraries, source_digest, source_modules
 
 # Code that is known to give the same outputs as code before it: digest of the sources now -> that of then, and the
-# commit that has those. For refactorings only; tests/test_compatible_code.py computes a small scene with both.
+# commit that has those. For refactorings only; tests/core/test_compatible_code.py computes a small scene with both.
 COMPATIBLE: dict[str, tuple[str, str]] = {}
 
 # Packages by the name they are imported by; some come as one of several distributions, as for CUDA.

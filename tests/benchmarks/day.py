@@ -30,7 +30,7 @@ from deployments.local.server_settings import EVENTS_DAYS, retention
 from flows.cli.prefect_variables import configure_prefect
 from tasks.running.settings import DEFAULT_KEEP_DAYS, Settings
 from tests.benchmarks.tape import Entry, read_tape
-from tests.own_home import without_users_servers
+from tests.support.own_home import without_users_servers
 
 REPOSITORY = Path(__file__).parents[2]
 IDLE_SECONDS = 20.0
@@ -72,7 +72,7 @@ def record(root: Path, home: Path, train_seconds: float) -> set[str]:
         from tasks.core.demo.flight import fly
         from tasks.core.demo.flight_plan import DemoOptions
         from tasks.core.progress import ignore_progress
-        from tests.local_server import Served
+        from tests.support.local_server import Served
 
         fly(root / "flight", DemoOptions(photos=14, width=640, height=480), ignore_progress)
         before = ids_in(database)
@@ -164,7 +164,7 @@ def _added(connection: sqlite3.Connection, table: str, before: set[str]) -> list
 @contextmanager
 def serving(prefect_home: Path) -> Iterator[None]:
     """The server of that home, without workers and without a login."""
-    from tests.server_process import free_port, is_up, server_process, until_answers
+    from tests.support.server_process import free_port, is_up, server_process, until_answers
 
     port, log = free_port(), prefect_home.parent / "server.log"
     kept = without_users_servers()

@@ -22,7 +22,7 @@ from rich.progress import Progress
 from tasks.core.demo.flight import fly
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.progress import ignore_progress
-from tests.local_server import Served, serving
+from tests.support.local_server import Served, serving
 
 POLL_SECONDS = 1.0
 TRAIN = {"steps": 60, "max_gaussians": 5000, "max_image_size": 160}

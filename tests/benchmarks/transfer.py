@@ -26,7 +26,7 @@ from boto3.s3.transfer import TransferConfig
 
 from tasks.core.storage import S3Folder, open_s3_folder
 from tests.conftest import REPOSITORY
-from tests.s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server
+from tests.support.s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server, s3_server
 
 PHOTOS, PHOTO_BYTES = 200, 400_000
 DELAYS_SECONDS = (0.0, 0.02)

@@ -1,7 +1,7 @@
 """An AWS account as the stacks describe it, for tests."""
 
 from deployments.aws.runtime.infrastructure import Infrastructure
-from tests.aws_server import ACCOUNT, REGION
+from tests.support.aws_server import ACCOUNT, REGION
 
 CLUSTER = f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/spaceport"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role"

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.aws_server import AwsServer, aws_server
 from tests.deployments.listening import Account, new_account
+from tests.support.aws_server import AwsServer, aws_server
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from deployments.aws.runtime.gpu_host import Host, Metadata
-from tests.patience import eventually
+from tests.support.patience import eventually
 
 
 class FakeMetadata(ThreadingHTTPServer):

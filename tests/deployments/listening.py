@@ -19,10 +19,10 @@ from deployments.listener.runs import Runs
 from deployments.listener.service import Listener
 from deployments.listener.signals import Places
 from deployments.listener.uploads import Limits, Upload
-from tests.aws_server import AwsServer
 from tests.conftest import REPOSITORY
 from tests.deployments.accounts import account
-from tests.server_process import free_port, is_up, server_process, until_answers
+from tests.support.aws_server import AwsServer
+from tests.support.server_process import free_port, is_up, server_process, until_answers
 
 REASON = "reason"
 

@@ -13,9 +13,9 @@ from deployments.aws.runtime.doctor import examine_account
 from deployments.aws.runtime.infrastructure import PARAMETER
 from deployments.findings import Finding
 from flows.cli.app import app
-from tests.aws_server import AwsServer, aws_server
 from tests.deployments.accounts import REGISTRY, account
 from tests.deployments.listening import new_account
+from tests.support.aws_server import AwsServer, aws_server
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from deployments.local.access import make_secrets
 from deployments.local.processes import find, start, stop
 from deployments.local.state import SERVER, LocalServer, folder_of, write_state
 from deployments.plan import Plan
-from tests.local_server import spaceport
-from tests.patience import eventually
-from tests.server_process import free_port, is_up
+from tests.support.local_server import spaceport
+from tests.support.patience import eventually
+from tests.support.server_process import free_port, is_up
 
 # Has one pool and no run, and writes what it is asked.
 SERVER_OF_ONE_POOL = """

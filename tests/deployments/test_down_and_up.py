@@ -13,8 +13,8 @@ from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from deployments.local.state import LocalServer, read_state
-from tests.local_server import Served, serving
-from tests.patience import eventually
+from tests.support.local_server import Served, serving
+from tests.support.patience import eventually
 
 QUEUED = 7  # three may run at once
 NOTIFIED = "http://127.0.0.1:9/hook"

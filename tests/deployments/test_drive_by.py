@@ -18,9 +18,9 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from tests.browser import chromium
-from tests.local_server import Served, serving
-from tests.patience import STALL_SECONDS
+from tests.support.browser import chromium
+from tests.support.local_server import Served, serving
+from tests.support.patience import STALL_SECONDS
 
 DRIVE_BY = """<!doctype html><title>a stranger's</title>
 <form id="form" method="post" enctype="text/plain" target="frame" action="API/work_pools/">

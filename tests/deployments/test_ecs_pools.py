@@ -17,9 +17,9 @@ from prefect_aws.workers.ecs_worker import ECSWorker
 from deployments.apply import apply_all
 from deployments.plan import Plan
 from tasks.core.stages import STAGES
-from tests.aws_server import AwsServer, aws_server
 from tests.deployments.accounts import CLUSTER, account
-from tests.patience import STALL_SECONDS
+from tests.support.aws_server import AwsServer, aws_server
+from tests.support.patience import STALL_SECONDS
 
 EVENTS_QUEUE = "spaceport-ecs-events"
 FITS_MOTO = {"memory": 4096}  # moto's instances have 7482 MiB, whatever their type

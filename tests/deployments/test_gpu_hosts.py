@@ -18,10 +18,10 @@ from deployments.aws.runtime import gpu_host
 from deployments.aws.runtime.gpu_host import end_in_group, read_account, worker_environment
 from deployments.aws.runtime.scaler import Scaler
 from tasks.core.errors import SpaceportError
-from tests.aws_server import AwsServer, aws_server
 from tests.deployments.accounts import account
 from tests.deployments.instances import FakeMetadata, Watched, metadata_service
-from tests.patience import eventually
+from tests.support.aws_server import AwsServer, aws_server
+from tests.support.patience import eventually
 
 IDLE = [sys.executable, "-c", "import time; time.sleep(600)"]
 # A run that takes SIGTERM as training does: it keeps its state.

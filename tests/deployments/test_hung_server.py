@@ -12,7 +12,7 @@ from deployments.local.server import Choices, bring_up, take_down
 from deployments.local.state import SERVER, LocalServer, folder_of, read_state, write_state
 from deployments.plan import Plan
 from tasks.core.errors import ServerError
-from tests.server_process import free_port
+from tests.support.server_process import free_port
 
 
 def test_down_asks_before_it_stops_what_it_does_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,8 +29,8 @@ from deployments.local.state import (
 from deployments.local.status import examine
 from deployments.plan import Plan
 from tests.conftest import REPOSITORY
-from tests.patience import STALL_SECONDS, eventually
-from tests.server_process import free_port
+from tests.support.patience import STALL_SECONDS, eventually
+from tests.support.server_process import free_port
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 BROKEN = [sys.executable, "-c", "raise SystemExit('No module named prefect')"]

@@ -24,11 +24,11 @@ from deployments.listener.service import Listener
 from deployments.listener.signals import Places
 from deployments.listener.uploads import DONE, FAILED, Upload
 from deployments.plan import Plan
-from tests.aws_server import AwsServer
 from tests.conftest import REPOSITORY
 from tests.deployments.listener.fakes import Broken, Refusing, Slow, Unsettled
 from tests.deployments.listening import Account, event, listening, prefect_process, runs_of
-from tests.patience import ended, eventually, work_of
+from tests.support.aws_server import AwsServer
+from tests.support.patience import ended, eventually, work_of
 
 MANY, DUPLICATES = 200, 40
 

@@ -12,7 +12,7 @@ from deployments.local.server import Choices, _has_other_workers, chosen
 from deployments.local.state import LocalServer, folder_of, read_state, running_server, write_state
 from deployments.plan import Plan
 from tasks.core.errors import InputError, ServerError
-from tests.server_process import free_port
+from tests.support.server_process import free_port
 
 SECRET = "open-sesame"
 HOOK = "http://hooks.test/services/secret"

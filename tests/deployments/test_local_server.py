@@ -29,8 +29,8 @@ from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.progress import ignore_progress
 from tests.conftest import REPOSITORY
 from tests.deployments.receiver import Receiver, receiving
-from tests.local_server import Served, serving
-from tests.patience import STALL_SECONDS, eventually, finished, work_of
+from tests.support.local_server import Served, serving
+from tests.support.patience import STALL_SECONDS, eventually, finished, work_of
 
 NOTHING: dict[str, Any] = {
     "scene": {"uri": "/nothing", "digest": "0" * 64, "capture": "x", "cameras": 3, "points": 100},

@@ -18,9 +18,9 @@ import httpx
 import yaml
 
 from tests.conftest import REPOSITORY
-from tests.own_home import without_users_servers
-from tests.patience import STALL_SECONDS, eventually
-from tests.server_process import free_port, is_up, server_process, until_answers
+from tests.support.own_home import without_users_servers
+from tests.support.patience import STALL_SECONDS, eventually
+from tests.support.server_process import free_port, is_up, server_process, until_answers
 
 AUTH = "spaceport:a-password"
 RUNS, WORKERS = 6, 3

@@ -16,9 +16,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from deployments.apply import apply_all
 from deployments.plan import Plan
 from tests.conftest import REPOSITORY
-from tests.own_home import without_users_servers
-from tests.patience import finished
-from tests.server_process import free_port, is_up, server_process, until_answers
+from tests.support.own_home import without_users_servers
+from tests.support.patience import finished
+from tests.support.server_process import free_port, is_up, server_process, until_answers
 
 
 def documented() -> str:

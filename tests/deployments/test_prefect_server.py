@@ -28,7 +28,7 @@ from deployments.local import prefect_server
 from deployments.local.own_origin import OwnOrigin
 from deployments.local.prefect_server import QueueingSqlite, write_new_events
 from deployments.local.state import folder_of
-from tests.patience import STALL_SECONDS
+from tests.support.patience import STALL_SECONDS
 
 HEAD_START_SECONDS = 0.3  # for a second transaction that waits in earnest: it does not read before the first one ends
 

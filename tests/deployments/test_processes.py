@@ -13,7 +13,7 @@ from deployments.local import processes
 from deployments.local.processes import Detached, died, find, kill, log_file, start, stop
 from tasks.core.errors import InputError
 from tasks.core.viewer.serve import open_server
-from tests.patience import STALL_SECONDS, eventually
+from tests.support.patience import STALL_SECONDS, eventually
 
 SLEEPER = [sys.executable, "-c", "import time; print('awake', flush=True); time.sleep(600)"]
 STUBBORN = [

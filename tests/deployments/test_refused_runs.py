@@ -14,11 +14,11 @@ from deployments.listener.runs import Runs
 from deployments.listener.uploads import FAILED, READY_FILE
 from flows.cli.flow_runs import stage_runs
 from tasks.running.preflight import CHECK
-from tests.aws_server import AwsServer, aws_server
 from tests.deployments.listening import event, listening, new_account, runs_of
-from tests.local_server import Served, serving
-from tests.pictures import save_textured
-from tests.server_process import eventually
+from tests.support.aws_server import AwsServer, aws_server
+from tests.support.local_server import Served, serving
+from tests.support.pictures import save_textured
+from tests.support.server_process import eventually
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,8 @@ from deployments.plan import Plan
 from flows.cli.connection import ServerOfRun
 from tasks.running.settings import Settings
 from tests.conftest import REPOSITORY
-from tests.own_home import without_users_servers
-from tests.patience import STALL_SECONDS, eventually
+from tests.support.own_home import without_users_servers
+from tests.support.patience import STALL_SECONDS, eventually
 
 COMMAND = """
 import os, sys

@@ -1,6 +1,6 @@
 """The ways of a validation, without the computing: what is brought where, how an end is heard of, and what is removed.
 
-What is looked at in a result is tested on a real one, in tests/test_reconstruct.py.
+What is looked at in a result is tested on a real one, in tests/flows/test_reconstruct.py.
 """
 
 import asyncio
@@ -36,8 +36,8 @@ from tasks.core.storage import S3Folder, describe_output
 from tasks.places.workspace import open_workspace
 from tasks.running.run_folder import note_output
 from tests.deployments.accounts import account
-from tests.patience import eventually
-from tests.s3_server import S3Server
+from tests.support.patience import eventually
+from tests.support.s3_server import S3Server
 
 OPTIONS = ReconstructOptions(preset="draft")
 

@@ -25,7 +25,7 @@ from deployments.aws.runtime import watch as service
 from deployments.aws.runtime.unless_ended import ended
 from deployments.aws.runtime.watch import RUN_TAG, Watch, stop_orphans
 from deployments.aws.stacks.monitoring import NAMESPACE
-from tests.aws_server import AwsServer, aws_server
+from tests.support.aws_server import AwsServer, aws_server
 
 AT_ONCE = timedelta(0)
 CRASHED = Crashed(message="A worker took this run but did not start it within 15 minutes.")

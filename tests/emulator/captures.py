@@ -12,8 +12,8 @@ from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.progress import ignore_progress
 from tests.emulator.account import Emulated
 from tests.emulator.listener import listening
-from tests.local_server import Served
-from tests.patience import eventually
+from tests.support.local_server import Served
+from tests.support.patience import eventually
 
 PHOTOS = 14
 TRAIN = {"steps": 1500, "max_gaussians": 3000, "max_image_size": 160, "early_stop": False}

@@ -18,9 +18,9 @@ from deployments.aws.runtime.infrastructure import PARAMETER
 from tests.conftest import REPOSITORY
 from tests.emulator.account import REGION, Emulated, client
 from tests.emulator.captures import Landed, land
-from tests.local_server import Served, serving
-from tests.patience import eventually
-from tests.server_process import free_port, server_process, until_answers
+from tests.support.local_server import Served, serving
+from tests.support.patience import eventually
+from tests.support.server_process import free_port, server_process, until_answers
 
 PROGRAM = REPOSITORY / ".venv-ministack" / "bin" / "ministack"
 STACK = "Spaceport-Data"

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from deployments.aws.runtime.infrastructure import PARAMETER, VARIABLE
 from tests.conftest import REPOSITORY
 from tests.emulator.account import Emulated
-from tests.local_server import Served
-from tests.patience import ended
+from tests.support.local_server import Served
+from tests.support.patience import ended
 
 
 @contextmanager

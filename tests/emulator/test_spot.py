@@ -28,8 +28,8 @@ from tests.conftest import REPOSITORY
 from tests.deployments.instances import FakeMetadata, Watched, metadata_service
 from tests.emulator.account import Emulated
 from tests.emulator.captures import TRAIN, Landed
-from tests.local_server import Served
-from tests.patience import STALL_SECONDS, ended, eventually, work_of
+from tests.support.local_server import Served
+from tests.support.patience import STALL_SECONDS, ended, eventually, work_of
 
 # A worker is ended by SIGINT, which shells let background jobs ignore, and these tests may be one.
 INTERRUPTIBLE = """

@@ -10,8 +10,8 @@ from tests.conftest import REPOSITORY
 from tests.emulator.account import Emulated
 from tests.emulator.captures import Landed
 from tests.emulator.listener import listening
-from tests.local_server import Served
-from tests.patience import finished
+from tests.support.local_server import Served
+from tests.support.patience import finished
 
 
 @contextmanager

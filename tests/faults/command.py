@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.own_home import without_users_servers
-from tests.patience import ended, eventually, work_of
+from tests.support.own_home import without_users_servers
+from tests.support.patience import ended, eventually, work_of
 
 LOOK_SECONDS = 0.01  # the shortest stage takes a third of a second
 

@@ -9,7 +9,7 @@ from tasks.core.demo.flight import fly
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.progress import ignore_progress
 from tasks.core.stages import STAGES
-from tests.local_server import Served, serving
+from tests.support.local_server import Served, serving
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,9 @@ import psutil
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
 
-from tests.engines import engines
-from tests.local_server import Served
-from tests.patience import T, eventually, work_of
+from tests.support.engines import engines
+from tests.support.local_server import Served
+from tests.support.patience import T, eventually, work_of
 
 POLL_SECONDS = 0.02  # the shortest stage takes half a second
 OPTIONS: dict[str, Any] = {"steps": 250, "max_gaussians": 8000, "max_image_size": 240}

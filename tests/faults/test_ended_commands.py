@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.command import Command
-from tests.local_server import spaceport
+from tests.support.local_server import spaceport
 
 OPTIONS = ("--preset", "draft", "-s", "train.max_gaussians=4000", "-s", "train.max_image_size=160")
 

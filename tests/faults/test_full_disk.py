@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from tests.patience import finished
+from tests.support.patience import finished
 
 # In a mount namespace of its own, so that the small disk needs no rights and is gone with the process.
 SCRIPT = """

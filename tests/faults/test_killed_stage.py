@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tasks.core.stages import STAGES
 from tests.faults.harness import Reconstruction
-from tests.local_server import Served
+from tests.support.local_server import Served
 
 
 def test_every_stage_is_killed_once_and_the_run_ends_well(server: Served, flight: Path) -> None:

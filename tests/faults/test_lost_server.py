@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 
 from tests.faults.harness import Reconstruction
-from tests.local_server import Served
+from tests.support.local_server import Served
 
 
 def test_training_goes_on_without_the_server(server: Served, flight: Path) -> None:

@@ -11,7 +11,7 @@ from tasks.core.options import parse_options
 from tasks.core.progress import Progress
 from tasks.core.storage import s3_workspace
 from tasks.reporting.progress import listening
-from tests.s3_server import s3_server
+from tests.support.s3_server import s3_server
 
 MISSED = 5  # times, which takes about half a minute
 OPTIONS = parse_options("draft", ["train.steps=60", "train.max_gaussians=5000", "train.max_image_size=160"])

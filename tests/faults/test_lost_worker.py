@@ -5,7 +5,7 @@ from pathlib import Path
 import psutil
 
 from tests.faults.harness import Reconstruction
-from tests.local_server import Served
+from tests.support.local_server import Served
 
 
 def test_a_new_worker_takes_over(server: Served, flight: Path) -> None:

@@ -9,9 +9,9 @@ from prefect.states import Cancelling
 
 from tasks.core.stages import STAGES
 from tasks.core.storage.locks import remove_unused
-from tests.engines import engines
 from tests.faults.harness import Reconstruction
-from tests.local_server import Served
+from tests.support.engines import engines
+from tests.support.local_server import Served
 
 NEEDS: dict[str, dict[str, Any]] = {  # what makes a stage compute
     "photos": {"fresh": True},

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tasks.core.stages import STAGES
 from tests.faults.harness import Reconstruction
-from tests.local_server import Served
+from tests.support.local_server import Served
 
 
 def test_two_identical_runs_at_once(server: Served, flight: Path) -> None:

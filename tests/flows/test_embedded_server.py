@@ -20,11 +20,11 @@ from flows.cli.connection import EmbeddedServer, ServerOfRun
 from tasks.core.errors import ServerError
 from tasks.running.settings import Settings
 from tests.conftest import REPOSITORY
-from tests.local_server import spaceport
-from tests.own_home import without_users_servers
-from tests.patience import STALL_SECONDS, eventually
-from tests.pictures import save_textured
-from tests.server_process import free_port
+from tests.support.local_server import spaceport
+from tests.support.own_home import without_users_servers
+from tests.support.patience import STALL_SECONDS, eventually
+from tests.support.pictures import save_textured
+from tests.support.server_process import free_port
 
 COMMAND = """
 import os, sys

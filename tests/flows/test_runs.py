@@ -18,7 +18,7 @@ from tasks.core.errors import InputError
 from tasks.reporting.artifacts import RunArtifacts, Shown
 from tasks.reporting.progress import run_logger
 from tasks.running.settings import Settings
-from tests.patience import eventually
+from tests.support.patience import eventually
 
 
 @pytest.mark.parametrize("name", STATES)

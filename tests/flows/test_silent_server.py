@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.local_server import spaceport
-from tests.patience import ended, eventually, work_of
+from tests.support.local_server import spaceport
+from tests.support.patience import ended, eventually, work_of
 
 QUICKLY = {"PREFECT_API_REQUEST_TIMEOUT": "0.5", "PREFECT_CLIENT_MAX_RETRIES": "0"}
 

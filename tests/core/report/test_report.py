@@ -19,10 +19,10 @@ from tasks.core.report.charts import camera_map, camera_map_picture, quality_cur
 from tasks.core.report.html import evenly_chosen, write_report
 from tasks.core.report.preview import write_fly_around, write_preview
 from tasks.core.scene import Camera, Scene
-from tests.browser import chromium
 from tests.core.report.reports import full_report, pictured_scene, save_renders
 from tests.core.sog.splats import terrain
 from tests.core.viewer.scenes import looking, orbit, scene_of
+from tests.support.browser import chromium
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from tasks.core.sfm.pairs import PairChoice
 from tasks.core.sfm.process import ProgressLog
 from tests.core.sfm.conftest import Flight
 from tests.core.sfm.patched_worker import patch_worker
-from tests.patience import eventually, is_alive
+from tests.support.patience import eventually, is_alive
 
 SEED = 3
 

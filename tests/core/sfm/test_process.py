@@ -18,7 +18,7 @@ from tasks.core.sfm.process import ROOT
 from tasks.core.source_digest import source_modules
 from tests.core.sfm.conftest import Flight
 from tests.core.sfm.patched_worker import patch_worker
-from tests.patience import eventually, is_alive
+from tests.support.patience import eventually, is_alive
 
 
 def workers(module: str = "pipeline") -> list[psutil.Process]:

@@ -11,7 +11,7 @@ from botocore.config import Config
 
 from tasks.core.errors import StorageError
 from tasks.core.storage import S3Folder, StoredObject, open_s3_folder, s3_errors
-from tests.patience import STALL_SECONDS
+from tests.support.patience import STALL_SECONDS
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 HTML = b"<!doctype html><html><p>Please sign in<br></html>"

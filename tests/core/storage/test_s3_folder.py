@@ -14,8 +14,8 @@ from tasks.core.errors import DestinationError, PhotosError, SpaceportError, Sto
 from tasks.core.storage import S3Folder, open_s3_folder, s3_folder
 from tasks.core.storage.s3_errors import s3_errors
 from tasks.core.storage.s3_transfers import content_type
-from tests.patience import STALL_SECONDS
-from tests.s3_server import S3Server
+from tests.support.patience import STALL_SECONDS
+from tests.support.s3_server import S3Server
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tasks.core.errors import DestinationError, StorageError
 from tasks.core.storage import S3Folder, s3_switch
 from tasks.core.storage.locks import LockHolder
 from tasks.core.storage.s3_switch import LOCK_FILE, sole_writer_on_s3
-from tests.s3_server import S3Server
+from tests.support.s3_server import S3Server
 
 ELSEWHERE = LockHolder(host="elsewhere", boot="another", pid=1)
 

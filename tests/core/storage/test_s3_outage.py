@@ -8,8 +8,8 @@ import pytest
 
 from tasks.core.errors import StorageError
 from tasks.core.storage import OutputCache, S3Folder, S3Workspace, describe_output
-from tests.patience import STALL_SECONDS
-from tests.s3_server import S3Server, s3_server
+from tests.support.patience import STALL_SECONDS
+from tests.support.s3_server import S3Server, s3_server
 
 
 @pytest.fixture

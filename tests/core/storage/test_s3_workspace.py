@@ -17,7 +17,7 @@ from tasks.core.storage import (
     describe_output,
     verify_output,
 )
-from tests.s3_server import S3Server
+from tests.support.s3_server import S3Server
 
 FILES = {"scene.ply": b"ply" * 5000, "images/flight one/Süd 1.jpg": b"jpg", "empty": b""}
 GB = 10**9

@@ -18,7 +18,7 @@ from tasks.core.training.state import NUMBERS, TrainingState, identity_of
 from tasks.core.training.trainer import TrainingStats, train
 from tasks.core.training.views import EndlessShuffle, load_view
 from tests.core.training.kept import KeptInFolder, StoppedError
-from tests.step_clock import TICK_SECONDS, StepClock
+from tests.support.step_clock import TICK_SECONDS, StepClock
 
 # As short as a training can be that still has all sizes of photos, 40 refinements and evaluations.
 OPTIONS = TrainOptions(max_image_size=96, steps=240, max_gaussians=900, sh_degree=1, backend="cpu", early_stop=False)

@@ -15,7 +15,7 @@ from tasks.core.scene import Scene
 from tasks.core.training import schedule
 from tasks.core.training.options import TRAIN_PRESETS, TrainOptions
 from tasks.core.training.trainer import EvaluatedView, TrainingStats, train
-from tests.step_clock import TICK_SECONDS, StepClock
+from tests.support.step_clock import TICK_SECONDS, StepClock
 
 SMALL = TrainOptions(
     max_image_size=96, steps=500, max_gaussians=900, sh_degree=1, backend="cpu", early_stop=False, use_all_photos=False

@@ -21,10 +21,10 @@ from tasks.core.sog.writer import write_sog
 from tasks.core.viewer import page as page_module
 from tasks.core.viewer.page import ViewerSettings, viewer_version, write_page
 from tasks.core.viewer.serve import serve
-from tests.browser import Page, chromium
 from tests.core.sog.splats import terrain
 from tests.core.viewer.scenes import Z_UP, looking
-from tests.patience import STALL_SECONDS, eventually
+from tests.support.browser import Page, chromium
+from tests.support.patience import STALL_SECONDS, eventually
 
 SIZE = (480, 300)
 TITLE = 'Field & "barn" </script><b>2</b>'

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.core.viewer import serve as serving
 from tasks.core.viewer.serve import MOST_CONNECTIONS, serve
-from tests.patience import eventually
+from tests.support.patience import eventually
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.patience import finished
+from tests.support.patience import finished
 
 
 @dataclass(frozen=True)

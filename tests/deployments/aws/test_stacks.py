@@ -14,7 +14,7 @@ from deployments.aws.stacks.options import AwsOptions
 from deployments.local.server_settings import retention
 from tasks.core.errors import OptionsError
 from tests.deployments.aws.conftest import Templates
-from tests.patience import finished
+from tests.support.patience import finished
 
 BUCKET, QUEUE = "AWS::S3::Bucket", "AWS::SQS::Queue"
 

@@ -16,7 +16,7 @@ from tests.faults.rounds.plan import Round, draw
 from tests.faults.rounds.server import server
 from tests.faults.rounds.terminal import Terminal
 from tests.faults.rounds.verdict import Verdict
-from tests.s3_server import S3Server, s3_server
+from tests.support.s3_server import S3Server, s3_server
 
 Play = Callable[[Round], Verdict]
 HEADER = f"{'round':>5}  {'where':16}{'stage':10}{'fault':22}{'moment':>6}  {'older':7}{'took':>5}"

@@ -9,7 +9,7 @@ from tests.faults.command import Command
 from tests.faults.rounds.plan import Round
 from tests.faults.rounds.proxy import Proxy
 from tests.faults.rounds.small_disk import SmallDisk
-from tests.patience import eventually, work_of
+from tests.support.patience import eventually, work_of
 
 SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT, "SIGHUP": signal.SIGHUP}
 DONE, FAILED, REFUSED = 0, 1, 2  # exit statuses; 2: the place is wrong, name another

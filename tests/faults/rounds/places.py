@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.places.result_files import CONTENTS_FILE
 from tests.faults.rounds.results import Result, in_folder, is_of_transfer, keys, on_s3
-from tests.s3_server import S3Server
+from tests.support.s3_server import S3Server
 
 STORED = ("photos", "sfm", "cameras", "train", "compress", "pictures")  # outputs; sfm stores cameras, publish pictures
 Output = tuple[str, str]  # stage and cache key

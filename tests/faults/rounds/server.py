@@ -14,7 +14,6 @@ from prefect.states import Cancelling
 from deployments.local.processes import find
 from deployments.local.state import folder_of
 from tasks.core.stages import STAGES
-from tests.engines import engines
 from tests.faults.harness import Reconstruction
 from tests.faults.rounds.places import FolderPlace, Place, S3Place
 from tests.faults.rounds.plan import Round
@@ -22,8 +21,9 @@ from tests.faults.rounds.proxy import Proxy, proxy
 from tests.faults.rounds.results import difference
 from tests.faults.rounds.terminal import TRAIN, Reference
 from tests.faults.rounds.verdict import Verdict, family_of, orphans
-from tests.local_server import Served, serving
-from tests.s3_server import S3Server
+from tests.support.engines import engines
+from tests.support.local_server import Served, serving
+from tests.support.s3_server import S3Server
 
 END_SECONDS = 1.0  # of a stage's process, when its stage has ended
 

@@ -17,7 +17,7 @@ from tests.faults.rounds.proxy import proxy
 from tests.faults.rounds.results import Result, difference, shows
 from tests.faults.rounds.small_disk import small_disk
 from tests.faults.rounds.verdict import Verdict, family_of, orphans
-from tests.s3_server import S3Server
+from tests.support.s3_server import S3Server
 
 TRAIN = {"steps": 150, "max_gaussians": 4000, "max_image_size": 160, "checkpoint_seconds": 0.3}
 OLDER = ("-s", "train.steps=40")

@@ -22,7 +22,7 @@ from tests.faults.rounds.proxy import MODES, Proxy, proxy
 from tests.faults.rounds.results import difference, in_folder, on_s3, shows
 from tests.faults.rounds.small_disk import small_disk
 from tests.faults.rounds.verdict import Verdict, orphans, running
-from tests.s3_server import S3Server
+from tests.support.s3_server import S3Server
 
 ANSWER = bytes(100_000)
 RESULT = {"index.html": b"page", "report.html": b"12 s", "colmap/a.jpg": b"photo"}

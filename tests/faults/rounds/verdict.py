@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.patience import eventually
+from tests.support.patience import eventually
 
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 GRACE_LOOKS = 200  # of a tenth of a second, for processes that are about to end

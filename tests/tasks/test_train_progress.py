@@ -20,7 +20,7 @@ from tasks.reporting.recording import BackgroundWriter, Recording
 from tasks.running.stage import run_stage
 from tasks.sfm import SFM
 from tests.core.training.scenes import made_scene
-from tests.test_train_memory import Nothing
+from tests.tasks.test_train_memory import Nothing
 
 OPTIONS = TrainOptions(steps=300, max_gaussians=900, max_image_size=64, sh_degree=0, backend="cpu")
 

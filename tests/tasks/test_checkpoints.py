@@ -16,8 +16,8 @@ from tasks.core.storage import CheckpointPlace
 from tasks.core.training.checkpoint import Arrays
 from tasks.places.workspace import open_workspace
 from tasks.running.checkpoints import Interrupted, StageCheckpoints
-from tests.patience import STALL_SECONDS, eventually
-from tests.s3_server import S3Server, s3_server
+from tests.support.patience import STALL_SECONDS, eventually
+from tests.support.s3_server import S3Server, s3_server
 
 KEY = "0123abcd"
 

@@ -11,7 +11,7 @@ from tasks.core.errors import DestinationError, OptionsError, StorageError
 from tasks.core.storage import LocalWorkspace, S3Workspace
 from tasks.places.workspace import open_folder, open_workspace
 from tasks.running.settings import Settings
-from tests.s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server
+from tests.support.s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 
 from tasks.running.gpu import GPU_LIMIT, gpu_slot
 from tasks.running.gpu import gpu_slot as module
-from tests.patience import eventually
+from tests.support.patience import eventually
 
 
 def on_the_server(call: str, *arguments: Any) -> Any:

@@ -1,8 +1,10 @@
-"""The train stage in a process of its own, to be killed: `python -m tests.train_process SCENE OPTIONS CONTEXT [flow]`.
+"""The train stage in a process of its own, to be killed.
+
+    python -m tests.tasks.train_process SCENE OPTIONS CONTEXT [flow]
 
 The first three are JSON. It prints a line for every step. With `flow` it runs in a Prefect flow, as everywhere but in
-tests. What it does depends on no clock: time moves with its steps (tests/step_clock.py), an upload is waited for, and
-it cannot be far ahead of the reader of its lines.
+tests. It depends on no clock: time moves with its steps (tests/support/step_clock.py), an upload is waited for, and it
+cannot be far ahead of the reader of its lines.
 """
 
 import json
@@ -23,9 +25,9 @@ from tasks.core.training import trainer
 from tasks.core.training.options import TrainOptions
 from tasks.running.checkpoints import StageCheckpoints
 from tasks.running.settings import read_settings_of_run
-from tests.step_clock import StepClock
+from tests.support.step_clock import StepClock
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 PIPE_BYTES, LINE_BYTES = 4096, 1024  # some ten steps fit in here and in the reader's buffer: that far it is ahead
 
 
@@ -37,7 +39,7 @@ class TrainProcess:
     ) -> None:
         arguments = [model.model_dump_json() for model in (scene, options, context)] + ["flow"] * in_flow
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.train_process", *arguments],
+            [sys.executable, "-m", "tests.tasks.train_process", *arguments],
             cwd=REPOSITORY,
             env=environment,
             stdout=subprocess.PIPE,

@@ -13,8 +13,8 @@ from tasks.core.refs import RunContext
 from tasks.core.stages import STAGES
 from tasks.core.storage import S3Folder
 from tasks.running.estimate import capture_at, expecting, machines_of_run
-from tests.pictures import save_textured
-from tests.s3_server import S3Server
+from tests.support.pictures import save_textured
+from tests.support.s3_server import S3Server
 
 SIZES = ((320, 240), (320, 240), (240, 320), (640, 480))
 

@@ -10,8 +10,8 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.reconstruct import reconstruct
-from tests.browser import chromium
 from tests.deployments.listening import prefect_process
+from tests.support.browser import chromium
 
 PAYLOADS = Path(__file__).with_name("form_payloads.json")
 PATHS = {"v1": "deployments/deployment", "v2": "v2/deployments/deployment"}

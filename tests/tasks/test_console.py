@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.patience import STALL_SECONDS
+from tests.support.patience import STALL_SECONDS
 
 SCRIPT = """
 import sys

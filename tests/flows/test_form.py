@@ -12,7 +12,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from flows.reconstruct import reconstruct
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.training.options import TRAIN_PRESETS
-from tests.test_form_in_browser import PAYLOADS
+from tests.flows.test_form_in_browser import PAYLOADS
 
 GROUPS = ("photos", "sfm", "train", "compress")
 

@@ -22,12 +22,12 @@ from tasks.places.destination import LOCK_FILE as LOCK_FILE_OF_FOLDER
 from tasks.places.destination import LocalDestination, S3Destination, open_destination
 from tasks.places.result_files import CONTENTS_FILE, PAGE_FILE, REPORT_FILE
 from tasks.places.workspace import open_workspace
-from tests.browser import chromium
 from tests.core.sog.splats import terrain
 from tests.core.viewer.scenes import Z_UP, looking
-from tests.s3_server import S3Server
+from tests.support.browser import chromium
+from tests.support.s3_server import S3Server
 
-REPORT_TEMPLATE = Path(__file__).parents[1] / "tasks" / "core" / "report" / "report.html.j2"
+REPORT_TEMPLATE = Path(__file__).parents[2] / "tasks" / "core" / "report" / "report.html.j2"
 
 
 @pytest.fixture

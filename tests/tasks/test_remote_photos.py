@@ -20,7 +20,7 @@ from tasks.photos import ingest_photos
 from tasks.places.sources import RemotePhotos, capture_name, local_names, open_source
 from tasks.running.stage import open_output
 from tasks.sfm import is_given_model
-from tests.s3_server import S3Server
+from tests.support.s3_server import S3Server
 
 
 def photo(seed: int) -> bytes:

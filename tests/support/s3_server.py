@@ -18,8 +18,8 @@ import psutil
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tests.patience import STALL_SECONDS
-from tests.server_process import until_answers
+from tests.support.patience import STALL_SECONDS
+from tests.support.server_process import until_answers
 
 ACCESS_KEY, SECRET_KEY, REGION = "spaceport-test", "spaceport-test-secret", "us-east-1"
 _PARTS = ("master", "volume", "filer", "s3")  # each listens on one port for HTTP and one for gRPC

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from websockets.sync.client import ClientConnection, connect
 
-from tests.patience import STALL_SECONDS, ended, eventually, work_of
+from tests.support.patience import STALL_SECONDS, ended, eventually, work_of
 
 _FLAGS = (
     "--headless=new",

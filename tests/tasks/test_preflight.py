@@ -28,8 +28,8 @@ from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.storage import open_s3_folder
 from tasks.running import preflight
 from tasks.running.preflight import CHECK, check_run
-from tests.pictures import save_textured
-from tests.s3_server import S3Server
+from tests.support.pictures import save_textured
+from tests.support.s3_server import S3Server
 
 Change = Callable[[Path], dict[str, Any]]
 

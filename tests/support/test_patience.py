@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from tests import patience
-from tests.patience import STALL_SECONDS, eventually, finished, work_of
+from tests.support import patience
+from tests.support.patience import STALL_SECONDS, eventually, finished, work_of
 
 
 @pytest.fixture

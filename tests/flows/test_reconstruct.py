@@ -34,9 +34,9 @@ from tasks.core.transforms import rotation_angle_deg, similarity_from_points
 from tasks.places.destination import open_destination
 from tasks.places.result_files import CONTENTS_FILE
 from tasks.places.workspace import open_workspace
-from tests.browser import chromium
-from tests.patience import STALL_SECONDS
-from tests.s3_server import S3Server
+from tests.support.browser import chromium
+from tests.support.patience import STALL_SECONDS
+from tests.support.s3_server import S3Server
 
 FLIGHT = DemoOptions(photos=14, width=640, height=480)
 # To the last step: where quality becomes flat differs from one kind of processor to another.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.patience import STALL_SECONDS, eventually, work_of
+from tests.support.patience import STALL_SECONDS, eventually, work_of
 
 
 def free_port() -> int:

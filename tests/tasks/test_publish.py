@@ -9,7 +9,7 @@ from tasks.core.refs import PhotosRef, RunContext
 from tasks.core.storage import LocalWorkspace
 from tasks.publish import _days
 from tasks.running.stage import Stage, run_stage
-from tests.test_stage import CODE, Measured
+from tests.tasks.test_stage import CODE, Measured
 
 
 def test_the_days_are_known_without_fetching_a_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

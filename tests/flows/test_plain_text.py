@@ -12,7 +12,7 @@ from flows.cli import app as cli
 from flows.cli.terminal import plain
 from tasks.core.errors import PhotosError
 
-FLOWS = sorted((Path(__file__).parents[1] / "flows").rglob("*.py"))
+FLOWS = sorted((Path(__file__).parents[2] / "flows").rglob("*.py"))
 OWN_MARKUP = ("mark", "level")  # variables that hold nothing but our own
 NUMERIC = ("d", "f", "g", "%", ",")
 

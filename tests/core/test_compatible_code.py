@@ -13,7 +13,7 @@ from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.progress import ignore_progress
 from tasks.core.source_digest import ROOT
 from tasks.core.stage_code import COMPATIBLE
-from tests.compared_code import outputs_of
+from tests.core.compared_code import outputs_of
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from tasks.reporting.progress import stage_progress
 from tasks.reporting.run_page import run_page, show_end
 from tasks.reporting.training_board import KEPT_ROWS, TrainingBoard
 from tasks.running.retries import stage_task
-from tests.flow_runs import PAGES, artifacts_of, run_file, run_in_flow
+from tests.support.flow_runs import PAGES, artifacts_of, run_file, run_in_flow
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
-from tests.patience import finished
+from tests.support.patience import finished
 
 # What the session's start makes before the first test: Prefect configured and loaded, and its folders looked for.
 LOOK = """

@@ -15,8 +15,8 @@ from tasks.core.training.options import TrainOptions
 from tasks.running.stage import open_output, run_stage
 from tasks.sfm import SFM
 from tests.core.training.scenes import made_scene
-from tests.step_clock import TICK_SECONDS
-from tests.train_process import TrainProcess
+from tests.support.step_clock import TICK_SECONDS
+from tests.tasks.train_process import TrainProcess
 
 OPTIONS = TrainOptions(max_image_size=96, steps=600, max_gaussians=1500, sh_degree=2, backend="cpu", early_stop=False)
 INTERVAL_STEPS = 16

@@ -13,8 +13,8 @@ from prefect.settings import PREFECT_API_URL
 
 from flows.cli.app import main
 from tasks.running.run_folder import OUTPUTS_FOLDER
-from tests.patience import finished
-from tests.pictures import save_black, save_textured
+from tests.support.patience import finished
+from tests.support.pictures import save_black, save_textured
 
 Maker = Callable[[Path], None]
 

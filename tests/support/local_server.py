@@ -23,9 +23,9 @@ from prefect.client.schemas.objects import FlowRun
 from deployments.local.access import read_secrets
 from deployments.local.processes import find, log_file
 from deployments.local.state import folder_of, read_state
-from tests.engines import engines
-from tests.own_home import without_users_servers
-from tests.patience import STALL_SECONDS, Patience, finished, work_of
+from tests.support.engines import engines
+from tests.support.own_home import without_users_servers
+from tests.support.patience import STALL_SECONDS, Patience, finished, work_of
 
 POLL_SECONDS = 0.5
 

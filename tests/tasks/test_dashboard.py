@@ -26,8 +26,8 @@ from tasks.reporting.progress import run_logger, stage_progress
 from tasks.reporting.recording import BackgroundWriter
 from tasks.reporting.training_board import TrainingBoard
 from tasks.running.retries import stage_task
-from tests.flow_runs import PAGES, artifacts_of, run_file, run_in_flow
-from tests.patience import eventually
+from tests.support.flow_runs import PAGES, artifacts_of, run_file, run_in_flow
+from tests.support.patience import eventually
 
 
 @pytest.fixture

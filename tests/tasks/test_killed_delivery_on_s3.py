@@ -15,7 +15,7 @@ from tasks.core.storage import S3Folder, s3_switch
 from tasks.core.storage.s3_switch import LOCK_FILE
 from tasks.places.destination import S3Destination
 from tasks.places.result_files import CONTENTS_FILE
-from tests.s3_server import S3Server
+from tests.support.s3_server import S3Server
 
 Result = dict[str, bytes]
 MINE = {"notes.txt": b"mine", "colmap/images/mine.txt": b"mine"}

@@ -8,7 +8,7 @@ import boto3
 import httpx
 from moto.server import ThreadedMotoServer
 
-from tests.patience import STALL_SECONDS
+from tests.support.patience import STALL_SECONDS
 
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"  # moto's
