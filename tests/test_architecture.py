@@ -123,6 +123,17 @@ def test_packages_stay_in_their_homes(path: Path) -> None:
         assert inside, f"{relative(path)} imports {name}; it may be imported in {', '.join(homes)}"
 
 
+def test_the_page_has_the_layers_of_this_test() -> None:
+    rows = "\n".join(" ".join(sorted(names)) for names in CORE_LAYERS)
+    page = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert f"```\n{rows}\n```" in page, f"docs/architecture.md should have these rows:\n{rows}"
+
+
+def test_every_layer_is_there() -> None:
+    there = {path.stem for path in (REPOSITORY / "tasks" / "core").iterdir()} - {"__init__", "__pycache__"}
+    assert set().union(*CORE_LAYERS) == there
+
+
 def test_the_specification_knows_no_fast_kernel() -> None:
     names = imported(REPOSITORY / "tasks/core/render/reference.py")
     fast = ("tasks.core.render.cpu", "tasks.core.render.cuda", "tasks.core.render.kernels")
