@@ -10,9 +10,13 @@ from rich.console import Console
 
 from flows.cli.connection import ServerOfRun
 from flows.cli.terminal import plain
+from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.errors import PhotosError
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.paths import local_path
+from tasks.places.destination import open_destination
+from tasks.places.sources import capture_name, is_archive, is_remote_source, local_source
+from tasks.places.workspace import is_remote, open_workspace
 from tasks.running.settings import Settings
 
 DEMO_PHOTOS = "demo"
@@ -31,8 +35,6 @@ def run_locally(
     options = parse_options(preset, assignments)
     settings, server = _use_workspace(workspace)
 
-    from tasks.places.sources import capture_name, is_remote_source, local_source
-
     source = photos if is_remote_source(photos) else str(local_source(photos))
     target = out if out is not None else str(Path("spaceport-out") / capture_name(source))
     _reconstruct(source, target, options, fresh, settings, server, console)
@@ -44,8 +46,6 @@ def run_demo(
     """Photograph the generated place, unless that was done before, and reconstruct it. Raises SpaceportError."""
     options = parse_options(preset, assignments)
     settings, server = _use_workspace(workspace)
-
-    from tasks.places.workspace import is_remote
 
     # Photos are made on this machine, wherever stage outputs go.
     root = settings.home if is_remote(settings.workspace) else local_path(settings.workspace).resolve()
@@ -68,7 +68,6 @@ def _photograph_demo(photos: Path, console: Console) -> None:
     """Fly over the generated place; the folder of photos appears when it is complete."""
     from flows.cli.terminal import showing_progress
     from tasks.core.demo.flight import fly
-    from tasks.core.demo.flight_plan import DemoOptions
     from tasks.reporting.progress import stage_progress
 
     photos.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +84,6 @@ def _say_estimate(source: str, options: ReconstructOptions, settings: Settings, 
     """Print one line before anything is computed; nothing for an archive on S3, whose photos are not known yet."""
     from tasks.core.estimate.machine import usable_cores
     from tasks.core.estimate.run import busy_note, estimate_stages, in_words, section_of
-    from tasks.places.sources import is_archive, is_remote_source
     from tasks.running.estimate import capture_at, machines_of_run
 
     if is_remote_source(source) and is_archive(source):
@@ -114,8 +112,6 @@ def _reconstruct(
     console: Console,
 ) -> None:
     from flows.cli.terminal import showing_progress
-    from tasks.places.destination import open_destination
-    from tasks.places.workspace import open_workspace
     from tasks.running.preflight import check_run
 
     # The flow makes the same checks; here they need no Prefect, so an error appears within a second.
