@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tasks.core.errors import DestinationError, StorageError
 from tasks.core.paths import local_path
-from tasks.core.storage import LocalWorkspace, OutputCache, S3Folder, StoredFile, Workspace, altered_file
+from tasks.core.storage import LocalWorkspace, OutputCache, S3Folder, StoredFile, StoredObject, Workspace, altered_file
 from tasks.core.storage.disk import flush, is_disk_full, watching_disk
 from tasks.core.storage.folder_switch import foreign_versions, replace_files, stands_in_way, takes_links
 from tasks.core.storage.locks import sole_writer, working_folder
@@ -281,23 +281,30 @@ class S3Destination(Destination):
 
     def _unaltered(self, files: Collection[StoredFile]) -> bool:
         """As in Destination; sizes are compared, and the bytes of the page, which names the others."""
-        there = {found.name: found.size for found in self._folder.objects()}
-        page = self._read(PAGE_FILE) or b""
-        return all(
-            there.get(file.path) == file.size
-            and (file.path != PAGE_FILE or hashlib.sha256(page).hexdigest() == file.sha256)
-            for file in files
+        folders = {file.path.partition("/")[0] for file in files if "/" in file.path}
+        there = {f"{folder}/{found.name}": found.size for folder in folders for found in self._below_objects(folder)}
+        for file in files:
+            if "/" not in file.path and (found := self._folder.head(file.path)) is not None:
+                there[file.path] = found.size
+        [page] = [file for file in files if file.path == PAGE_FILE]
+        return (
+            all(there.get(file.path) == file.size for file in files)
+            and hashlib.sha256(self.read(PAGE_FILE)).hexdigest() == page.sha256
         )
 
+    def _below_objects(self, folder: str) -> Iterator[StoredObject]:
+        """The objects below a folder of the result. The whole place is never listed: it may be a large bucket."""
+        return self._folder.below(folder).objects()
+
     def _in_the_way(self, names: set[str], unlisted: set[str]) -> set[str]:
-        """As in Destination. The folders of a result are listed, not the whole place, which may be a large bucket."""
+        """As in Destination."""
         folders = {name.partition("/")[0] for name in unlisted if "/" in name}
-        below = {f"{folder}/{found.name}" for folder in folders for found in self._folder.below(folder).objects()}
+        below = {f"{folder}/{found.name}" for folder in folders for found in self._below_objects(folder)}
         return unlisted & (below | {name for name in unlisted if "/" not in name and self._folder.head(name)})
 
     def _below(self, folder: str) -> Iterator[str]:
         """As in Destination."""
-        return (found.name for found in self._folder.below(folder).objects())
+        return (found.name for found in self._below_objects(folder))
 
     def _alone(self) -> AbstractContextManager[Confirm]:
         """As in Destination."""

@@ -14,7 +14,7 @@ import pytest
 from tasks.core.errors import DestinationError, DiskFullError, StorageError
 from tasks.core.safe_names import safe_name
 from tasks.core.sog.writer import write_sog
-from tasks.core.storage import S3Folder
+from tasks.core.storage import S3Folder, describe_files
 from tasks.core.storage.folder_switch import VERSIONS_FOLDER
 from tasks.core.storage.s3_switch import LOCK_FILE, leading_into
 from tasks.core.viewer.page import ViewerSettings, write_page
@@ -44,6 +44,37 @@ def publish(uri: str, workspace: Path, files: dict[str, bytes]) -> None:
             (scratch / name).parent.mkdir(parents=True, exist_ok=True)
             (scratch / name).write_bytes(content)
         destination.deliver(scratch)
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"index.html": b"now"},  # another result of the same size
+        {"colmap/images/a.jpg": b"longer"},
+        {"stream.html": b"more"},
+    ],
+)
+def test_a_result_is_held_until_a_file_of_it_changes(
+    folder: S3Folder, tmp_path: Path, kind: str, later: dict[str, bytes]
+) -> None:
+    uri = folder.uri if kind == "s3" else str(tmp_path / "out")
+    files = {"index.html": b"old", "scene.sog": b"sog", "colmap/images/a.jpg": b"photo"}
+    for name, content in files.items():
+        path = tmp_path / "described" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    described = describe_files(tmp_path / "described")
+    destination = open_destination(uri, open_workspace(str(tmp_path)))
+    assert not destination.holds(described), "nothing is there yet"
+    publish(uri, tmp_path, files)
+    if kind == "s3":
+        folder.write("notes.txt", b"mine")
+    else:
+        (tmp_path / "out" / "notes.txt").write_bytes(b"mine")
+    assert destination.holds(described)
+    publish(uri, tmp_path, {**files, **later})
+    assert not destination.holds(described)
 
 
 @pytest.mark.parametrize("kind", ["local", "s3"])
