@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.core.stages import STAGES
+
 REPOSITORY = Path(__file__).parents[1]
 SOURCES = sorted(path for top in ("flows", "tasks", "deployments") for path in (REPOSITORY / top).rglob("*.py"))
 FLOW_FILES = [path for path in (REPOSITORY / "flows").glob("*.py") if path.name != "__init__.py"]
@@ -271,13 +273,19 @@ def is_flow(function: ast.FunctionDef) -> bool:
 def test_every_flow_reads_the_settings_of_its_machine_first() -> None:
     """Tests run flows with settings that are read anew, so that none would miss them."""
     flows = 0
-    for path in FLOW_FILES:
+    stage_flow = REPOSITORY / "tasks" / "running" / "stage.py"  # which flows/stages.py makes all of its flows with
+    for path in (*FLOW_FILES, stage_flow):
         for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(function, ast.FunctionDef) and is_flow(function):
+            if isinstance(function, ast.FunctionDef) and (is_flow(function) or function.name == "run"):
                 flows += 1
-                first = ast.unparse(function.body[1])  # after the docstring
+                has_docstring = ast.get_docstring(function) is not None
+                first = ast.unparse(function.body[int(has_docstring)])
                 assert first == "read_settings_of_run()", f"{relative(path)}: {function.name}"
-    assert flows == 6
+    assert flows == 2
+    made = ast.parse((REPOSITORY / "flows" / "stages.py").read_text(encoding="utf-8"))
+    values = [ast.unparse(each.value) for each in made.body if isinstance(each, ast.Assign)]
+    assert len(values) == len(STAGES)
+    assert all(value.endswith(".as_flow()") for value in values)
 
 
 def test_core_prints_nothing() -> None:

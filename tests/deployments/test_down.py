@@ -52,6 +52,6 @@ def test_down_asks_the_server_that_it_stops(tmp_path: Path) -> None:
     assert find(SERVER, folder_of(home)) is None
     requests = asked.read_text().splitlines()
     assert f"POST /api/work_pools/filter {secret}" in requests
-    assert requests.count(f"PATCH /api/work_pools/cpu {secret}") == 2, "paused, and not any more"
+    assert requests.count(f"PATCH /api/work_pools/spaceport-cpu {secret}") == 2, "paused, and not any more"
     assert f"POST /api/flow_runs/filter {secret}" in requests
     assert not (home / "prefect" / "prefect.db").exists(), "another server has made one"

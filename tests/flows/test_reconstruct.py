@@ -371,7 +371,7 @@ def test_everything_on_s3(
     assert published.cache_hits == ("sfm", "train"), (
         "photos are another place's, but the same; compress has new options"
     )
-    assert published.uri.startswith(f"{root.uri}/runs/small-flight-")
+    assert published.place.startswith(f"{root.uri}/runs/small-flight-")
     for link in (published.page, published.report):
         with urllib.request.urlopen(link, timeout=STALL_SECONDS) as answer:
             assert answer.headers["Content-Type"] == "text/html; charset=utf-8"

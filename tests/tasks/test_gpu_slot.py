@@ -13,8 +13,8 @@ from prefect.client.orchestration import get_client
 from prefect.concurrency import sync as prefect_concurrency
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 
+from tasks.running import gpu as module
 from tasks.running.gpu import GPU_LIMIT, gpu_slot
-from tasks.running.gpu import gpu_slot as module
 from tests.support.patience import eventually
 
 

@@ -31,7 +31,7 @@ def test_the_stages_own_process_never_loads_pycolmap() -> None:
     """Its image library beside Pillow's, in one process, has ended in an abort."""
     program = """
 import sys
-import tasks.core.sfm.cameras, tasks.core.sfm.import_model, tasks.core.sfm.undistort, tasks.core.estimate.sfm
+import tasks.core.sfm.cameras, tasks.core.sfm.import_model, tasks.core.sfm.undistort, tasks.core.estimate.stages
 sys.exit("pycolmap" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
