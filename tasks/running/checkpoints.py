@@ -21,7 +21,7 @@ SUFFIX = ".npz"
 UPLOAD_PATIENCE_SECONDS = 8.0  # twice at most: a run that ends waits for its last upload and the one before
 
 
-class Interrupted(Exception):  # noqa: N818 - an end, not an error
+class Interrupted(Exception):  # noqa: N818 - not an error
     """Ends a computation once its state is saved."""
 
 

@@ -42,7 +42,7 @@ def gpu_slot(backend: str, poll_seconds: float = POLL_SECONDS) -> Iterator[None]
         finally:
             try:
                 slot.close()
-            except Exception as error:  # noqa: BLE001 - the block's own end is what counts
+            except Exception as error:  # noqa: BLE001 - must not hide how the block ended
                 run_logger().warning("The GPU slot ends with its lease, since it could not be returned (%s).", error)
 
 

@@ -66,6 +66,6 @@ def can_retry(_task: object, _task_run: object, state: State[object]) -> bool:
         return not damaged and not isinstance(error, LASTING) and error.errno not in LASTING_NUMBERS
     except httpx.TransportError:  # Prefect's server out of reach
         return True
-    except Exception:  # noqa: BLE001 - whatever else failed, doing it again gives the same
+    except Exception:  # noqa: BLE001 - any other error would occur again
         return False
     return False
