@@ -19,7 +19,7 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 TIMED_SECONDS = 0.25
 # CPU seconds of one piece of work on the reference machine, the minimum of a thousand next to other work. On a quiet
-# core most pieces are close to it, on a busy one few are. Measured by `python -m tests.benchmarks.estimate --calibrate`.
+# core most pieces are close to it, on a busy one few. Measured by `python -m tests.benchmarks.estimate --calibrate`.
 REFERENCE_SECONDS = 0.00165
 SIDE_PX = 512  # of the JPEG in it
 

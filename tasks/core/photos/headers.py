@@ -119,7 +119,7 @@ def _read(memory: MemoryBudget, source: HeaderSource) -> Photo | None:
 
 
 def _photo(memory: MemoryBudget, name: str, opener: Callable[[], IO[bytes] | None]) -> Photo | None:
-    """The photo of a file's header; None where it has none: the photos stage will say what is wrong with it."""
+    """Return the photo of a file's header; None if it has none, since the photos stage will report the reason."""
     try:
         file = opener()
         if file is None:

@@ -1,4 +1,4 @@
-"""Decoding one photo to the last byte, judging it, and storing it upright in a format every later stage reads."""
+"""Decode one photo to the last byte, check it, and store it upright in a format that every later stage reads."""
 
 import errno
 import hashlib
