@@ -202,7 +202,7 @@ def start_again(home: Path, name: str) -> bool:
     if not _answers(server, ANSWER_SECONDS):
         raise ServerError(f"The server at {server.ui_url} does not answer.")
     use_local_server(server, home, os.environ)
-    from deployments.local import queue  # noqa: F401 - imported before the lock is taken, since it takes seconds
+    from deployments.local import queue  # noqa: F401 - imported before taking the lock, since the import takes seconds
 
     with unless_at_work(home) as free:
         if not free or running_server(home) != server:
