@@ -78,7 +78,7 @@ def unpack(archive: Path, out: Path, options: PhotosOptions) -> list[RejectedPho
     Raises:
         PhotosError: the archive is corrupt, encrypted, has a member that would land outside of `out`, or is larger
             unpacked than the options allow; or several members could be the flight log.
-        DiskFullError: the disk has no room for what is to be unpacked.
+        DiskFullError: the disk has no room for the unpacked files.
         OSError: `out` cannot be written.
     """
     with open_archive(archive) as opened:

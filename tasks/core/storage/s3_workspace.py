@@ -161,7 +161,7 @@ class S3Workspace(Workspace):
         raise StorageError(f"{name} of {uri} is missing or altered; run again with --fresh.")
 
     def remove_output(self, uri: str) -> None:
-        """As in Workspace; its manifest first, so that nobody finds half of it."""
+        """As in Workspace; the manifest is removed first, so that no reader finds an incomplete output."""
         place = self._place(uri)
         place.delete([MANIFEST_FILE])
         place.delete([found.name for found in place.objects()])
