@@ -1,12 +1,12 @@
-"""Bring a Prefect server to a plan: pools, blocks, the deployments of prefect.yaml, automations.
+"""Apply a plan to a Prefect server: pools, blocks, the deployments of prefect.yaml, automations.
 
-`spaceport up` does it for its own server; `PREFECT_API_URL=… SPACEPORT_WORKSPACE=… python -m deployments.apply` for
-another one; with `SPACEPORT_INFRASTRUCTURE=/spaceport/infrastructure` for the pools and blocks of an AWS account.
+`spaceport up` does this for its own server, and `PREFECT_API_URL=… SPACEPORT_WORKSPACE=… python -m deployments.apply`
+for another server. `SPACEPORT_INFRASTRUCTURE=/spaceport/infrastructure` applies the pools and blocks of an AWS account.
 
 Prefect's own ways of deploying do not fit here. `prefect deploy` fills in neither a plan's pool nor the folder of
-another machine's image. `flow.deploy` resumes a deployment that an operator has paused, and removes the limit that was
-set in the UI. This module changes what prefect.yaml says and leaves the rest as it is: schedules that were made in the
-UI, default parameters, a pause. Entries that it does not know are refused, so that none is ignored.
+another machine's image. `flow.deploy` resumes a deployment that an operator has paused, and removes a limit that was
+set in the UI. This module changes what prefect.yaml specifies and keeps everything else: schedules that were made in
+the UI, default parameters, a pause. It refuses entries that it does not know, so that none is silently ignored.
 """
 
 import asyncio
@@ -37,11 +37,11 @@ from tasks.core.errors import InputError
 
 FILE = Path(__file__).with_name("prefect.yaml")
 KNOWN = {"name", "entrypoint", "description", "tags", "work_pool", "schedules", "parameters", "concurrency_limit"}
-TIMES = {"cron", "day_or", "interval", "anchor_date", "rrule", "timezone"}  # when a schedule makes a run
+TIMES = {"cron", "day_or", "interval", "anchor_date", "rrule", "timezone"}  # times of a schedule
 
 
 class Specification(BaseModel):
-    """One deployment, in the words of Prefect's API. What is None stays as it is on the server."""
+    """One deployment, with the field names of Prefect's API. Fields that are None stay unchanged on the server."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -61,13 +61,13 @@ class Specification(BaseModel):
 
     @property
     def version(self) -> str:
-        """Changes whenever anything here does; shown in Prefect's UI."""
+        """A version that changes whenever anything here changes; shown in Prefect's UI."""
         digest = hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
         return f"{importlib.metadata.version('spaceport')}+{digest[:8]}"
 
 
 def specifications(plan: Plan, file: Path = FILE) -> list[Specification]:
-    """Every deployment of prefect.yaml. Imports the flows, which takes seconds. Raises InputError."""
+    """Read every deployment of prefect.yaml. Imports the flows, which takes seconds. Raises InputError."""
     entries = yaml.safe_load(file.read_text(encoding="utf-8"))["deployments"]
     return [_specification(entry, plan) for entry in entries]
 
@@ -107,14 +107,14 @@ def _specification(entry: dict[str, Any], plan: Plan) -> Specification:
 
 
 def _schedule(entry: dict[str, Any]) -> DeploymentScheduleCreate:
-    """An entry of `schedules`, in which prefect.yaml has the times beside the rest."""
+    """Convert an entry of `schedules`; prefect.yaml has the times next to the other fields."""
     times = {name: value for name, value in entry.items() if name in TIMES}
     rest = {name: value for name, value in entry.items() if name not in TIMES}
     return DeploymentScheduleCreate.model_validate({"schedule": times, **rest})
 
 
 async def apply_deployment(client: PrefectClient, wanted: Specification) -> list[str]:
-    """Create or correct the deployment unless it is there in this version; says what changed."""
+    """Create or correct the deployment, unless the server has this version. Returns what changed."""
     full_name = f"{wanted.flow_name}/{wanted.name}"
     present: DeploymentResponse | None
     try:
@@ -123,7 +123,7 @@ async def apply_deployment(client: PrefectClient, wanted: Specification) -> list
         present = None
     if present is not None and present.version == wanted.version:
         return []
-    # Not as a dump: `interval` and its like stay what they are, for the client to write.
+    # Not dumped to JSON: the client itself serialises `interval` and similar types.
     fields = {name: value for name in Specification.model_fields if (value := getattr(wanted, name)) is not None}
     del fields["flow_name"]
     fields |= {"version": wanted.version, "enforce_parameter_schema": True}
@@ -138,7 +138,7 @@ async def apply_deployment(client: PrefectClient, wanted: Specification) -> list
 
 
 async def apply(plan: Plan, wanted: Sequence[Specification]) -> list[str]:
-    """Create or correct everything but the pools on the server of PREFECT_API_URL; says what changed."""
+    """Create or correct everything but the pools on the server of PREFECT_API_URL. Returns what changed."""
     async with get_client() as client:
         changes = await apply_workspace_blocks(client, plan)
         for specification in wanted:
@@ -148,18 +148,18 @@ async def apply(plan: Plan, wanted: Sequence[Specification]) -> list[str]:
 
 
 async def apply_pools_only(plan: Plan) -> list[str]:
-    """Create or correct the pools, so that workers can start; says what changed."""
+    """Create or correct the pools, so that workers can start. Returns what changed."""
     async with get_client() as client:
         return await apply_pools(client, _as_runs_say(plan))
 
 
 async def apply_all(plan: Plan) -> list[str]:
-    """Bring the server of PREFECT_API_URL to the plan; says what changed."""
+    """Apply the plan to the server of PREFECT_API_URL. Returns what changed."""
     return await apply_pools_only(plan) + await apply(plan, planned_deployments(plan))
 
 
 def planned_deployments(plan: Plan) -> list[Specification]:
-    """The deployments of a plan, ready to apply. Imports the flows, which takes seconds."""
+    """Return the deployments of a plan, ready to apply. Imports the flows, which takes seconds."""
     return specifications(_as_runs_say(plan))
 
 
@@ -168,7 +168,7 @@ def _as_runs_say(plan: Plan) -> Plan:
 
 
 def plan_of(settings: DeploymentSettings) -> Plan:
-    """The plan that the variables `SPACEPORT_…` describe. Raises InputError."""
+    """Return the plan that the variables `SPACEPORT_…` describe. Raises InputError."""
     account = infrastructure_named(settings.infrastructure)
     return Plan(
         workspace=settings.workspace if account is None else account.workspace,

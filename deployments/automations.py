@@ -1,6 +1,6 @@
-"""Automations of the server: crash runs whose process has died, cancel runs that hang, send messages about ends.
+"""Automations of the server: crash runs whose process has died, cancel runs that hang, send messages about ended runs.
 
-`python -m deployments.automations` prints those that need no block, for `prefect automation create --from-file`.
+`python -m deployments.automations` prints the ones without a block, for `prefect automation create --from-file`.
 """
 
 import json
@@ -18,17 +18,17 @@ from deployments.plan import Plan
 from tasks.core.stages import STAGES
 from tasks.running.settings import HEARTBEAT_SECONDS
 
-SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS + 10  # two heartbeats may get lost, as when the server restarts
+SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS + 10  # two heartbeats may be lost, for example while the server restarts
 UNSTARTED_SECONDS = 900  # a machine that has to be rented first takes minutes to start a run
-# A process that hangs in a driver or in native code still sends heartbeats. These are upper bounds: a slow machine may
-# train for days, while an account's machines are of known size and cost money by the hour.
+# A process that hangs in a driver or in native code still sends heartbeats, so its run time is limited. A user's own
+# machine may be slow and train for days; an account's machines have a known size and cost money by the hour.
 STAGE_HOURS, AWS_STAGE_HOURS = 7 * 24, 24
-RUN_HOURS = 14 * 24  # of a whole run, which waits in queues too
+RUN_HOURS = 14 * 24  # of a whole run, including its waits in queues
 PENDING, RUNNING = "prefect.flow-run.Pending", "prefect.flow-run.Running"
 HEARTBEAT = "prefect.flow-run.heartbeat"
 # After these a run sends no more heartbeats.
 ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")}
-# Nor after these, before a worker has begun with it again: a spot instance that is taken away puts its run back.
+# Nor after these, until a worker starts the run again: a spot instance that is reclaimed puts its run back.
 WAITS = {f"prefect.flow-run.{state}" for state in ("Scheduled", "AwaitingRetry")}
 TAG = "spaceport"  # of every run of ours: from its deployment, from the stage's parent or from the terminal
 ZOMBIES = "Spaceport: crash runs whose process has died"
@@ -52,7 +52,7 @@ BODY = (
 
 
 async def apply_automations(client: PrefectClient, plan: Plan) -> list[str]:
-    """Create or correct our automations, by name; without a URL to notify, they send no messages. Returns changes."""
+    """Create or correct our automations, by name. Without a URL to notify, none sends messages. Returns changes."""
     changes = [change for automation in always(plan) for change in await _apply(client, automation)]
     changes += [change for name in FORMER_NAMES for change in await _remove(client, name)]
     if plan.notify is None:
@@ -71,14 +71,14 @@ async def apply_automations(client: PrefectClient, plan: Plan) -> list[str]:
 
 
 def always(plan: Plan | None = None) -> tuple[AutomationCore, ...]:
-    """Those that need no block; without a plan, as for machines of one's own."""
+    """Return the automations that need no block; without a plan, those for a user's own machines."""
     hours = STAGE_HOURS if plan is None or plan.infrastructure is None else AWS_STAGE_HOURS
     return zombies(), unstarted(), hung(HUNG_STAGE, STAGES, hours), hung(HUNG_RUN, ("reconstruct",), RUN_HOURS)
 
 
 def zombies() -> AutomationCore:
-    """Crash a run that began and then neither ends nor sends a heartbeat."""
-    # The server itself says RUNNING; a process that is killed at once has sent no heartbeat.
+    """Crash a run that has started and then neither ends nor sends a heartbeat."""
+    # RUNNING comes from the server itself; a process that is killed immediately has sent no heartbeat.
     return _crash_of_silence(
         ZOMBIES,
         f"A run that has sent no heartbeat for {SILENCE_SECONDS} s becomes Crashed, so that it holds no slot.",
@@ -90,7 +90,7 @@ def zombies() -> AutomationCore:
 
 
 def unstarted() -> AutomationCore:
-    """Crash a run that a worker took and that does not begin: it would hold its queue's slot for ever."""
+    """Crash a run that a worker took but did not start: it would hold its queue's slot forever."""
     return _crash_of_silence(
         UNSTARTED,
         f"A run that a worker took and did not start within {UNSTARTED_SECONDS / 60:.0f} minutes becomes Crashed, so "
@@ -103,7 +103,7 @@ def unstarted() -> AutomationCore:
 
 
 def hung(name: str, flows: tuple[str, ...], hours: float) -> AutomationCore:
-    """Cancel a run that works for longer than anything takes. Its worker then ends the process or the task."""
+    """Cancel a run that takes longer than any real run. Its worker then ends the process or the task."""
     trigger = _unless_heard(flows, {RUNNING}, {"prefect.flow-run.Cancelling", *ENDS, *WAITS}, timedelta(hours=hours))
     message = f"This run was at work for {hours:g} hours: it hangs, and is ended."
     return AutomationCore(
@@ -127,7 +127,7 @@ def _crash_of_silence(
 
 
 def _host(url: str) -> str:
-    """Of a URL to notify: the rest of it may be secret."""
+    """Return the host of a URL to notify; the rest may be secret."""
     return urlsplit(url).hostname or "the address"
 
 
@@ -138,7 +138,7 @@ def _unless_heard(flows: tuple[str, ...], after: set[str], expect: set[str], wit
 
 
 def _trigger(flows: tuple[str, ...], expect: set[str]) -> EventTrigger:
-    """A trigger for each run of these flows. A run of a flow with such a name is not ours without our tag."""
+    """Return a trigger for each run of these flows. Runs without our tag belong to other flows of the same name."""
     return EventTrigger(
         expect=expect,
         match=ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*"}),
@@ -163,7 +163,7 @@ async def _apply(client: PrefectClient, wanted: AutomationCore) -> list[str]:
         await client.create_automation(wanted)
         return [f"created automation {wanted.name!r}"]
     fields = set(AutomationCore.model_fields)
-    if present[0].model_dump(include=fields) == wanted.model_dump(include=fields):  # not as JSON: sets have no order
+    if present[0].model_dump(include=fields) == wanted.model_dump(include=fields):  # not JSON: sets have no order
         return []
     await client.update_automation(present[0].id, wanted)
     return [f"updated automation {wanted.name!r}"]

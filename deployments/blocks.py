@@ -22,15 +22,15 @@ S3_SCHEME = "s3://"
 
 
 def workspace_name(plan: Plan) -> str:
-    """The workspace as runs receive it: for a bucket the name of its block."""
+    """Return the workspace's name for runs: for a bucket, the name of its block."""
     return f"s3-bucket/{WORKSPACE_BLOCK}" if plan.workspace.startswith(S3_SCHEME) else plan.workspace
 
 
 async def apply_workspace_blocks(client: PrefectClient, plan: Plan) -> list[str]:
-    """Create or correct the blocks of an S3 workspace; says what changed."""
+    """Create or correct the blocks of an S3 workspace. Returns what changed."""
     if not plan.workspace.startswith(S3_SCHEME):
         return []
-    bucket_name, _, folder = plan.workspace.removeprefix(S3_SCHEME).partition("/")  # no URL: `?` and `#` may be in keys
+    bucket_name, _, folder = plan.workspace.removeprefix(S3_SCHEME).partition("/")  # keys may contain `?` and `#`
     credentials = AwsCredentials(
         region_name=_region(plan),
         aws_client_parameters=AwsClientParameters(
@@ -46,7 +46,7 @@ async def apply_workspace_blocks(client: PrefectClient, plan: Plan) -> list[str]
 async def apply_notification_block(client: PrefectClient, url: str) -> tuple[UUID, list[str]]:
     """Create or correct the block that posts to `url`; returns its id and what changed.
 
-    The body is JSON: `text` is what Slack, Mattermost and their like show.
+    The body is JSON: Slack, Mattermost and similar services show its `text`.
     """
     block = CustomWebhookNotificationBlock(
         name="spaceport", url=url, json_data={"text": "{{body}}", "subject": "{{subject}}"}
@@ -63,7 +63,7 @@ def _region(plan: Plan) -> str | None:
 
 
 def _values(dumped: object) -> object:
-    """A dump without what only says under which id and name a block was saved."""
+    """Return a dump without the ids and names under which a block was saved."""
     if not isinstance(dumped, dict):
         return dumped
     return {key: _values(value) for key, value in dumped.items() if not key.startswith("_")}
@@ -72,7 +72,7 @@ def _values(dumped: object) -> object:
 async def _save(client: PrefectClient, block: Block, name: str) -> list[str]:
     try:
         present = await type(block).aload(name, client=client)
-    except ValueError:  # what Prefect raises for a block that is not there
+    except ValueError:  # Prefect raises it for a missing block
         present = None
     if present is not None and _values(present.model_dump()) == _values(block.model_dump()):
         return []

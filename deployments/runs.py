@@ -1,4 +1,4 @@
-"""Flow runs of any number, and the ends of runs: each is returned until it is settled, and then forgotten."""
+"""Queries for any number of flow runs, and a queue of ended runs: each end is returned until it is settled."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,21 +15,21 @@ PAGE = 200
 
 
 def every_run(client: SyncPrefectClient, sort: FlowRunSort, **filters: Any) -> list[FlowRun]:
-    """All runs that `SyncPrefectClient.read_flow_runs` finds with these filters."""
+    """Return all runs that `SyncPrefectClient.read_flow_runs` finds with these filters."""
     found: list[FlowRun] = []
     while page := client.read_flow_runs(**filters, sort=sort, limit=PAGE, offset=len(found)):
         found += page
     return found
 
 
-LOOK_BACK = timedelta(days=7)  # ends while no service was looking
-OVERLAP = timedelta(minutes=10)  # ends that the server wrote down later than younger ones
+LOOK_BACK = timedelta(days=7)  # ends during a downtime of the service
+OVERLAP = timedelta(minutes=10)  # ends that the server stored later than younger ones
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 10.0, 600.0
 
 
 @dataclass
 class _Waiting:
-    """An end that is not settled yet."""
+    """An end that has not been settled yet."""
 
     run: FlowRun
     tries: int = 0
@@ -37,36 +37,36 @@ class _Waiting:
 
 
 class Ends:
-    """The ends of runs that have not been dealt with yet.
+    """The ends of runs that have not been settled yet.
 
-    An end is a final state, not a run: a run that is retried ends again. Each look asks for ends since the newest one
-    that is known, and for OVERLAP before it until that has been known for so long: an idle service is given that one
-    end again, however many there were before it. The server's times are never compared with this machine's.
+    An end is a final state, not a run: a run that is retried ends again. Each query asks for ends since the newest
+    known one. It starts OVERLAP earlier until the newest one has been known for that long, so an idle service reads
+    only one end again, however many there were before. The server's times are never compared with this machine's.
     """
 
     def __init__(
         self, read: Callable[[datetime], list[FlowRun]], first_retry_seconds: float = FIRST_RETRY_SECONDS
     ) -> None:
-        """`read`: the runs that ended after a moment."""
+        """`read` returns the runs that ended after a moment."""
         self._read, self._first_retry_seconds = read, first_retry_seconds
-        self._since = datetime.now(UTC) - LOOK_BACK  # never turned back: what is older is not remembered
+        self._since = datetime.now(UTC) - LOOK_BACK  # never moved back, since older ends are not remembered
         self._newest, self._newest_known_at = self._since, time.monotonic()
         self._settled: set[UUID] = set()  # ids of states
         self._waiting: dict[UUID, _Waiting] = {}  # by run
 
     def due(self) -> Iterator[FlowRun]:
-        """New ends, and those that were put off and are due again. Raises what `read` raises."""
+        """Yield new ends, and postponed ends that are due again. Raises the errors of `read`."""
         self._look()
         now = time.monotonic()
         yield from [waiting.run for waiting in self._waiting.values() if waiting.due <= now]
 
     def settle(self, run: FlowRun) -> None:
-        """Mark this end as dealt with."""
+        """Mark this end as settled."""
         self._settled.add(_state_id(run))
         del self._waiting[run.id]
 
     def put_off(self, run: FlowRun) -> None:
-        """Return this end again later, after ever longer waits, until it is too old to be read."""
+        """Return this end again later, after increasing waits, until it is too old to be read."""
         waiting = self._waiting[run.id]
         waiting.due = time.monotonic() + min(self._first_retry_seconds * 2**waiting.tries, LAST_RETRY_SECONDS)
         waiting.tries += 1

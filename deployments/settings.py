@@ -1,4 +1,4 @@
-"""Settings for those who set up a Prefect server or serve an AWS account: some variables more than a run has."""
+"""Settings for setting up a Prefect server and for an AWS account's services: a run's variables and some more."""
 
 from typing import Annotated
 

@@ -1,1 +1,1 @@
-"""What runs, in what order, where. Start reading in `reconstruct.py`."""
+"""The flows and the command line: the stages in order, and where each runs. Start reading in `reconstruct.py`."""

@@ -1,7 +1,7 @@
 """One flow for each stage, so that a stage can run in a work pool of its own. Each has the parameters of its task.
 
-`tasks/running/dispatch.py` starts their deployments, of the same names, and passes a task's parameters on by name.
-Settings are those of the machine where the stage runs.
+`tasks/running/dispatch.py` starts their deployments, which have the same names, and passes a task's parameters by name.
+A stage uses the settings of the machine where it runs.
 """
 
 from tasks.compress import compress_gaussians

@@ -1,4 +1,4 @@
-"""The compress stage: Gaussians become a SOG file, and what that costs in quality is measured."""
+"""The compress stage: turn Gaussians into a SOG file, and measure the loss of quality."""
 
 from tasks.core.measurements import SogSection
 from tasks.core.refs import GaussiansRef, RunContext, SceneRef, SogRef

@@ -1,4 +1,4 @@
-"""The photos stage: a folder or archive of files becomes a validated photo set in the workspace."""
+"""The photos stage: turn a folder or archive of files into a validated photo set in the workspace."""
 
 import tempfile
 from pathlib import Path
@@ -25,7 +25,7 @@ PHOTOS = Stage(
 
 @PHOTOS.task
 def ingest_photos(source: str, options: PhotosOptions, context: RunContext) -> PhotosRef:
-    """Validate the photos of a folder or .zip, local or on S3, and store them with what EXIF says.
+    """Validate the photos of a folder or .zip, local or on S3, and store them with their EXIF data.
 
     Raises PhotosError.
     """
@@ -51,7 +51,7 @@ def ingest_photos(source: str, options: PhotosOptions, context: RunContext) -> P
 def _ingest(offered: Path | RemotePhotos, capture: str, folder: Path, options: PhotosOptions) -> PhotosSection:
     report = stage_progress(PHOTOS.name)
     if isinstance(offered, RemotePhotos):
-        # Inside the output's folder: what an interrupted run leaves goes with it.
+        # Inside the output's folder, so that the remains of an interrupted run are removed with it.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
             section = _ingest_local(offered.download(below(Path(temporary), capture), report), folder, options, report)
         refused = offered.rejected
@@ -69,10 +69,10 @@ def _ingest_local(source: Path, folder: Path, options: PhotosOptions, report: Pr
 
 
 def _local_inputs(source: Path, flight_log: str) -> list[str]:
-    """Inputs that name the output of local photos: the bytes of every file that is read, and the names of other photos.
+    """Inputs that name the output of local photos: the bytes of every file read, and the names of photos not read.
 
-    Those are raw files and pipes. Other files beside the photos, such as videos, are not read. `flight_log`:
-    photos.flight_log, where it is one of the photos' folder.
+    Raw files and pipes are not read, only reported. Other files in the folder, such as videos, do not count.
+    `flight_log` is photos.flight_log, if it names a file in the photos' folder.
     """
     if source.is_file():
         return [digest_of(source, [source])]

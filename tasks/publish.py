@@ -1,4 +1,4 @@
-"""The publish stage: splat, viewer page, report and pictures at the place people asked for."""
+"""The publish stage: put splat, viewer page, report and pictures at the place that the user named."""
 
 import platform
 import shutil
@@ -54,7 +54,7 @@ from tasks.running.stage import Stage, open_output, run_stage
 from tasks.sfm import SFM
 from tasks.train import TRAIN
 
-PICTURES = Stage(  # an output of its own, since drawing takes most of publishing
+PICTURES = Stage(  # an output of its own, since drawing takes most of the time
     "pictures",
     StageCode(
         (
@@ -82,7 +82,7 @@ PUBLISH = Stage(
     ),
     PublishSection,
 )
-DELIVERED_FILE = "delivered.json"  # in the stage's output: the files that were put at the destination
+DELIVERED_FILE = "delivered.json"  # in the stage's output: the files that were delivered to the destination
 _DELIVERED = TypeAdapter(tuple[StoredFile, ...])
 REPORTED_PACKAGES = ("spaceport", "prefect", "pycolmap", "torch", "gsplat", "numba", "numpy", "pillow")
 
@@ -101,8 +101,8 @@ def publish_splat(
 ) -> Publication:
     """Put the result at `destination`, a local folder or `s3://bucket/prefix`.
 
-    What an earlier run put there is replaced at the very end; where it is this very result, it stays as it is.
-    `started_at` is the run's start in seconds since the epoch, `estimate` what was expected of it then. Raises
+    The result of an earlier run is replaced at the very end; if it is identical, it stays as it is.
+    `started_at` is the run's start in seconds since the epoch, `estimate` the estimate made at that time. Raises
     DestinationError.
     """
     store = open_workspace(context.workspace)
@@ -118,7 +118,7 @@ def publish_splat(
     output = run_stage(
         PUBLISH,
         context,
-        # The names too: they follow from all inputs, of which the report shows more than the digests cover.
+        # The outputs' names count too: they depend on all inputs, and the report shows more than the digests cover.
         inputs=[part for ref in outputs.by_stage.values() for part in (PurePosixPath(ref.uri).name, ref.digest)],
         options={
             "destination": destination,
@@ -147,7 +147,7 @@ def _deliver(
     report_of: Callable[[float, PeakMemory], Report],
     context: RunContext,
 ) -> PublishSection:
-    """Put the result together, deliver it, and write the list of its files."""
+    """Assemble the result, deliver it, and write the list of its files."""
     start = time.time()
     report_progress = stage_progress(PUBLISH.name)
     scene, sog = open_output(outputs.scene, context), open_output(outputs.sog, context)
@@ -160,7 +160,7 @@ def _deliver(
         shutil.copy2(open_output(outputs.gaussians, context) / PLY_FILE, partial)
         shutil.copytree(scene / MODEL_FOLDER, partial / COLMAP_FOLDER / MODEL_FOLDER)
         shutil.copytree(scene / IMAGES_FOLDER, partial / COLMAP_FOLDER / IMAGES_FOLDER)
-        # null where there is none: what an earlier run left at the destination must not speak for this splat
+        # written as null if there is none: the file of an earlier run must not seem to belong to this splat
         described = "null" if loaded.georeference is None else loaded.georeference.model_dump_json(indent=1)
         (partial / GEOREFERENCE_FILE).write_text(described, encoding="utf-8")
         report_progress(Progress(1, 5, "preview and fly-around"))
@@ -172,7 +172,7 @@ def _deliver(
         _write_pages(partial, view)
         report_progress(Progress(3, 5, "report"))
         report = report_of(start, memory)
-        from tasks.core.report.html import write_report  # matplotlib takes a second, which other stages do without
+        from tasks.core.report.html import write_report  # loads matplotlib, which takes a second
 
         write_report(report, loaded, sog / "held_out", partial / REPORT_FILE, partial / FLY_AROUND_FILE)
         (partial / REPORT_DATA_FILE).write_text(report.model_dump_json(indent=1), encoding="utf-8")
@@ -192,7 +192,7 @@ def _deliver(
 
 
 def _pictures(outputs: Outputs, view: ViewerSettings, context: RunContext) -> Ref:
-    """The stored pictures of a splat, drawn unless they are in the workspace; the view follows from the scene."""
+    """Return the stored pictures of a splat, drawn if they are not in the workspace. The scene determines the view."""
 
     def draw(folder: Path) -> PicturesSection:
         splat, rasterizer = read_ply(open_output(outputs.gaussians, context) / PLY_FILE), rasterizer_for("auto")
@@ -213,7 +213,7 @@ def _pictures(outputs: Outputs, view: ViewerSettings, context: RunContext) -> Re
 
 
 def _write_pages(folder: Path, view: ViewerSettings) -> None:
-    """The page that holds its splat; for a large one also the page that streams it, to which the web is sent on."""
+    """Write the page that contains its splat; for a large splat also the page that streams it, for web browsers."""
     pictures = folder / PREVIEW_FILE, FLY_AROUND_FILE
     streamed = f"{LOD_FOLDER}/{LOD_META_FILE}"
     stream_page = STREAM_PAGE_FILE if (folder / streamed).is_file() else None
@@ -223,7 +223,7 @@ def _write_pages(folder: Path, view: ViewerSettings) -> None:
 
 
 def _days(photos: PhotosRef | None, context: RunContext) -> str | None:
-    """The day or days on which the photos were taken; None when none of them says it."""
+    """The day or days on which the photos were taken; None if no photo has a date."""
     if photos is None:
         return None
     content = open_workspace(context.workspace).read(photos.uri, PHOTOS_FILE)

@@ -1,4 +1,4 @@
-"""The sfm stage: photos become cameras, sparse points and undistorted images."""
+"""The sfm stage: turn photos into cameras, sparse points and undistorted images."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +25,8 @@ from tasks.running.run_folder import noted_keys
 from tasks.running.stage import Stage, open_output, run_stage
 
 LIBRARIES = ("pycolmap", "PIL", "numpy")
-# The workers are programs of their own, which no import leads to.
-CAMERAS = Stage(  # an output of its own within the stage, since the size of the images changes nothing in it
+# The workers are separate programs, so no import refers to them.
+CAMERAS = Stage(  # an output of its own within the stage, since it does not depend on the size of the images
     "cameras", StageCode(("tasks.core.sfm.cameras", "tasks.core.sfm.pipeline"), LIBRARIES), SfmSection
 )
 SFM = Stage(
@@ -36,7 +36,7 @@ SFM = Stage(
 )
 IMPORT = Stage("sfm", StageCode(("tasks.core.sfm.import_model", "tasks.core.sfm.importer"), LIBRARIES), SfmSection)
 CAMERAS_PICTURE = "pictures/cameras.png"
-NAMED_PHOTOS = 8  # left out, in the picture's description
+NAMED_PHOTOS = 8  # photos left out, in the picture's description
 
 
 @SFM.task
@@ -62,12 +62,12 @@ def find_cameras(photos: PhotosRef, options: SfmOptions, image_size: int, contex
 
 
 def _cameras(photos: PhotosRef, naming_options: dict[str, JsonValue], options: SfmOptions, context: RunContext) -> Ref:
-    """The stored cameras of a photo set, found unless they are in the workspace."""
+    """Return the stored cameras of a photo set, computed if they are not in the workspace."""
     store, key = open_workspace(context.workspace), CAMERAS.key([photos.digest], naming_options)
 
     def find(out: Path) -> SfmSection:
         place = store.checkpoints(key, context.run if context.fresh else None)
-        kept = None if place.is_remote else place  # features are 1 MB a photo: found anew sooner than sent and fetched
+        kept = None if place.is_remote else place  # 1 MB of features a photo: faster computed than sent
         found = find_in_photos(open_output(photos, context), out, options, stage_progress(SFM.name), kept)
         if kept is not None:
             store.remove_checkpoints(key)
@@ -86,7 +86,7 @@ def import_cameras(source: str, image_size: int, context: RunContext) -> SceneRe
     return _scene_stage(
         capture_name(path),
         IMPORT,
-        context.model_copy(update={"dispatched": True}),  # the model lies on this machine: always here
+        context.model_copy(update={"dispatched": True}),  # the model is on this machine, so compute here
         inputs=[digest_of(path, model_files(path))],
         options={"given": True, "image_size": image_size},
         compute=lambda out: import_model(path, out, image_size, stage_progress(IMPORT.name)),
@@ -94,7 +94,7 @@ def import_cameras(source: str, image_size: int, context: RunContext) -> SceneRe
 
 
 def is_given_model(source: str) -> bool:
-    """Whether the source is a local folder with a COLMAP model, so that it enters here and not as photos."""
+    """Whether the source is a local folder with a COLMAP model, which is imported instead of ingested as photos."""
     return not is_remote_source(source) and is_colmap_model(local_path(source))
 
 
@@ -122,14 +122,14 @@ def _scene_stage(
 
 
 def _had_cameras(context: RunContext) -> bool:
-    """Whether the run found its cameras in the workspace, be it in a run of the stage's own."""
+    """Whether this run, or the stage's own run, found its cameras in the workspace."""
     noted = noted_keys(open_workspace(context.workspace), context, CAMERAS.name)
     return any(output.cached for output in noted.values())
 
 
 def _camera_map(output: Ref, measured: SfmSection, rejected: int, context: RunContext) -> Shown | None:
     """The scene from above as a picture, for people."""
-    from tasks.core.report.charts import camera_map_picture  # matplotlib takes a second, here in a thread of its own
+    from tasks.core.report.charts import camera_map_picture  # loads matplotlib, which takes a second
 
     picture = camera_map_picture(Scene.load(open_output(output, context)), measured.left_out, rejected)
     described = "; ".join(f"{photo.name}: {photo.reason}" for photo in measured.left_out[:NAMED_PHOTOS])

@@ -1,4 +1,4 @@
-"""The train stage: a scene becomes Gaussians."""
+"""The train stage: turn a scene into Gaussians."""
 
 import time
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from tasks.running.gpu import computing_backend, gpu_slot
 from tasks.running.interruption import run_apart
 from tasks.running.stage import Stage, open_output, run_stage
 
-if TYPE_CHECKING:  # torch takes a second and 200 MB, which a run that trains elsewhere does without
+if TYPE_CHECKING:  # torch takes a second and 200 MB, which a run that trains elsewhere saves
     from tasks.core.training.trainer import TrainingStats
 
 TRAIN = Stage(
@@ -28,18 +28,18 @@ TRAIN = Stage(
     StageCode(("tasks.core.training.trainer",), ("torch", "numba", "numpy", "scipy", "PIL", "gsplat")),
     TrainSection,
 )
-# Options that are no part of the output's name: the first does not change it; the second is named by what it means.
+# Options that are not part of the output's name: the first does not change the output; the second counts as resolved.
 NOT_NAMING = ("checkpoint_seconds", "backend")
 REPORT_INTERVAL_SECONDS = 0.5
 
 
 @TRAIN.task
 def train_gaussians(scene: SceneRef, options: TrainOptions, context: RunContext) -> GaussiansRef:
-    """Optimise Gaussians until they look like the scene's images, with fewer of them where memory does not suffice.
+    """Optimise Gaussians to look like the scene's images, with fewer Gaussians if memory is short.
 
-    Raises TrainingDivergedError, or OutOfMemoryError when the smallest budget was too much.
+    Raises TrainingDivergedError, or OutOfMemoryError if even the smallest budget needs too much memory.
     """
-    # The run that dispatched this one looks for exactly what it asked for, and lowers the budget itself.
+    # The run that dispatched this one looks for exactly the output that it asked for, and lowers the budget itself.
     for budget in [options] if context.dispatched else budgets(options):
         try:
             output = _train(scene, budget, context)
@@ -80,7 +80,7 @@ def _train(scene: SceneRef, options: TrainOptions, context: RunContext) -> Ref:
                     lambda: train(loaded, folder, options, _on_step(board), board.on_evaluation, kept), kept.interrupt
                 )
             except TrainingDivergedError:
-                kept.discard()  # continuing from there would lead there again
+                kept.discard()  # continuing from it would diverge again
                 raise
 
     try:
@@ -94,7 +94,7 @@ def _train(scene: SceneRef, options: TrainOptions, context: RunContext) -> Ref:
             changed={"options": options},
             while_computing=gpu_slot(backend),
         )
-    except OutOfMemoryError:  # here or in a run of its own; continuing from there would lead there again
+    except OutOfMemoryError:  # here or in the stage's own run; resuming would run out of memory again
         (checkpoints or kept_state()).discard()
         raise
     if checkpoints is not None:
@@ -114,7 +114,7 @@ def _given_up(asked: TrainOptions, used: TrainOptions) -> tuple[str, ...]:
 
 
 def _on_step(board: TrainingBoard) -> Callable[["TrainingStats"], None]:
-    """Training statistics for the board, and as progress a few times a second."""
+    """Return a callback that passes statistics to the board, and reports progress a few times a second."""
     report = stage_progress(TRAIN.name)
     reported_at = -float("inf")
 

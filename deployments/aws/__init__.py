@@ -1,1 +1,1 @@
-"""An AWS account as code: CDK stacks, which `app.py` puts together, and `runtime`, which runs there."""
+"""An AWS account as code: the CDK stacks in `stacks`, and the services that run in the account in `runtime`."""

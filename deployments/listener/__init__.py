@@ -1,4 +1,4 @@
-"""The S3 listener: uploads that are complete become runs, and the ends of those runs become files beside the uploads.
+"""The S3 listener: starts a run for each complete upload, and writes a file next to the upload when the run ends.
 
 python -m deployments.listener
 """

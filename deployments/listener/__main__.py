@@ -17,7 +17,7 @@ from tasks.running.settings import use_settings
 
 
 def serve() -> None:
-    """Raises InputError when there is no account to listen for, or for limits without a meaning."""
+    """Listen until SIGTERM. Raises InputError if there is no account, or for invalid limits."""
     settings = use_settings(DeploymentSettings())
     limits = Limits.from_json(settings.upload_limits)
     account = served_account(settings)

@@ -1,6 +1,6 @@
-"""The queue: messages are taken, kept while they are worked on, and then deleted, given back or put aside.
+"""The queue: take messages, keep them during the work on them, then delete them, return them or put them aside.
 
-`log` is the listener's: one line for everything that it decides.
+`log` is the listener's log, with one line for each of its decisions.
 """
 
 import logging
@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict
 log = logging.getLogger("spaceport.listener")
 
 
-VISIBILITY_SECONDS = 120  # how long a message is ours before it must be extended
+VISIBILITY_SECONDS = 120  # a message is ours for this long unless it is extended
 POLL_SECONDS = 20  # the longest that SQS waits for messages
-AT_ONCE = 10  # the most that SQS hands out
+AT_ONCE = 10  # the most that SQS delivers
 REASON_CHARACTERS = 1000
 ATTEMPTS = 5  # as in deployments/aws/stacks/data.py; the last one says why it failed
 
@@ -36,20 +36,20 @@ class Message(BaseModel):
 
     @property
     def is_last_delivery(self) -> bool:
-        """Whether SQS itself would put it aside next."""
+        """Whether SQS itself would put the message aside next."""
         return self.deliveries >= ATTEMPTS
 
 
 @dataclass
 class _InHand:
-    """A message that is worked on. The lock is held while SQS is asked about it."""
+    """A message in progress. The lock is held during calls of SQS about it."""
 
     message: Message
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Messages:
-    """A queue and its dead letters. A context manager, which extends what is worked on in a thread."""
+    """A queue and its dead letters. As a context manager it extends messages in progress, in a thread."""
 
     def __init__(
         self, sqs: Any, queue_url: str, dead_letters_url: str, visibility_seconds: int = VISIBILITY_SECONDS
@@ -57,7 +57,7 @@ class Messages:
         self._sqs, self._queue, self._dead = sqs, queue_url, dead_letters_url
         self._visibility = visibility_seconds
         self._working: dict[str, _InHand] = {}  # by receipt
-        self._lock = threading.Lock()  # of that dictionary; never held while SQS is asked
+        self._lock = threading.Lock()  # of that dictionary; never held during a call of SQS
         self._ended = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="visibility", daemon=True)
 
@@ -94,7 +94,7 @@ class Messages:
         return taken
 
     def done(self, message: Message) -> None:
-        """Delete a message that is dealt with: it is not delivered again."""
+        """Delete a message that has been dealt with, so that it is not delivered again."""
         with self._settling(message):
             self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=message.handle)
 
@@ -104,7 +104,7 @@ class Messages:
             self._set_visibility(message, after_seconds)
 
     def put_aside(self, message: Message, reason: str) -> None:
-        """Move a message to the dead letters with the reason, which SQS itself does not know."""
+        """Move a message to the dead letters with the reason, which SQS itself would not add."""
         with self._settling(message):
             self._sqs.send_message(
                 QueueUrl=self._dead,
@@ -115,7 +115,7 @@ class Messages:
 
     @contextmanager
     def _settling(self, message: Message) -> Iterator[None]:
-        """Without being extended any more, above all when it is given back."""
+        """Stop extending the message, above all when it is returned to the queue."""
         with self._lock:
             in_hand = self._working.pop(message.handle, None)
         with in_hand.lock if in_hand else nullcontext():  # waits for an extension of this message alone
@@ -148,7 +148,7 @@ class Messages:
 
 
 def _attribute(text: str) -> str:
-    """The text with characters that SQS takes: it refuses a message with others, which then comes back for ever."""
+    """Keep only characters that SQS accepts. It rejects others, and the message would be delivered again forever."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text[:REASON_CHARACTERS]

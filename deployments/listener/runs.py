@@ -1,4 +1,4 @@
-"""Runs of `reconstruct` on the Prefect server, one for each version of an upload."""
+"""Runs of `reconstruct` on the Prefect server, one per version of an upload."""
 
 from contextlib import suppress
 from datetime import datetime
@@ -30,14 +30,14 @@ LIVING = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.P
 
 
 class Runs:
-    """What the listener asks of the Prefect server."""
+    """The listener's requests to the Prefect server."""
 
     def __init__(self, client: SyncPrefectClient) -> None:
         self._client = client  # httpx's, which several threads may use
         self._deployment: UUID | None = None
 
     def start(self, upload: Upload, ready: Ready, destination: str) -> FlowRun:
-        """The run of this version: made now, or the one that an earlier message made."""
+        """Return the run of this version, which is created unless an earlier message has done so."""
         parameters: dict[str, Any] = {
             "photos": upload.photos,
             "destination": destination,
@@ -49,7 +49,7 @@ class Runs:
         return self._client.create_flow_run_from_deployment(
             self._deployment,
             parameters=parameters,
-            name=f"{upload.capture[:NAME_CHARACTERS]}-{upload.version[:8]}",  # tells versions of a capture apart
+            name=f"{upload.capture[:NAME_CHARACTERS]}-{upload.version[:8]}",  # distinguishes versions of a capture
             tags=["spaceport", TAG, upload.tag, *([FRESH_TAG] if ready.fresh else [])],
             idempotency_key=upload.identity,
         )
@@ -64,14 +64,14 @@ class Runs:
         return [run for run in found if run.idempotency_key != upload.identity]
 
     def cancel(self, run: FlowRun) -> None:
-        """Cancel the run of a version that was replaced or removed; one that has ended or is gone is no trouble."""
+        """Cancel the run of a version that was replaced or removed. Does nothing if it has ended or was deleted."""
         if run.state_type not in LIVING:
             return
         with suppress(ObjectNotFound):
             self._client.set_flow_run_state(run.id, Cancelling(message="Its upload was replaced or removed."))
 
     def fresh_since(self, upload: Upload, since: datetime) -> int:
-        """The number of runs of other uploads since a moment that compute everything anew."""
+        """Return the number of other uploads' runs since a moment that compute everything anew."""
         wanted = FlowRunFilter(
             tags=FlowRunFilterTags(all_=["spaceport", TAG, FRESH_TAG]),
             expected_start_time=FlowRunFilterExpectedStartTime(after_=since),
@@ -80,7 +80,7 @@ class Runs:
         return sum(run.idempotency_key != upload.identity for run in found)
 
     def ended(self, since: datetime) -> list[FlowRun]:
-        """Runs of uploads that ended after a moment, the last one first."""
+        """Return the runs of uploads that ended after a moment, the latest first."""
         wanted = FlowRunFilter(
             tags=FlowRunFilterTags(all_=["spaceport", TAG]),
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(ENDS))),

@@ -1,4 +1,4 @@
-"""The two loops of the listener: messages become runs, and ends of runs become signals."""
+"""The two loops of the listener: start runs for messages, and write signals for runs that have ended."""
 
 import threading
 import time
@@ -34,7 +34,7 @@ from tasks.core.errors import InputError
 from tasks.core.storage.s3_errors import may_pass
 
 WORKERS = 4  # messages at once
-PATIENCE_SECONDS = 600.0  # how long a message is kept while the Prefect server or S3 is away
+PATIENCE_SECONDS = 600.0  # a message is kept for this long while the Prefect server or S3 is away
 RETRY_SECONDS = 5.0
 SIGNALS_SECONDS = 10.0
 GIVE_BACK_SECONDS = 30  # doubled with every delivery
@@ -45,25 +45,25 @@ T = TypeVar("T")
 
 
 class Listener:
-    """Listens until it is told to stop; then it finishes what it has in hand."""
+    """Listens until `stop`; then finishes the messages in progress."""
 
     def __init__(
         self, messages: Messages, places: Places, runs: Runs, bucket: str, limits: Limits | None = None
     ) -> None:
         self._messages, self._places, self._runs, self._bucket = messages, places, runs, bucket
         self._limits = limits or Limits()
-        self._counting = threading.Lock()  # while runs that compute everything anew are counted and one is made
+        self._counting = threading.Lock()  # held while runs that compute everything anew are counted and one is created
         self._stopping = threading.Event()
         self._ends = Ends(runs.ended)
 
     def stop(self) -> None:
-        """Take no further message. Safe in a signal handler."""
+        """Take no more messages. Safe in a signal handler."""
         self._stopping.set()
 
     def listen(self, poll_seconds: int = POLL_SECONDS, signals_seconds: float = SIGNALS_SECONDS) -> None:
         """Work until `stop`.
 
-        Raises errors of the queue itself that last too long, and unforeseen ones from asking the Prefect server.
+        Raises errors of the queue itself that last too long, and unexpected errors of the Prefect server.
         """
         with ThreadPoolExecutor(1, "signals") as announcer:
             announcing = announcer.submit(self._announce_until_stopped, signals_seconds)
@@ -86,9 +86,9 @@ class Listener:
                     each.result()
 
     def handle(self, message: Message) -> None:
-        """Bring one message to its end: a run, the dead letters, or back into the queue.
+        """Settle one message: start a run, move it to the dead letters, or return it to the queue.
 
-        Raises nothing. A message that cannot even be settled comes again when it is visible again.
+        Raises nothing. A message that cannot even be settled is delivered again when it is visible again.
         """
         try:
             self._settle(message)
@@ -112,7 +112,7 @@ class Listener:
             self._messages.put_aside(message, reason)
 
     def _rejected(self, message: Message) -> str | None:
-        """Start the run that a message asks for. Returns the reason if no run can come of it."""
+        """Start the run that a message asks for. Returns the reason if it cannot become a run."""
         try:
             upload = read_event(message.body, self._bucket)
         except MessageError as error:
@@ -131,7 +131,7 @@ class Listener:
         return reason
 
     def _run(self, upload: Upload) -> FlowRun:
-        """The run of an upload. Raises InputError for an upload that cannot become one."""
+        """Start or find the run of an upload. Raises InputError for an upload that cannot become one."""
         upload.require_plain_name()
         if upload.is_archive:
             ready = lowered(Ready(), self._limits)
@@ -148,9 +148,9 @@ class Listener:
         return run
 
     def _supersede(self, upload: Upload, run: FlowRun | None) -> None:
-        """Let the newest version win: cancel other versions' runs, or this one's if it has been replaced meanwhile.
+        """Let the newest version win: cancel other versions' runs, or this one's if it has been replaced since.
 
-        The others are listed before it is asked which version is current, so that no newer one's run is among them.
+        The others are listed before the current version is looked up, so that no newer version's run is among them.
         """
         others = self._patiently(lambda: self._runs.others(upload))
         if self._patiently(lambda: self._places.is_current(upload)):
@@ -169,7 +169,7 @@ class Listener:
         self._patiently(lambda: self._places.forget_other(upload, FAILED))
 
     def _tell_given_up(self, message: Message) -> None:
-        """Put FAILED.json for an upload that is not tried again. Raises nothing: the dead letters have the reason."""
+        """Write FAILED.json for an upload that is given up. Raises nothing, since the dead letters have the reason."""
         try:
             upload = read_event(message.body, self._bucket)
             if self._places.is_current(upload):
@@ -188,9 +188,9 @@ class Listener:
             self._stopping.set()
 
     def announce_ends(self) -> None:
-        """Put a signal for every run that has ended and has none. One that cannot be put holds up no other.
+        """Write a signal for every run that has ended and has none. A failed write does not delay the others.
 
-        Raises the Prefect server's errors when it is asked for the runs.
+        Raises the Prefect server's errors when the runs are listed.
         """
         for run in self._ends.due():
             if self._stopping.is_set():
@@ -224,7 +224,7 @@ class Listener:
             self._places.forget(upload)
 
     def _patiently(self, ask: Callable[[], T]) -> T:
-        """Ask again while a server is away, for as long as that may last; the message stays ours meanwhile."""
+        """Retry while a server is away, within the patience for it. The message stays ours meanwhile."""
         end = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
@@ -237,7 +237,7 @@ class Listener:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether the same question may be answered later."""
+    """Whether the same request may succeed later."""
     if isinstance(error, ClientError):
         return may_pass(error)
     if isinstance(error, PrefectHTTPStatusError):

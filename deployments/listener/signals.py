@@ -1,6 +1,6 @@
-"""DONE.json and FAILED.json beside an upload: the uploader learns how it ended, without Prefect.
+"""DONE.json and FAILED.json next to an upload: they report the end of its run to the uploader, without Prefect.
 
-FAILED.json has what uploaders can act on, and nothing else of the machines that worked for them.
+FAILED.json contains only what uploaders can act on, and nothing about the machines that worked for them.
 """
 
 import re
@@ -20,7 +20,7 @@ from tasks.core.safe_names import MAX_KEY_BYTES, printable, safe_name
 from tasks.core.storage.s3_errors import is_missing, may_pass
 
 MOST_CHARACTERS = 600
-# Their sentences speak of the photos, or of an amount; those of other errors can repeat variables, paths and files.
+# Messages of these errors are about the photos or an amount; messages of others can contain variables and paths.
 TOLD = (
     errors.PhotosError,
     errors.RegistrationError,
@@ -35,7 +35,7 @@ _NAMES = {kind.__name__ for kind in TOLD}
 # As Prefect writes an exception into a state's message.
 _RAISED = re.compile(r"(?:Flow run encountered an exception:\s+)?(?P<kind>\w+): .+", re.DOTALL)
 _RAISED_BEFORE = re.compile(r"Flow run encountered an exception:\s+")
-_OPERATORS = [  # options; one whose name begins with another's comes first
+_OPERATORS = [  # options; the longer of two names with the same start comes first
     f"{stage}.{name}"
     for stage, choices in CHOICES.items()
     for name in sorted(set(type(getattr(ReconstructOptions(), stage)).model_fields) - choices, reverse=True)
@@ -48,7 +48,7 @@ _ENDS = {
 
 
 def reason_of(run: FlowRun, ask: str) -> str:
-    """The sentence for a run that has not completed: its own where it is about the photos, else whom to ask."""
+    """Return the sentence for a run that has not completed: its own if it is about the photos, else whom to ask."""
     message = (run.state.message if run.state else None) or ""
     raised = _RAISED.fullmatch(message)
     if raised and raised["kind"] in _NAMES:
@@ -59,23 +59,23 @@ def reason_of(run: FlowRun, ask: str) -> str:
 
 
 def bounded(sentence: str, most: int = MOST_CHARACTERS) -> str:
-    """On one line, without control characters, and cut where it is longer than FAILED.json may hold."""
+    """Return the sentence on one line, without control characters, and cut to the limit of FAILED.json."""
     text = printable(" ".join(sentence.split()))
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _not_to_choose(message: str) -> str:
-    """A word on an option that the message names and no upload may choose; empty where there is none."""
+    """Return a note on an option in the message that uploads cannot choose; empty if there is none."""
     return next((f"Uploads cannot choose {name}" for name in _OPERATORS if name in message), "")
 
 
 LINK_SECONDS = 7 * 24 * 3600  # the longest that S3 signs; a role's own credentials end after some hours
-SIGNAL_BYTES = 64 * 1024  # ours have about a thousand; those who upload can put anything there
+SIGNAL_BYTES = 64 * 1024  # ours have about a thousand; uploaders can write anything there
 REPORT_BYTES = 16 * 2**20  # a report of some thousand photos has about one
 
 
 class Signal(BaseModel):
-    """What either file says."""
+    """Content of either file."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -99,7 +99,7 @@ class _Total(BaseModel):
 
 
 class _Told(BaseModel):
-    """What a signal repeats of report.json; the names are those of tasks/core/measurements.py."""
+    """Figures of report.json that a signal repeats; the names are those of tasks/core/measurements.py."""
 
     train: _Quality = _Quality()
     seconds: _Total = _Total()
@@ -116,11 +116,11 @@ class Places:
         self._public_url = public_url
 
     def destination(self, upload: Upload) -> str:
-        """Where the run of an upload publishes: a folder that no other capture and no other version has."""
+        """Return the folder where an upload's run publishes; no other capture or version has the same."""
         return f"s3://{self._results_bucket}/{self._results_start}{upload.place}"
 
     def is_current(self, upload: Upload) -> bool:
-        """Whether the object is still in this version, and not replaced or removed since."""
+        """Whether this is still the object's current version, neither replaced nor removed since."""
         try:
             found = self._s3.head_object(Bucket=upload.bucket, Key=upload.key)
         except ClientError as error:
@@ -130,44 +130,44 @@ class Places:
         return upload.version in (found.get("VersionId"), found["ETag"].strip('"'))
 
     def content(self, upload: Upload) -> bytes:
-        """Of READY.json, no more of it than shows that it is too long. Empty where it is gone."""
+        """Read READY.json, at most one byte more than its limit. Empty if the file is gone."""
         return self._read(upload.bucket, upload.key, READY_BYTES) or b""
 
     def signal(self, upload: Upload, name: str) -> Signal | None:
-        """The signal that is there, whatever it answers; None where there is none, or a file that is not one."""
+        """Read the existing signal, for any version; None if there is none, or the file is not a signal."""
         content = self._read(upload.bucket, upload.signal_key(name), SIGNAL_BYTES)
         if content is None:
             return None
         try:
             if len(content) <= SIGNAL_BYTES:
                 return Signal.model_validate_json(content)
-        except ValidationError:  # those who upload can put anything there
+        except ValidationError:  # uploaders can write anything there
             pass
         log.warning("%s beside %s is no signal of ours", name, upload)
         return None
 
     def forget_older(self, upload: Upload) -> None:
-        """Remove signals that answer another version, so that they are not taken for an answer to this one."""
+        """Remove signals for other versions, so that they are not mistaken for signals for this one."""
         for name in (DONE, FAILED):
             present = self.signal(upload, name)
             if present is not None and present.version != upload.version:
                 self._s3.delete_object(Bucket=upload.bucket, Key=upload.signal_key(name))
 
     def forget(self, upload: Upload) -> None:
-        """Remove signals that answer this version."""
+        """Remove signals for this version."""
         for name in (DONE, FAILED):
             present = self.signal(upload, name)
             if present is not None and present.version == upload.version:
                 self._s3.delete_object(Bucket=upload.bucket, Key=upload.signal_key(name))
 
     def forget_other(self, upload: Upload, name: str) -> None:
-        """Remove the signal that says the opposite of `name`, as after a retry. A file that is not ours stays."""
+        """Remove the opposite signal of `name`, for example after a retry. A file that is not ours stays."""
         other = FAILED if name == DONE else DONE
         if self.signal(upload, other) is not None:
             self._s3.delete_object(Bucket=upload.bucket, Key=upload.signal_key(other))
 
     def announce(self, upload: Upload, name: str, signal: Signal) -> None:
-        """Put a signal, in place of an older one; `forget_other` completes it."""
+        """Write a signal over an older one; `forget_other` completes the change."""
         self._s3.put_object(
             Bucket=upload.bucket,
             Key=upload.signal_key(name),
@@ -176,9 +176,9 @@ class Places:
         )
 
     def done(self, upload: Upload, run: FlowRun) -> Signal:
-        """What there is to say of a result, with figures from its report where that can be read.
+        """Return the signal for a result, with figures from its report if that can be read.
 
-        Raises botocore's errors that may pass.
+        Raises botocore's temporary errors.
         """
         place = self._place_of(upload, run)
         told = self._told(f"{self._results_start}{place}/report.json")
@@ -194,7 +194,7 @@ class Places:
         )
 
     def _place_of(self, upload: Upload, run: FlowRun) -> str:
-        """The folder below all results where the run has published: runs of earlier releases named it otherwise."""
+        """Return the folder among all results where the run has published; earlier releases named it differently."""
         start = f"s3://{self._results_bucket}/{self._results_start}"
         said = str(run.parameters.get("destination", ""))
         place = said.removeprefix(start)
@@ -206,7 +206,7 @@ class Places:
         return upload.place
 
     def _told(self, key: str) -> _Told:
-        """The report's figures; none where it cannot be read: the result is there all the same."""
+        """Return the report's figures; none if it cannot be read, since the result exists anyway."""
         try:
             content = self._read(self._results_bucket, key, REPORT_BYTES)
             if content is not None and len(content) <= REPORT_BYTES:
@@ -227,7 +227,7 @@ class Places:
         return str(self._s3.generate_presigned_url("get_object", Params=parameters, ExpiresIn=LINK_SECONDS))
 
     def _read(self, bucket: str, key: str, at_most: int) -> bytes | None:
-        """An object, or the first `at_most` bytes of it and one more; None where there is none."""
+        """Read an object, or its first `at_most` bytes and one more; None if there is none."""
         try:
             body = self._s3.get_object(Bucket=bucket, Key=key)["Body"]
         except ClientError as error:

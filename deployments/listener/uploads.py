@@ -1,7 +1,7 @@
-"""Uploads: which object completed which capture, and which options its READY.json may choose.
+"""Uploads: the object that completes a capture, and the options that its READY.json may choose.
 
-An upload may choose fewer options than an operator, and within the operator's limits. Those who upload are not those
-who pay: READY.json can name no place, no machine and nothing outside the upload.
+An upload may choose fewer options than an operator, and only within the operator's limits, because uploaders do not
+pay. READY.json cannot name a place, a machine or anything else outside the upload.
 """
 
 import hashlib
@@ -22,18 +22,18 @@ READY_FILE = "READY.json"
 DONE, FAILED = "DONE.json", "FAILED.json"
 _KEY = re.compile(rf"{FOLDER}/(?P<capture>.+?)(?P<end>/{re.escape(READY_FILE)}|\.zip)", re.DOTALL)
 _IDENTITY = re.compile(r"s3://(?P<bucket>[^/]+)/(?P<key>.+)#(?P<version>[^#]+)", re.DOTALL)
-_VERSION = re.compile(r"[!-\"$-~]{1,1024}")  # ASCII without spaces and without #, which ends the key in an identity
+_VERSION = re.compile(r"[!-\"$-~]{1,1024}")  # ASCII without spaces and #; a # ends the key in an identity
 _NOT_IN_PLACES = re.compile(r"[^A-Za-z0-9]+")
 _PLACE_CHARACTERS = 40  # of the capture's own name, for people
-_PLACE_DIGITS = 24  # hexadecimal, which tell places apart
+_PLACE_DIGITS = 24  # hexadecimal, to make places distinct
 
 
 class MessageError(InputError):
-    """A message that will not become a run however often it is delivered."""
+    """A message that cannot become a run, however often it is delivered."""
 
 
 class Upload(BaseModel):
-    """One version of the object that makes a capture complete: its READY.json, or the .zip that it is."""
+    """One version of the object that completes a capture: its READY.json, or the .zip itself."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,12 +43,12 @@ class Upload(BaseModel):
 
     @property
     def identity(self) -> str:
-        """The same for every message about this version: the run's idempotency key."""
+        """The run's idempotency key, the same for every message about this version."""
         return f"s3://{self.bucket}/{self.key}#{self.version}"
 
     @classmethod
     def of_identity(cls, identity: str | None) -> "Upload | None":
-        """The upload of a run; None for a run that the listener did not start."""
+        """Return the upload of a run; None for a run that the listener did not start."""
         found = _IDENTITY.fullmatch(identity or "")
         if found is None or not _KEY.fullmatch(found["key"]) or not _VERSION.fullmatch(found["version"]):
             return None
@@ -60,7 +60,7 @@ class Upload(BaseModel):
 
     @property
     def capture(self) -> str:
-        """Its name, with slashes where the key has them."""
+        """The capture's name, with the slashes of the key."""
         found = _KEY.fullmatch(self.key)
         assert found is not None, self.key
         return found["capture"]
@@ -72,26 +72,26 @@ class Upload(BaseModel):
 
     @property
     def photos(self) -> str:
-        """What the run is given as its photos."""
+        """The run's parameter `photos`."""
         place = self.key if self.is_archive else self.key.removesuffix(f"/{READY_FILE}")
         return f"s3://{self.bucket}/{place}"
 
     @property
     def place(self) -> str:
-        """The folder of its result among all results: one part of a path, and no other version or capture has it."""
+        """Name of the folder of its result: one part of a path, unique to this version and capture."""
         return _place(self.capture, self.identity)
 
     @property
     def tag(self) -> str:
-        """The same for all versions of this capture, and for no other capture: runs are found by it."""
+        """A tag for finding runs: the same for all versions of this capture, and different for other captures."""
         return _place(self.capture, f"s3://{self.bucket}/{self.key}")
 
     def signal_key(self, name: str) -> str:
-        """The key of DONE.json or FAILED.json: in the capture's folder, or beside the archive."""
+        """Return the key of DONE.json or FAILED.json: in the capture's folder, or next to the archive."""
         return f"{self.key}.{name}" if self.is_archive else f"{self.key.removesuffix(READY_FILE)}{name}"
 
     def require_plain_name(self) -> None:
-        """Raises InputError for a name that means another capture elsewhere: storage leaves out empty parts."""
+        """Raise InputError for a name that other storage would map to another capture, since it drops empty parts."""
         try:
             plain = safe_name(self.capture.strip("/"))
         except UnsafeNameError as error:
@@ -105,7 +105,7 @@ class Upload(BaseModel):
 
 
 def places_start(capture: str) -> str:
-    """How the places of all versions of a capture begin; other captures' may begin so too."""
+    """Return the common start of the places of all versions of a capture; other captures may share it."""
     return f"{_NOT_IN_PLACES.sub('-', capture).strip('-')[:_PLACE_CHARACTERS].strip('-') or 'capture'}-"
 
 
@@ -115,7 +115,7 @@ def _place(capture: str, identity: str) -> str:
 
 
 def read_event(body: str, bucket: str) -> Upload:
-    """The upload that an event of EventBridge reports. Raises MessageError.
+    """Return the upload that an event of EventBridge reports. Raises MessageError.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html. Keys in it are not URL-encoded.
     """
@@ -125,7 +125,7 @@ def read_event(body: str, bucket: str) -> Upload:
         detail = event["detail"]
         there, stored = str(detail["bucket"]["name"]), detail["object"]
         key = str(stored["key"])
-        # Emulators spell the ETag in other ways.
+        # Emulators spell the ETag differently.
         version = stored.get("version-id") or stored.get("etag") or stored.get("eTag")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MessageError(f"not an event of S3 by EventBridge ({type(error).__name__}: {error})") from error
@@ -148,7 +148,7 @@ def read_event(body: str, bucket: str) -> Upload:
 
 
 def _require_answerable(upload: Upload) -> None:
-    """Raises MessageError where nothing can be put beside the upload."""
+    """Raise MessageError if no signal can be written next to the upload."""
     try:
         longest = max(len(upload.signal_key(name).encode()) for name in (DONE, FAILED))
     except UnicodeEncodeError as error:
@@ -163,7 +163,7 @@ def _require_answerable(upload: Upload) -> None:
 READY_BYTES = 64 * 1024  # options are some hundred bytes
 PRESETS: tuple[Preset, ...] = get_args(Preset)  # from the shortest to the longest
 LOG_SUFFIX = ".csv"
-CHOICES = {  # options of each stage; none of them names anything outside the upload, and each has bounds of its own
+CHOICES = {  # options of each stage; none of them names anything outside the upload, and each has bounds
     "photos": {"min_side_px", "flight_log", "conversion_quality"},
     "sfm": {"mapper", "min_registered_share", "random_seed"},
     "train": {
@@ -176,10 +176,10 @@ CHOICES = {  # options of each stage; none of them names anything outside the up
 
 
 class Limits(BaseModel):
-    """The operator's limits of what uploads may ask for: JSON in SPACEPORT_UPLOAD_LIMITS.
+    """The operator's limits for uploads: JSON in SPACEPORT_UPLOAD_LIMITS.
 
-    Values that an upload does not choose follow the preset and are lowered to the limits. Steps that it does not choose
-    grow with the photos; the minutes bound them.
+    Values that an upload does not choose come from the preset, lowered to the limits. Steps that it does not choose
+    grow with the number of photos; the limit of minutes bounds them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -191,11 +191,11 @@ class Limits(BaseModel):
     max_train_minutes: float = Field(240.0, gt=0, le=7 * 24 * 60)
     max_archive_gib: float = Field(80.0, gt=0, le=2000)  # unpacked
     max_fresh_a_day: int = Field(20, ge=0)  # of all uploads together
-    ask: str = Field("the operator of this account", min_length=1, max_length=200)  # who can raise them
+    ask: str = Field("the operator of this account", min_length=1, max_length=200)  # the person who can raise them
 
     @classmethod
     def from_json(cls, text: str, said_as: str = "SPACEPORT_UPLOAD_LIMITS") -> "Limits":
-        """Raises OptionsError with the first thing that is wrong."""
+        """Read the limits. Raises OptionsError with the first error."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
@@ -203,7 +203,7 @@ class Limits(BaseModel):
 
 
 class Ready(BaseModel):
-    """What a run of an upload is given."""
+    """Parameters of an upload's run."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -212,7 +212,7 @@ class Ready(BaseModel):
 
 
 class _Said(BaseModel):
-    """What READY.json holds; nothing at all is fine."""
+    """Content of READY.json, which may be empty."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -221,7 +221,7 @@ class _Said(BaseModel):
 
 
 def read_ready(content: bytes, limits: Limits) -> Ready:
-    """What an upload has chosen, within the limits. Raises OptionsError with the first thing that is wrong."""
+    """Read an upload's choices and check them against the limits. Raises OptionsError with the first error."""
     if len(content) > READY_BYTES:
         raise OptionsError(f"{READY_FILE} has more than {READY_BYTES} bytes, the most that it may have.")
     try:
@@ -239,14 +239,14 @@ def read_ready(content: bytes, limits: Limits) -> Ready:
 
 
 def ready_json(options: ReconstructOptions, *, fresh: bool) -> bytes:
-    """READY.json with these options. Those that an upload cannot choose are left out."""
+    """Return READY.json with these options, without those that an upload cannot choose."""
     written = options.model_dump(mode="json")
     chosen = {stage: {name: written[stage][name] for name in CHOICES[stage] & set(written[stage])} for stage in CHOICES}
     return _Said(options={"preset": options.preset, **chosen}, fresh=fresh).model_dump_json().encode()
 
 
 def too_many_fresh(limits: Limits) -> OptionsError:
-    """The refusal of one more run that computes everything anew."""
+    """Return the error for one more run that computes everything anew."""
     return OptionsError(
         f"{READY_FILE} asks for 'fresh', which {limits.max_fresh_a_day} uploads have done within a day, the most that "
         f"may: leave it out, wait a day, or ask {limits.ask}."
@@ -254,7 +254,7 @@ def too_many_fresh(limits: Limits) -> OptionsError:
 
 
 def lowered(ready: Ready, limits: Limits) -> Ready:
-    """The same, with what was not chosen brought down to the limits."""
+    """Lower the values that were not chosen to the limits."""
     options = ready.options
     preset = PRESETS[min(PRESETS.index(options.preset), PRESETS.index(limits.max_preset))]
     chosen = {name: getattr(options.train, name) for name in options.train.model_fields_set}
@@ -283,7 +283,7 @@ def lowered(ready: Ready, limits: Limits) -> Ready:
 
 
 def _not_to_choose(given: dict[str, JsonValue]) -> Iterator[str]:
-    """Options that an upload has no choice in; the models say what is wrong with the others."""
+    """Yield given options that uploads cannot choose; the models check the others."""
     for stage, values in given.items():
         if stage == "preset":
             continue
@@ -294,7 +294,7 @@ def _not_to_choose(given: dict[str, JsonValue]) -> Iterator[str]:
 
 
 def _require_log_in_upload(name: str) -> None:
-    """Raises OptionsError for a flight log that could be another file than one of the upload."""
+    """Raise OptionsError for a flight log that could be a file outside of the upload."""
     try:
         inside = not name or (safe_name(name) == name and not name.startswith("~"))
     except UnsafeNameError:
@@ -306,7 +306,7 @@ def _require_log_in_upload(name: str) -> None:
 
 
 def _require_within(options: ReconstructOptions, preset_chosen: bool, limits: Limits) -> None:
-    """Raises OptionsError for the first choice above its limit."""
+    """Raise OptionsError for the first choice above its limit."""
     if preset_chosen and PRESETS.index(options.preset) > PRESETS.index(limits.max_preset):
         raise OptionsError(
             f"{READY_FILE}: preset is {options.preset}, and {limits.max_preset} is the most for uploads: choose that, "
@@ -322,7 +322,7 @@ def _require_within(options: ReconstructOptions, preset_chosen: bool, limits: Li
 
 
 def _train_limits(limits: Limits) -> dict[str, float]:
-    """By option of training."""
+    """Return the limits by option of training."""
     return {
         "steps": limits.max_steps,
         "max_gaussians": limits.max_gaussians,
@@ -332,7 +332,7 @@ def _train_limits(limits: Limits) -> dict[str, float]:
 
 
 def _first(error: ValidationError) -> str:
-    """A sentence for the first thing that is wrong."""
+    """Return a sentence for the first error."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{shown(where) if where else 'the file'}: {shown(first['msg'])[1:-1]}."

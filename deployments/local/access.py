@@ -1,10 +1,10 @@
-"""Access to this machine's Prefect server and pages: for the owner alone, by secrets that only the owner can read.
+"""Access to this machine's Prefect server and pages, limited to the owner by secrets that only the owner can read.
 
     <home>/up/secrets.json     readable by its owner alone
 
-The server's secret is Prefect's own basic authentication. Each `spaceport up` that starts the server makes a new one.
-The pages have no login: their addresses begin with a secret instead (https://www.w3.org/TR/capability-urls/). It stays
-the same, so that links in earlier runs' artifacts still work.
+The server's secret is used with Prefect's own basic authentication. Each `spaceport up` that starts the server makes a
+new one. The pages have no login: their addresses begin with a secret instead
+(https://www.w3.org/TR/capability-urls/). It stays the same, so that links in earlier runs' artifacts still work.
 """
 
 import secrets
@@ -22,7 +22,7 @@ SIGN_IN = "/sign-in"  # deployments/local/own_origin.py answers there
 
 
 class Secrets(BaseModel):
-    """Of one server."""
+    """Secrets of one server and its pages."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,12 +31,12 @@ class Secrets(BaseModel):
 
 
 def new_api_secret() -> str:
-    """For one life of a server."""
+    """Make a secret for one start of the server."""
     return f"{USER}:{secrets.token_urlsafe(32)}"
 
 
 def read_secrets(home: Path) -> Secrets | None:
-    """None before the first `spaceport up`. Raises ServerError when the file is damaged."""
+    """Read the secrets; None before the first `spaceport up`. Raises ServerError if the file is damaged."""
     file = _file(home)
     try:
         return Secrets.model_validate_json(file.read_bytes())
@@ -50,7 +50,7 @@ def read_secrets(home: Path) -> Secrets | None:
 
 
 def make_secrets(home: Path, *, keep: bool) -> Secrets:
-    """The secrets for the server: new ones, or with `keep` those that its processes have. Raises ServerError."""
+    """Make new secrets for the server, or with `keep` return those that its processes have. Raises ServerError."""
     before = read_secrets(home)
     if before is not None and keep:
         return before
@@ -61,15 +61,15 @@ def make_secrets(home: Path, *, keep: bool) -> Secrets:
 
 
 def sign_in_url(server: LocalServer, secret: str) -> str:
-    """Logs a browser in. Browsers keep what follows the `#` to themselves: no server and no log sees it."""
+    """Return a link that logs a browser in. Browsers do not send the part after the `#`, so no log contains it."""
     return f"{server.ui_url}{SIGN_IN}#{secret}"
 
 
 def use_local_server(server: LocalServer, home: Path, environment: MutableMapping[str, str]) -> None:
-    """Make this process a client of the server; to be called before Prefect is imported. Raises ServerError."""
+    """Make this process a client of the server. Call it before Prefect is imported. Raises ServerError."""
     found = read_secrets(home)
     environment["PREFECT_API_URL"] = server.api_url
-    environment.pop("PREFECT_API_KEY", None)  # of Prefect Cloud, whose business this server is not
+    environment.pop("PREFECT_API_KEY", None)  # of Prefect Cloud, which must not be sent to this server
     environment.pop("PREFECT_API_AUTH_STRING", None)  # of another server
     if found is not None:
         environment["PREFECT_API_AUTH_STRING"] = found.api

@@ -1,9 +1,10 @@
-"""Keeps job variables of runs within what their work pool allows, where Prefect's server does not look at them.
+"""Restrict job variables of runs to those that their work pool allows, where Prefect's server does not check them.
 
-Prefect checks the variables of a run that it makes from a deployment, as the *Run* form, `spaceport` and automations
-ask it to. A run that the API is given ready-made may have any, and a worker would add its `env` to the pool's.
+Prefect checks the variables of a run that it creates from a deployment, for the *Run* form, `spaceport` and
+automations. A run that is posted to the API ready-made may have any variables, and a worker would add its `env` to the
+pool's.
 
-The request is read here before Prefect has asked for a login, so it may come from any user of the machine.
+The request is read here before Prefect has checked the login, so it may come from any user of the machine.
 """
 
 import json
@@ -57,8 +58,8 @@ async def _refuse(send: Send, status: int, why: dict[str, str]) -> None:
 def _may_have_variables(body: bytes) -> bool:
     try:
         run = json.loads(body)
-    except RecursionError:  # nested deeper than can be read
+    except RecursionError:  # nested too deeply to be parsed
         return True
-    except ValueError:  # Prefect says what is wrong with it
+    except ValueError:  # Prefect reports the error
         return False
     return isinstance(run, dict) and bool(run.get("job_variables"))

@@ -1,8 +1,8 @@
-"""Start what accompanies this machine's server: a worker for each pool, and the pages of a local workspace.
+"""Start the companions of this machine's server: a worker for each pool, and the server of a local workspace's pages.
 
-`python -m deployments.local.companions FOLDER` serves the pages of all runs over http. Their address is
-SPACEPORT_PAGES_URL, http://127.0.0.1:PORT/SECRET. It is in the environment, since every user of the machine can list
-the arguments of its processes.
+`python -m deployments.local.companions FOLDER` serves the pages of all runs over HTTP. Their address is
+SPACEPORT_PAGES_URL, http://127.0.0.1:PORT/SECRET. It is passed in the environment, because every user of the machine
+can list the arguments of processes.
 """
 
 import sys
@@ -21,9 +21,9 @@ from tasks.running.settings import Settings
 def start_missing(
     server: LocalServer, home: Path, secrets: Secrets, inherited: Mapping[str, str], names: Sequence[str] | None = None
 ) -> list[str]:
-    """Start those that do not run, of these names or all, when this process is a client of the server.
+    """Start the companions that do not run, of these names or all. This process must be a client of the server.
 
-    Runs that their worker had taken when it died go back into their queue first. Returns a line for each change.
+    Runs that a dead worker had taken are put back into their queue first. Returns a line for each change.
     """
     from prefect.client.orchestration import get_client
 
@@ -54,7 +54,7 @@ def _commands(server: LocalServer) -> dict[str, list[str]]:
 
 
 def main(folder: str) -> None:
-    """Serve the folder and nothing outside of it, until SIGTERM. Raises OptionsError, InputError."""
+    """Serve only this folder, until SIGTERM. Raises OptionsError, InputError."""
     for place in (Path(folder).parent, Path(folder)):  # the workspace, and its runs
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
     address = urlsplit(Settings().pages_url or "")

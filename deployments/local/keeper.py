@@ -1,7 +1,8 @@
-"""Start a worker, or the pages' server, again when it has died. `spaceport up`'s server does so while it runs.
+"""Restart a worker or the pages' server after it has died. `spaceport up`'s server does this while it runs.
 
-A process that keeps dying is given up after some tries; `spaceport status` says so. One that `down` stops has no record
-any more, and stays stopped. `up` and `down` keep this out while they work (`unless_at_work`).
+A process that keeps dying is given up after some tries, and `spaceport status` says so. A process that `down` has
+stopped no longer has a record, and stays stopped. The keeper does nothing while an `up` or a `down` is in progress
+(`unless_at_work`).
 
     <home>/up/kept.json     what was started again since the server was started
     python -m deployments.local.keeper NAME     starts that process, unless it runs; as a client of the server
@@ -26,14 +27,14 @@ from tasks.core.paths import write_private
 from tasks.running.settings import Settings
 
 LOOK_SECONDS = 2.0
-PAUSES_SECONDS = (0.0, 5.0, 15.0, 45.0)  # before each try in a row; after the last one it is given up
-STEADY_SECONDS = 60.0  # a process that lived this long had started well
-START_SECONDS = 60  # Prefect is imported within some, on a busy machine
+PAUSES_SECONDS = (0.0, 5.0, 15.0, 45.0)  # before each consecutive try; after the last one the process is given up
+STEADY_SECONDS = 60.0  # a process that lived this long has started successfully
+START_SECONDS = 60  # importing Prefect takes some of them on a busy machine
 AT_WORK = 3  # exit status: an `up` or a `down` is at work
 
 
 class Kept(BaseModel):
-    """What the keeper did for one process."""
+    """The keeper's record of one process."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,14 +48,14 @@ RECORD = TypeAdapter(dict[str, Kept])
 
 @dataclass
 class _Tries:
-    """Of one process, in a row."""
+    """Consecutive tries for one process."""
 
     made: int = 0
     due: float | None = None  # when the next one is; None while the process lives
 
 
 class Keeper:
-    """Looks at the processes of one home. Clocks and the start itself are given, so that tests need no time."""
+    """Watches the processes of one home. Clock and start function are parameters, so that tests take no time."""
 
     def __init__(self, home: Path, start: Callable[[str], str | None]) -> None:
         """`start` starts a process and returns None, or the reason why it cannot; it may raise BlockingIOError."""
@@ -68,7 +69,7 @@ class Keeper:
             server = running_server(self._home) if free else None
             names = [] if server is None else [name for name in server.processes if name != SERVER]
             dead = [name for name in names if self._is_due(name, now)]
-        for name in dead:  # which `up` and `down` may be waiting for
+        for name in dead:  # `up` and `down` may be waiting for their locks
             self._start_again(name, now)
 
     def _is_due(self, name: str, now: float) -> bool:
@@ -95,7 +96,7 @@ class Keeper:
         tries = self._tries[name]
         try:
             trouble = self._start(name)
-        except BlockingIOError:  # another command is at work; it starts what is missing
+        except BlockingIOError:  # another command is in progress and starts what is missing
             return
         tries.made += 1
         tries.due = None
@@ -113,20 +114,20 @@ class Keeper:
 
 
 def read_kept(home: Path) -> dict[str, Kept]:
-    """What was started again, by name."""
+    """Read the records of restarted processes, by name."""
     try:
         return RECORD.validate_json(_record(home).read_bytes())
-    except (FileNotFoundError, ValidationError):  # it informs people, and decides nothing
+    except (FileNotFoundError, ValidationError):  # it is only for display
         return {}
 
 
 def forget_kept(home: Path) -> None:
-    """For a server that is about to start, and after one that was taken down."""
+    """Remove the records, before a server starts and after it was taken down."""
     _record(home).unlink(missing_ok=True)
 
 
 def keep(home: Path, umask: int) -> None:
-    """Look for as long as this process lives, in a thread. `umask` is for what is started."""
+    """Watch in a thread for as long as this process lives. `umask` is for the processes that it starts."""
 
     def start(name: str) -> str | None:
         command = [sys.executable, "-m", "deployments.local.keeper", name]
@@ -144,7 +145,7 @@ def keep(home: Path, umask: int) -> None:
             time.sleep(LOOK_SECONDS)
             try:
                 keeper.look(time.time())
-            except Exception as error:  # noqa: BLE001 - a full disk, a damaged record: the next look may be better
+            except Exception as error:  # noqa: BLE001 - a full disk, a damaged record: the next round may succeed
                 _say(f"the keeper: {type(error).__name__}: {error}")
 
     threading.Thread(target=look_on, name="keeper", daemon=True).start()

@@ -1,8 +1,8 @@
-"""Keeps other web pages away from the Prefect server of this machine, and logs its owner's browser in.
+"""Protect this machine's Prefect server from other web pages, and log its owner's browser in.
 
-A browser sends requests to 127.0.0.1 for any page that asks it to. Prefect's authentication stops those that need an
-answer of its API. This stops the rest before Prefect sees it: requests under another host's name (DNS rebinding), and
-requests that another site's page makes, WebSockets among them.
+Any web page can make the browser send requests to 127.0.0.1. Prefect's authentication stops requests that need an
+answer from its API. This module stops the rest before it reaches Prefect: requests under another host's name (DNS
+rebinding), and requests from another site's pages, including WebSockets.
 
 https://fetch.spec.whatwg.org/#origin-header, https://www.w3.org/TR/fetch-metadata/
 """
@@ -20,7 +20,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 REFUSED = b"This server answers its own pages only.\n"
-OTHER_SITE = {b"cross-site", b"same-site"}  # another port of 127.0.0.1 is the same site and may be anybody's
+OTHER_SITE = {b"cross-site", b"same-site"}  # another port of 127.0.0.1 is the same site, but may belong to another user
 
 # Prefect's UI keeps its password in the browser's storage under this name, in base64.
 SIGN_IN_SCRIPT = """
@@ -57,7 +57,7 @@ SIGN_IN_HEADERS = [
 
 
 class OwnOrigin:
-    """An ASGI app around another one, which answers requests to 127.0.0.1:port and localhost:port by its own pages."""
+    """An ASGI app around another one. It admits only requests to 127.0.0.1:port or localhost:port from own pages."""
 
     def __init__(self, app: App, port: int) -> None:
         names = [b"127.0.0.1", b"localhost"]
@@ -84,7 +84,7 @@ class OwnOrigin:
             return False
         if not set(headers.get(b"origin", [])) <= self._origins:
             return False
-        # A link on another site may be followed to a page of ours. Its images, scripts and frames may not be ours.
+        # Another site may link to our pages, but not embed them as images, scripts or frames.
         if b"origin" in headers or not OTHER_SITE & set(headers.get(b"sec-fetch-site", [])):
             return True
         request = scope.get("method"), headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")
@@ -92,7 +92,7 @@ class OwnOrigin:
 
 
 def _unframed(send: Send) -> Send:
-    """Forbid other pages to frame ours, where a disguised click would be the owner's."""
+    """Forbid other pages to frame ours, because a disguised click would have the owner's permissions."""
 
     async def with_headers(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""Prefect's SQLite database on this machine, looked at first: Prefect itself takes minutes to say what is wrong."""
+"""Check Prefect's SQLite database before the server starts, because Prefect itself takes minutes to report errors."""
 
 import sqlite3
 import time
@@ -10,16 +10,16 @@ from tasks.core.storage.disk import disk_full, free_bytes
 
 NAME = "prefect.db"
 COMPANIONS = ("", "-wal", "-shm", "-journal")  # https://sqlite.org/tempfiles.html
-LEAST_FREE_BYTES = 32 * 2**20  # a server that starts writes some megabytes
-LOCK_SECONDS = 10.0  # other servers write for moments
-EMPTY_BYTES = 64 * 2**20  # of pages without content, which SQLite fills again, but never gives back by itself
-WHOLE_CHECK_BYTES = 256 * 2**20  # of larger ones only the tables are looked for: reading all would take too long
+LEAST_FREE_BYTES = 32 * 2**20  # a starting server writes some megabytes
+LOCK_SECONDS = 10.0  # other servers only write for moments
+EMPTY_BYTES = 64 * 2**20  # of empty pages, which SQLite reuses but never returns by itself
+WHOLE_CHECK_BYTES = 256 * 2**20  # of larger ones only the list of tables is read, to save time
 
 
 def make_ready(prefect_home: Path) -> str | None:
-    """Look whether the database in `prefect_home` can be used, and give back the space of what was removed from it.
+    """Check that the database in `prefect_home` can be used, and return its unused space to the disk.
 
-    Returns a sentence when a damaged one was moved aside.
+    Returns a sentence if a damaged database was moved aside.
 
     Raises:
         DiskFullError: its disk has no room.
@@ -44,7 +44,7 @@ def make_ready(prefect_home: Path) -> str | None:
 
 
 def _look(connection: sqlite3.Connection, size: int) -> None:
-    """Raises sqlite3.DatabaseError for damage that can be seen."""
+    """Raise sqlite3.DatabaseError for visible damage."""
     connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if size <= WHOLE_CHECK_BYTES:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()
@@ -53,10 +53,10 @@ def _look(connection: sqlite3.Connection, size: int) -> None:
 
 
 def _give_back(connection: sqlite3.Connection, prefect_home: Path) -> None:
-    """Write a file anew that is mostly empty, as after many old runs were removed.
+    """Rewrite a file that is mostly empty, for example after many old runs were removed.
 
-    That takes as long as its content is large, so one with much of it stays as it is. While another server writes,
-    it is left for the next time.
+    The time depends on the size of the content, so a file with much content stays as it is. While another server
+    writes, the file is left for the next time.
     """
     page_size, pages, empty = (
         connection.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_size", "page_count", "freelist_count")
@@ -108,7 +108,7 @@ def _move_aside(database: Path, why: str) -> str:
 
 
 def startup_error(log: str, prefect_home: Path) -> SpaceportError:
-    """The error for a server that ended while it started, from what it wrote."""
+    """Return the error for a server that ended during its start, from its output."""
     database = prefect_home / NAME
     if "database or disk is full" in log or "No space left" in log:
         return disk_full(prefect_home)

@@ -1,24 +1,24 @@
-"""`python -m deployments.local.prefect_server`: Prefect's server, for this user alone; its database loses no event.
+"""`python -m deployments.local.prefect_server`: Prefect's server, for this user alone, whose database loses no event.
 
-Only its own pages can use it (own_origin.py). Runs choose what pools allow (checked_runs.py).
-With `--embedded` it belongs to the command that started it and ends with that, however that ends. With `--keep` it
-starts workers again that have died (keeper.py).
+Only its own pages can use it (own_origin.py). Runs can only choose variables that pools allow (checked_runs.py).
+With `--embedded` it belongs to the command that started it, and ends with that command, however it ends. With `--keep`
+it restarts workers that have died (keeper.py).
 
-Prefect begins most of its SQLite transactions as DEFERRED ones. One that reads and then writes fails at once, without
-waiting, when another has written in between (https://sqlite.org/lang_transaction.html, SQLITE_BUSY_SNAPSHOT). The
-server gives up events after four attempts, and with them what an automation should have done. IMMEDIATE transactions
-wait for the right to write, for up to a minute.
+Prefect begins most of its SQLite transactions as DEFERRED. Such a transaction, if it reads and then writes, fails
+without waiting if another one has written in between (https://sqlite.org/lang_transaction.html, SQLITE_BUSY_SNAPSHOT).
+The server gives up events after four attempts, and with them the actions of automations. IMMEDIATE transactions wait
+for the right to write, for up to a minute.
 
-SQLite has no queue for them: each asks again after up to 100 ms, and a busy server has kept some waiting for 40 s that
-way, while later ones went first. Each one that waits also holds one of the fifteen connections. So they take turns
-here, in the order in which they came, before they have a connection.
+SQLite has no queue for waiting transactions: each asks again after up to 100 ms, and a busy server has kept some
+waiting for 40 s while later ones went first. Each waiting transaction also holds one of the fifteen connections. So
+transactions take turns here, in the order of their arrival, before they have a connection.
 
-Prefect sometimes opens a second session before it has ended a transaction, as to read a pool's name for an event. That
-one begins as Prefect has it: it would otherwise wait for its own outer one, and every other transaction with it.
+Prefect sometimes opens a second session before a transaction has ended, for example to read a pool's name for an event.
+The second session begins as Prefect has it. Otherwise it would wait for its own outer transaction and block all others.
 
-A client whose connection was lost sends again what the server has not confirmed. Prefect on SQLite cannot store a batch
-of events that are all known already, nor one that holds an event twice. After five attempts it drops it, with
-all that came in meanwhile. Here an event that comes again is left out.
+A client whose connection was lost sends unconfirmed events again. On SQLite, Prefect cannot store a batch of events
+that are all known already, or a batch with the same event twice. After five attempts it drops the batch, and everything
+that has arrived since. Here an event that arrives again is left out.
 """
 
 import argparse
@@ -61,13 +61,13 @@ from deployments.local.processes import shorten_logs
 from deployments.local.state import PAGES, SERVER, WORKERS, folder_of
 
 PATIENCE_SECONDS = 5.0  # for a clean end
-TURN_SECONDS = 60.0  # to wait for the right to write, as Prefect has it for SQLite
+TURN_SECONDS = 60.0  # to wait for the right to write; Prefect's own limit for SQLite
 LOGS_SECONDS = 60.0  # between two looks at the logs
 MOST_VARIABLES = 500  # of one statement; SQLite takes 32766, older ones 999
 
 
 class QueueingSqlite(AioSqliteConfiguration):
-    """Every transaction waits for its turn to write before it begins, unless its asyncio task has it already."""
+    """Makes every transaction wait for its turn to write before it begins, unless its asyncio task has the turn."""
 
     def __init__(self, connection_url: str) -> None:
         super().__init__(connection_url)
@@ -80,7 +80,7 @@ class QueueingSqlite(AioSqliteConfiguration):
     ) -> AsyncGenerator[AsyncSessionTransaction, None]:
         """Begin as Prefect does for transactions that are known to read before they write.
 
-        Raises sqlalchemy.exc.OperationalError, as for a locked database, when no turn comes within TURN_SECONDS.
+        Raises sqlalchemy.exc.OperationalError, as for a locked database, if there is no turn within TURN_SECONDS.
         """
         task = asyncio.current_task()
         if task in self._writers:
@@ -97,7 +97,7 @@ class QueueingSqlite(AioSqliteConfiguration):
         self._writers.add(task)
         try:
             async with super().begin_transaction(session, with_for_update=True) as transaction:
-                await session.connection()  # begins now, so that what is set next holds for inner sessions alone
+                await session.connection()  # begins now, so that the next setting applies only to inner sessions
                 outer = SQLITE_BEGIN_MODE.set("DEFERRED")
                 try:
                     yield transaction
@@ -109,7 +109,7 @@ class QueueingSqlite(AioSqliteConfiguration):
 
 
 async def write_new_events(session: AsyncSession, events: list[ReceivedEvent]) -> None:
-    """Store those events that are not stored yet, each once, all or none of them."""
+    """Store the new ones among these events, each once; either all of them or none."""
     database = provide_database_interface()
     async with database.database_config.begin_transaction(session):
         new = {event.id: event for event in events}
@@ -122,7 +122,7 @@ async def write_new_events(session: AsyncSession, events: list[ReceivedEvent]) -
 
 
 def main() -> None:
-    """Set the database up and serve, at PREFECT_SERVER_API_HOST and …_PORT or at the socket that was inherited."""
+    """Set up the database and serve, at PREFECT_SERVER_API_HOST and …_PORT or on the inherited socket."""
     parser = argparse.ArgumentParser(description="Prefect's server for this machine alone.")
     parser.add_argument("--host", default=PREFECT_SERVER_API_HOST.value())
     parser.add_argument("--port", type=int, default=PREFECT_SERVER_API_PORT.value())
@@ -149,9 +149,9 @@ def main() -> None:
 
 
 def _clean_up_here_too() -> None:
-    """Let a server of one command remove old runs, and free slots of concurrency limits whose processes have died.
+    """Let an embedded server remove old runs, and free slots of concurrency limits whose processes have died.
 
-    Prefect's own one only removes events.
+    An embedded server of Prefect itself only removes events.
     """
     for service in get_perpetual_services():
         if service.function in (schedule_vacuum_tasks, schedule_orphan_vacuum_tasks, monitor_expired_leases):
@@ -166,7 +166,7 @@ def _keep_short(folder: Path) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent is gone, which alone has the other end of stdin."""
+    """End this process when its parent has died. Only the parent has the other end of stdin."""
     while os.read(0, 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -13,29 +13,29 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tasks.core.paths import private_folder, write_private
 from tasks.core.storage.locks import LockHolder
 
-LOG_BYTES = 16 * 2**20  # of a log, and as much again of the earlier one
+LOG_BYTES = 16 * 2**20  # of a log, and the same for the earlier one
 
 
 class Detached(BaseModel):
-    """A process of ours. A pid alone says little: once the process has ended, another one may get its number."""
+    """A process of ours. A pid alone does not identify it, because pids are reused after a process has ended."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     pid: int
-    created_at: float  # seconds since the epoch; all of them change when the machine's clock is set
+    created_at: float  # seconds since the epoch; changes if the machine's clock is set
     after_boot: float | None = None  # seconds; null in records of earlier versions
-    boot: str = ""  # another one after each start of the machine, where the system says it
+    boot: str = ""  # differs after each boot of the machine; empty if the system does not report it
 
     @classmethod
     def of(cls, name: str, pid: int) -> "Detached":
-        """A living process. Raises psutil.NoSuchProcess."""
+        """Describe a living process. Raises psutil.NoSuchProcess."""
         created_at = psutil.Process(pid).create_time()
         after_boot = created_at - psutil.boot_time()
         return cls(name=name, pid=pid, created_at=created_at, after_boot=after_boot, boot=LockHolder.here().boot)
 
     def process(self) -> psutil.Process | None:
-        """The living process, or None when it has ended, also when another process has its pid now."""
+        """Return the living process; None if it has ended, even if another process has its pid now."""
         try:
             process = psutil.Process(self.pid)
             return process if self._is(process) and process.status() != psutil.STATUS_ZOMBIE else None
@@ -50,15 +50,15 @@ class Detached(BaseModel):
 
 
 def log_file(folder: Path, name: str) -> Path:
-    """Where a process of that name writes its output; what it wrote before that is beside it, in `….log.1`."""
+    """Return the log of a process's output; earlier output is next to it, in `….log.1`."""
     return folder / f"{name}.log"
 
 
 def shorten_logs(names: Iterable[str], folder: Path) -> None:
     """Empty every log that is longer than LOG_BYTES, while its process keeps writing to it.
 
-    The earlier lines take the place of those in `….log.1`; what is written during the copy is lost. A log that
-    cannot be copied stays as it is.
+    The lines replace those in `….log.1`; lines written during the copy are lost. A log that cannot be copied stays as
+    it is.
     """
     for name in names:
         log = log_file(folder, name)
@@ -79,7 +79,7 @@ def start(name: str, command: Sequence[str], folder: Path, environment: Mapping[
     log = log_file(folder, name)
     if log.exists():
         log.replace(_earlier(log))
-    with log.open("ab") as output:  # at its end, wherever that is after `shorten_logs`
+    with log.open("ab") as output:  # appends, so that writing continues correctly after `shorten_logs`
         child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -93,14 +93,14 @@ def start(name: str, command: Sequence[str], folder: Path, environment: Mapping[
     try:
         write_private(_record(folder, name), detached.model_dump_json().encode())
     except OSError:
-        child.kill()  # no command could find it again
+        child.kill()  # without a record, no command could find it again
         child.wait()
         raise
     return detached
 
 
 def find(name: str, folder: Path) -> Detached | None:
-    """The living process of that name."""
+    """Return the living process of that name, or None."""
     try:
         detached = Detached.model_validate_json(_record(folder, name).read_bytes())
     except FileNotFoundError:
@@ -116,9 +116,9 @@ def died(name: str, folder: Path) -> bool:
 
 
 def stop(name: str, folder: Path, patience_seconds: float) -> bool:
-    """End a process and all that it started; says whether there was one.
+    """End a process and all that it started. Returns whether there was one.
 
-    Asked first (SIGTERM), killed when it is still there after `patience_seconds`.
+    It first receives SIGTERM, and is killed if it still lives after `patience_seconds`.
     """
     detached = find(name, folder)
     process = detached.process() if detached else None
@@ -138,14 +138,14 @@ def stop(name: str, folder: Path, patience_seconds: float) -> bool:
 
 
 def kill(name: str, folder: Path) -> bool:
-    """Kill a process and all that it started: none of them reports its end. Returns whether there was one."""
+    """Kill a process and all that it started; none of them can report its end. Returns whether there was one."""
     detached = find(name, folder)
     process = detached.process() if detached else None
     if process is None:
         _record(folder, name).unlink(missing_ok=True)
         return False
     with suppress(psutil.NoSuchProcess):
-        process.suspend()  # it starts no further ones
+        process.suspend()  # so that it starts no more processes
         family = [process, *process.children(recursive=True)]
         for member in family:
             with suppress(psutil.NoSuchProcess):
@@ -156,7 +156,7 @@ def kill(name: str, folder: Path) -> bool:
 
 
 def last_lines(folder: Path, name: str, count: int = 3) -> str:
-    """The end of a process's log, for a message."""
+    """Return the last lines of a process's log, for a message."""
     log = log_file(folder, name)
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
     return " / ".join(line.strip() for line in lines[-count:])

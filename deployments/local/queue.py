@@ -1,4 +1,4 @@
-"""The queue of this machine's server while `down` and `up` work: no run is lost, none blocks a slot."""
+"""The queue of this machine's server during `down` and `up`: no run is lost, and none blocks a slot."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ RUN_ID = "PREFECT__FLOW_RUN_ID"  # in the environment of a run's process
 
 @contextmanager
 def held(client: SyncPrefectClient, pools: Sequence[str]) -> Iterator[None]:
-    """Keep workers from taking runs of these pools while the block runs. A pool that was paused before stays so."""
+    """Keep workers from taking runs of these pools while the block runs. A pool that was paused before stays paused."""
     ours = [pool.name for pool in client.read_work_pools() if pool.name in pools and not pool.is_paused]
     try:
         for name in ours:
@@ -39,9 +39,9 @@ def held(client: SyncPrefectClient, pools: Sequence[str]) -> Iterator[None]:
 
 
 def put_back(client: SyncPrefectClient, pools: Sequence[str], *, begun: bool) -> list[str]:
-    """Put runs that a worker of these pools has taken, and that have no process, back into their queue.
+    """Put runs back into their queue that a worker of these pools has taken and that have no process.
 
-    Call it while the pools' workers do not run. With `begun`, runs that had begun start anew as well; one that was
+    Call it while the pools' workers do not run. With `begun`, runs that had begun are restarted as well; a run that was
     being cancelled becomes Cancelled. Returns a line for each run that was put back.
     """
     if not pools:
@@ -67,7 +67,7 @@ def put_back(client: SyncPrefectClient, pools: Sequence[str], *, begun: bool) ->
 
 
 def _runs_with_a_process() -> set[str]:
-    """Ids of the flow runs that a process on this machine works on, with or without its worker."""
+    """Return the ids of flow runs that have a process on this machine, with or without a worker."""
     ids = set()
     for process in psutil.process_iter():
         try:

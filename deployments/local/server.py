@@ -1,4 +1,4 @@
-"""This machine's Prefect server with its workers and the pages of the runs: up and down."""
+"""Start and stop this machine's Prefect server, its workers and the server of the runs' pages."""
 
 import asyncio
 import os
@@ -46,7 +46,7 @@ LAST_PORT = 65535
 START_SECONDS = 180.0  # a first start on a busy machine creates the database
 STOP_SECONDS = 20.0
 ANSWER_SECONDS = 12.0  # for an answer of a busy server
-SILENT_STOP_SECONDS = 3.0  # for a server that does not answer, and will hardly react
+SILENT_STOP_SECONDS = 3.0  # for a server that does not answer and will hardly react to SIGTERM
 POLL_SECONDS = 0.2
 
 Say = Callable[[str], None]
@@ -63,18 +63,18 @@ class Choices(BaseModel):
     pages_port: int | None = None
     cpu_slots: int | None = None
     gpu_slots: int | None = None
-    notify: str | None = None  # an empty string: no messages any more
+    notify: str | None = None  # an empty string ends messages
     dispatch: tuple[str, ...] | None = None
     hourly_cost_usd: float | None = None
     keep_days: int | None = None
 
 
 def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> tuple[LocalServer, list[str]]:
-    """Start what does not run and correct what differs. Returns the server and the changes.
+    """Start missing processes and correct differences. Returns the server and the changes.
 
-    `reset` forgets earlier choices. Sets PREFECT_API_URL of this process, so Prefect must not have been imported
-    yet. Raises InputError for a port that is taken or a reset while the server runs; ServerError, with the log's name,
-    when something does not start.
+    `reset` forgets earlier choices. This sets PREFECT_API_URL in this process, so Prefect must not have been imported
+    yet. Raises InputError for a port that is taken or a reset while the server runs; ServerError, with the name of the
+    log, if a process does not start.
     """
     with alone(home):
         folder = folder_of(home)
@@ -94,11 +94,11 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
                 "The workers were started by an earlier version, whose work pools have other names: `spaceport down`, "
                 "then `spaceport up`."
             )
-        # Runs that wait for a server that died have its secret, and find the next one with it.
+        # Runs that wait for a dead server keep using its secret, so the next server gets the same secret.
         keep = any(find(name, folder) is not None for name in (SERVER, *WORKERS))
         secrets = make_secrets(home, keep=keep)
         server = chosen(choices, before, folder, secrets.pages)
-        if before is None or before.port != server.port:  # processes that still run use a server at another port
+        if before is None or before.port != server.port:  # running processes still use the old port
             for name in (*WORKERS, SERVER):
                 stop(name, folder, STOP_SECONDS)
         if before is None or (before.plan.workspace, before.plan.pages_url) != (
@@ -106,7 +106,7 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
             server.plan.pages_url,
         ):
             stop(PAGES, folder, STOP_SECONDS)
-        if before is not None and runs and before.keep_days != server.keep_days:  # which it reads when it starts
+        if before is not None and runs and before.keep_days != server.keep_days:  # the server reads it when it starts
             say("stopping the Prefect server")
             stop(SERVER, folder, STOP_SECONDS)
             runs = False
@@ -136,7 +136,7 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
 
 
 def chosen(choices: Choices, before: LocalServer | None, folder: Path, pages_secret: str) -> LocalServer:
-    """The server to start: the earlier one, or else the defaults, changed by the choices."""
+    """Return the server to start: the earlier one or the defaults, changed by the choices."""
     given = choices.model_dump(exclude={"port", "pages_port", "keep_days"}, exclude_none=True)
     if "notify" in given:
         given["notify"] = given["notify"] or None
@@ -155,7 +155,7 @@ def chosen(choices: Choices, before: LocalServer | None, folder: Path, pages_sec
 
 
 def _port(choices: Choices, before: LocalServer | None, folder: Path) -> int:
-    """The UI's port. Raises InputError."""
+    """Return the UI's port. Raises InputError."""
     if before is not None and find(SERVER, folder) is not None:
         if choices.port not in (None, 0, before.port):
             raise InputError(
@@ -168,7 +168,7 @@ def _port(choices: Choices, before: LocalServer | None, folder: Path) -> int:
 
 
 def _pages_port(choices: Choices, before: LocalServer | None, port: int, folder: Path) -> int:
-    """The pages' port; links in earlier runs' artifacts name it, so it stays. Raises InputError."""
+    """Return the pages' port. It stays the same, since links in earlier runs' pages contain it. Raises InputError."""
     usual = None if before is None else before.pages_port
     if usual is not None and choices.pages_port in (None, usual):
         runs = find(PAGES, folder) is not None
@@ -191,10 +191,10 @@ def _free_port(port: int, option: str) -> int:
 
 
 def start_again(home: Path, name: str) -> bool:
-    """Start a worker or the pages anew, unless it runs. Makes this process a client of the server.
+    """Restart a worker or the pages' server, unless it runs. Makes this process a client of the server.
 
-    Returns False when an `up` or a `down` is at work, which decides itself what runs. Raises ServerError when the
-    server does not answer.
+    Returns False if an `up` or a `down` is in progress, which starts and stops processes itself. Raises ServerError if
+    the server does not answer.
     """
     server, secrets = running_server(home), read_secrets(home)
     if server is None or secrets is None:
@@ -202,7 +202,7 @@ def start_again(home: Path, name: str) -> bool:
     if not _answers(server, ANSWER_SECONDS):
         raise ServerError(f"The server at {server.ui_url} does not answer.")
     use_local_server(server, home, os.environ)
-    from deployments.local import queue  # noqa: F401 - imported before the lock is taken, since it takes seconds
+    from deployments.local import queue  # noqa: F401 - imported before taking the lock, since the import takes seconds
 
     with unless_at_work(home) as free:
         if not free or running_server(home) != server:
@@ -212,9 +212,9 @@ def start_again(home: Path, name: str) -> bool:
 
 
 def _client(server: LocalServer, home: Path) -> "SyncPrefectClient":
-    """Of this server, whatever Prefect has read of the environment.
+    """Return a client of this server, whatever Prefect has read from the environment.
 
-    Without an address Prefect's own `get_client` starts another server, on the same database and open to everybody.
+    Without an address, Prefect's own `get_client` starts another server on the same database, open to every user.
     """
     from prefect.client.orchestration import SyncPrefectClient
 
@@ -228,7 +228,7 @@ def _await_health(server: LocalServer, folder: Path, say: Say) -> None:
 
 
 def _require_answer(server: LocalServer, folder: Path) -> None:
-    """Raises ServerError when a server that has had the time to start does not answer."""
+    """Raise ServerError if a server that has had enough time to start does not answer."""
     process = find(SERVER, folder)
     starts = process is not None and time.time() - process.created_at < START_SECONDS
     if not starts and not _answers(server, ANSWER_SECONDS):
@@ -239,7 +239,7 @@ def _require_answer(server: LocalServer, folder: Path) -> None:
 
 
 def _has_other_workers(folder: Path) -> bool:
-    """Whether a worker that runs takes its runs from another pool than its own."""
+    """Whether a running worker takes its runs from a pool other than its own."""
     for name, pool in WORKERS.items():
         worker = find(name, folder)
         process = None if worker is None else worker.process()
@@ -266,7 +266,7 @@ def _await_workers(folder: Path, say: Say) -> None:
 
 
 def _await(ready: Callable[[], bool], names: list[str], folder: Path) -> None:
-    """Raises ServerError when one of the processes ends or nothing happens for START_SECONDS."""
+    """Wait until `ready`. Raises ServerError if one of the processes ends, or after START_SECONDS."""
     deadline = time.monotonic() + START_SECONDS
     while not ready():
         for name in names:
@@ -286,11 +286,11 @@ def _await(ready: Callable[[], bool], names: list[str], folder: Path) -> None:
 
 
 def take_down(home: Path, say: Say, end_runs: EndRuns, *, now: bool) -> list[str]:
-    """Stop everything that `bring_up` started, the workers first. Returns the names of what ran.
+    """Stop everything that `bring_up` started, the workers first. Returns the names of the processes that ran.
 
-    `end_runs` ends what is in progress, or raises to leave everything as it is; meanwhile no worker takes a new run.
-    Runs that wait continue after the next `bring_up`, which keeps ports and choices. Raises ServerError when the server
-    cannot be asked for runs in progress, unless `now`.
+    `end_runs` ends the runs in progress, or raises to stop nothing; meanwhile no worker takes a new run. Waiting runs
+    continue after the next `bring_up`, which keeps ports and choices. Raises ServerError if the server does not answer
+    the question for runs in progress, unless `now`.
     """
     with alone(home):
         folder = folder_of(home)
@@ -304,7 +304,7 @@ def take_down(home: Path, say: Say, end_runs: EndRuns, *, now: bool) -> list[str
             )
         if server is not None and answers:
             use_local_server(server, home, os.environ)
-            from deployments.local.queue import held, put_back  # imports Prefect, which reads where its server is
+            from deployments.local.queue import held, put_back  # imports Prefect, which then reads the server's address
 
             with _client(server, home) as client, held(client, list(WORKERS.values())):
                 end_runs(client)
@@ -318,7 +318,7 @@ def take_down(home: Path, say: Say, end_runs: EndRuns, *, now: bool) -> list[str
         for name in (*WORKERS, PAGES, SERVER):
             if name not in stopped:
                 say(f"stopping {name}")
-                # A worker that cannot reach its server only waits.
+                # A worker that cannot reach its server only waits, so it can be stopped quickly.
                 if kill(name, folder) if silent and name in WORKERS else stop(name, folder, patience_seconds):
                     stopped.append(name)
         remembered = read_state(home)

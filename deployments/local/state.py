@@ -1,8 +1,8 @@
-"""Records of this machine's server between one command and the next.
+"""Records of this machine's server, kept between commands.
 
     <home>/up/server.json, worker-cpu.json, worker-gpu.json, pages.json   the processes, each with a .log
     <home>/up/secrets.json                 deployments/local/access.py
-    <home>/up/up.json                      ports and the plan; kept while it is down, so that the next `up` has the same
+    <home>/up/up.json                      ports and the plan, kept while the server is down for the next `up`
     <home>/up/kept.json                    deployments/local/keeper.py
 
 Nothing here imports Prefect, which reads its settings when it is imported.
@@ -27,9 +27,9 @@ from tasks.running.settings import DEFAULT_KEEP_DAYS, HEARTBEAT_SECONDS
 
 HOST = "127.0.0.1"
 SERVER, PAGES = "server", "pages"
-PAGES_URL = "SPACEPORT_PAGES_URL"  # holds the pages' secret, which no process list may show
+PAGES_URL = "SPACEPORT_PAGES_URL"  # has the pages' secret, which must not appear in process lists
 WORKERS = {"worker-cpu": CPU, "worker-gpu": GPU}  # process -> work pool
-KEEPER_SECONDS = 20.0  # the keeper starts a process within one, once it has the lock
+KEEPER_SECONDS = 20.0  # with the lock, the keeper starts a process within one second
 POLL_SECONDS = 0.1
 
 
@@ -39,19 +39,19 @@ class LocalServer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     port: int
-    pages_port: int | None  # null where there never were pages; there are none while the plan has no `pages_url`
+    pages_port: int | None  # null if there never were pages; there are none if the plan has no `pages_url`
     plan: Plan
     keep_days: int = DEFAULT_KEEP_DAYS  # how long ended runs stay in Prefect's database
     up: bool = True  # false once it was taken down
 
     @property
     def ui_url(self) -> str:
-        """Where people look."""
+        """Address of the UI."""
         return f"http://{HOST}:{self.port}"
 
     @property
     def api_url(self) -> str:
-        """Where programs look."""
+        """Address of the API."""
         return f"{self.ui_url}/api"
 
     @property
@@ -61,7 +61,7 @@ class LocalServer(BaseModel):
 
     @property
     def choices(self) -> str:
-        """All choices, as options of `spaceport up`; of a URL to notify only the host, as the rest may be secret."""
+        """All choices, as options of `spaceport up`; a URL to notify is cut to its host: the rest may be secret."""
         plan = self.plan
         options = [f"--workspace {shlex.quote(plan.workspace)}", f"--port {self.port}"]
         if self.pages_port is not None:
@@ -83,12 +83,12 @@ def worker_name(pool: str) -> str:
 
 
 def folder_of(home: Path) -> Path:
-    """Records and logs."""
+    """Return the folder of records and logs."""
     return home / "up"
 
 
 def read_state(home: Path) -> LocalServer | None:
-    """The server that was last brought up here, up or not. Raises ServerError when the record is damaged."""
+    """Return the server that was last brought up here, running or not. Raises ServerError if the record is damaged."""
     record = folder_of(home) / "up.json"
     try:
         return LocalServer.model_validate_json(record.read_bytes())
@@ -102,14 +102,14 @@ def read_state(home: Path) -> LocalServer | None:
 
 
 def write_state(home: Path, server: LocalServer) -> None:
-    """Remember it for the next command."""
+    """Store the server's record for the next command."""
     folder = folder_of(home)
     private_folder(folder)
     write_private(folder / "up.json", server.model_dump_json(indent=1).encode())
 
 
 def running_server(home: Path) -> LocalServer | None:
-    """The server of this machine when its process lives."""
+    """Return the server of this machine if its process lives."""
     server = read_state(home)
     return server if server is not None and server.up and find(SERVER, folder_of(home)) is not None else None
 
@@ -118,7 +118,7 @@ def running_server(home: Path) -> LocalServer | None:
 def alone(home: Path) -> Iterator[None]:
     """Keep a second `up` or `down`, and the keeper, out while the block runs.
 
-    Raises ServerError when another command is at work. The keeper is waited for.
+    Raises ServerError if another command is in progress. Waits for the keeper.
     """
     with _locked(home, "lock") as ours:
         if not ours:
@@ -134,14 +134,14 @@ def alone(home: Path) -> Iterator[None]:
 
 @contextmanager
 def unless_at_work(home: Path) -> Iterator[bool]:
-    """For the keeper: whether no `up` or `down` is at work; one that begins waits for the end of the block."""
+    """Yield to the keeper whether no `up` or `down` is in progress; a new one waits for the end of the block."""
     with _locked(home, "keeper.lock") as free:
         yield free
 
 
 @contextmanager
 def _locked(home: Path, name: str, patience_seconds: float = 0.0) -> Iterator[bool]:
-    """Whether the lock of that name is held while the block runs."""
+    """Try to hold the lock of that name while the block runs; yield whether this succeeded."""
     folder = folder_of(home)
     private_folder(folder)
     deadline = time.monotonic() + patience_seconds
@@ -162,8 +162,8 @@ def _locked(home: Path, name: str, patience_seconds: float = 0.0) -> Iterator[bo
 def process_environment(
     server: LocalServer, home: Path, inherited: Mapping[str, str], api_secret: str
 ) -> dict[str, str]:
-    """The environment of the workers and the pages and, through the workers, of the runs."""
-    # What this command set for itself, what the pools say instead, and the credentials of other servers.
+    """Return the environment of the workers and the pages' server and, through the workers, of the runs."""
+    # Removed: variables of this command alone, variables that the pools set, and credentials of other servers.
     not_theirs = (
         "PREFECT_LOGGING_HANDLERS_CONSOLE",
         "SPACEPORT_DISPATCH",
@@ -183,9 +183,9 @@ def process_environment(
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        # The server cleans up after this when a cancelled run does not react.
+        # After this time the server cleans up if a cancelled run does not react.
         "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "45",
-        # How soon the stages of a run that was cancelled before it could do so itself are cancelled.
+        # The delay until the server cancels the stages of a run that could not do so itself.
         "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "5",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
@@ -194,22 +194,22 @@ def process_environment(
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PYTHONUNBUFFERED": "1",
         "NO_COLOR": "1",  # these are log files
-        "PYTHONIOENCODING": "utf-8:backslashreplace",  # as they are read, whatever the terminal of `up` has
+        "PYTHONIOENCODING": "utf-8:backslashreplace",  # as logs are read, whatever the terminal of `up` has
     }
     return {name: value for name, value in inherited.items() if not name.startswith(not_theirs)} | ours
 
 
 def server_environment(server: LocalServer, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the server itself: that of the other processes, whom it answers, and what it forgets.
+    """Return the environment of the server: that of the other processes, its own clients, and its clean-up.
 
-    What a person has set of the latter stays, and another database than our own is left as it is.
+    The user's own settings of the clean-up are kept, and a database other than ours is not cleaned up.
     """
     forgets = retention(server.keep_days) if is_own_database(environment) else {}
     return {
         **LEASES,
         **forgets,
         **environment,
-        "PREFECT_SERVER_LOG_RETRYABLE_ERRORS": "true",  # in its log, which else has no word on an answer 503
+        "PREFECT_SERVER_LOG_RETRYABLE_ERRORS": "true",  # otherwise its log has no line about an answer 503
         "PREFECT_SERVER_API_AUTH_STRING": environment["PREFECT_API_AUTH_STRING"],
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{server.ui_url},http://localhost:{server.port}",
     }

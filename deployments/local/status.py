@@ -15,7 +15,7 @@ from deployments.local.state import PAGES, SERVER, WORKERS, LocalServer, folder_
 from deployments.pools import POOLS
 
 ANSWER_SECONDS = 8.0  # of the server, and of the pages
-SILENT_SECONDS = 60.0  # a worker says that it lives every ten
+SILENT_SECONDS = 60.0  # a worker sends a heartbeat every ten
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Part:
     name: str
     ok: bool
     says: str
-    paused: bool = False  # by a person, who has a reason: nothing is wrong
+    paused: bool = False  # paused by a person, so nothing is wrong
 
 
 def examine(server: LocalServer, home: Path) -> list[Part]:
-    """Look at every process, at the pools and at the runs; to be called with PREFECT_API_URL at this server."""
+    """Check every process, the pools and the runs. PREFECT_API_URL must name this server."""
     folder = folder_of(home)
     parts = []
     healthy = _answers(f"{server.api_url}/health")
@@ -68,7 +68,7 @@ def _worker(client: SyncPrefectClient, part: Part) -> Part:
         return part
     try:
         workers = client.read_workers_for_work_pool(WORKERS[name])
-    except ObjectNotFound:  # which the pool's own line says
+    except ObjectNotFound:  # reported in the pool's own line
         workers = []
     heard = [
         worker.last_heartbeat_time
@@ -88,7 +88,7 @@ def _pages(server: LocalServer, part: Part, folder: Path) -> Part:
 
 
 def _pool(client: SyncPrefectClient, server: LocalServer, name: str) -> Iterator[Part]:
-    """A pool, and those of its queues that are paused."""
+    """Yield the part of a pool, and parts of its paused queues."""
     resume = "spaceport prefect"
     where = f"in the UI ({server.ui_url}/work-pools/work-pool/{name})"
     try:
@@ -109,7 +109,7 @@ def _pool(client: SyncPrefectClient, server: LocalServer, name: str) -> Iterator
 
 
 def paused(server: LocalServer) -> list[Part]:
-    """Pools and queues that a person has paused; to be called while the server answers."""
+    """Return pools and queues that a person has paused. The server must answer."""
     with get_client(sync_client=True) as client:
         return [part for pool in POOLS for part in _pool(client, server, pool) if part.paused]
 
@@ -122,7 +122,7 @@ def _answers(url: str, expected: int = httpx.codes.OK) -> bool:
 
 
 def workers_heard_of(since: Mapping[str, float]) -> set[str]:
-    """The work pools whose worker on this machine was heard of after that time (seconds since the epoch)."""
+    """Return the work pools whose worker on this machine sent a heartbeat after that time (seconds since the epoch)."""
     with get_client(sync_client=True) as client:
         return {
             pool

@@ -1,4 +1,4 @@
-"""The way of a workspace without a server: the flow in this process, which the command line brings."""
+"""Validation of a workspace without a server: runs the flow in this process, passed by the command line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +13,10 @@ Reconstruct = Callable[[str, str, ReconstructOptions, bool], object]  # photos, 
 
 
 class InThisProcess(InWorkspace):
-    """As `spaceport run` does it. It cannot be waited for in part: `start` returns when the run has ended."""
+    """Runs the flow as `spaceport run` does. `start` returns only when the run has ended."""
 
     def __init__(self, workspace: str, capture: str, reconstruct: Reconstruct) -> None:
-        use_settings(settings_in_use().model_copy(update={"workspace": workspace}))  # where the flow looks
+        use_settings(settings_in_use().model_copy(update={"workspace": workspace}))  # the flow reads it from there
         super().__init__(open_workspace(workspace), capture)
         self.describes = f"flow in this process, workspace {workspace}"
         self._reconstruct = reconstruct

@@ -1,4 +1,4 @@
-"""The ways that lead through a Prefect server: an upload to an AWS account, and a run of the deployment."""
+"""Validation through a Prefect server: by an upload to an AWS account, or by a run of the deployment."""
 
 import time
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from tasks.places.workspace import open_workspace
 
 
 class ThroughListener(Way):
-    """An upload with its READY.json, as S3's events and the listener know it."""
+    """Uploads photos and READY.json, so that S3's events and the listener start the run."""
 
     def __init__(self, account: Infrastructure, capture: str) -> None:
         super().__init__(open_workspace(account.workspace), capture)
@@ -56,12 +56,12 @@ class ThroughListener(Way):
         return f"{DONE} or {FAILED} beside the upload"
 
     def stop(self) -> bool:
-        """As in Way. Only the listener knows the run, whose server may be out of reach from here."""
+        """As in Way. Only the listener knows the run, and its server may not be reachable from here."""
         return False
 
     def remove_places(self) -> None:
         """As in Way."""
-        starts = places_start(self.capture)  # no other capture's: its name is made for this validation
+        starts = places_start(self.capture)  # unique, because the capture's name is made for this validation
         results = [self._results.below(name) for name in self._results.folders() if name.startswith(starts)]
         for place in (self._upload, *results):
             place.delete([found.name for found in place.objects()])
@@ -71,10 +71,10 @@ CANCEL_SECONDS = 120.0
 
 
 class ThroughDeployment(InWorkspace):
-    """A run of the deployment `reconstruct`, as the *Run* button starts one."""
+    """Runs the deployment `reconstruct`, like the *Run* button."""
 
     def __init__(self, client: SyncPrefectClient, workspace: str | None, capture: str) -> None:
-        """Raises OptionsError when the deployment works in another workspace than `workspace`."""
+        """Choose the deployment's workspace. Raises OptionsError if it is not `workspace`."""
         self._client = client
         self._deployment = client.read_deployment_by_name(DEPLOYMENT)
         theirs = self._told_workspace()
@@ -89,7 +89,7 @@ class ThroughDeployment(InWorkspace):
         self.describes = f"deployment {DEPLOYMENT} at {client.api_url}, workspace {theirs or workspace}"
 
     def _told_workspace(self) -> str | None:
-        """The workspace that the deployment's pool writes into the environment of its runs."""
+        """Return the workspace that the deployment's pool writes into the environment of its runs."""
         pool = self._deployment.work_pool_name
         template = {} if pool is None else self._client.read_work_pool(pool).base_job_template
         told: str | None = template.get("job_configuration", {}).get("env", {}).get("SPACEPORT_WORKSPACE")
@@ -125,7 +125,7 @@ class ThroughDeployment(InWorkspace):
         return f"the run, which is {self._read().state_name}"
 
     def stop(self) -> bool:
-        """As in Way: cancelled, and waited for."""
+        """As in Way: cancels the run and waits until it has ended."""
         if self._run is None:
             return True
         self._client.set_flow_run_state(self._run, Cancelling(message="The validation took too long."))

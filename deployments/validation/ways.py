@@ -1,4 +1,4 @@
-"""The ways that a capture of the validation takes, as those of the workspace's users do, and what they publish."""
+"""The interface of validation: start a capture in the same way as the workspace's users, and read its result."""
 
 import shutil
 import urllib.error
@@ -18,7 +18,7 @@ TIMEOUT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a link gave. `kind` is the content type; empty for a file of this machine."""
+    """The response to a link. `kind` is the content type; empty for a file of this machine."""
 
     content: bytes
     kind: str
@@ -26,7 +26,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Published:
-    """Where a run says that its result is."""
+    """Places of a run's result, as reported by the run."""
 
     place: Destination
     page: str  # links, or paths on this machine
@@ -35,7 +35,7 @@ class Published:
 
 
 def fetch(link: str) -> Fetched:
-    """Get a link or read a path. Raises StorageError with what went wrong."""
+    """Get a link or read a path. Raises StorageError with the reason."""
     try:
         if not link.startswith(("http://", "https://")):
             return Fetched(Path(link).read_bytes(), "")

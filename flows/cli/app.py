@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-console = Console(emoji=False)  # a path may hold what looks like one, as :car:
+console = Console(emoji=False)  # a path may contain an emoji code, such as :car:
 
 PresetOption = Annotated[
     str | None,

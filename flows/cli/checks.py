@@ -63,7 +63,7 @@ def register(app: typer.Typer, console: Console) -> None:
 
 
 def examine() -> list[Finding]:
-    """Look at all that a run needs on this machine."""
+    """Check everything that a run needs on this machine."""
     from tasks.core.render.backends import rasterizer_for
     from tasks.core.viewer.page import viewer_version
 
@@ -107,9 +107,9 @@ def _part(part: str, probe: Callable[[], str], *, optional: bool) -> Finding:
 
 
 def print_findings(findings: Iterable[Finding], console: Console) -> None:
-    """Print each finding as soon as it is made: its part, what it says, and the fix of what is missing.
+    """Print each finding as soon as it is made: the part, the answer, and the fix if the part is missing.
 
-    Ends the command with status 1 when something that is needed is missing.
+    Ends the command with status 1 if a required part is missing.
     """
     missing = False
     for finding in findings:

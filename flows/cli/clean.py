@@ -63,7 +63,7 @@ def register(app: typer.Typer, console: Console) -> None:
             if yes:
                 remove(item.path)
         if yes:
-            for path in unfinished(root):  # of a cleaning that was ended early
+            for path in unfinished(root):  # left by a cleaning that was interrupted
                 remove(path)
         freed = sum(item.size_bytes for item in chosen)
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(item.kind for item in chosen).items()))

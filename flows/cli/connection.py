@@ -1,4 +1,4 @@
-"""The Prefect server of a command: that of PREFECT_API_URL, else this machine's, else one inside the command."""
+"""The Prefect server of a command: the one in PREFECT_API_URL, else this machine's, else one of the command's own."""
 
 import os
 import secrets
@@ -24,10 +24,10 @@ from flows.cli.prefect_variables import configure_prefect
 from tasks.core.errors import ServerError
 from tasks.running.settings import DEFAULT_KEEP_DAYS, Settings, use_settings
 
-ANSWER_SECONDS = 10.0  # for a sentence instead of a wait for something that never comes
-# A command that only asks has less patience than Prefect's own, which is for runs: a minute, six times.
+ANSWER_SECONDS = 10.0  # then the command reports an error instead of waiting forever
+# Commands that only read have less patience than Prefect's default for runs, which is six times a minute.
 QUICK = {"PREFECT_API_REQUEST_TIMEOUT": "15", "PREFECT_CLIENT_MAX_RETRIES": "1"}
-# Of a server inside the command:
+# For the command's own server:
 HOST = "127.0.0.1"
 START_SECONDS = 180.0  # a first start on a busy machine creates the database
 STOP_SECONDS = 10.0
@@ -36,9 +36,9 @@ MAX_STARTS = 4  # a server that ends again and again would not serve the rest of
 
 
 def use_prefect(settings: Settings) -> Settings:
-    """Choose the server of this process, and let its runs have these settings, which are returned as they apply.
+    """Choose the server of this process and return the settings that its runs use.
 
-    To be called before Prefect is imported. Raises ServerError.
+    Call it before Prefect is imported. Raises ServerError.
     """
     server = running_server(settings.home)
     if server is not None and os.environ.get("PREFECT_API_URL") in (None, server.api_url):
@@ -52,16 +52,16 @@ def use_prefect(settings: Settings) -> Settings:
 def use_up_server(server: LocalServer, settings: Settings) -> None:
     """Make this process a client of `spaceport up`'s server, whatever PREFECT_API_URL says.
 
-    To be called before Prefect is imported. Raises ServerError.
+    Call it before Prefect is imported. Raises ServerError.
     """
     use_local_server(server, settings.home, os.environ)
     configure_prefect(settings)
 
 
 class ServerOfRun:
-    """The server for a flow in this process: the one of `use_prefect`, else one of its own.
+    """The server for a flow in this process: the one that `use_prefect` chose, else one of its own.
 
-    To be made before Prefect is imported. Raises ServerError.
+    Create it before Prefect is imported. Raises ServerError.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -79,10 +79,10 @@ class ServerOfRun:
 
     @contextmanager
     def running(self, say: Callable[[str], None]) -> Iterator[None]:
-        """It runs at least as long as the block.
+        """Keep the server running at least as long as the block.
 
-        Raises ServerError when it does not answer, does not let this process in or does not start, DiskFullError when
-        its disk has no room.
+        Raises ServerError if the server does not answer, rejects this process's login or does not start, and
+        DiskFullError if its disk is full.
         """
         if self._embedded is None:
             url = str(self._url)
@@ -100,9 +100,9 @@ class ServerOfRun:
 
 
 def _keep_days(settings: Settings) -> int | None:
-    """How long ended runs stay in the database of a run in a terminal; None where it is a person's own.
+    """Days for which ended runs stay in the database of a run in a terminal; None for a database of the user's own.
 
-    It is the database of `spaceport up`, so its choice counts here too.
+    The database is shared with `spaceport up`, so its `--keep-days` applies here too.
     """
     if Path(os.environ["PREFECT_HOME"]) != settings.home / "prefect" or not is_own_database(os.environ):
         return None
@@ -111,15 +111,15 @@ def _keep_days(settings: Settings) -> int | None:
 
 
 def ask_quickly() -> None:
-    """Make this process wait for seconds, not minutes; to be called before Prefect is imported."""
+    """Make this process wait for seconds, not minutes. Call it before Prefect is imported."""
     for name, value in QUICK.items():
         os.environ.setdefault(name, value)
 
 
 def use_server(settings: Settings) -> Settings:
-    """Choose a server that runs by itself, and return the settings of its runs.
+    """Choose a server that is already running, and return the settings of its runs.
 
-    Raises ServerError when there is none, or it does not answer or does not let this process in.
+    Raises ServerError if there is none, if it does not answer, or if it rejects this process's login.
     """
     settings = use_prefect(settings)
     url = os.environ.get("PREFECT_API_URL")
@@ -140,7 +140,7 @@ def use_server(settings: Settings) -> Settings:
 
 
 def server_address() -> str | None:
-    """Where the server of this process is; None before it has one."""
+    """Address of this process's server; None before it has one."""
     return os.environ.get("PREFECT_API_URL")
 
 
@@ -158,7 +158,7 @@ def answers(api_url: str) -> bool:
 
 
 def require_login(api_url: str) -> None:
-    """Raises ServerError when a server wants another login than this process has. Prefect Cloud is not asked."""
+    """Raise ServerError if the server rejects this process's login. Prefect Cloud is not asked."""
     if os.environ.get("PREFECT_API_KEY"):
         return
     user, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
@@ -174,16 +174,19 @@ def require_login(api_url: str) -> None:
 
 
 class EmbeddedServer:
-    """A Prefect server of one command: started by it, used by it alone, ended with it however the command ends.
+    """A Prefect server that one command starts and uses alone, and that ends with it however the command ends.
 
-    This process is its client as soon as the object is made: before Prefect is imported, which reads its settings once.
-    The server answers only requests with its secret, which is made here.
+    This process becomes its client when the object is created. Create it before Prefect is imported, because Prefect
+    reads its settings once. The server answers only requests that carry its secret, which is made here.
     """
 
     def __init__(self, prefect_home: Path, environment: MutableMapping[str, str], keep_days: int | None = None) -> None:
-        """`prefect_home` holds the database, `environment` is this process's.
+        """Make this process a client of the server, which is not started yet.
 
-        Runs that ended so many days ago are removed; none are without `keep_days`.
+        Args:
+            prefect_home: folder of the database.
+            environment: of this process.
+            keep_days: runs that ended longer ago are removed; None removes none.
         """
         self._home, self._environment, self._keep_days = prefect_home, environment, keep_days
         self._listener = socket.socket()
@@ -192,16 +195,17 @@ class EmbeddedServer:
         self._secret = f"spaceport:{secrets.token_urlsafe(32)}"
         self._ends = threading.Event()
         environment.pop("PREFECT_API_KEY", None)  # of Prefect Cloud
-        environment["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"  # Prefect's own one would let every user in
+        # Prefect's temporary server would admit every user of this machine.
+        environment["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
         environment["PREFECT_API_URL"], environment["PREFECT_API_AUTH_STRING"] = self._api_url, self._secret
 
     @contextmanager
     def running(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Run the server while the block runs. One that dies is started again, at the same address.
+        """Run the server while the block runs. If it dies, it is started again at the same address.
 
-        `say` is called with a sentence about that. Raises ServerError, DiskFullError when it does not start.
+        `say` is called with a sentence about each restart. Raises ServerError or DiskFullError if it does not start.
         """
-        self._listener.listen()  # and is kept open: requests wait there while no server takes them
+        self._listener.listen()  # it stays open, so that requests wait in it while the server restarts
         with tempfile.TemporaryFile() as log:
             server = self._start(log)
             try:
@@ -279,7 +283,7 @@ def _is_healthy(api_url: str) -> bool:
 
 
 def _deliver_events() -> None:
-    """Let Prefect's threads send the events and log lines that they still hold, while the server answers."""
+    """Let Prefect's threads send the events and log lines that they have queued, while the server still answers."""
     if "prefect.events.worker" not in sys.modules:
         return
     from prefect.events.worker import EventsWorker

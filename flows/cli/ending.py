@@ -1,7 +1,7 @@
-"""Ends of a command: errors as one sentence and an exit status, signals in order, and no wait for a silent server.
+"""End a command: print errors as one sentence, set the exit status, handle signals, and wait for no silent server.
 
-Prefect's client is patient: it waits a minute for an answer and asks six times. A run should have that patience. A
-command that a signal ends, or that has given up, should not: nothing that it holds back could be delivered.
+Prefect's client waits a minute for an answer and asks six times. A run should be that patient. A command that was
+ended by a signal, or has given up, should not: the events that it has queued could not be delivered anyway.
 """
 
 import os
@@ -29,9 +29,10 @@ Handler = Callable[[int, FrameType | None], None]
 
 @contextmanager
 def ending_in_order() -> Iterator[None]:
-    """End the process as its exit status says: 0 done, 2 the input or the command is wrong, 1 anything else.
+    """Set the exit status when the block ends: 0 done, 2 the input or the command is wrong, 1 anything else.
 
-    Our errors become one sentence on the standard error, never a stack trace. A signal ends the command in order.
+    Spaceport's errors are printed as one sentence on standard error, without a stack trace. A signal ends the command
+    cleanly.
     """
     errors = Console(stderr=True, emoji=False)
     interrupted = threading.Event()
@@ -39,13 +40,13 @@ def ending_in_order() -> Iterator[None]:
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         if not interrupted.is_set():
             errors.print("cancelled; what was finished stays in the workspace")
-            _say_no_more(2)  # Prefect's engine reports in many lines what the interrupt does to it
+            _say_no_more(2)  # otherwise Prefect's engine logs many lines about the interrupt
             end_when_silent(130)
         interrupted.set()
         signal.default_int_handler(number, frame)
 
     def on_termination(number: int, frame: FrameType | None) -> None:
-        """During a flow Prefect's own handler runs first and reports to the server, then this one."""
+        """End the command. During a flow, Prefect's own handler runs first and reports to the server."""
         if not interrupted.is_set():
             errors.print("ended by SIGTERM; what was finished stays in the workspace")
             _say_no_more(2)
@@ -54,12 +55,12 @@ def ending_in_order() -> Iterator[None]:
         sys.exit(128 + number)
 
     def on_hangup(number: int, frame: FrameType | None) -> None:
-        """As SIGTERM; the terminal is closed, so that writing to it would fail."""
+        """End as on SIGTERM, but print nothing: the terminal is closed, so writing to it would fail."""
         _say_no_more(1, 2)
         os.kill(os.getpid(), signal.SIGTERM)
 
     handlers: dict[int, Handler] = {signal.SIGINT: on_interrupt, signal.SIGTERM: on_termination}
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # it is ignored under nohup
         handlers[signal.SIGHUP] = on_hangup
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
@@ -73,7 +74,7 @@ def ending_in_order() -> Iterator[None]:
                 raise
             errors.print(f"[bold red]error[/] {plain(sentence)}", highlight=False, soft_wrap=True)
             end_at_once(ServerError.exit_status)
-        sys.exit(130)  # what ended the flow may be the interrupt, or Prefect's failed call to its server
+        sys.exit(130)  # the flow was ended by the interrupt, or by Prefect's failed call to its server
     finally:
         for number, handler_before in previous.items():
             signal.signal(number, handler_before)
@@ -86,7 +87,7 @@ def _say_no_more(*descriptors: int) -> None:
 
 
 def sentence_for(error: BaseException) -> str | None:
-    """What an error of a request to the Prefect server means; None for any other error."""
+    """Sentence for an error of a request to the Prefect server; None for any other error."""
     url = server_address()
     if url is None or not isinstance(error, httpx.HTTPError):
         return None
@@ -108,7 +109,7 @@ def _first_line(answer: httpx.Response) -> str:
 
 
 def end_when_silent(status: int) -> None:
-    """From now on, end this process with `status` when its server is silent and no stage saves its work any more."""
+    """From now on, end this process with `status` as soon as its server is silent and no stage is saving its work."""
     if server_address() is not None:
         threading.Thread(target=_watch, args=(status, server_answers), name="silence", daemon=True).start()
 
@@ -120,7 +121,7 @@ def _watch(status: int, answers: Callable[[], bool]) -> None:
 
 
 def end_at_once(status: int) -> None:
-    """End this process and all that it started, without Prefect's last words, which would take minutes."""
+    """End this process and its children immediately, without Prefect's shutdown, which would take minutes."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

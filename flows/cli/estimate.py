@@ -24,7 +24,7 @@ NUMBERS = (1, 2, 3, 4)  # columns
 def print_estimate(
     photos: str, preset: str | None, assignments: list[str], workspace: str | None, as_json: bool, console: Console
 ) -> None:
-    """Read headers and print. Raises PhotosError for a place without photos, OptionsError."""
+    """Read the photos' headers and print the estimate. Raises OptionsError, or PhotosError if there are no photos."""
     options = parse_options(preset, assignments)
     settings = use_settings(Settings())
     configure_prefect(settings)
@@ -83,7 +83,7 @@ def _print_aws(aws: AwsEstimate, console: Console) -> None:
 
 
 def _print_table(rows: list[tuple[str, ...]], console: Console) -> None:
-    """Headings first, the sum last."""
+    """Print rows whose first is the headings and whose last is the sum."""
     lines = lines_of_cells(rows, NUMBERS)
     for i, line in enumerate(lines):
         style = "bold" if i in (0, len(lines) - 1) else None

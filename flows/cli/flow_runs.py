@@ -1,8 +1,8 @@
-"""Runs on a Prefect server, for the terminal. A run is one of `reconstruct`; its stages may have runs of their own.
+"""Runs of `reconstruct` on a Prefect server, for the terminal. The stages of a run may have runs of their own.
 
-    <home>/terminal-runs/<flow run id>.json     the process of a run in a terminal, for as long as the process lives
+    <home>/terminal-runs/<flow run id>.json     record of a terminal run's process, which exists while the process lives
 
-With it, runs whose process was killed are marked as crashed. Runs of deployments need none: their workers watch them.
+The records serve to mark runs as crashed whose process was killed. Runs of deployments need none: workers watch them.
 """
 
 import json
@@ -43,12 +43,12 @@ STATE_NAMES = (  # Prefect's, of a run
 STATES = tuple(STATE_NAMES.split(", "))
 ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 AT_WORK = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
-LOOK_BACK = 200  # runs among which a short id or a name is looked for; the server returns no more in one answer
+LOOK_BACK = 200  # runs that are searched for a short id or a name; the server returns at most this many in one answer
 CANCEL_SECONDS = 120.0
 LAST_SECONDS = 15.0
 POLL_SECONDS = 1.0
-LAST_LINES_SECONDS = 3.0  # a process hands its lines over every two
-LATE_LOGS = timedelta(seconds=15)  # lines of another machine or process come late
+LAST_LINES_SECONDS = 3.0  # a process sends its lines every two seconds
+LATE_LOGS = timedelta(seconds=15)  # lines from another machine or process arrive late
 HEADINGS = ("id", "name", "state", "stage", "started", "took", "PSNR", "page")
 GONE = "The process of this run died; what was finished is in the workspace."
 
@@ -57,7 +57,7 @@ R = TypeVar("R")
 
 
 def recent_runs(client: SyncPrefectClient, limit: int, states: Sequence[str] = ()) -> list[FlowRun]:
-    """The newest runs first; states as a person writes them. Raises InputError for one that Prefect does not know."""
+    """Return the newest runs first. `states` may have any spelling; raises InputError for an unknown state."""
     names = [state_named(text) for text in states]
     wanted = FlowRunFilter(state={"name": {"any_": names}}) if names else None
     return client.read_flow_runs(
@@ -66,7 +66,7 @@ def recent_runs(client: SyncPrefectClient, limit: int, states: Sequence[str] = (
 
 
 def state_named(text: str) -> str:
-    """`AwaitingRetry` for that, `awaitingretry`, `awaiting-retry` and the like. Raises InputError."""
+    """Return Prefect's spelling, such as `AwaitingRetry` for `awaiting-retry`. Raises InputError."""
     wanted = "".join(character for character in text.casefold() if character.isalpha())
     for name in STATES:
         if name.casefold() == wanted:
@@ -75,21 +75,21 @@ def state_named(text: str) -> str:
 
 
 def runs_at_work(client: SyncPrefectClient) -> list[FlowRun]:
-    """Every run, of any flow, that a process works on or is about to; without the runs of stages."""
+    """Return the runs of any flow that are running or about to start, without the runs of stages."""
     at_work = FlowRunFilter(state={"type": {"any_": list(AT_WORK)}})
     found = client.read_flow_runs(flow_run_filter=at_work, limit=LOOK_BACK)
     return [run for run in found if run.parent_task_run_id is None]
 
 
 def has_begun(run: FlowRun) -> bool:
-    """Whether the run's own work has started; a worker may have taken one that has not."""
+    """Whether the flow itself has started. A worker may already have claimed a run that has not."""
     return run.state_type != StateType.PENDING
 
 
 def find_run(client: SyncPrefectClient, text: str) -> FlowRun:
-    """The run with that id, start of an id, or name. Raises InputError when it is none or several.
+    """Find a run by its id, the start of its id, or its name. Raises InputError if no run or several match.
 
-    Of several runs with the same name, the one that has not ended is meant.
+    If several runs have the same name, the one that has not ended is returned.
     """
     recent = recent_runs(client, LOOK_BACK)
     found = [run for run in recent if str(run.id).startswith(text.lower()) or run.name == text]
@@ -108,15 +108,15 @@ def find_run(client: SyncPrefectClient, text: str) -> FlowRun:
 
 
 def stage_runs(client: SyncPrefectClient, run: FlowRun) -> list[FlowRun]:
-    """The runs that the run has made for its stages, oldest first."""
+    """Return the runs that this run started for its stages, oldest first."""
     children = FlowRunFilter(parent_flow_run_id={"any_": [run.id]})
     return client.read_flow_runs(flow_run_filter=children, limit=LOOK_BACK, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
 
 
 def cancel(client: SyncPrefectClient, run: FlowRun, *, wait: bool) -> FlowRun:
-    """Cancel a run and the runs of its stages; returns the run as it is then.
+    """Cancel a run and the runs of its stages, and return the run's new state.
 
-    Raises InputError when it has ended already or belongs to a terminal, ServerError when it does not end in time.
+    Raises InputError if the run has already ended or belongs to a terminal, ServerError if it does not end in time.
     """
     if run.state_type in ENDED:
         raise InputError(f"{run.name} has ended already: {run.state_name}.")
@@ -130,9 +130,9 @@ def cancel(client: SyncPrefectClient, run: FlowRun, *, wait: bool) -> FlowRun:
 
 
 def cancel_for_good(client: SyncPrefectClient, run: FlowRun) -> None:
-    """Cancel a run on a server that is about to be stopped: what has not ended soon is only marked as cancelled.
+    """Cancel a run on a server that is about to stop. Runs that do not end soon are only marked as cancelled.
 
-    Its process, should there still be one, is stopped with its worker.
+    If such a run still has a process, it is stopped together with its worker.
     """
     try:
         _await_end(client, cancel(client, run, wait=False), LAST_SECONDS)
@@ -143,7 +143,7 @@ def cancel_for_good(client: SyncPrefectClient, run: FlowRun) -> None:
 
 
 def _await_end(client: SyncPrefectClient, run: FlowRun, patience_seconds: float = CANCEL_SECONDS) -> FlowRun:
-    """Of the run and of all its stages: only then is the machine free again."""
+    """Wait until the run and all its stages have ended, because only then is the machine free again."""
     deadline = time.monotonic() + patience_seconds
     while True:
         family = [client.read_flow_run(run.id), *stage_runs(client, run)]
@@ -159,7 +159,7 @@ def _await_end(client: SyncPrefectClient, run: FlowRun, patience_seconds: float 
 
 
 def log_lines(client: SyncPrefectClient, run: FlowRun, *, follow: bool) -> Iterator[tuple[Log, str]]:
-    """Lines of the run and of its stages' runs, each with where it is from; with `follow` until its end."""
+    """Yield log lines of the run and of its stages' runs, each with its origin; with `follow`, until the run ends."""
     seen: set[UUID] = set()
     since: datetime | None = None
     end_was_seen = False
@@ -190,7 +190,7 @@ def _stage(run: FlowRun) -> str:
 
 
 def row(client: SyncPrefectClient, run: FlowRun, settings: Settings) -> tuple[str, ...]:
-    """What `spaceport runs` shows of a run, as in HEADINGS; `took` is the time so far for a run that has not ended."""
+    """Return the row of a run in `spaceport runs`, by HEADINGS. `took` is the time so far if the run has not ended."""
     quality, page = _result(run, settings) if run.state_type == StateType.COMPLETED else ("", "")
     return (
         str(run.id)[:8],
@@ -205,12 +205,12 @@ def row(client: SyncPrefectClient, run: FlowRun, settings: Settings) -> tuple[st
 
 
 def stage_in_progress(client: SyncPrefectClient, run: FlowRun) -> str:
-    """The stage that the run is at, with its share as the stage reported it last, such as `train 45 %`."""
+    """Return the current stage and the progress that it last reported, such as `train 45 %`."""
     tasks = client.read_task_runs(
         flow_run_filter=FlowRunFilter(id={"any_": [run.id]}),
         task_run_filter=TaskRunFilter(state={"type": {"any_": [StateType.RUNNING]}}),
     )
-    # Prefect makes another task for every child run, with a name of its own invention.
+    # Prefect also creates a task run for every child run, with a generated name.
     stage = next((task.name.split("-")[0] for task in tasks if task.name.startswith(STAGES)), None)
     if stage is None:
         return ""
@@ -221,7 +221,7 @@ def stage_in_progress(client: SyncPrefectClient, run: FlowRun) -> str:
 
 
 def _result(run: FlowRun, settings: Settings) -> tuple[str, str]:
-    """Held-out PSNR and page of a run, where this machine can see them."""
+    """Return held-out PSNR and page of a run, as far as this machine can read them."""
     destination = run.parameters.get("destination")
     name = folder_of_run(capture_name(run.parameters["photos"]), str(run.id))
     try:
@@ -251,7 +251,7 @@ def _duration(duration: timedelta) -> str:
 
 
 def known_here(flow: Flow[P, R], home: Path) -> Flow[P, R]:
-    """The flow, with a record of each of its runs in this process while the run lasts."""
+    """Return the flow with hooks that keep a record of each run in this process while the run lasts."""
 
     def record(flow: Flow[P, R], flow_run: FlowRun, state: State) -> None:
         this = Detached.of(str(flow_run.id), os.getpid())
@@ -273,7 +273,7 @@ def end_abandoned(client: SyncPrefectClient, home: Path) -> list[str]:
     for id_, process, file in processes_of_runs(home):
         if process is not None:
             continue
-        with suppress(ObjectNotFound):  # of another server, or of a database that was moved aside
+        with suppress(ObjectNotFound):  # the run belongs to another server, or to a database that was moved aside
             run = client.read_flow_run(id_)
             if run.state is None or not run.state.is_final():
                 client.set_flow_run_state(id_, Crashed(message=GONE), force=True)
@@ -283,14 +283,14 @@ def end_abandoned(client: SyncPrefectClient, home: Path) -> list[str]:
 
 
 def processes_of_runs(home: Path) -> Iterator[tuple[UUID, psutil.Process | None, Path]]:
-    """Ids of the runs in this machine's terminals, each with its process, None when that is gone, and its record."""
+    """Yield each run in this machine's terminals: its id, its process (None if it has ended) and its record."""
     for file in sorted(_records(home).glob("*.json")):
         try:
             recorded = Detached.model_validate_json(file.read_bytes())
             yield UUID(recorded.name), recorded.process(), file
         except (ValidationError, ValueError):
             file.unlink(missing_ok=True)
-        except OSError:  # its run has ended meanwhile, or the disk fails for a moment
+        except OSError:  # the run has just ended, or the disk failed for a moment
             continue
 
 

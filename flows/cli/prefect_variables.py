@@ -1,7 +1,7 @@
-"""Prefect's own variables for a command, which has Prefect in its process: the one place that sets them.
+"""Prefect's own environment variables for a command, which runs Prefect in its process. Only this module sets them.
 
-Prefect reads them once, while it is imported, and makes its folder then. So `temporary_settings` and profiles, which
-need Prefect, come too late. The processes that a command starts inherit the variables.
+Prefect reads them once, during import, and creates its folder then. `temporary_settings` and profiles need Prefect to
+be imported, so they come too late. The processes that a command starts inherit the variables.
 """
 
 import os
@@ -17,10 +17,10 @@ OWN_NAMES = ("127.0.0.1", "localhost")
 
 
 def configure_prefect(settings: Settings, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Make Prefect run inside this process, quietly; to be called before `prefect` is imported.
+    """Make Prefect run quietly inside this process. Call it before `prefect` is imported.
 
-    Whoever sets a `PREFECT_…` variable keeps it: with `PREFECT_API_URL` the run appears on that server instead. Raises
-    DestinationError when the state folder cannot be made.
+    `PREFECT_…` variables that the user has set are kept: with `PREFECT_API_URL` the run appears on that server instead.
+    Raises DestinationError if the state folder cannot be created.
     """
     defaults = {
         "PREFECT_HOME": str(settings.home / "prefect"),
@@ -30,7 +30,7 @@ def configure_prefect(settings: Settings, environment: MutableMapping[str, str] 
         # The telemetry task can log a 60-line "database is locked" traceback at start.
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        # A server that hears nothing of a run for some of these takes it for dead.
+        # A server that misses several heartbeats of a run regards it as dead.
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         # The terminal belongs to our own progress display; the run's log still goes to the API.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
@@ -44,7 +44,7 @@ def configure_prefect(settings: Settings, environment: MutableMapping[str, str] 
         settings.home.mkdir(mode=OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
         if home == settings.home / "prefect":
             private_folder(home)
-        else:  # a person's own, who knows best whom it is for
+        else:  # the user's own folder, whose permissions are left alone
             home.mkdir(mode=OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
     except OSError as error:
         raise DestinationError(
@@ -53,9 +53,9 @@ def configure_prefect(settings: Settings, environment: MutableMapping[str, str] 
 
 
 def leave_out_proxy(environment: MutableMapping[str, str]) -> None:
-    """Let connections to this machine itself go past a proxy that the environment names.
+    """Exclude connections to this machine itself from a proxy that the environment names.
 
-    Libraries read either spelling, so both get the names that either has.
+    Some libraries read `no_proxy`, others `NO_PROXY`, so both get the hosts of either.
     """
     named = [name.strip() for variable in NO_PROXY for name in environment.get(variable, "").split(",")]
     if "*" not in named:

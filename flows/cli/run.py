@@ -43,11 +43,11 @@ def run_locally(
 def run_demo(
     out: Path, preset: str | None, assignments: list[str], workspace: str | None, fresh: bool, console: Console
 ) -> None:
-    """Photograph the generated place, unless that was done before, and reconstruct it. Raises SpaceportError."""
+    """Photograph the generated place, unless its photos exist already, and reconstruct it. Raises SpaceportError."""
     options = parse_options(preset, assignments)
     settings, server = _use_workspace(workspace)
 
-    # Photos are made on this machine, wherever stage outputs go.
+    # Photos are generated on this machine, even if stage outputs are stored elsewhere.
     root = settings.home if is_remote(settings.workspace) else local_path(settings.workspace).resolve()
     photos = root / DEMO_PHOTOS / "drone-demo"
     if fresh or not photos.is_dir():
@@ -56,7 +56,7 @@ def run_demo(
 
 
 def _use_workspace(workspace: str | None) -> tuple[Settings, ServerOfRun]:
-    """Settings and server of this process; chosen before Prefect is imported, and seen by every stage."""
+    """Choose settings and server of this process before Prefect is imported. Every stage sees them."""
     settings = Settings()
     if workspace is not None:
         settings = settings.model_copy(update={"workspace": workspace})
@@ -94,7 +94,7 @@ def _say_estimate(source: str, options: ReconstructOptions, settings: Settings, 
             return
         words = in_words(section_of(estimate_stages(capture, options, machines_of_run())))
     except PhotosError:
-        return  # the photos stage says what is wrong with them
+        return  # the photos stage reports what is wrong with them
     except Exception as error:  # noqa: BLE001 - a failed estimate must not end the run
         console.print(f"no estimate: {plain(error)}", style="dim", highlight=False, soft_wrap=True)
         return
@@ -121,7 +121,7 @@ def _reconstruct(
     def say(text: str) -> None:
         console.print(plain(text), style="dim", highlight=False, soft_wrap=True)
 
-    # A line that does not reach the server is in the stage's own log; the terminal would show an error for each line.
+    # Lines that do not reach the server are in the stage's own log. The terminal would show an error for each of them.
     logging.raiseExceptions = False
     with server.running(say):
         from prefect import tags

@@ -85,7 +85,7 @@ def register(app: typer.Typer, console: Console) -> None:
 
 
 def _connect() -> Settings:
-    """To be called before anything imports Prefect, which reads its settings at that moment."""
+    """Choose the server. Call it before anything imports Prefect, which reads its settings at that moment."""
     ask_quickly()
     return use_server(Settings())
 

@@ -183,13 +183,13 @@ def _end_abandoned(settings: Settings) -> None:
 
 
 def _sign_in(server: LocalServer, settings: Settings) -> str:
-    """The link that logs a browser in."""
+    """Link that logs a browser in."""
     found = read_secrets(settings.home)
     return server.ui_url if found is None else sign_in_url(server, found.api)
 
 
 def _end_runs(client: "SyncPrefectClient", settings: Settings, now: bool, say: Callable[[str], None]) -> None:
-    """With `now`, cancel the runs that have begun. Without it, raises ServerError when there are runs in progress."""
+    """With `now`, cancel the runs that have begun. Otherwise raise ServerError if runs are in progress."""
     from flows.cli.flow_runs import cancel_for_good, end_abandoned, has_begun, runs_at_work
 
     end_abandoned(client, settings.home)
@@ -227,7 +227,7 @@ def _print_runs_at_work(settings: Settings, console: Console) -> None:
 
 
 def _workspace(named: str | None, settings: Settings, *, reset: bool) -> str | None:
-    """An absolute one, since workers have other working directories; None keeps the last choice."""
+    """Return an absolute path, since workers have other working directories; None keeps the last choice."""
     if named is None and not reset and read_state(settings.home) is not None:
         return None
     return (settings if named is None else settings.model_copy(update={"workspace": named})).absolute_workspace

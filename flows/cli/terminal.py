@@ -1,6 +1,6 @@
-"""Output on the terminal: text of others, lines of a table, what a command waits for, and the progress of stages.
+"""Output on the terminal: foreign text without markup, tables, a spinner while waiting, and the progress of stages.
 
-Progress is bars with an ETA on a terminal, and plain lines elsewhere.
+Progress is shown as bars with an ETA on a terminal, and as plain lines elsewhere.
 """
 
 import time
@@ -22,7 +22,7 @@ StageListener = Callable[[str, StageProgress], None]
 
 
 def plain(text: object) -> str:
-    """A text that others chose, such as a path, as it is where rich reads markup; without control characters.
+    """Escape a foreign text, such as a path, for rich's markup, and remove its control characters.
 
     Line ends and tabs stay.
     """
@@ -30,9 +30,9 @@ def plain(text: object) -> str:
 
 
 def lines_of_cells(rows: Sequence[Sequence[str]], numbers: Container[int] = ()) -> list[str]:
-    """The lines of a table, each of its own length; `numbers` are the columns that end at the right.
+    """Return the lines of a table without cutting any; `numbers` are the columns that are aligned to the right.
 
-    A narrow terminal breaks such a line where it ends, and a file keeps it whole: a link that is cut is none.
+    A narrow terminal wraps such a line, and a file keeps it whole, so that links in it still work.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -43,7 +43,7 @@ def lines_of_cells(rows: Sequence[Sequence[str]], numbers: Container[int] = ()) 
 
 @contextmanager
 def saying(console: Console) -> Iterator[Callable[[str], None]]:
-    """Print each sentence that says what is waited for; a terminal shows the newest, with a spinner."""
+    """Print sentences that say what the command is waiting for; a terminal shows the newest one with a spinner."""
     if not console.is_terminal:
         yield lambda text: console.print(f"{plain(text)} …", style="dim", highlight=False)
         return
@@ -78,7 +78,7 @@ def _bars(console: Console) -> Progress:
 
 
 def _bar_listener(bars: Progress) -> StageListener:
-    """One bar a stage. The bar of the stage before is completed when the next one begins."""
+    """Show one bar per stage. A stage's bar is completed when the next stage begins."""
     shown: dict[str, TaskID] = {}
 
     def update(stage: str, progress: StageProgress) -> None:
@@ -95,7 +95,7 @@ def _bar_listener(bars: Progress) -> StageListener:
 
 
 def _line_listener(console: Console) -> StageListener:
-    """A line when a stage begins, when it ends, and every few seconds between."""
+    """Print a line when a stage begins, when it ends, and every few seconds in between."""
     started: dict[str, float] = {}
     written: dict[str, float] = {}
 

@@ -25,7 +25,7 @@ from tasks.running.settings import Settings, absolute_workspace
 if TYPE_CHECKING:  # they import Prefect, which reads its settings when it is imported
     from deployments.validation.ways import Published, Way
 
-# Small, but real: all of it can be placed, and its PSNR is far above that of a splat that learnt nothing.
+# Small, but real: every photo can be registered, and its PSNR is far above that of an untrained splat.
 FLIGHT = DemoOptions(photos=14, width=640, height=480)
 OPTIONS = ("train.steps=500", "train.max_gaussians=15000", "train.max_image_size=320")
 POLL_SECONDS = 2.0
@@ -36,7 +36,7 @@ NOT_DONE = (
 
 
 def validate(workspace: str | None, timeout_seconds: float, keep: bool, console: Console) -> None:
-    """Print a line for each check. Ends with status 1 when one fails; raises SpaceportError when nothing can begin."""
+    """Print a line for each check. Exits with status 1 if one fails; raises SpaceportError if it cannot start."""
     chosen = DeploymentSettings()
     settings = use_prefect(chosen)
     account = infrastructure_named(chosen.infrastructure)
@@ -47,11 +47,11 @@ def validate(workspace: str | None, timeout_seconds: float, keep: bool, console:
 
 
 class Validation:
-    """One capture on its way."""
+    """One validation capture, from upload to removal."""
 
     def __init__(self, way: "Way", timeout_seconds: float, keep: bool, say: Callable[[str], None]) -> None:
         self._way, self._timeout_seconds, self._keep, self._say = way, timeout_seconds, keep, say
-        self._may_go_on = False  # a run that could not be stopped makes more after the removal
+        self._may_go_on = False  # a run that could not be stopped may write more after the removal
 
     def findings(self) -> Iterator[Finding]:
         """Run every check, then remove what was made, also after an error or Ctrl-C."""
@@ -70,7 +70,7 @@ class Validation:
         with tempfile.TemporaryDirectory() as folder:
             photos = Path(folder) / "photos"
             self._say("taking photos")
-            # New photos each time: no output of this run can be in the workspace already.
+            # New photos each time, so that no output of this run is already in the workspace.
             fly(photos, FLIGHT.model_copy(update={"seed": secrets.randbelow(2**31)}), ignore_progress)
             start = time.monotonic()
             self._say("starting the run")
@@ -91,7 +91,7 @@ class Validation:
         yield from check_result(published, FLIGHT.photos)
 
     def _wait(self, start: float) -> "Published | None":
-        """The result, or None when it takes too long. Raises RunFailedError."""
+        """Wait for the result; None if it takes too long. Raises RunFailedError."""
         while (published := self._way.ended()) is None:
             waited = time.monotonic() - start
             if waited > self._timeout_seconds:
@@ -120,9 +120,9 @@ class Validation:
 def _way(
     workspace: str | None, capture: str, settings: Settings, account: Infrastructure | None, *, here: bool
 ) -> "Way":
-    """How this workspace's users start runs: by uploads, by a Prefect server, or in a process of their own (`here`).
+    """Choose the way that this workspace's users start runs: uploads, a Prefect server, or this process (`here`).
 
-    Raises OptionsError when `workspace` is not the one of that way, ServerError, MissingPartError.
+    Raises OptionsError if `workspace` is not the workspace of that way, ServerError, MissingPartError.
     """
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound

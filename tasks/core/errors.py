@@ -1,4 +1,4 @@
-"""Every error this product raises on purpose.
+"""Every error that this product raises on purpose.
 
 SpaceportError
 ├── InputError              the caller's photos, options or paths are wrong; a retry cannot help       exit status 2
@@ -21,21 +21,21 @@ SpaceportError
 │   └── StageHungError        the stage's own run took many times as long as expected, and was cancelled
 └── StorageError            stored bytes are missing, altered or out of reach                           retryable
 
-A message states the number, the limit and the way out, in one sentence or two: it is shown to people unchanged.
+A message states the number, the limit and the remedy, in one or two sentences. It is shown to people unchanged.
 """
 
 from typing import ClassVar
 
 
 class SpaceportError(Exception):
-    """Base class. `retryable`: the same again may succeed. `exit_status`: what the command line ends with."""
+    """Base class. `retryable`: another try may succeed. `exit_status`: that of the command line."""
 
     retryable: ClassVar[bool] = False
     exit_status: ClassVar[int] = 1
 
 
 class InputError(SpaceportError):
-    """The input or the command is wrong; the person who gave it has to change something."""
+    """The input or the command is wrong; the user has to change something."""
 
     exit_status = 2
 
@@ -61,11 +61,11 @@ class FormatError(InputError):
 
 
 class UnsafeNameError(InputError):
-    """A file name that others chose cannot be joined to a folder."""
+    """A file name from outside cannot be joined to a folder."""
 
 
 class UnstorableNameError(UnsafeNameError):
-    """A file name that others chose does no harm, but no folder can hold it."""
+    """A file name from outside is harmless, but no folder can store it."""
 
 
 class MissingPartError(SpaceportError):
@@ -73,7 +73,7 @@ class MissingPartError(SpaceportError):
 
 
 class ServerError(SpaceportError):
-    """The local Prefect server or one of its companions does not do its work; the message says what to do."""
+    """The local Prefect server or one of its companions does not work; the message says what to do."""
 
 
 class StageError(SpaceportError):
@@ -95,21 +95,21 @@ class OutOfMemoryError(StageError):
 
 
 class DiskFullError(StageError):
-    """A disk is full; the message says which, and what is free and needed."""
+    """A disk is full; the message names it, with the free and needed space."""
 
 
 class StageCrashedError(StageError):
-    """The run of a stage ended without a word: killed, or its machine lost."""
+    """The run of a stage ended without an error: it was killed, or its machine was lost."""
 
     retryable = True
 
 
 class StageCancelledError(StageError):
-    """The run of a stage was cancelled by itself."""
+    """The run of a stage was cancelled, but not the run that waits for it."""
 
 
 class StageHungError(StageError):
-    """The stage's own run was at work for many times as long as expected, so that it was cancelled."""
+    """The stage's own run took many times as long as expected and was cancelled."""
 
 
 class StorageError(SpaceportError):

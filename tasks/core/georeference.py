@@ -1,8 +1,8 @@
-"""The place of a scene on Earth: `georeference.json`, in the scene's folder and beside the published splat.
+"""The place of a scene on Earth: `georeference.json`, in the scene's folder and next to the published splat.
 
-Directions from the Earth's centre are used instead of latitude and longitude: they have no seam at 180° and no singular
-poles. The distance of two directions times the radius is their distance on the ground, accurate to 0.5 % (a sphere
-instead of WGS84's ellipsoid) over some 100 km.
+Directions from the Earth's centre are used instead of latitude and longitude, because they have no seam at 180° and no
+singular poles. The distance of two directions times the radius is their distance on the ground, accurate to 0.5 % (a
+sphere instead of WGS84's ellipsoid) over some 100 km.
 """
 
 import math
@@ -34,7 +34,7 @@ def latitude_longitude(vector: Float64) -> tuple[float, float]:
 
 
 def moved(latitude_deg: float, longitude_deg: float, east_m: float, north_m: float) -> tuple[float, float]:
-    """Latitude and longitude of the place that is `east_m` and `north_m` away."""
+    """Return latitude and longitude of the place `east_m` and `north_m` away."""
     [normal] = nvectors(np.array([latitude_deg]), np.array([longitude_deg]))
     longitude = np.radians(longitude_deg)
     east = np.array([-np.sin(longitude), np.cos(longitude), 0.0])
@@ -42,7 +42,7 @@ def moved(latitude_deg: float, longitude_deg: float, east_m: float, north_m: flo
 
 
 class GpsResidual(BaseModel):
-    """Distance of a camera from where GPS says its photo was taken: camera minus GPS, in metres."""
+    """Distance of a camera from its photo's GPS position: camera minus GPS, in metres."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -53,7 +53,7 @@ class GpsResidual(BaseModel):
 
     @property
     def length_m(self) -> float:
-        """The distance of the camera from where GPS says it was."""
+        """The length of the distance."""
         return math.hypot(self.east_m, self.north_m, self.up_m)
 
 
@@ -64,9 +64,9 @@ class Georeference(BaseModel):
 
     latitude_deg: float
     longitude_deg: float
-    altitude_m: float  # as the photos' GPS or flight log has it: above the ellipsoid or the sea, which EXIF leaves open
+    altitude_m: float  # from the photos' GPS or flight log: above the ellipsoid or the sea, which EXIF does not say
     enu_from_scene: tuple[tuple[float, float, float, float], ...] = IDENTITY  # [4, 4]; scenes are made in ENU
-    residual_rms_m: float  # of camera centres against GPS, of the photos that it was fitted to
+    residual_rms_m: float  # of camera centres against GPS, over the photos used for the fit
     residual_median_m: float | None = None  # of all photos that have GPS; null in files of before it was measured
     left_out: tuple[str, ...] = ()  # names of photos whose GPS is too far from their camera: not fitted to
     residuals: tuple[GpsResidual, ...] = ()  # of each registered photo that has GPS
@@ -83,6 +83,6 @@ class Georeference(BaseModel):
 
     @classmethod
     def load(cls, folder: Path) -> "Georeference | None":
-        """Read what `save` wrote; None where a scene has no georeference."""
+        """Read what `save` wrote; None if the scene has no georeference."""
         file = folder / GEOREFERENCE_FILE
         return cls.model_validate_json(file.read_text(encoding="utf-8")) if file.is_file() else None

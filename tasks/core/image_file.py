@@ -1,8 +1,8 @@
-"""Opening a picture that a stranger may have made: the one place that does, in the formats that photos come in.
+"""Open untrusted pictures, in the formats of photos. Only this module opens pictures.
 
-Pillow takes a file for what its first bytes say, whatever its name is, and some formats start other programs (as
-PostScript starts Ghostscript) or have decoders that few people look at. Only those of FORMATS are tried. HEIF is one of
-them in a process that has loaded tasks/core/photos: photos come in it, and no stage passes it on.
+Pillow identifies a file by its first bytes, whatever its name is. Some formats start other programs (PostScript starts
+Ghostscript) or have decoders that few people review. So only the formats in FORMATS are tried. HEIF is available in a
+process that has loaded tasks/core/photos, because only incoming photos have this format.
 """
 
 import errno
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from PIL import (  # the modules make their formats known to Pillow
+from PIL import (  # these modules register their formats with Pillow
     AvifImagePlugin,  # noqa: F401
     BmpImagePlugin,  # noqa: F401
     GifImagePlugin,  # noqa: F401
@@ -29,30 +29,30 @@ from tasks.core.safe_names import printable
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "HEIF", "AVIF")
 MOST_PIXELS = 180_000_000  # the largest cameras have 150 million; a picture of this size takes 0.7 GB in memory
-SHOWN_CHARACTERS = 160  # of what a decoder says, which may quote the file
+SHOWN_CHARACTERS = 160  # of a decoder's message, which may quote the file
 
-# Pillow refuses pictures of more than twice its limit when it has read their size, and warns beyond the limit itself.
+# Pillow refuses pictures of more than twice its limit when it has read their size, and warns above the limit itself.
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class ImageError(Exception):
-    """A file is no picture that can be used; the text says why, without a full stop."""
+    """A file is not a usable picture; the text says why, without a full stop."""
 
 
 def open_image(source: Path | IO[bytes]) -> Image.Image:
     """Read a picture's header, as `PIL.Image.open` does, in one of FORMATS and of at most MOST_PIXELS.
 
-    Raises what Pillow raises: see `reading_image`.
+    Raises Pillow's errors: see `reading_image`.
     """
     return Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN])
 
 
 @contextmanager
 def reading_image() -> Iterator[None]:
-    """Turn everything that Pillow and its decoders raise for a file into ImageError; errors of the system pass.
+    """Turn all errors of Pillow and its decoders about a file into ImageError; errors of the system pass.
 
-    Decoders raise nearly any exception for bytes that stop early or make no sense, and fuzzing finds new ones.
+    For truncated or invalid bytes, decoders raise nearly any exception, and fuzzing finds new ones.
     """
     try:
         yield
@@ -65,7 +65,7 @@ def reading_image() -> Iterator[None]:
     except MemoryError:
         raise ImageError("more memory is needed than there is; scale it down") from None
     except Exception as error:
-        # A decoder's own OSError has no number; a damaged file makes it seek to where nothing can be (EINVAL).
+        # A decoder's own OSError has no number; a damaged file makes it seek to an impossible position (EINVAL).
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         said = printable(str(error) or type(error).__name__)[:SHOWN_CHARACTERS]

@@ -1,11 +1,11 @@
-"""numba's `njit` with a cache on disk that knows all the code of a kernel.
+"""numba's `njit` with a cache on disk that depends on all the code of a kernel.
 
-numba looks at the kernel's own file alone: after a change of a constant in another file, it would keep using the old
-machine code. Here a kernel's compiled code is in a folder named by the digest of its module and of all that it imports.
+numba itself only checks the kernel's own file, so after a change of a constant in another file it would keep using the
+old machine code. Here a kernel's compiled code is in a folder named by the digest of its module and all its imports.
 
-The code that a process has just compiled differs from the code that a later process loads: stored code was linked and
+Code that a process has just compiled differs from the code that a later process loads: stored code was linked and
 optimised once more, so the body of a parallel loop rounds differently. Kernels with parallel loops are therefore
-compiled by a process of their own, and all others load them.
+compiled in a separate process, and all other processes load them.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ __all__ = ["ensure_compiled", "njit", "prange"]
 
 DIGEST_LENGTH = 16  # hexadecimal digits in the folder's name
 PROGRESS = "progress "  # begins the lines with which the compiling process reports its progress
-_is_compiler = False  # this process compiles for others
+_is_compiler = False  # whether this process compiles for others
 _compiled: set[str] = set()  # warm-ups that are known to be compiled
 
 
@@ -47,17 +47,17 @@ class _BySource:
 
     @classmethod
     def from_function(cls, py_func: Callable[..., object], py_file: str) -> Any:
-        """A locator, or None for functions of other projects and folders that cannot be written."""
+        """Return a locator, or None for functions of other projects and read-only folders."""
         if not (py_func.__module__ or "").startswith(f"{PACKAGE}."):
             return None
         return super().from_function(py_func, py_file)  # type: ignore[misc]  # numba's locators have it
 
     def get_source_stamp(self) -> str:
-        """Compiled code is as new as the sources that name its folder, whenever they were written."""
+        """Return a constant: the folder's name identifies the sources, so their time does not matter."""
         return self._digest
 
     def get_disambiguator(self) -> str:
-        """A constant instead of numba's line number: a comment above a kernel changes nothing."""
+        """Return a constant instead of numba's line number, so that a comment above a kernel changes nothing."""
         return "0"
 
 
@@ -66,11 +66,11 @@ class ProvidedFolder(_BySource, UserProvidedCacheLocator):
 
 
 class BesideSource(_BySource, InTreeCacheLocator):
-    """In `__pycache__` beside the kernel's file."""
+    """In `__pycache__` next to the kernel's file."""
 
 
 class UserFolder(_BySource, UserWideCacheLocator):
-    """In the user's cache folder, where the sources cannot be written."""
+    """In the user's cache folder, if the folder of the sources is read-only."""
 
 
 LOCATORS = (ProvidedFolder, BesideSource, UserFolder)
@@ -86,14 +86,14 @@ _config.CACHE_LOCATOR_CLASSES = ",".join(
 
 
 def ensure_compiled(warm_up: str, on_progress: ProgressCallback = ignore_progress) -> None:
-    """Have a room's kernels compiled by a process of its own, unless they are.
+    """Compile a folder's kernels in a separate process, unless they are compiled already.
 
     Args:
-        warm_up: a module whose `compile_kernels(on_progress)` runs every kernel of the room once.
-        on_progress: called with what is being compiled.
+        warm_up: a module whose `compile_kernels(on_progress)` runs every kernel of the folder once.
+        on_progress: called with the progress of compiling.
 
     Raises:
-        MissingPartError: the kernels cannot be compiled here; it holds the last line of the reason.
+        MissingPartError: the kernels cannot be compiled here; its message has the last line of the reason.
     """
     if _is_compiler or warm_up in _compiled:
         return
@@ -105,7 +105,7 @@ def ensure_compiled(warm_up: str, on_progress: ProgressCallback = ignore_progres
 
 
 def _mark(warm_up: str) -> Path:
-    """The file whose presence means that every kernel is compiled, by this numba for this processor and Python."""
+    """Return the file that marks all kernels as compiled, by this numba for this processor and Python."""
     module = importlib.import_module(warm_up)
     found = (locator.from_function(module.compile_kernels, inspect.getfile(module)) for locator in LOCATORS)
     folder = next(locator.get_cache_path() for locator in found if locator is not None)

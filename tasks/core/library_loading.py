@@ -1,4 +1,4 @@
-"""Variables that a library reads while it is loaded, and at no other time: there is no argument to give it instead."""
+"""Environment variables that a library reads only while it is loaded, and for which it has no argument."""
 
 import os
 from collections.abc import Iterator
@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def variable_while_loading(name: str, value: str) -> Iterator[None]:
-    """A variable for a library that reads it once, while it is loaded. What a person has set stays as it is.
+    """Set a variable while a library is loaded. A value that the user has set is kept.
 
-    Afterwards it is gone again, so that processes which are started later do not inherit it.
+    The variable is removed afterwards, so that processes started later do not inherit it.
     """
     chosen = os.environ.get(name)
     if not chosen:

@@ -1,4 +1,4 @@
-"""Memory that this process can still take, and the number of processes that the system killed for lack of memory."""
+"""Memory that is available to this process, and the number of processes that the system killed for lack of memory."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ KERNEL_COUNTS = Path("/proc/vmstat")
 
 
 def available_memory_bytes() -> int:
-    """Available memory of the machine, or of its container where that is less.
+    """Return the available memory of the machine, or of its container if that is less.
 
-    Copies of files in memory count as free, as the kernel drops them first.
+    Cached files count as free, because the kernel drops them first.
     """
     available = int(psutil.virtual_memory().available)
     try:
@@ -25,9 +25,9 @@ def available_memory_bytes() -> int:
 
 
 def oom_kills() -> int | None:
-    """The number of processes that the kernel has killed for lack of memory since it started, in any container.
+    """Return the number of processes that the kernel has killed for lack of memory since boot, in any container.
 
-    None where the system has no such count.
+    None if the system does not count them.
     """
     try:
         lines = KERNEL_COUNTS.read_text().splitlines()

@@ -1,6 +1,6 @@
-"""Models of what each stage measures, and of `report.json`, which contains them.
+"""Models of each stage's measurements, and of `report.json`, which contains them.
 
-A number that was not measured is null, never invented.
+A number that was not measured is null.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ LONGEST_PICTURE_BYTES = 200  # of a camera's name in that of its picture, which 
 
 
 def held_out_picture(camera_name: str) -> str:
-    """File name of the picture that the compress stage renders for a held-out camera and the report shows.
+    """Return the file name of the compress stage's picture for a held-out camera, which the report shows.
 
-    Each camera's is its own. Raises UnsafeNameError.
+    Different cameras have different names. Raises UnsafeNameError.
     """
     flat = safe_name(camera_name).replace("/", "__")
     if "__" in camera_name or len(flat.encode()) > LONGEST_PICTURE_BYTES:  # two cameras could share that name
@@ -34,7 +34,7 @@ class Section(BaseModel):
 
 
 class PhotosSection(Section):
-    """What came in."""
+    """The photos of the capture."""
 
     found: int
     usable: int
@@ -51,7 +51,7 @@ class LeftOutPhoto(Section):
 
 
 class SfmTry(Section):
-    """One effort to place the photos; a dearer one follows where it was not good enough."""
+    """One try to register the photos; a more expensive one follows if it was not good enough."""
 
     rung: str  # "first try", "more neighbours", "all pairs", "finer features"
     matcher: str
@@ -59,11 +59,11 @@ class SfmTry(Section):
     mapper: str
     registered: int
     models: int
-    note: str = ""  # what the other mapper made of it, where one was not good enough
+    note: str = ""  # result of the other mapper, if the first was not good enough
 
 
 class SfmSection(Section):
-    """What structure from motion made of it."""
+    """The result of structure from motion."""
 
     registered: int
     unregistered: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ class SfmSection(Section):
     mapper: str  # "incremental", "global", or "given"
     rung: str = "given"  # of the ladder of efforts, whose result is used
     tries: tuple[SfmTry, ...] = ()  # in order, the last one not always the best
-    degradations: tuple[str, ...] = ()  # what the photos say and is not believed
+    degradations: tuple[str, ...] = ()  # metadata of the photos that was not believed
 
 
 class CurvePoint(Section):
@@ -91,7 +91,7 @@ class CurvePoint(Section):
 
 
 class TrainSection(Section):
-    """How training went."""
+    """The result of training."""
 
     backend: str  # "cpu" or "cuda"
     steps: int
@@ -123,7 +123,7 @@ class TrainSection(Section):
 
 
 class SogSection(Section):
-    """What compression cost and saved."""
+    """The loss and the size of compression."""
 
     bytes: int
     ply_bytes: int
@@ -136,14 +136,14 @@ class SogSection(Section):
 
 
 class PicturesSection(Section):
-    """What drawing the splat for people made."""
+    """The pictures of the splat for people."""
 
     preview_bytes: int
     fly_around_bytes: int
 
 
 class PublishSection(Section):
-    """What was published."""
+    """The published result."""
 
     psnr_db: float | None = None  # mean over the held-out views, as all that follow
     ssim: float | None = None
@@ -155,7 +155,7 @@ class PublishSection(Section):
 
 
 class SecondsSection(Section):
-    """Wall time by stage; null for a stage that was taken from the cache or did not run."""
+    """Wall time by stage; null for a stage that came from the cache or did not run."""
 
     photos: float | None = None
     sfm: float | None = None
@@ -177,9 +177,9 @@ class CostSection(Section):
 
 
 class EstimateSection(Section):
-    """What the run was expected to take before its stages began, each on the machine where it was to run.
+    """The estimate of the run before its stages began, each on its own machine.
 
-    A stage that turned out to be in the workspace is expected here all the same.
+    Stages that turned out to be in the workspace are included.
     """
 
     seconds: SecondsSection

@@ -1,4 +1,4 @@
-"""The base of every stage's option model: frozen, unknown keys are errors, every field explains itself."""
+"""The base of every stage's option model: frozen, with documented fields and errors for unknown keys."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,30 +10,29 @@ from pydantic_core import CoreSchema
 class OptionModel(BaseModel):
     """Options of one stage.
 
-    Every field has a title, a description (with the unit) and bounds: the command line's help and Prefect's *Run*
-    form are made from them.
+    Every field has a title, a description (with the unit) and bounds, from which the command line's help and Prefect's
+    *Run* form are made.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class FilledInByPreset:
-    """Annotates a model whose fields a preset fills in: its JSON schema has the defaults that all presets share.
+    """Annotates a model whose fields a preset fills in: its JSON schema only has defaults that all presets share.
 
-    A form sends every default back, and one that was sent back would count as chosen, against a preset that has another
-    value. A form also sends an untouched switch, as off unless the schema says on: a boolean must be the same
-    in all presets.
+    A form sends every default back, and it would then count as chosen and override a preset's different value. A form
+    also sends an untouched switch, as off unless the schema says on, so a boolean must be the same in all presets.
     """
 
     def __init__(
         self, presets: Mapping[str, OptionModel], elsewhere: Mapping[str, Mapping[str, Mapping[str, object]]]
     ) -> None:
-        """Values by preset, and what some options have instead on other machines: by machine, preset and name."""
+        """Take values by preset, and other values of some options by machine, preset and name."""
         self._presets = {name: preset.model_dump(mode="json") for name, preset in presets.items()}
         self._elsewhere = elsewhere
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """The schema without null: what is left empty is not sent. Its description names each preset's value."""
+        """Return the schema without null: forms do not send empty fields. Descriptions name the presets' values."""
         reference = handler(core_schema)
         model = handler.resolve_ref_schema(reference)
         for name, field in model["properties"].items():

@@ -1,4 +1,4 @@
-"""The options of a whole reconstruction: each stage's own model, and the preset that fills in what was not said."""
+"""The options of a whole reconstruction: each stage's model, and the preset that fills in the options not chosen."""
 
 import json
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ from tasks.core.sog.options import CompressOptions
 from tasks.core.training.options import BY_MACHINE, CUDA_BUDGETS, TRAIN_PRESETS, Backend, TrainOptions, budgeted
 
 Preset = Literal["draft", "standard", "high"]
-# Options of training that are not the same in all presets and on all machines.
+# Options of training whose values differ between presets or machines.
 DECIDED_BY_PRESET = {
     *BY_MACHINE,
     *(name for name in TrainOptions.model_fields if len({getattr(each, name) for each in TRAIN_PRESETS.values()}) > 1),
@@ -85,28 +85,28 @@ class ReconstructOptions(OptionModel):
         return written
 
     def train_on(self, backend: Backend, photos: int) -> TrainOptions:
-        """The options of training where this backend computes, for so many photos."""
+        """Return the options of training for this backend and number of photos."""
         return budgeted(self.train, self.preset, backend, photos)
 
     def with_train(self, train: TrainOptions) -> "ReconstructOptions":
-        """The same with these options of training, every one of which counts as chosen."""
+        """Return a copy with these options of training, all of which count as chosen."""
         return self.model_copy(update={"train": TrainOptions.model_validate(train.model_dump())})
 
     def spelled_out(self) -> dict[str, JsonValue]:
-        """Every option with its value."""
+        """Return every option with its value."""
         written: dict[str, JsonValue] = self.model_dump(mode="json")
         return {**written, "train": self.train.model_dump(mode="json")}
 
 
 def nothing_chosen(preset: str) -> TrainOptions:
-    """The preset's options of training, none of which counts as chosen."""
+    """Return the preset's options of training, none of which counts as chosen."""
     options = TRAIN_PRESETS[preset].model_copy()
     options.model_fields_set.clear()
     return options
 
 
 def parse_options(preset: str | None, assignments: Iterable[str]) -> ReconstructOptions:
-    """Options from the command line: `stage.option=value` each.
+    """Read options from the command line, each as `stage.option=value`.
 
     Raises OptionsError that names the option, the value and the bound.
     """
@@ -126,7 +126,7 @@ def parse_options(preset: str | None, assignments: Iterable[str]) -> Reconstruct
 
 
 def _parse_value(text: str) -> JsonValue:
-    """Numbers, booleans and null as JSON writes them; anything else is a string."""
+    """Parse numbers, booleans and null as JSON; anything else is a string."""
     try:
         value: JsonValue = json.loads(text)
     except json.JSONDecodeError:
@@ -135,7 +135,7 @@ def _parse_value(text: str) -> JsonValue:
 
 
 def _describe(error: ValidationError) -> str:
-    """One sentence for the first thing that is wrong."""
+    """Return one sentence for the first error."""
     first = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -144,7 +144,7 @@ def _describe(error: ValidationError) -> str:
 
 
 def _known_options(location: tuple[int | str, ...]) -> str:
-    """What there is instead of an unknown option."""
+    """Return a sentence with the options that exist."""
     model: type[BaseModel] = ReconstructOptions
     for part in location[:-1]:
         annotation = model.model_fields[str(part)].annotation
@@ -177,7 +177,7 @@ def describe_options() -> list[tuple[str, str, str, str]]:
 
 
 def _bounds(field: dict[str, Any]) -> str:
-    """Choices or bounds of one field of a JSON schema, as people write them."""
+    """Return choices or bounds of one field of a JSON schema, for people."""
     variants = [field, *field.get("anyOf", [])]
     if field.get("type") == "boolean":
         return "true | false"

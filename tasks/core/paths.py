@@ -1,4 +1,4 @@
-"""Paths on this machine: names as people write them, and files and folders that only their owner can read."""
+"""Paths on this machine: names as typed by people, and files and folders that only their owner can read."""
 
 import os
 from pathlib import Path
@@ -9,10 +9,10 @@ OWNER_ONLY_FOLDER, OWNER_ONLY_FILE = 0o700, 0o600
 
 
 def local_path(name: str) -> Path:
-    """The path of that name, `~` being the home folder.
+    """Return the path of that name; `~` is the home folder.
 
-    Raises InputError for an empty name, which would be the folder that a worker happens to run in, and for the home of
-    a user who is not known.
+    Raises InputError for an empty name, which would mean a worker's current folder, and for the home of an unknown
+    user.
     """
     if not name.strip():
         raise InputError("The name of a file or folder is empty: write its path.")
@@ -25,14 +25,14 @@ def local_path(name: str) -> Path:
 
 
 def private_folder(folder: Path) -> None:
-    """Make a folder that only its owner can enter; one that is there already is closed to others. Raises OSError."""
+    """Make a folder that only its owner can enter; an existing folder is closed to others. Raises OSError."""
     folder.mkdir(mode=OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
     if folder.stat().st_mode & 0o077:
         folder.chmod(OWNER_ONLY_FOLDER)
 
 
 def write_private(file: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, all of it or nothing. Raises OSError."""
+    """Write a file that only its owner can read, completely or not at all. Raises OSError."""
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, OWNER_ONLY_FILE)
     with os.fdopen(descriptor, "wb") as output:

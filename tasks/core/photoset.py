@@ -13,7 +13,7 @@ from tasks.core.safe_names import safe_name
 
 PHOTOS_FILE = "photos.json"
 IMAGES_FOLDER = "images"
-ALTITUDES_M = (-500.0, 20_000.0)  # below the shore of the Dead Sea; above whatever takes photos of a place
+ALTITUDES_M = (-500.0, 20_000.0)  # from below the Dead Sea's shore to above any aircraft that takes photos
 FULL_FRAME_DIAGONAL_MM = math.hypot(36, 24)  # 35 mm equivalents compare diagonals: CIPA DCG-001, section 5
 FOCAL_LENGTHS_MM = (5.0, 1500.0)  # 35 mm equivalents of lenses: from a fisheye's to a telescope's
 
@@ -25,7 +25,7 @@ def is_believed_focal(focal_px: float, width: int, height: int) -> bool:
 
 
 class Gps(BaseModel):
-    """Where EXIF, or the flight log, says a photo was taken, WGS84."""
+    """Position of a photo from EXIF or the flight log, WGS84."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -53,7 +53,7 @@ class Photo(BaseModel):
     @field_validator("name")
     @classmethod
     def _stays_inside(cls, name: str) -> str:
-        """The stored set is read from a place that others may write."""
+        """Reject names that leave the folder: the stored set is read from a place that others may write."""
         try:
             return safe_name(name)
         except UnsafeNameError as error:
@@ -88,9 +88,9 @@ class PhotoSet(BaseModel):
 
 
 class CheckedPhotos(BaseModel):
-    """All that was offered as photos: the set, and the rejected files.
+    """All files that were offered as photos: the set, and the rejected files.
 
-    Rejected files are no part of the stored set, so one more file that cannot be used does not change it.
+    Rejected files are not part of the stored set, so another unusable file does not change it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -105,10 +105,10 @@ class CheckedPhotos(BaseModel):
 
     @property
     def flight_log(self) -> str | None:
-        """How the places were found in a flight log."""
+        """Sentence on how the places were found in a flight log."""
         return self.photo_set.flight_log
 
     @property
     def found(self) -> int:
-        """How many files were offered as photos."""
+        """Number of files that were offered as photos."""
         return len(self.photos) + len(self.rejected)

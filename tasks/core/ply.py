@@ -11,7 +11,7 @@ from tasks.core.errors import FormatError
 from tasks.core.gaussians import SH_COEFFICIENTS, Float32, Gaussians
 from tasks.core.safe_names import reason
 
-SplatModel = Literal["default", "antialiased", "2dgs"]  # how a splat is meant to be drawn; others than ours are marked
+SplatModel = Literal["default", "antialiased", "2dgs"]  # how to render a splat; models other than ours are marked
 
 MAX_GAUSSIANS = 20_000_000  # about 5 GB at degree 3
 _MAX_HEADER_BYTES = 1 << 16
@@ -47,21 +47,21 @@ def write_ply(gaussians: Gaussians, path: Path, model: SplatModel = "default") -
 def read_ply(path: Path) -> Gaussians:
     """Read a splat .ply: ours, Inria's, nerfstudio's or gsplat's; without `f_rest` the degree is 0.
 
-    Raises FormatError when the file is not such a .ply, naming the field.
+    Raises FormatError, which names the field, if the file is not such a .ply.
     """
     return gaussians_of_ply(open_ply(path), path.name)
 
 
 def require_regular(path: Path) -> None:
-    """Raise FormatError for what is there and is no regular file: a FIFO or a device may never end."""
+    """Raise FormatError for anything but a regular file, because a FIFO or a device may never end."""
     if path.exists() and not path.is_file():
         raise FormatError(f"{path} is no regular file: give the file that holds the splat.")
 
 
 def open_ply(path: Path) -> PlyData:
-    """The elements of a .ply, mapped from the disk where it is binary.
+    """Open the elements of a .ply, memory-mapped if it is binary.
 
-    Nothing is allocated that the file is not large enough to fill. Raises FormatError.
+    Never allocates more than the file's size can fill. Raises FormatError.
     """
     try:
         require_regular(path)
@@ -69,13 +69,13 @@ def open_ply(path: Path) -> PlyData:
         return PlyData.read(str(path))
     except FileNotFoundError:
         raise FormatError(f"{path} does not exist.") from None
-    # plyfile leaves some of what damaged numbers do to numpy
+    # plyfile lets some of numpy's errors about damaged numbers pass
     except (PlyParseError, KeyError, IndexError, TypeError, ValueError, OverflowError, MemoryError, OSError) as error:
         raise FormatError(f"{path.name} is not a splat .ply: {reason(error)}.") from error
 
 
 def _check_header(path: Path) -> None:
-    """Raise FormatError for a header that promises more than the file can hold, or lists, which no splat has."""
+    """Raise FormatError if the header declares more than the file can contain, or lists, which no splat has."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(0)
@@ -95,7 +95,7 @@ def _check_header(path: Path) -> None:
                 raise FormatError(f"{path.name}: vertex is {count:,}; at most {MAX_GAUSSIANS:,} Gaussians can be read.")
         elif words[:1] == ["property"]:
             if "list" in words and not count:
-                continue  # some exporters leave room for the faces that a splat does not have
+                continue  # some exporters declare zero faces
             if "list" in words:
                 raise FormatError(f"{path.name} has the list '{words[-1][:80]}', so it is a mesh and not a splat .ply.")
             width = _LEAST_TEXT if not binary else _WIDTHS.get(words[1] if len(words) == 3 else "", 0)
@@ -105,7 +105,7 @@ def _check_header(path: Path) -> None:
                 )
             names.add(words[-1])
             least += count * width
-    if least - (not binary) > size:  # text may do without its last line break
+    if least - (not binary) > size:  # text may lack its last line break
         raise FormatError(f"{path.name} has {size:,} bytes; its header promises {least:,}. The file is cut short.")
 
 
@@ -119,13 +119,13 @@ _WIDTHS = {
 
 
 def gaussians_of_ply(data: PlyData, name: str) -> Gaussians:
-    """The Gaussians of a .ply that has been opened. Raises FormatError naming the property that is missing."""
+    """Return the Gaussians of an opened .ply. Raises FormatError, which names a missing property."""
     if "vertex" not in data:
         raise FormatError(f"{name} has no element 'vertex', so it is not a splat .ply.")
     vertices: NDArray[Any] = data["vertex"].data
     present = vertices.dtype.names or ()
     n = len(vertices)
-    # All float32, as every exporter writes: rows are then read once for all of their columns.
+    # If all properties are float32, as every exporter writes them, rows are read once for all of their columns.
     plain = all(vertices.dtype[column] == np.dtype("<f4") for column in present)
     table = vertices.view("<f4").reshape(n, len(present)) if plain and present else None
 
@@ -138,7 +138,7 @@ def gaussians_of_ply(data: PlyData, name: str) -> Gaussians:
             if places == list(range(places[0], places[0] + len(places))):
                 return np.asarray(table[:, places[0] : places[-1] + 1], np.float32)
         filled = np.empty((n, len(names)), np.float32)
-        with np.errstate(over="ignore"):  # a double that no float32 can hold becomes infinite, and is refused later
+        with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite, and is refused later
             for place, wanted in enumerate(names):
                 filled[:, place] = vertices[wanted]
         return filled
@@ -160,7 +160,7 @@ def gaussians_of_ply(data: PlyData, name: str) -> Gaussians:
 
 
 def model_of_ply(data: PlyData) -> SplatModel:
-    """How to draw the splat: the last comment that names a model decides, as in programs that write it."""
+    """Return how to render the splat: the last comment that names a model decides, as in programs that write it."""
     words = [line[len(_MODEL_COMMENT) :].strip() for line in data.comments if line.startswith(_MODEL_COMMENT)]
     known = [_MODEL_WORDS[word] for word in words if word in _MODEL_WORDS]
     return known[-1] if known else "default"

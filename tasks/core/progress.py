@@ -1,7 +1,4 @@
-"""Progress is data: domain code reports it, the caller decides how to show it.
-
-A module of its own because all stages and all callers share it.
-"""
+"""Progress as data: domain code reports it, and the caller decides how to show it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,4 +17,4 @@ ProgressCallback = Callable[[Progress], None]
 
 
 def ignore_progress(_: Progress) -> None:
-    """The callback of a caller who does not want to know."""
+    """A callback that does nothing."""

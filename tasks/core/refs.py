@@ -1,4 +1,4 @@
-"""What travels between stages: a pointer to a stored output and what is known about it, never the bytes."""
+"""References between stages: a pointer to a stored output with some facts about it, never the bytes."""
 
 from typing import Self
 
@@ -6,15 +6,15 @@ from pydantic import BaseModel, ConfigDict
 
 
 class RunContext(BaseModel):
-    """Where one run keeps things; the same for all of its stages, on whatever machine they run."""
+    """The places of one run; the same for all of its stages, on every machine."""
 
     model_config = ConfigDict(frozen=True)
 
     workspace: str  # root of stage outputs: an absolute local folder, `s3://bucket/prefix` or `s3-bucket/<block>`
-    run: str  # name of the run's own folder in the workspace, for what people look at
+    run: str  # name of the run's own folder in the workspace, for people
     fresh: bool = False  # compute every stage anew, whatever the workspace holds
     dispatched: bool = False  # this is the stage's own run already: compute here
-    expected_seconds: dict[str, float] = {}  # by stage, as estimated; its own run may take so many times as long
+    expected_seconds: dict[str, float] = {}  # estimate by stage; limits the time of a stage's own run
 
 
 class Ref(BaseModel):
@@ -32,7 +32,7 @@ class Ref(BaseModel):
 
     @classmethod
     def of(cls, output: "Ref", **known: object) -> Self:
-        """The ref of a stage's output, with what is known about this kind of output."""
+        """Return the ref of a stage's output, with facts about this kind of output."""
         return cls.model_validate({**output.model_dump(), **known})
 
     @property
@@ -93,7 +93,7 @@ class SogRef(Ref):
 
 
 class Outputs(BaseModel):
-    """What the stages of a run have made before it is published."""
+    """The outputs of a run's stages before it is published."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,8 +1,8 @@
-"""File names that others chose, and the one decision whether they may be joined to a folder.
+"""Untrusted file names, and the check whether they may be joined to a folder.
 
 Such names come from COLMAP models, members of archives, listings of a bucket, manifests and stored scenes. Each of them
-passes `safe_name` before it becomes part of a path, so that nothing is read or written outside of the folder. What
-messages quote of them, and of damaged files, is made printable.
+passes `safe_name` before it becomes part of a path, so that nothing is read or written outside of the folder. Messages
+quote such names, and text of damaged files, only in printable form.
 """
 
 import lzma
@@ -15,12 +15,12 @@ from pathlib import Path, PurePosixPath
 from tasks.core.errors import UnsafeNameError, UnstorableNameError
 
 MAX_KEY_BYTES = 1024  # S3's limit
-MAX_NAME_BYTES = 900  # which leaves room for the folders that the name is put below
-WANTED_NAME_BYTES = MAX_NAME_BYTES - 16  # which leaves room for -2, -3, … where a name is taken
-MAX_PART_BYTES = 255  # what nearly all file systems take
+MAX_NAME_BYTES = 900  # leaves room for the names of parent folders
+WANTED_NAME_BYTES = MAX_NAME_BYTES - 16  # leaves room for -2, -3, … if a name is taken
+MAX_PART_BYTES = 255  # the limit of nearly all file systems
 SHOWN_CHARACTERS = 120
 CONTROL = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and of line and paragraph ends
-# Characters that turn the direction of the text after them, in which "gpj.exe" reads as "exe.jpg".
+# Characters that reverse the direction of the text after them, so that "gpj.exe" reads as "exe.jpg".
 DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
@@ -36,10 +36,10 @@ DAMAGED_ZIP = (
 
 
 def safe_name(name: str, at_most_bytes: int = MAX_NAME_BYTES) -> str:
-    """The name as a relative posix path that stays below any folder it is joined to.
+    """Return the name as a relative posix path that stays below any folder that it is joined to.
 
-    Backslashes count as slashes; empty parts and `.` are left out. Raises UnsafeNameError, which says why, and
-    UnstorableNameError for a name that leads nowhere else.
+    Backslashes count as slashes; empty parts and `.` are left out. Raises UnsafeNameError with the reason, and
+    UnstorableNameError for a name that stays inside but cannot be stored.
     """
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     if reason := _danger(name, parts):
@@ -51,24 +51,24 @@ def safe_name(name: str, at_most_bytes: int = MAX_NAME_BYTES) -> str:
 
 
 def below(folder: Path, name: str) -> Path:
-    """The path of a name below a folder. Raises UnsafeNameError where the name would lead out of it."""
+    """Return the path of a name below a folder. Raises UnsafeNameError if the name leads out of it."""
     return folder / safe_name(name)
 
 
 def shown(name: str) -> str:
-    """A name in quotes for a message, cut where it is very long."""
+    """Return a name in quotes for a message, cut if it is very long."""
     text = printable(name)
     return f"'{text}'" if len(text) <= SHOWN_CHARACTERS else f"'{text[:SHOWN_CHARACTERS]}…'"
 
 
 def reason(error: BaseException) -> str:
-    """A library's error about a file, for a message, cut: decoders quote the bytes they fail on, however many."""
+    """Return a library's error about a file, for a message. It is cut, because decoders may quote very many bytes."""
     text = printable(str(error).strip() or type(error).__name__)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 def printable(text: str) -> str:
-    """The text with escapes for control characters, changes of direction, and bytes that were not UTF-8."""
+    """Escape control characters, changes of direction, and bytes that were not UTF-8."""
     return "".join(
         character.encode("unicode_escape").decode()
         if unicodedata.category(character) in (*CONTROL, "Cs") or character in DIRECTIONS
@@ -78,7 +78,7 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """As `printable`, but line ends and tabs stay: for terminals and logs."""
+    """As `printable`, but line ends and tabs stay, for terminals and logs."""
     if text.isprintable():
         return text
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
@@ -109,15 +109,15 @@ def _fault(path: str, at_most_bytes: int) -> str | None:
 
 
 class TakenNames:
-    """Names of files that fit side by side below one folder, also where letter case does not count."""
+    """Unique names of files below one folder, even on file systems that ignore letter case."""
 
     def __init__(self) -> None:
         self._files: set[str] = set()
         self._folders: set[str] = set()
-        self._counts: dict[str, int] = {}  # by wanted name: 20,000 of the same one would be tried for hours
+        self._counts: dict[str, int] = {}  # by wanted name; 20,000 equal names would otherwise take hours
 
     def take(self, wanted: str) -> str:
-        """The name, or one with -2, -3, … where a file or folder has it already. Raises UnsafeNameError."""
+        """Return the name, or one with -2, -3, … if a file or folder has it already. Raises UnsafeNameError."""
         first = name = PurePosixPath(safe_name(wanted, WANTED_NAME_BYTES))
         count = self._counts.get(_folded(first), 1)
         while not self._is_free(name):
@@ -137,7 +137,7 @@ class TakenNames:
         )
 
     def _renamed(self, name: PurePosixPath, count: int) -> PurePosixPath:
-        """With the number behind the first folder that has a file's name, else behind the file's own."""
+        """Append the number to the first folder that has a file's name, or else to the file's own name."""
         for folder in reversed(name.parents[:-1]):
             if _folded(folder) in self._files:
                 return folder.with_name(_shortened(folder.name, f"-{count}")) / name.relative_to(folder)
@@ -145,7 +145,7 @@ class TakenNames:
 
 
 def _shortened(stem: str, ending: str) -> str:
-    """Both, with as much of the stem as a part of a path may have."""
+    """Join both, with the stem cut to the limit of a path's part."""
     room = max(MAX_PART_BYTES - len(ending.encode()), 0)
     return stem.encode()[:room].decode(errors="ignore") + ending
 

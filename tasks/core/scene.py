@@ -104,7 +104,7 @@ class Scene:
         return float(2 * np.linalg.norm(centers - centers.mean(axis=0), axis=1).max())
 
     def image_path(self, camera: Camera) -> Path:
-        """The camera's undistorted image. Raises UnsafeNameError where its name leads out of the scene."""
+        """Path of the camera's undistorted image. Raises UnsafeNameError if its name leads out of the scene."""
         return below(self.folder / IMAGES_FOLDER, camera.name)
 
     def image(self, camera: Camera) -> NDArray[np.uint8]:
@@ -146,7 +146,7 @@ class Scene:
         with np.load(folder / POINTS_FILE, allow_pickle=False) as arrays:
             points = SparsePoints(**{name: arrays[name] for name in ("xyz", "rgb", "errors_px", "track_lengths")})
             observations = Observations.none()
-            if "observed_points" in arrays:  # older scenes record none
+            if "observed_points" in arrays:  # older scenes have none
                 observations = Observations(arrays["observing_cameras"], arrays["observed_points"])
         return cls(
             folder=folder,

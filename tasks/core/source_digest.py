@@ -1,7 +1,7 @@
-"""A digest of the code that computes something, instead of a version number to bump by hand.
+"""A digest of the code that computes an output, instead of a version number that is bumped by hand.
 
-It covers a module and everything of this project that it imports, directly or not. Comments, docstrings, layout, and
-the titles and descriptions of options change nothing: sources are compared as syntax trees without them.
+It covers a module and all modules of this project that it imports, directly or not. Comments, docstrings, layout, and
+the titles and descriptions of options do not count: sources are compared as syntax trees without them.
 """
 
 import ast
@@ -11,22 +11,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "tasks"
-# Modules, and packages with all that is in them, that decide no byte of an output though many others import them.
+# Modules, and packages with all their modules, that many others import but that do not affect any byte of an output.
 WITHOUT_INFLUENCE = (
-    "tasks.core.errors",  # names of errors; their texts are where they are raised
+    "tasks.core.errors",  # classes of errors; their messages are where they are raised
     "tasks.core.kernel_cache",  # where compiled code is kept
     "tasks.core.library_loading",  # how many threads a library starts
     "tasks.core.progress",  # for people
     "tasks.core.source_digest",
-    "tasks.core.storage",  # where outputs are kept, and how they get there
+    "tasks.core.storage",  # the storage of outputs
 )
 PROSE = frozenset({"title", "description"})  # arguments of pydantic's Field that only people read
 
 
 def source_digest(*modules: str) -> str:
-    """The sha256, hexadecimal, over the sources of modules and of all that they import from this project.
+    """Return the sha256, hexadecimal, over the sources of modules and all their imports from this project.
 
-    Raises ModuleNotFoundError for a module that is not part of it.
+    Raises ModuleNotFoundError for a module that is not part of this project.
     """
     digest = hashlib.sha256()
     for name in sorted(source_modules(*modules)):
@@ -62,7 +62,7 @@ def _is_without_influence(module: str) -> bool:
 
 
 def imported_libraries(*modules: str) -> frozenset[str]:
-    """The top-level names of all that the sources of `source_digest` import from elsewhere."""
+    """Return the top-level names of all packages that the sources of `source_digest` import from elsewhere."""
     names: set[str] = set()
     for name in source_modules(*modules):
         names.update(found.partition(".")[0] for found in _names_imported(_tree(name)))
@@ -112,10 +112,10 @@ def _names_imported(tree: ast.Module) -> set[str]:
 
 
 class _WithoutProse(ast.NodeTransformer):
-    """Takes out what does not run: docstrings, imports for type checkers, and the prose of options."""
+    """Removes code without effect: docstrings, imports for type checkers, and the prose of options."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        """Drop docstrings, and any other statement that is a string alone."""
+        """Drop docstrings, and all other statements that consist of a string."""
         if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             return None
         return self.generic_visit(node)

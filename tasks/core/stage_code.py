@@ -7,8 +7,8 @@ from functools import cached_property
 
 from tasks.core.source_digest import file_digest, imported_libraries, source_digest, source_modules
 
-# Code that is known to give the same outputs as code before it: digest of the sources now -> that of then, and the
-# commit that has those. For refactorings only; tests/core/test_compatible_code.py computes a small scene with both.
+# Code that is known to make the same outputs as earlier code: digest of the sources now -> digest of the earlier
+# sources, and their commit. For refactorings only; tests/core/test_compatible_code.py computes a small scene with both.
 COMPATIBLE: dict[str, tuple[str, str]] = {}
 
 # Packages by the name they are imported by; some come as one of several distributions, as for CUDA.
@@ -17,7 +17,7 @@ DISTRIBUTIONS = {
     "pillow_heif": ("pillow-heif",),
     "pycolmap": ("pycolmap", "pycolmap-cuda12"),
 }
-# Imported packages that decide no byte of an output: they hold, check or pass on what others computed.
+# Imported packages that do not affect any byte of an output: they store, check or pass on the results of others.
 WITHOUT_INFLUENCE = frozenset({"jinja2", "markupsafe", "plyfile", "psutil", "pydantic", "pydantic_core"})
 
 
@@ -31,7 +31,7 @@ class StageCode:
 
     @cached_property
     def sources(self) -> str:
-        """The digest of all sources, or of those before them that gave the same outputs."""
+        """The digest of all sources, or of earlier sources that made the same outputs."""
         digest = source_digest(*self.modules)
         if self.files:
             digest = hashlib.sha256(f"{digest} {file_digest(*self.files)}".encode()).hexdigest()
@@ -41,7 +41,7 @@ class StageCode:
 
     @cached_property
     def library_versions(self) -> dict[str, str]:
-        """The installed version of each library, without the part that says what it was built for."""
+        """The installed version of each library, without the suffix of its build, such as `+cpu`."""
         return {name: installed_version(name).partition("+")[0] for name in self.libraries}
 
     @cached_property

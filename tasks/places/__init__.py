@@ -1,1 +1,1 @@
-"""Places of photos, outputs and results: folders, and S3."""
+"""Places of photos, stage outputs and results: local folders and S3."""

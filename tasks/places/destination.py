@@ -31,51 +31,51 @@ from tasks.places.workspace import open_folder
 from tasks.running.settings import settings_in_use
 
 LOCK_FILE = ".spaceport.lock"  # of a folder
-LOCAL_PATIENCE_SECONDS, S3_PATIENCE_SECONDS = 60.0, 900.0  # for another writer, who takes seconds, or uploads
+LOCAL_PATIENCE_SECONDS, S3_PATIENCE_SECONDS = 60.0, 900.0  # for another writer: seconds, or an upload
 
 
 class Destination(ABC):
-    """A place for one result; an older result there is replaced at the very end."""
+    """A place for one result. An older result there is replaced at the very end."""
 
     uri: str
 
     @abstractmethod
     def check(self) -> None:
-        """Try to write there. Raises DestinationError."""
+        """Write a probe and remove it. Raises DestinationError."""
 
     @abstractmethod
     def scratch(self) -> AbstractContextManager[Path]:
-        """A local folder to put the result together in, gone when the block ends. Raises DiskFullError."""
+        """A local folder in which to assemble the result; removed when the block ends. Raises DiskFullError."""
 
     def deliver(self, result: Path) -> None:
-        """Put every file of a scratch folder in place of the older one of its name, in one step.
+        """Replace the older result by the files of a scratch folder, in one step.
 
-        Files of an earlier result that this one has not are removed; nothing else is touched. One process at a time
-        does this. One that dies leaves either result whole: on S3 for those who begin at the page. Raises
-        DestinationError or StorageError.
+        Files of the earlier result that the new one lacks are removed; nothing else is touched. Only one process at a
+        time delivers. If it dies, either the old or the new result is intact; on S3, for readers who start at the page.
+        Raises DestinationError or StorageError.
         """
         names = sorted(path.relative_to(result).as_posix() for path in result.rglob("*") if path.is_file())
         with self._alone() as confirm:
             self.require_ours(names)
             older = self._listed()
-            self._list({*older, *names})  # first, so that files of an interrupted delivery are known as ours
+            self._list({*older, *names})  # first, so that files of an interrupted delivery are recognised as ours
             self._replace(result, names, older, confirm)
             self._list(set(names))
 
     def holds(self, files: Collection[StoredFile]) -> bool:
-        """Whether exactly these files of a result are there, unaltered. Raises StorageError."""
+        """Whether the result there consists of exactly these files, unaltered. Raises StorageError."""
         return self._listed() == {file.path for file in files} and self._unaltered(files)
 
     @abstractmethod
     def _unaltered(self, files: Collection[StoredFile]) -> bool:
-        """Whether each file is there as it was put."""
+        """Whether each file is there as it was delivered."""
 
     def require_ours(self, names: Iterable[str] | None = None) -> None:
-        """Make sure that a result replaces only what an earlier one has put there.
+        """Make sure that a result replaces only files of an earlier result.
 
         Args:
-            names: the result's files; None before a run, when those of its pictures are not known: any picture counts
-                that is where they go.
+            names: the result's files; None before a run, when the names of its pictures are not known yet: then any
+                file in the folders for pictures is in the way.
 
         Raises DestinationError.
         """
@@ -83,7 +83,7 @@ class Destination(ABC):
             names = {*ALWAYS_WRITTEN, STREAM_PAGE_FILE, *(f"{folder}/any" for folder in PARTS_FOLDERS), *self._parts()}
         found = self._in_the_way(set(names), set(names) - self._listed())
         if self._read(CONTENTS_FILE) is None and is_report_of_ours(self._read(REPORT_DATA_FILE) or b""):
-            found -= set(names)  # files of a result from before there were lists; links to other places never are
+            found -= set(names)  # files of a result that is older than the lists; links to other places never are ours
         if foreign := sorted(found):
             more = f" and {len(foreign) - 1} more files" if len(foreign) > 1 else ""
             raise DestinationError(
@@ -92,47 +92,47 @@ class Destination(ABC):
             )
 
     def _parts(self) -> set[str]:
-        """Files that are there now under names that a run may choose for parts of its result."""
+        """Existing files whose names a run may choose for parts of its result."""
         found = (f"{folder}/{name}" for folder in PARTS_FOLDERS for name in self._below(folder))
         return set(filter(is_part, found))
 
     @abstractmethod
     def _in_the_way(self, names: set[str], unlisted: set[str]) -> set[str]:
-        """Which of the unlisted files are there; and what is in place of folders of any of the names, or of our own."""
+        """Unlisted files that exist, and files or links where the result needs folders."""
 
     @abstractmethod
     def _below(self, folder: str) -> Iterable[str]:
-        """The names of the files below a folder of the result."""
+        """Names of the files below a folder of the result."""
 
     @abstractmethod
     def _alone(self) -> AbstractContextManager[Confirm]:
-        """Keep other writers out. Yields a function that raises StorageError when one has come in all the same."""
+        """Keep other writers out. Yields a function that raises StorageError if another one has intruded anyway."""
 
     @abstractmethod
     def _replace(self, result: Path, names: list[str], older: set[str], confirm: Confirm) -> None:
-        """Put the files of a scratch folder in place of older ones, in one step, and remove what it has not."""
+        """Replace older files by those of a scratch folder in one step, and remove files that it lacks."""
 
     @abstractmethod
     def _write(self, name: str, content: bytes) -> None:
-        """Put one small file in one step."""
+        """Write one small file in one step."""
 
     @abstractmethod
     def _read(self, name: str) -> bytes | None:
-        """A file, or None when it is not there. Raises StorageError."""
+        """Return a file's content, or None if there is no such file. Raises StorageError."""
 
     def _list(self, names: set[str]) -> None:
         self._write(CONTENTS_FILE, written_list(names))
 
     def _listed(self) -> set[str]:
-        """Files that earlier results have put there; none where their list is missing or is no list of ours."""
+        """Files of earlier results; none if their list is missing or is not ours."""
         return read_list(self._read(CONTENTS_FILE) or b"")
 
     @abstractmethod
     def link(self, name: str) -> str:
-        """What a person opens to see a file of the result: a path or a link."""
+        """Path or link that a person opens to see a file of the result."""
 
     def read(self, name: str) -> bytes:
-        """A file of the result. Raises StorageError."""
+        """Return the content of a file of the result. Raises StorageError."""
         content = self._read(name)
         if content is None:
             raise StorageError(f"{name} is not at {self.uri}.")
@@ -140,7 +140,7 @@ class Destination(ABC):
 
 
 def open_destination(name: str, workspace: Workspace) -> Destination:
-    """The place of that name. Raises DestinationError when the name cannot be one."""
+    """Return the place of that name. Raises DestinationError if it is not a valid name."""
     if name.startswith("s3://"):
         return S3Destination(open_folder(name, workspace))
     if "://" in name:
@@ -157,10 +157,10 @@ class LocalDestination(Destination):
         self.uri = str(folder)
 
     def check(self) -> None:
-        """As in Destination; a folder that had to be made for the trial is removed: a failed run leaves nothing."""
+        """As in Destination. A folder that was created for the probe is removed: a failed run leaves nothing."""
         missing = [folder for folder in (self._folder, *self._folder.parents) if not folder.exists()]
         try:
-            with self.scratch() as partial:  # with its lock, which not every file system has
+            with self.scratch() as partial:  # this takes its lock, which not every file system supports
                 if (self._folder / PAGE_FILE).exists() and not takes_links(partial):
                     raise DestinationError(
                         f"The file system of {self._folder} has no symbolic links, without which the result that is "
@@ -168,7 +168,7 @@ class LocalDestination(Destination):
                     )
         finally:
             for folder in missing:
-                with suppress(OSError):  # what could not be made is not there
+                with suppress(OSError):  # a folder that could not be created does not exist
                     folder.rmdir()
 
     @contextmanager
@@ -180,7 +180,7 @@ class LocalDestination(Destination):
                 yield partial
 
     def link(self, name: str) -> str:
-        """A link where a web server shows the workspace's run folders and this is in one, else the path."""
+        """A link if this folder is in a run's folder that a web server shows, else the path."""
         url = self._workspace.page_url(self._folder / name) if isinstance(self._workspace, LocalWorkspace) else None
         return url or str(self._folder / name)
 
@@ -201,7 +201,7 @@ class LocalDestination(Destination):
             raise StorageError(f"{self.uri} cannot be read ({error.strerror}).") from error
 
     def _in_the_way(self, names: set[str], unlisted: set[str]) -> set[str]:
-        """As in Destination. No link of ours is a folder, so a link to a folder leads to another place."""
+        """As in Destination. Our links never point to folders, so a link to a folder is not ours."""
         others = {other for name in names for other in stands_in_way(self._folder, name)}
         there = {name for name in unlisted if os.path.lexists(self._folder / name)}
         folders = {name for name in names if (self._folder / name).is_dir()}
@@ -209,7 +209,7 @@ class LocalDestination(Destination):
         return {other.relative_to(self._folder).as_posix() for other in others} | there | folders
 
     def _below(self, folder: str) -> Iterator[str]:
-        """As in Destination; nothing behind a link."""
+        """As in Destination. Links are not followed."""
         for path, _, names in os.walk(self._folder / folder):
             yield from ((Path(path) / name).relative_to(self._folder / folder).as_posix() for name in names)
 
@@ -220,7 +220,7 @@ class LocalDestination(Destination):
             yield lambda: None  # the file system keeps others out
 
     def _replace(self, result: Path, names: list[str], older: set[str], confirm: Confirm) -> None:
-        """As in Destination, by a link that is turned to the new files."""
+        """As in Destination, by switching a link to the new files."""
         with self._refusals():
             replace_files(self._folder, result, names, older, PAGE_FILE)
 
@@ -228,7 +228,7 @@ class LocalDestination(Destination):
         """As in Destination."""
         partial = self._folder / f".{name}.partial"
         with self._refusals():
-            partial.unlink(missing_ok=True)  # one that a dead process has left, or a link to another place
+            partial.unlink(missing_ok=True)  # left by a process that died, or a link to another place
             partial.write_bytes(content)
             flush(partial)
             partial.replace(self._folder / name)
@@ -236,7 +236,7 @@ class LocalDestination(Destination):
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
-        """Say which file the system refuses to write; a full disk is said elsewhere."""
+        """Turn an OSError into a DestinationError that names the file; a full disk is reported elsewhere."""
         try:
             yield
         except OSError as error:
@@ -268,19 +268,19 @@ class S3Destination(Destination):
         self.uri = folder.uri
 
     def check(self) -> None:
-        """As in Destination; a small object is put and removed."""
+        """As in Destination; a small object is written and removed."""
         self._folder.require_writable()
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """As in Destination; beside this machine's copies of stage outputs."""
+        """As in Destination; next to this machine's copies of stage outputs."""
         self.check()
         settings = settings_in_use()
         with OutputCache(settings.home / "outputs", settings.cache_bytes).scratch() as folder:
             yield folder
 
     def _unaltered(self, files: Collection[StoredFile]) -> bool:
-        """As in Destination; sizes are compared, and the bytes of the page, which names the others."""
+        """As in Destination. Compares sizes, and the bytes of the page, which names the other files."""
         folders = {file.path.partition("/")[0] for file in files if "/" in file.path}
         there = {f"{folder}/{found.name}": found.size for folder in folders for found in self._below_objects(folder)}
         for file in files:
@@ -311,7 +311,7 @@ class S3Destination(Destination):
         return sole_writer_on_s3(self._folder, S3_PATIENCE_SECONDS)
 
     def _replace(self, result: Path, names: list[str], older: set[str], confirm: Confirm) -> None:
-        """As in Destination, by the page."""
+        """As in Destination, by switching the page."""
         replace_objects(self._folder, result, names, older, PAGE_FILE, self._list, confirm)
 
     def _write(self, name: str, content: bytes) -> None:

@@ -21,26 +21,26 @@ ALWAYS_WRITTEN = (
     *(PAGE_FILE, REPORT_FILE, REPORT_DATA_FILE, SPLAT_FILE, PLY_FILE, PREVIEW_FILE, FLY_AROUND_FILE, GEOREFERENCE_FILE),
     *(f"{COLMAP_FOLDER}/{MODEL_FOLDER}/{part}.bin" for part in ("cameras", "images", "points3D")),
 )
-# Where the names of files depend on the photos and on the splat, and of what kinds these files are.
+# Folders whose file names depend on the photos and on the splat, and the kinds of these files.
 PARTS_FOLDERS = (f"{COLMAP_FOLDER}/{MODEL_FOLDER}", f"{COLMAP_FOLDER}/{IMAGES_FOLDER}", LOD_FOLDER)
 PARTS_SUFFIXES = (".bin", ".json", ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
-CONTENTS_FILE = "spaceport-files.json"  # lists the files that we have put there; the next result removes those it lacks
+CONTENTS_FILE = "spaceport-files.json"  # lists the files that we wrote there; the next result removes those it lacks
 _CONTENTS = TypeAdapter(list[str])  # paths below the destination, posix
 
 
 class _ReportVersions(BaseModel):
-    """A part of every report of ours, by which a result from before there were lists of files is known."""
+    """A part of every report of ours. It identifies results that are older than the lists of files."""
 
     versions: dict[str, str]
 
 
 def written_list(names: Iterable[str]) -> bytes:
-    """The list as a file."""
+    """Return the list as the content of a file."""
     return _CONTENTS.dump_json(sorted(names), indent=1)
 
 
 def read_list(content: bytes) -> set[str]:
-    """The names in a list; none where it is no list of ours. It is not trusted: others may have written it."""
+    """Return the names in a list; none if it is not ours. It is not trusted, because others may have written it."""
     try:
         return {name for name in _CONTENTS.validate_json(content) if is_name_within(name)}
     except ValidationError:
@@ -48,7 +48,7 @@ def read_list(content: bytes) -> set[str]:
 
 
 def is_part(name: str) -> bool:
-    """Whether a file in one of PARTS_FOLDERS may be a part of a result, by its path below the destination."""
+    """Whether a path below the destination, in one of PARTS_FOLDERS, may be part of a result."""
     return is_name_within(name) and name.lower().endswith(PARTS_SUFFIXES)
 
 

@@ -21,10 +21,10 @@ UNNAMED_CAPTURE = "capture"
 
 @dataclass(frozen=True)
 class RemotePhotos:
-    """The content of a place when it was listed."""
+    """The content of a place on S3 at the time it was listed."""
 
     uri: str
-    place: S3Folder  # what the URI names: a folder, or the archive
+    place: S3Folder  # the folder or the archive that the URI names
     objects: tuple[StoredObject, ...]  # the photos of the folder, or the one archive
     flight_log: StoredObject | None = None  # beside the photos of a folder
 
@@ -35,19 +35,19 @@ class RemotePhotos:
 
     @property
     def digest(self) -> str:
-        """The sha256 over names, sizes and ETags: another one when any photo is another."""
+        """The sha256 over names, sizes and ETags. It changes when any photo changes."""
         lines = "".join(f"{found.etag} {found.size} {found.name}\n" for found in self.needed)
         return hashlib.sha256(lines.encode()).hexdigest()
 
     @property
     def rejected(self) -> list[RejectedPhoto]:
-        """Photos whose keys are no names of files here."""
+        """Photos whose keys cannot be file names on this machine."""
         return local_names(self.uri, self.objects)[1]
 
     def download(self, target: Path, on_progress: ProgressCallback) -> Path:
-        """Download all but `rejected` below the folder `target`; returns the local folder or archive.
+        """Download all but `rejected` into the folder `target`; returns the local folder or archive.
 
-        Raises StorageError when the objects change meanwhile, PhotosError, DiskFullError.
+        Raises StorageError if the objects change meanwhile, PhotosError, DiskFullError.
         """
         paths, _ = local_names(self.uri, self.needed)
         if not set(self.objects) & set(paths):
@@ -75,12 +75,12 @@ class RemotePhotos:
 
 
 def find_photos(uri: str, workspace: Workspace, flight_log: str = "") -> RemotePhotos:
-    """List the photos at `s3://bucket/folder` or `s3://bucket/name.zip`; one call for 1000 of them.
+    """List the photos at `s3://bucket/folder` or `s3://bucket/name.zip`, with one call per 1000 photos.
 
-    `flight_log` names a file beside the photos of a folder; in an archive it is found when that is unpacked.
+    `flight_log` names a file next to the photos of a folder. In an archive it is found when the archive is unpacked.
 
-    Raises PhotosError when the place does not exist, is denied, or holds no photos or no such flight log; StorageError
-    when S3 is away.
+    Raises PhotosError if the place does not exist, access is denied, or it has no photos or no such flight log;
+    StorageError if S3 cannot be reached.
     """
     if not uri.startswith("s3://"):
         raise PhotosError(f"{uri} cannot be read: give a folder or a .zip, on this machine or as s3://bucket/name.")
@@ -88,7 +88,7 @@ def find_photos(uri: str, workspace: Workspace, flight_log: str = "") -> RemoteP
 
 
 def list_photos(uri: str, place: S3Folder, flight_log: str = "") -> RemotePhotos:
-    """As `find_photos`, once the place is open."""
+    """As `find_photos`, for a place that is already open."""
     if is_archive(uri):
         found = place.parent.head(PurePosixPath(place.prefix).name)
         if found is None:
@@ -121,7 +121,7 @@ def is_archive(uri: str) -> bool:
 
 
 def local_names(uri: str, objects: tuple[StoredObject, ...]) -> tuple[dict[StoredObject, str], list[RejectedPhoto]]:
-    """Paths of objects below a local folder, which they never leave, and those that have none; each path is taken once.
+    """Map objects to unique paths below a local folder; objects whose keys cannot be file names are rejected.
 
     Raises PhotosError for a key that leads out of the folder.
     """
@@ -139,15 +139,15 @@ def local_names(uri: str, objects: tuple[StoredObject, ...]) -> tuple[dict[Store
 
 
 def is_remote_source(source: str) -> bool:
-    """Whether the photos do not lie on this machine."""
+    """Whether the photos are on another machine."""
     return "://" in source
 
 
 def open_source(source: str, workspace: str, flight_log: str = "") -> Path | RemotePhotos:
-    """What the caller named, checked without decoding or downloading anything.
+    """Check the source that the caller named, without decoding or downloading anything, and return it.
 
-    `flight_log` is looked for among photos on S3. Raises PhotosError when the place does not exist, cannot be read, or
-    holds no photos.
+    `flight_log` is looked for among photos on S3. Raises PhotosError if the place does not exist, cannot be read, or
+    has no photos.
     """
     if is_remote_source(source):
         return find_photos(source, open_workspace(workspace), flight_log)
@@ -162,7 +162,7 @@ def local_source(source: str) -> Path:
     path = local_path(source)
     if not path.exists():
         raise PhotosError(f"{source} does not exist; give a folder or a .zip of photos.")
-    if not path.is_dir() and not path.is_file():  # a pipe, from which reading may never end
+    if not path.is_dir() and not path.is_file():  # reading a pipe may never end
         raise PhotosError(f"{source} is neither a folder nor a regular file; give a folder or a .zip of photos.")
     if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
         raise PhotosError(f"{source} cannot be read: its owner has to permit it.")
@@ -170,7 +170,7 @@ def local_source(source: str) -> Path:
 
 
 def digest_of(source: Path, files: Iterable[Path]) -> str:
-    """The sha256 over names and bytes of files below the source, or of the source itself where it is a file.
+    """The sha256 over names and bytes of files below the source, or of the source itself if it is a file.
 
     Raises PhotosError for a file that cannot be read.
     """
@@ -181,10 +181,10 @@ def digest_of(source: Path, files: Iterable[Path]) -> str:
 
 
 def capture_name(source: str | Path) -> str:
-    """The capture's name for people: the folder's or archive's, or the parent's where that is `images` or the like.
+    """The capture's name for people: that of the folder or archive, or of its parent if it is `images` or the like.
 
-    It names the default output folder, so it is never `..` (the stem of `...zip`) nor empty. An archive that is gone
-    keeps its name, by which the run's folder is found.
+    The default output folder gets this name, so it is never empty or `..` (the stem of `...zip`). An archive that no
+    longer exists has the same name as before, so that the run's folder can be found.
     """
     if isinstance(source, str) and is_remote_source(source):
         path = PurePosixPath(source.partition("://")[2])

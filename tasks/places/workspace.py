@@ -14,17 +14,17 @@ _OPENING = Lock()
 
 
 def is_remote(name: str) -> bool:
-    """Whether the name says that the place is not a folder of this machine."""
+    """Whether the name is not that of a local folder."""
     return "://" in name or name.startswith(BLOCK_PREFIX)
 
 
 def open_workspace(name: str) -> Workspace:
-    """The workspace of that name; the same object for the same name and settings while this process lives.
+    """Open the workspace of that name; a process always gets the same object for the same name and settings.
 
-    Raises DestinationError when the name cannot be one, or there is no such block.
+    Raises DestinationError if the name is not valid, or there is no such block.
     """
     settings = settings_in_use()
-    with _OPENING:  # boto3 makes clients in one thread at a time
+    with _OPENING:  # boto3 can create clients in only one thread at a time
         return _opened(name, settings.pages_url, settings.home / "outputs", settings.cache_bytes)
 
 
@@ -37,9 +37,9 @@ def _opened(name: str, pages_url: str | None, copies: Path, cache_bytes: int) ->
 
 
 def open_folder(uri: str, workspace: Workspace, refused: type[InputError] = DestinationError) -> S3Folder:
-    """The folder `s3://bucket/prefix`; in the workspace's own bucket with the workspace's credentials.
+    """Open the folder `s3://bucket/prefix`, with the workspace's credentials if it is in the workspace's bucket.
 
-    Raises `refused` when the name cannot be one.
+    Raises `refused` if the name is not valid.
     """
     folder = open_s3_folder(uri, refused=refused)
     if isinstance(workspace, S3Workspace) and workspace.root.bucket == folder.bucket:
@@ -48,9 +48,9 @@ def open_folder(uri: str, workspace: Workspace, refused: type[InputError] = Dest
 
 
 def _load_block(block: str) -> S3Folder:
-    """The folder that an `S3Bucket` block names, with the credentials of its `AwsCredentials` block.
+    """Open the folder of an `S3Bucket` block, with the credentials of its `AwsCredentials` block.
 
-    Keys that are empty there leave the choice to boto3's default chain, which knows a machine's role.
+    If the keys there are empty, boto3's default chain chooses the credentials; it knows a machine's role.
     """
     from prefect_aws import S3Bucket  # takes a second to import, and most workspaces need no block
 

@@ -1,6 +1,6 @@
-"""Prefect artifacts that change while a run works: each is created once and updated in place.
+"""Prefect artifacts that change during a run: each is created once and updated in place.
 
-The pictures that they show are files in the run's folder, with links that a browser opens.
+Their pictures are files in the run's folder, with links that a browser can open.
 """
 
 import json
@@ -29,7 +29,7 @@ class Shown:
     """The content of an artifact at one moment.
 
     `data` is a percentage for "progress", a list of rows for "table", a URL for "image" and text for "markdown".
-    `description` is shown as it is: marks of Markdown in it mean nothing.
+    `description` is plain text: Markdown in it is not interpreted.
     """
 
     kind: ArtifactKind
@@ -40,13 +40,13 @@ class Shown:
 class RunArtifacts:
     """The artifacts of one task run, or of a flow run where there is no task.
 
-    A stage that runs as a deployment of its own shows them twice: in its own run, and in the run that asked for it.
+    A stage that runs as its own deployment shows them in two runs: its own, and the run that started it.
     """
 
     def __init__(
         self, flow_run: FlowRun | None, flow_run_id: UUID, task_run: TaskRun | None, *, continued: bool = False
     ) -> None:
-        """`continued`: another process may have made them, for the same run."""
+        """`continued`: an earlier process of the same run may already have created the artifacts."""
         self._continued = continued
         self.flow_run_id = flow_run_id
         self._flow_run = flow_run
@@ -57,7 +57,7 @@ class RunArtifacts:
 
     @classmethod
     def of_this_run(cls) -> "RunArtifacts | None":
-        """Those of the run that this code is in; None outside of one."""
+        """Return the artifacts of the current run; None outside of a run."""
         flow_context, task_context = FlowRunContext.get(), TaskRunContext.get()
         flow_run = flow_context.flow_run if flow_context else None
         task_run = task_context.task_run if task_context else None
@@ -65,15 +65,15 @@ class RunArtifacts:
         return None if flow_run_id is None else cls(flow_run, flow_run_id, task_run)
 
     def show(self, key: str, shown: Shown) -> None:
-        """Create or update the artifact, unless it says the same already.
+        """Create or update the artifact, unless its content is unchanged.
 
-        Raises any exception of Prefect's client when the server does not answer.
+        Raises the exceptions of Prefect's client if the server does not answer.
         """
         if self._newest.get(key) == shown:
             return
-        # a table is stored as the text of its JSON
+        # a table is stored as JSON text
         data = json.dumps(shown.data) if shown.kind == "table" else shown.data
-        client = get_client(sync_client=True)  # within a run it is the run's own, which is open already
+        client = get_client(sync_client=True)  # within a run this is the run's own client, which is already open
         if key not in self._created:
             self._created[key] = [self._create(client, key, shown, data, *page) for page in self._all_pages(client)]
         else:
@@ -90,7 +90,7 @@ class RunArtifacts:
         flow_run_id: UUID,
         task_run_id: UUID | None,
     ) -> UUID:
-        if self._is_another_attempt():  # whose earlier one has made it
+        if self._is_another_attempt():  # an earlier attempt has created it
             existing = client.read_artifacts(
                 artifact_filter=ArtifactFilter(
                     key=ArtifactFilterKey(any_=[key]), flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id])
@@ -112,7 +112,7 @@ class RunArtifacts:
 
     def _is_another_attempt(self) -> bool:
         runs = [run for run in (self._flow_run, self._task_run) if run is not None]
-        # a child run is new for each attempt, but shows itself in the one parent
+        # each attempt has a new child run, but all of them show artifacts in the same parent
         return self._continued or any(run.run_count > 1 for run in runs) or self._parent_task_run_id() is not None
 
     def _parent_task_run_id(self) -> UUID | None:
@@ -138,9 +138,9 @@ def _described(shown: Shown) -> str | None:
 
 
 def show_picture(name: str, content: bytes, description: str, context: RunContext) -> Shown | None:
-    """Write a picture into the run's folder and return it as an artifact; None where no web server shows the folder.
+    """Write a picture into the run's folder and return it as an artifact; None if no web server shows the folder.
 
-    A browser keeps what it has loaded from an address, so a new picture needs a new name. Raises StorageError.
+    Browsers cache pictures by address, so a new picture needs a new name. Raises StorageError.
     """
     store = open_workspace(context.workspace)
     store.write_run_file(context.run, name, content)

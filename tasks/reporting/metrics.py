@@ -1,6 +1,6 @@
-"""Measurements as lines that CloudWatch turns into metrics, where SPACEPORT_METRICS=emf asks for them.
+"""Measurements as log lines that CloudWatch turns into metrics, if SPACEPORT_METRICS=emf asks for them.
 
-The embedded metric format: a JSON line among a container's output, which its log driver takes to CloudWatch anyway.
+The embedded metric format is a JSON line in a container's output, which the log driver sends to CloudWatch anyway.
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
 
@@ -37,7 +37,7 @@ _UNITS = {
     "RunsCompleted": "Count",
     "RunsFailed": "Count",
 }
-# What a stage measured, by its field's name, that is worth a metric.
+# Measured fields that become metrics.
 _MEASURED = {
     "psnr_db": "PsnrDb",
     "ssim": "Ssim",
@@ -50,11 +50,12 @@ _MEASURED = {
 
 
 def emf_line(metrics: Mapping[str, float], stage: str | None, now: float) -> str:
-    """One line with the metrics of one moment; of a stage where one is given.
+    """Return one line with the metrics of one moment.
 
     Args:
         metrics: values by name; the names are those of `_UNITS`.
-        stage: becomes the dimension `Stage`. A run as a dimension would make every run a metric, and those are paid.
+        stage: becomes the dimension `Stage`; None for metrics of a whole run. The run is no dimension, because every
+            run would then add metrics of its own, and AWS charges for each.
         now: seconds since the epoch.
     """
     declared = [{"Name": name, "Unit": _UNITS[name]} for name in metrics]
@@ -75,7 +76,7 @@ def tell_stage(
     peak_memory_bytes: int,
     output_bytes: int,
 ) -> None:
-    """Write what a computed stage took and measured."""
+    """Write the time, the cost and the measurements of a computed stage."""
     known = measured.model_dump(include=set(_MEASURED))
     _tell(
         {
@@ -95,14 +96,14 @@ def tell_run(*, completed: bool) -> None:
 
 
 class GpuTeller:
-    """Writes once a minute how training uses its GPU."""
+    """Writes training's GPU usage once a minute."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
         self._told_at = -GPU_SECONDS
 
     def tell(self, usage: "GpuUsage | None") -> None:
-        """Take the usage, as often as it is known; most calls write nothing."""
+        """Receive the usage as often as it is measured; most calls write nothing."""
         now = time.monotonic()
         if usage is None or now - self._told_at < GPU_SECONDS:
             return
@@ -111,9 +112,9 @@ class GpuTeller:
 
 
 def _tell(metrics: Mapping[str, float | None], stage: str | None) -> None:
-    # JSON has no infinity, as the PSNR of two equal pictures is: such a value is left out.
+    # JSON has no infinity, which is the PSNR of two equal pictures. Such values are left out.
     known = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
     if known and settings_in_use().metrics:
-        # Not through logging, whose format would keep CloudWatch from knowing the line.
+        # Not through logging: CloudWatch would not recognise a line in the log's format.
         sys.stdout.write(emf_line(known, stage, time.time()) + "\n")
         sys.stdout.flush()

@@ -31,9 +31,9 @@ def listening(listener: StageListener) -> Iterator[None]:
 
 @contextmanager
 def listening_here(listener: StageListener) -> Iterator[None]:
-    """Call `listener(stage, progress)` for reports of stages that begin within the block, and for no others'.
+    """Call `listener(stage, progress)` only for reports of stages that begin within the block.
 
-    Unlike `listening` it distinguishes the runs that share this process.
+    Unlike `listening`, it distinguishes between runs that share this process.
     """
     token = _listener_here.set(listener)
     try:
@@ -43,13 +43,13 @@ def listening_here(listener: StageListener) -> Iterator[None]:
 
 
 def stage_progress(stage: str) -> ProgressCallback:
-    """The callback that a stage's domain code gets.
+    """Return the progress callback for a stage's domain code.
 
-    Every report is passed to the listeners, which throttle for themselves. The run's log, where a line costs
-    milliseconds, gets one line in LOG_INTERVAL_SECONDS and the last one.
+    Every report is passed to the listeners, which do their own throttling. A line in the run's log costs milliseconds,
+    so the log gets one line per LOG_INTERVAL_SECONDS, and the last one.
     """
     logged_at = -float("inf")
-    here = _listener_here.get()  # now: domain code may report from threads of its own
+    here = _listener_here.get()  # read here, since domain code may report from other threads
 
     def report(progress: Progress) -> None:
         nonlocal logged_at
@@ -66,7 +66,7 @@ def stage_progress(stage: str) -> ProgressCallback:
 
 
 def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
-    """The logger of the current Prefect run; the module's own outside of one, so that `task.fn` works in tests."""
+    """Return the current Prefect run's logger, or this module's outside of one, so that `task.fn` works in tests."""
     try:
         return get_run_logger()
     except MissingContextError:

@@ -1,6 +1,6 @@
-"""Record a stage while it works: its progress in Prefect's UI, its full log in the run's folder.
+"""Record a stage while it runs: its progress in Prefect's UI, its full log in the run's folder.
 
-A thread writes both, each at a bounded rate, so that they hold up no stage.
+A thread writes both at a bounded rate, so that they never hold up the stage.
 """
 
 import functools
@@ -20,8 +20,8 @@ from tasks.reporting.progress import listening_here, run_logger
 from tasks.reporting.run_log import LOGGERS, RunLog, outlive_reader
 from tasks.running.dispatch import runs_elsewhere
 
-# Between two updates of one artifact. Each costs the server some 10 ms and an event of about 10 kB in its database, and
-# in a long stage a few seconds change little of what people see.
+# Time between two updates of one artifact. Each costs the server about 10 ms and an event of about 10 kB in its
+# database, and in a long stage a few seconds change little of what people see.
 UPDATE_SECONDS, MOST_UPDATE_SECONDS = 5.0, 60.0
 SHARE_OF_AGE = 0.1  # of the stage's time so far
 CLOSE_SECONDS = 5.0
@@ -31,10 +31,10 @@ R = TypeVar("R")
 
 
 class BackgroundWriter:
-    """Does the writes it receives, in a thread of its own; of several writes of one name only the newest.
+    """Performs writes in a thread of its own; of several pending writes with one name, only the newest.
 
-    The first write that fails is a warning in the log, later ones are not, and none raises an error: a stage does not
-    fail for what only people look at.
+    The first write that fails is logged as a warning, and none raises an error: a stage does not fail because its
+    display cannot be updated.
     """
 
     def __init__(self) -> None:
@@ -43,19 +43,19 @@ class BackgroundWriter:
         self._not_before: dict[str, float] = {}  # time.monotonic()
         self._closing = False
         self._failed = False
-        # The thread sees the Prefect run, client settings and logger of its starter.
+        # The thread inherits the Prefect run, client settings and logger of the thread that starts it.
         context = copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._work,), name="dashboard", daemon=True)
         self._thread.start()
 
     def put(self, name: str, write: Callable[[], None], interval_seconds: float) -> None:
-        """Do `write` soon, but not within the interval after the last one of that name."""
+        """Perform `write` soon, but not within the interval after the last write of that name."""
         with self._condition:
             self._pending[name] = (write, interval_seconds)
             self._condition.notify()
 
     def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
-        """Do the writes that are left, without pauses; those not done in time, as without a server, are dropped."""
+        """Perform the remaining writes without pauses. Drop those that take too long, as when the server is away."""
         with self._condition:
             self._closing = True
             self._condition.notify()
@@ -71,7 +71,7 @@ class BackgroundWriter:
                 self._not_before[name] = time.monotonic() + interval_seconds
 
     def _next(self) -> dict[str, tuple[Callable[[], None], float]] | None:
-        """Wait for writes that are due; None when all is done and the writer is closed."""
+        """Wait for writes that are due; None when the writer is closed and nothing remains."""
         with self._condition:
             while True:
                 now = time.monotonic()
@@ -90,16 +90,16 @@ class BackgroundWriter:
 
 
 class Recording:
-    """The artifacts and the log of one stage of a run that is being worked on."""
+    """The artifacts and the log of one running stage."""
 
     def __init__(self, artifacts: RunArtifacts, writer: BackgroundWriter) -> None:
-        self.stages: list[str] = []  # that began within this one, for a whole run
+        self.stages: list[str] = []  # stages that began within this recording, if it is of a whole run
         self._artifacts = artifacts
         self._writer = writer
         self._began_at = time.monotonic()
 
     def show(self, key: str, make: Callable[[], Shown | None]) -> None:
-        """Show what `make` returns as an artifact. It is called in another thread, and only for the newest."""
+        """Show the result of `make` as an artifact. `make` is called in another thread, and only for the newest."""
 
         def write() -> None:
             shown = make()
@@ -109,13 +109,13 @@ class Recording:
         self._writer.put(key, write, pause_seconds(time.monotonic() - self._began_at))
 
     def show_progress(self, stage: str, progress: Progress) -> None:
-        """Show the stage's share of work done."""
+        """Show how much of the stage is done."""
         percent = min(100.0, 100 * progress.done / progress.total) if progress.total else 0.0
         self.show(f"progress-{stage}", lambda: Shown("progress", percent, f"{percent:.0f} %, {progress.note}"))
 
 
 def pause_seconds(age_seconds: float) -> float:
-    """How long to wait after an update of an artifact before the next one, in a stage of that age."""
+    """Return the pause between two updates of an artifact, in a stage that has run for so long."""
     return min(max(UPDATE_SECONDS, SHARE_OF_AGE * age_seconds), MOST_UPDATE_SECONDS)
 
 
@@ -123,13 +123,13 @@ _current: ContextVar[Recording | None] = ContextVar("recording", default=None)
 
 
 def current_recording() -> Recording | None:
-    """The recording of the stage that this code is part of; None outside of a Prefect run."""
+    """Return the recording of the current stage; None outside of a Prefect run."""
     return _current.get()
 
 
 @contextmanager
 def recording(stage: str, context: RunContext) -> Iterator[None]:
-    """Keep the stage's log and show its progress while the block runs; nothing outside of a Prefect run."""
+    """Keep the stage's log and show its progress while the block runs. Does nothing outside of a Prefect run."""
     artifacts = RunArtifacts.of_this_run()
     if artifacts is None:
         yield
@@ -155,7 +155,7 @@ def recording(stage: str, context: RunContext) -> Iterator[None]:
 
 @contextmanager
 def _logging_to(stage: str, context: RunContext, artifacts: RunArtifacts, writer: BackgroundWriter) -> Iterator[RunLog]:
-    # The stage's own run keeps its log under the stage's name; the run that waits for it has little to say.
+    # The stage's own run keeps its log under the stage's name. The log of the run that waits for it is short.
     name = f"{stage}-dispatch" if runs_elsewhere(stage, context) else stage
     log = RunLog(name, context, artifacts.flow_run_id, lambda: writer.put("log", log.write, log.pause_seconds))
     outlive_reader()
@@ -177,7 +177,7 @@ def _logging_to(stage: str, context: RunContext, artifacts: RunArtifacts, writer
 
 
 def recorded(stage: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a stage's function, which takes its RunContext as `context`; TypeError for one that does not."""
+    """Decorate a stage's function, which takes its RunContext as `context`. Raises TypeError if it does not."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)

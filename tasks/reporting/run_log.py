@@ -1,4 +1,4 @@
-"""The log of one stage: in full at `<workspace>/runs/<run>/logs/<stage>.log`, and its copy on the console."""
+"""The log of one stage: the full log at `<workspace>/runs/<run>/logs/<stage>.log`, and its copy on the console."""
 
 import logging
 import threading
@@ -20,10 +20,10 @@ NEW_LINE, CONTINUED = "\n", "\n    "  # further lines of a message are indented
 # Prefect's loggers of runs, and ours.
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "tasks", "flows")
 
-# Every writing sends the whole log, because S3 appends to nothing. So the longer it is, the longer the pause: 9 kB a
-# second at most, until a log of 5 MB is written every ten minutes.
+# Every write sends the whole log, because S3 cannot append to an object. So the pause grows with the log: 9 kB a second
+# at most, until a log of 5 MB is written every ten minutes.
 LEAST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 30.0, 600.0
-BYTES_PER_PAUSE = 256 * 2**10  # written after the least pause; twice the bytes wait twice as long
+BYTES_PER_PAUSE = 256 * 2**10  # written after the shortest pause; twice as much waits twice as long
 
 
 def log_name(stage: str) -> str:
@@ -34,11 +34,11 @@ def log_name(stage: str) -> str:
 class RunLog(logging.Handler):
     """Collects records of one run and every progress report, and writes them to the run's folder.
 
-    An earlier attempt's log is continued, so that a retried stage has one.
+    An earlier attempt's log is continued, so that a retried stage has a single log.
     """
 
     def __init__(self, stage: str, context: RunContext, flow_run_id: UUID, on_line: Callable[[], None]) -> None:
-        """`on_line` is called after every line. Raises DestinationError when there is no such workspace."""
+        """`on_line` is called after every line. Raises DestinationError if there is no such workspace."""
         super().__init__()
         self._store, self._run, self._name = open_workspace(context.workspace), context.run, log_name(stage)
         self._flow_run_id = str(flow_run_id)
@@ -50,7 +50,7 @@ class RunLog(logging.Handler):
         self._writing = threading.Lock()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a record of this run, or one that names no run."""
+        """Add a record of this run, or one that names no run."""
         run = getattr(record, "flow_run_id", None)
         if (run is None or str(run) == self._flow_run_id) and not getattr(record, "is_progress", False):
             text = record.getMessage()
@@ -59,22 +59,22 @@ class RunLog(logging.Handler):
             self._add(record.created, record.levelname, text)
 
     def progress(self, stage: str, progress: Progress) -> None:
-        """Take a progress report."""
+        """Add a progress report."""
         share = f"{100 * progress.done / progress.total:5.1f} %" if progress.total else "      …"
         self._add(datetime.now(UTC).timestamp(), "PROGRESS", f"{stage} {share} {progress.note}")
 
     def failed(self, error: BaseException) -> None:
-        """Take the error that ended the stage: ours as their sentence, others with their traceback."""
+        """Add the error that ended the stage: Spaceport's errors as one sentence, others with their traceback."""
         text = str(error) if isinstance(error, SpaceportError) else "".join(traceback.format_exception(error)).rstrip()
         self._add(datetime.now(UTC).timestamp(), "ERROR", f"{type(error).__name__}: {text}")
 
     @property
     def pause_seconds(self) -> float:
-        """How long to wait after a writing before the next one."""
+        """Pause between two writes."""
         return min(max(1.0, self._bytes / BYTES_PER_PAUSE) * LEAST_PAUSE_SECONDS, MOST_PAUSE_SECONDS)
 
     def write(self) -> None:
-        """Put what is new, and all before it, into the run's folder. Raises StorageError or DestinationError."""
+        """Write the whole log into the run's folder, if it has grown. Raises StorageError or DestinationError."""
         with self._writing:
             count = len(self._lines)
             if count > self._written:
@@ -87,7 +87,7 @@ class RunLog(logging.Handler):
 
     def _add(self, timestamp: float, level: str, text: str) -> None:
         time = datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        # no name in a message can act on a terminal, or look like a line of the log
+        # so that names in a message cannot control a terminal, or pass for a line of the log
         line = f"{time} {level:8} {printable_lines(text).replace(NEW_LINE, CONTINUED)}\n"
         self._lines.append(line)
         self._bytes += len(line.encode())
@@ -95,10 +95,10 @@ class RunLog(logging.Handler):
 
 
 def outlive_reader() -> None:
-    """Let a broken pipe cost this process its lines on the console, and not the run.
+    """Keep the run alive when the console's pipe breaks; only its lines on the console are lost.
 
-    A worker reads what its runs print, and a run outlives a worker that is killed. rich, through which Prefect prints,
-    would end the process (its Console.on_broken_pipe).
+    A worker reads the output of its runs, and a run outlives a worker that is killed. Prefect prints with rich, whose
+    Console.on_broken_pipe would end the process.
     """
     loggers = [each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
     for logger in (logging.root, *loggers):
@@ -111,5 +111,5 @@ def _ignore_broken_pipe(console: Console) -> None:
     def fall_silent() -> None:
         console.quiet = True
 
-    # rich means this method to be overridden in a subclass, but Prefect makes the console.
+    # rich expects a subclass to override this method, but Prefect creates the console.
     console.on_broken_pipe = fall_silent  # type: ignore[method-assign]

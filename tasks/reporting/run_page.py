@@ -1,4 +1,4 @@
-"""The page of a whole run in Prefect's UI: tags while it works, a summary when it ends, a reason when it fails."""
+"""The page of a whole run in Prefect's UI: tags while it runs, a summary when it ends, the reason if it fails."""
 
 import re
 import time
@@ -50,7 +50,7 @@ class RunPage:
         publication: Publication,
         estimate: EstimateSection | None = None,
     ) -> None:
-        """Show the summary and the preview picture; a server that does not answer is a line in the log."""
+        """Show the summary and the preview picture. If the server does not answer, the log says so."""
         if self._artifacts is None:
             return
         refs = {**outputs.by_stage, "publish": publication}
@@ -80,7 +80,7 @@ class RunPage:
             self._show("preview", Shown("image", preview, "The splat from its first view."))
 
     def show_failure(self, error: BaseException) -> None:
-        """Show what failed and what to do."""
+        """Show the error and the remedy."""
         recorded = current_recording()
         stage = recorded.stages[-1] if recorded and recorded.stages else None
         text = failure_markdown(self._capture, stage, error, self._log_urls())
@@ -119,7 +119,7 @@ class RunPage:
         )
 
     def _pools(self) -> dict[str, str]:
-        """Where the stages ran that have a deployment of their own, as their runs say."""
+        """Return the work pools of the stages that ran as their own deployment."""
         stages = settings_in_use().dispatch
         if not stages or self._artifacts is None:
             return {}
@@ -133,7 +133,7 @@ class RunPage:
 
 
 def _taken(ref: Ref) -> str:
-    """The part of a computed stage that was in the workspace, in words."""
+    """Return words for the part of a computed stage that was already in the workspace."""
     return f", cameras {FROM_WORKSPACE}" if isinstance(ref, SceneRef) and ref.cameras_cached else ""
 
 
@@ -143,7 +143,7 @@ def _if_link(place: str) -> str | None:
 
 @contextmanager
 def run_page(capture: str, options: ReconstructOptions, context: RunContext) -> Iterator[RunPage]:
-    """Tag the run, keep its log, and say on its page why it failed if it does."""
+    """Tag the run, keep its log, and show the reason on its page if it fails."""
     with recording(RUN_LOG, context):
         page = RunPage(capture, context, RunArtifacts.of_this_run())
         _tag_run({"spaceport", options.preset, capture})
@@ -155,24 +155,24 @@ def run_page(capture: str, options: ReconstructOptions, context: RunContext) -> 
 
 
 def show_end(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Show how a run ended that was cancelled or whose process died: a hook for on_cancellation and on_crashed.
+    """Show on a run's page that it was cancelled or that its process died: a hook for on_cancellation and on_crashed.
 
-    Prefect runs it in the worker when the run's own process is gone. Failures are shown by `run_page`, which knows the
-    stage; the server hears of task runs a moment later.
+    Prefect calls it in the worker if the run's own process is gone. Failures are shown by `run_page`, which knows the
+    failed stage; the server learns of task runs a moment too late for this hook.
     """
     try:
         capture = capture_name(str(flow_run.parameters["photos"]))
         how = "cancelled" if state.is_cancelled() or state.is_cancelling() else "crashed"
         reason = state.message or ""
         shown = Shown("markdown", ended_markdown(capture, how, reason), f"{how.capitalize()}: {reason}")
-        # The process of a cancelled run takes its signal for a crash, and says so before its worker knows better.
+        # A cancelled run's process mistakes its signal for a crash, and reports that before its worker corrects it.
         RunArtifacts(flow_run, flow_run.id, None, continued=True).show(_key(capture, "summary"), shown)
     except Exception as error:  # noqa: BLE001 - the run has ended as it has, shown or not
         run_logger().warning("the end of run %s could not be shown (%s)", flow_run.name, error)
 
 
 def _key(capture: str, what: str) -> str:
-    """The key of a run's artifact. One for each capture: the Artifacts page shows the newest run, and its history."""
+    """Return the key of a run's artifact. A capture has one key: the Artifacts page shows its newest run first."""
     slug = re.sub(r"[^a-z0-9]+", "-", capture.lower()).strip("-") or "run"
     return f"{slug}-{what}"
 

@@ -1,4 +1,4 @@
-"""The progress of training for people: a table that grows, the quality curve, a held-out photo beside its render."""
+"""The progress of training for people: a growing table, the quality curve, and a held-out photo next to its render."""
 
 from typing import TYPE_CHECKING
 
@@ -10,24 +10,24 @@ from tasks.reporting.artifacts import Shown, show_picture
 from tasks.reporting.metrics import GpuTeller
 from tasks.reporting.recording import Recording, current_recording
 
-if TYPE_CHECKING:  # torch takes a second and 200 MB, which a run that trains elsewhere does without
+if TYPE_CHECKING:  # torch takes a second and 200 MB, which a run that trains elsewhere saves
     from tasks.core.training.trainer import EvaluatedView, TrainingStats
     from tasks.core.usage import GpuUsage
 
 KEPT_ROWS = 20  # besides the newest: one for every twentieth of training
-REFRESH_SECONDS = 2.0  # between two looks at the pace and the memory; the artifact is updated less often still
+REFRESH_SECONDS = 2.0  # between two readings of pace and memory; the artifact is updated even less often
 
 Row = dict[str, JsonValue]
 
 
 class TrainingBoard:
-    """Turns training's callbacks into artifacts of the run that it is part of; does nothing outside of one."""
+    """Turns training's callbacks into artifacts of the current run; does nothing outside of a run."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._recording = current_recording()
-        self._rows: list[Row] = []  # those that stay, newest first
-        self._shown_rows: list[Row] = []  # and the newest before them
+        self._rows: list[Row] = []  # rows that stay, newest first
+        self._shown_rows: list[Row] = []  # the same after the newest row
         self._kept = 0
         self._refreshed_at_seconds = 0.0  # of training
         self._refreshed_at_step = 0
@@ -52,7 +52,7 @@ class TrainingBoard:
         self._show_table(self._recording)
 
     def on_evaluation(self, evaluated: "EvaluatedView") -> None:
-        """Draw the curve anew and show the held-out view as it is rendered now."""
+        """Redraw the curve and show the current render of the held-out view."""
         if self._recording is None:
             return
         if self._shown_rows:
@@ -91,7 +91,7 @@ class TrainingBoard:
 
 
 def quality_of(psnr_db: float | None, detail: float | None) -> Row:
-    """What the last evaluation measured; detail of the view that is shown beside its photo."""
+    """Return the row of the last evaluation; `detail` is that of the view that is shown next to its photo."""
     return {
         "PSNR (dB)": None if psnr_db is None else round(psnr_db, 2),
         "detail (%)": None if detail is None else round(100 * detail),
@@ -99,7 +99,7 @@ def quality_of(psnr_db: float | None, detail: float | None) -> Row:
 
 
 def row_of(stats: "TrainingStats", steps_per_second: float, gpu: "GpuUsage | None") -> Row:
-    """A line of the table."""
+    """Return a row of the table."""
     from tasks.core.usage import memory_in_use_bytes
 
     row: Row = {

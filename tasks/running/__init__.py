@@ -1,1 +1,1 @@
-"""Running a stage: from the workspace, in this process or in a run of its own, and what is tried again."""
+"""Running a stage: reuse its stored output, or compute it in this process or in a run of its own, with retries."""

@@ -1,6 +1,6 @@
-"""A stage's checkpoints in the workspace: saved now and then, and once more when the run is about to end early.
+"""A stage's checkpoints in the workspace: saved at intervals, and once more when the run has to end early.
 
-A checkpoint that fails is a warning in the log: the stage itself continues.
+If a checkpoint cannot be saved or read, the log has a warning and the stage continues.
 """
 
 import contextvars
@@ -16,12 +16,12 @@ from tasks.core.training.checkpoint import Arrays, read_checkpoint, write_checkp
 from tasks.places.workspace import open_workspace
 from tasks.reporting.progress import run_logger
 
-KEPT = 2  # the older one is for the case that the newer one is damaged
+KEPT = 2  # the older one is used if the newer one is damaged
 SUFFIX = ".npz"
-UPLOAD_PATIENCE_SECONDS = 8.0  # twice at most, when a run that ends waits for its last upload and the one before
+UPLOAD_PATIENCE_SECONDS = 8.0  # twice at most: a run that ends waits for its last upload and the one before
 
 
-class Interrupted(Exception):  # noqa: N818 - an end, not an error
+class Interrupted(Exception):  # noqa: N818 - not an error
     """Ends a computation once its state is saved."""
 
 
@@ -29,9 +29,9 @@ class StageCheckpoints:
     """See `tasks.core.training.checkpoint.Checkpoints`. Safe to be interrupted from another thread."""
 
     def __init__(self, context: RunContext, key: str, interval_seconds: float) -> None:
-        """`key`: of the output that is computed. `interval_seconds`: 0 saves nothing and looks for nothing.
+        """`key` is that of the output being computed. With an `interval_seconds` of 0, nothing is saved or loaded.
 
-        A run that computes everything anew continues from its own checkpoints only: those of an earlier attempt.
+        A run that computes everything anew resumes only from checkpoints of its own earlier attempts.
         """
         self._store, self._key = open_workspace(context.workspace), key
         self._place: CheckpointPlace = self._store.checkpoints(key, context.run if context.fresh else None)
@@ -42,7 +42,7 @@ class StageCheckpoints:
         self._discarded = False
 
     def load(self, belongs_to: str) -> Arrays | None:
-        """The newest one that is whole and belongs to the same computation; others are removed."""
+        """Load the newest intact checkpoint of the same computation; others are removed."""
         self._saved_at = time.monotonic()
         if self._interval_seconds == 0:
             return None
@@ -56,7 +56,7 @@ class StageCheckpoints:
         return None
 
     def due(self) -> bool:
-        """Whether the interval has passed and the last upload is done; always when the run is to end."""
+        """Whether the interval has passed and the last upload is done; always true when the run has to end."""
         if self._interrupted.is_set():
             return True
         if self._interval_seconds == 0 or time.monotonic() - self._saved_at < self._interval_seconds:
@@ -64,7 +64,7 @@ class StageCheckpoints:
         return self._upload is None or not self._upload.is_alive()
 
     def save(self, step: int, belongs_to: str, arrays: Arrays) -> None:
-        """Keep a state; an upload continues in a thread. Raises Interrupted when the run is to end, with all done."""
+        """Save a state; a thread uploads it. If the run has to end, wait for the upload and raise Interrupted."""
         last = self._interrupted.is_set()
         if self._interval_seconds > 0:
             try:
@@ -78,11 +78,11 @@ class StageCheckpoints:
             raise Interrupted(f"at step {step}")
 
     def interrupt(self) -> None:
-        """Let the computation save its state after the present step and end."""
+        """Let the computation save its state after the current step and end."""
         self._interrupted.set()
 
     def discard(self) -> None:
-        """Remove the checkpoints of this output: it is stored, or they are of no use."""
+        """Remove the checkpoints of this output, because it is stored or they are useless."""
         self._discarded = True
         self._wait_for_upload()
         try:
@@ -111,9 +111,9 @@ class StageCheckpoints:
             if not self._place.is_remote:
                 self._put(file)
                 return
-            self._wait_for_upload()  # only when the run is to end, else none is under way
+            self._wait_for_upload()  # only when the run has to end; otherwise no upload is in progress
             work, context = stack.pop_all(), contextvars.copy_context()
-            # A daemon, so that a store that does not answer cannot hold up the end of the process.
+            # A daemon thread, so that a silent store cannot hold up the end of the process.
             self._upload = threading.Thread(
                 target=context.run, args=(self._put_apart, work, file), name="checkpoint", daemon=True
             )

@@ -1,9 +1,9 @@
-"""A stage as a run of its own deployment, in whatever work pool that deployment names.
+"""Run a stage as a run of its own deployment, in the work pool that the deployment names.
 
-The child run is made for a key of (parent run, stage, parameters, attempt). A parent that is started again, or a
-task that is retried, therefore meets the child it made before: one that still works is waited for, one that died is
-followed by the next attempt. A child that was asked for something else, such as fewer Gaussians, is another one.
-Nothing but the end of the run comes back: the output is in the workspace, as is the error that it failed with.
+The child run has an idempotency key of parent run, stage, parameters and attempt. A parent that is restarted, or a task
+that is retried, therefore finds the child that it started before: it waits for a child that still runs, and starts the
+next attempt after one that died. Different parameters, such as fewer Gaussians, make a different child. Only the
+child's final state comes back through Prefect: its output, or the error that it failed with, is in the workspace.
 """
 
 import hashlib
@@ -45,30 +45,30 @@ from tasks.running.settings import settings_in_use
 
 DEPLOY = "create it with `spaceport up` or `prefect deploy --all`, or take the stage out of SPACEPORT_DISPATCH"
 POLL_SECONDS, MOST_POLL_SECONDS = 1.0, 10.0
-SHARE_OF_WAIT = 0.05  # by which a stage may end before its end is noticed
-UNCLAIMED_SECONDS = 60.0  # after which somebody should look for a worker
+SHARE_OF_WAIT = 0.05  # a stage's end is noticed after at most this share of its time
+UNCLAIMED_SECONDS = 60.0  # after this a log line asks to look for a worker
 SERVER_PATIENCE_SECONDS = 600.0  # how long a Prefect server may be gone, as in a restart or an upgrade
-CANCEL_PATIENCE_SECONDS = 20.0  # a worker ends the process of a cancelled run within some seconds
+CANCEL_PATIENCE_SECONDS = 20.0  # a worker ends the process of a cancelled run within a few seconds
 TOO_LONG = "This run took many times as long as was expected: it hangs, and is ended."
 WITH_PARENT = "The run that asked for this was cancelled."
-TIMES_EXPECTED, LEAST_LIMIT_SECONDS = 10.0, 3600.0  # an estimate may be three times wrong, and a machine be busy
-KILLS = 2  # after which want of memory is the likely reason, and no longer a person or a lost machine
+TIMES_EXPECTED, LEAST_LIMIT_SECONDS = 10.0, 3600.0  # an estimate may be three times too low, and the machine busy
+KILLS = 2  # then lack of memory is more likely than a person or a lost machine
 # As Prefect's runner and ECS say it: "… exited with non-zero status code -9.", "OutOfMemoryError: Container killed …".
-ERRORS_FOLDER = "errors"  # in the run's folder: what stages' own runs failed with
+ERRORS_FOLDER = "errors"  # in the run's folder: the errors of the stages' own runs
 KILLED = re.compile(r"\b(?:status|exit) code:? (?:-9|137)(?!\d)|\bSIGKILL\b|\bOutOfMemory")
 
 T = TypeVar("T")
 
 
 class StageRunFailed(Exception):  # noqa: N818 - the cause of an error, never raised by itself
-    """Marks an error that a child run ended with, after retries of its own."""
+    """Marks an error of a child run, which has already had its own retries."""
 
 
 class KeptError(BaseModel):
-    """An error of tasks.core.errors, between two processes.
+    """An error of tasks.core.errors, as it is passed between two processes.
 
-    Prefect's `state.result()` would do the same from persisted results, but unpickles what the stored record says is a
-    pickle: whoever can write to a bucket could then run commands in the run that waits.
+    Prefect's `state.result()` could pass it in persisted results, but unpickles every record that says it is a pickle.
+    Anyone with write access to the bucket could then run commands in the run that waits.
     """
 
     kind: str
@@ -76,7 +76,7 @@ class KeptError(BaseModel):
 
 
 def keep_error(error: SpaceportError, context: RunContext) -> None:
-    """Keep what this run failed with for the run that waits for it; a log line where that fails too."""
+    """Store this run's error for the run that waits for it. If that fails too, the log has a line about it."""
     kept = KeptError(kind=type(error).__name__, message=str(error))
     try:
         store = open_workspace(context.workspace)
@@ -90,7 +90,7 @@ def _error_file(run: object) -> str:
 
 
 def runs_elsewhere(stage: str, context: RunContext) -> bool:
-    """Whether the stage is to be computed by a run of its own deployment."""
+    """Whether a run of the stage's own deployment computes the stage."""
     return not context.dispatched and stage in settings_in_use().dispatch
 
 
@@ -100,16 +100,16 @@ def run_elsewhere(stage: str, context: RunContext, changed: dict[str, BaseModel]
     Args:
         stage: the stage's word.
         context: of the parent run.
-        changed: parameters that take the place of the task's. A caller who gives them can give smaller ones too, so
-            that being killed for the second time is taken for want of memory.
+        changed: parameters that replace the task's. A caller that passes them can also pass smaller ones, so a second
+            kill is then treated as lack of memory.
 
     Raises:
         OutOfMemoryError: it was killed for the second time, and `changed` was given.
-        StageCrashedError: the process or its machine died; a retry makes the next attempt.
+        StageCrashedError: the process or its machine died; a retry starts the next attempt.
         StageCancelledError: a person cancelled the child run.
         StageHungError: it took many times as long as was expected, and was cancelled.
         MissingPartError: there is no such deployment.
-        SpaceportError: what the child run failed with, of the same class and in the same words.
+        SpaceportError: the child run's own error, with the same class and message.
     """
     task_run = TaskRunContext.get()
     if task_run is None:
@@ -135,13 +135,13 @@ def run_elsewhere(stage: str, context: RunContext, changed: dict[str, BaseModel]
 
 
 def _was_killed(child: FlowRun) -> bool:
-    """Whether SIGKILL ended it: a person, a lost machine or, when it happens again, the kernel short of memory."""
+    """Whether SIGKILL ended it: from a person, a lost machine or, if it recurs, the kernel for lack of memory."""
     message = (child.state.message or "") if child.state else ""
     return child.state_type == StateType.CRASHED and KILLED.search(message) is not None
 
 
 def _child(stage: str, context: RunContext, given: dict[str, object], attempt: int, *, is_again: bool) -> FlowRun:
-    """The run of this attempt: made now, unless an earlier life of this run made it."""
+    """Return the child run of this attempt; it is created unless this run did so before a restart."""
     again = settings_in_use().job_variables_again.get(stage)
     try:
         child = _patiently(
@@ -162,7 +162,7 @@ def _child(stage: str, context: RunContext, given: dict[str, object], attempt: i
 
 
 def no_deployment(stage: str) -> MissingPartError:
-    """The error for a stage that is to run elsewhere and has no deployment."""
+    """Return the error for a dispatched stage without a deployment."""
     return MissingPartError(f"There is no deployment {stage}/{stage} on this Prefect server: {DEPLOY}.")
 
 
@@ -171,7 +171,7 @@ def _plain(value: object) -> object:
 
 
 def _digest(given: dict[str, object]) -> str:
-    """The same for the same request: refs count by content; times and estimates, which differ in each life, do not."""
+    """Digest a request: refs count by content; times and estimates differ after a restart and do not count."""
     asked: dict[str, object] = {}
     for name, value in given.items():
         if isinstance(value, Ref):
@@ -184,7 +184,7 @@ def _digest(given: dict[str, object]) -> str:
 
 
 def _patiently(ask: Callable[[], T]) -> T:
-    """The server's answer; while it is away it is asked again, for SERVER_PATIENCE_SECONDS."""
+    """Return the server's answer. If the server is away, ask again for SERVER_PATIENCE_SECONDS."""
     deadline = time.monotonic() + SERVER_PATIENCE_SECONDS
     while True:
         try:
@@ -196,9 +196,9 @@ def _patiently(ask: Callable[[], T]) -> T:
 
 
 def _wait(stage: str, child_id: UUID, expected_seconds: float | None) -> FlowRun:
-    """Ask until the run has ended: every second at first, and less often the longer its state stays the same.
+    """Poll until the run has ended: every second at first, and less often the longer its state stays the same.
 
-    Cancels a run that is at work for much longer than was expected, and then raises StageHungError.
+    Cancels a run that takes much longer than expected, and then raises StageHungError.
     """
     claimed_at = changed_at = time.monotonic()
     state: UUID | None = None
@@ -231,7 +231,7 @@ def _wait(stage: str, child_id: UUID, expected_seconds: float | None) -> FlowRun
 
 
 def _limit_seconds(expected_seconds: float | None) -> float:
-    """How long a run may be at work; without an estimate only automations of the server look at it."""
+    """Return the time limit of a run; without an estimate there is none but that of the server's automations."""
     return math.inf if expected_seconds is None else max(LEAST_LIMIT_SECONDS, TIMES_EXPECTED * expected_seconds)
 
 
@@ -245,20 +245,20 @@ def _hung(stage: str, child: FlowRun, expected_seconds: float | None) -> StageHu
 
 
 def _pause_seconds(unchanged_seconds: float) -> float:
-    """How long to wait before a run is asked for again whose state has been the same for so long."""
+    """Return the pause before the next poll of a run whose state has been the same for so long."""
     return min(max(POLL_SECONDS, SHARE_OF_WAIT * unchanged_seconds), MOST_POLL_SECONDS)
 
 
 def _is_passing(error: Exception) -> bool:
-    """Whether the server may answer again later: it is out of reach, busy or broken, but did not refuse us."""
+    """Whether the server may answer later: it is unreachable, busy or broken, but has not refused the request."""
     return not isinstance(error, PrefectHTTPStatusError) or error.response.status_code in {408, 429, *range(500, 600)}
 
 
 @contextmanager
 def _cancelled_with_parent(child_id: UUID) -> Iterator[None]:
-    """Cancel the child when this run ends early because somebody cancelled it.
+    """Cancel the child if this run ends early because it was cancelled.
 
-    A parent that dies for another reason leaves its child alone: the output will be there when the parent runs again.
+    A parent that dies for another reason leaves its child running: its output will be there when the parent restarts.
     """
     try:
         yield
@@ -277,11 +277,11 @@ def _own_state(client: SyncPrefectClient) -> StateType | None:
 
 
 def _await_own_end() -> None:
-    """Wait for the signal that ends this run, when it is being cancelled like its child.
+    """Wait for the signal that ends this run, if it is being cancelled together with its child.
 
-    The child may end first. An error of this run would then come too early: Prefect refuses the state Failed to a run
-    that is being cancelled, and it would stay Cancelling. Without a signal, the run is marked as cancelled here, and
-    Abort ends it, after which Prefect's engine leaves the state as it is.
+    The child may end first. If this run then failed, Prefect would reject the state Failed of a run that is being
+    cancelled, and the run would stay Cancelling. If no signal arrives, this marks the run as cancelled and ends it with
+    Abort, after which Prefect's engine leaves the state unchanged.
     """
     deadline = time.monotonic() + CANCEL_PATIENCE_SECONDS
     with get_client(sync_client=True) as client:
@@ -293,7 +293,7 @@ def _await_own_end() -> None:
 
 
 def _raise_for(stage: str, child: FlowRun, context: RunContext) -> None:
-    """Nothing for a run that has completed, else the error that `run_elsewhere` promises."""
+    """Raise the error that `run_elsewhere` documents, unless the run has completed."""
     state = child.state
     assert state is not None
     if state.is_completed():
@@ -307,7 +307,7 @@ def _raise_for(stage: str, child: FlowRun, context: RunContext) -> None:
 
 
 def _as_raised(stage: str, child: FlowRun, context: RunContext) -> SpaceportError:
-    """The error that the child run kept; a StageError with its state's message where it kept none."""
+    """Return the error that the child run stored, or a StageError with its state's message if it stored none."""
     content = open_workspace(context.workspace).read_run_file(context.run, _error_file(child.id))
     if content is not None:
         kept = KeptError.model_validate_json(content)

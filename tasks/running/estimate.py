@@ -1,4 +1,4 @@
-"""Estimate a run: for `spaceport estimate`, before a run, and beside the measured values in summary and report."""
+"""Estimate a run: for `spaceport estimate`, before a run, and next to the measured values in summary and report."""
 
 from functools import partial
 from io import BytesIO
@@ -24,9 +24,9 @@ from tasks.sfm import is_given_model
 
 
 def capture_at(source: str, workspace: str, options: PhotosOptions | None = None) -> Capture:
-    """Read the headers of the photos at a place: a folder or .zip, a folder on S3, or a folder with a COLMAP model.
+    """Read the photos' headers in a folder or .zip, a folder on S3, or a folder with a COLMAP model.
 
-    `options` bound an archive, whose directory is checked before anything in it is read.
+    `options` limits the size of an archive, whose directory is checked before anything in it is read.
 
     Raises PhotosError for a place without photos, InputError for an archive on S3.
     """
@@ -46,9 +46,9 @@ def capture_at(source: str, workspace: str, options: PhotosOptions | None = None
 
 
 def machines_of_run() -> dict[str, Machine]:
-    """The machine of each stage: this one, or that of SPACEPORT_MACHINES for a stage that runs elsewhere.
+    """Return the machine of each stage: this one, or the one in SPACEPORT_MACHINES for a stage that runs elsewhere.
 
-    A stage elsewhere that it does not name is taken to run on a machine like this one. Raises OptionsError.
+    If SPACEPORT_MACHINES does not name the stage, its machine is assumed to be like this one. Raises OptionsError.
     """
     settings = settings_in_use()
     here = this_machine().model_copy(update={"hourly_usd": settings.hourly_cost_usd})
@@ -58,10 +58,10 @@ def machines_of_run() -> dict[str, Machine]:
 def estimate_run(
     source: str, photos: PhotosRef | None, options: ReconstructOptions, context: RunContext
 ) -> EstimateSection | None:
-    """What the run is expected to take, from the photos as the photos stage found them; the run's log says it.
+    """Estimate the run from the output of the photos stage, and write the estimate to the run's log.
 
-    `photos` is None for a folder with a COLMAP model. The result is None, and a warning in the log, where the estimate
-    cannot be made: the run continues without it.
+    `photos` is None for a folder with a COLMAP model. If there can be no estimate, returns None and logs a warning: the
+    run continues without it.
     """
     try:
         section = _estimate(source, photos, options, context)
@@ -73,7 +73,7 @@ def estimate_run(
 
 
 def expecting(context: RunContext, estimate: EstimateSection | None) -> RunContext:
-    """The context with what each stage is expected to take."""
+    """Return the context with the expected seconds of each stage."""
     if estimate is None:
         return context
     seconds = {stage: taken for stage in STAGES if (taken := getattr(estimate.seconds, stage)) is not None}

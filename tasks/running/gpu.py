@@ -1,7 +1,7 @@
-"""GPUs: the backend that will compute a stage, and a slot of this server's for training on CUDA.
+"""GPUs: the backend that will compute a stage, and a slot of the Prefect server's GPU limit for training on CUDA.
 
 The backend is part of an output's name, since the results of CPU and CUDA differ. The slots are a global concurrency
-limit of Prefect, which `spaceport up` and `python -m deployments.apply` create. Runs in terminals wait for a slot too.
+limit in Prefect, which `spaceport up` and `python -m deployments.apply` create. Runs in terminals wait for a slot too.
 """
 
 import time
@@ -22,16 +22,16 @@ from tasks.running.dispatch import runs_elsewhere
 from tasks.running.settings import settings_in_use
 
 GPU_LIMIT = "spaceport-gpu"
-LEASE_SECONDS = 120.0  # the server frees the slot of a process that died after this
+LEASE_SECONDS = 120.0  # if a process dies, the server frees its slot after this time
 POLL_SECONDS = 5.0
 
 
 @contextmanager
 def gpu_slot(backend: str, poll_seconds: float = POLL_SECONDS) -> Iterator[None]:
-    """Hold one of the server's GPU slots while the block runs; waits for it, with a line in the run's log.
+    """Hold one of the server's GPU slots while the block runs. Waits for a free slot, and says so in the run's log.
 
-    Does nothing for another backend than `cuda` and on a server that has no such limit. A server that cannot be asked
-    never keeps a run from training: the slot is then left out, and one that cannot be returned ends with its lease.
+    Does nothing for backends other than `cuda`, or if the server has no such limit. A server that does not answer never
+    keeps a run from training: it then trains without a slot. A slot that cannot be returned ends with its lease.
     """
     with ExitStack() as stack:
         if backend == "cuda" and _is_limited():
@@ -42,12 +42,12 @@ def gpu_slot(backend: str, poll_seconds: float = POLL_SECONDS) -> Iterator[None]
         finally:
             try:
                 slot.close()
-            except Exception as error:  # noqa: BLE001 - the block's own end is what counts
+            except Exception as error:  # noqa: BLE001 - must not hide how the block ended
                 run_logger().warning("The GPU slot ends with its lease, since it could not be returned (%s).", error)
 
 
 def _acquire(stack: ExitStack, poll_seconds: float) -> None:
-    """Enter the limit's context in `stack`. Each try is a request of its own, so that a signal ends the waiting."""
+    """Enter the limit's context in `stack`. Each try is a separate request, so that a signal can end the wait."""
     waiting = False
     while True:
         try:
@@ -78,7 +78,7 @@ def _is_taken(error: ConcurrencySlotAcquisitionError) -> bool:
 
 
 def _is_limited() -> bool:
-    """Whether the server has the limit. Prefect would log a warning where it has not."""
+    """Whether the server has the limit. Without this check, Prefect would log a warning if it does not."""
     try:
         with get_client(sync_client=True) as client:
             client.read_global_concurrency_limit_by_name(GPU_LIMIT)
@@ -92,10 +92,10 @@ OTHER: dict[Computing, Computing] = {"cpu": "cuda", "cuda": "cpu"}
 
 
 def computing_backend(stage: str, asked: Literal["auto", "cpu", "cuda"], context: RunContext) -> Computing:
-    """The backend that `asked` means where the stage runs.
+    """Return the backend that `asked` resolves to on the machine where the stage runs.
 
-    For a stage that runs elsewhere it is what SPACEPORT_MACHINES says of its machine, else what it would be here. That
-    may be wrong: `run_stage` also finds what the other backend has made there. Raises OptionsError.
+    For a stage that runs elsewhere, SPACEPORT_MACHINES decides, or else this machine's hardware. That may be wrong, so
+    `run_stage` also looks for an output of the other backend. Raises OptionsError.
     """
     if asked != "auto":
         return asked

@@ -1,9 +1,9 @@
 """Work that a signal must not stop in the middle.
 
-Prefect turns SIGTERM, and Python turns Ctrl-C, into an exception in the main thread, between any two of its
-instructions. Work that has to end in a state of its own choosing runs in another thread, and the one that waits for it
-takes the exception. (A signal handler of our own is no way: Prefect acknowledges a cancellation only while its handler
-is the one installed.)
+Prefect turns SIGTERM, and Python turns Ctrl-C, into an exception between any two instructions of the main thread. Work
+that has to reach a consistent state before it ends therefore runs in another thread, and the waiting thread receives
+the exception. (A signal handler of our own would not work: Prefect acknowledges a cancellation only while its own
+handler is installed.)
 """
 
 import contextvars
@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 
 def run_apart(work: Callable[[], T], interrupt: Callable[[], None], patience_seconds: float = PATIENCE_SECONDS) -> T:
-    """Do `work` in a thread that sees this one's context; returns its result or raises what it raised.
+    """Do `work` in a thread with a copy of this thread's context; return its result or raise its exception.
 
-    When this thread is interrupted while it waits, `interrupt` is called, which should let the work end soon. The wait
-    continues for `patience_seconds`, further interruptions or not; then the first interruption is raised.
+    If this thread is interrupted while it waits, it calls `interrupt`, which should make the work end soon. It then
+    waits for up to `patience_seconds`, despite further interruptions, and raises the first interruption.
     """
     result: Future[T] = Future()
 
@@ -34,7 +34,7 @@ def run_apart(work: Callable[[], T], interrupt: Callable[[], None], patience_sec
         except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
             result.set_exception(error)
 
-    # A daemon, so that work that does not listen cannot hold up the end of the process.
+    # A daemon thread, so that work that ignores `interrupt` cannot hold up the end of the process.
     thread = threading.Thread(target=contextvars.copy_context().run, args=(body,), name=APART, daemon=True)
     thread.start()
     try:

@@ -1,6 +1,6 @@
-"""Checks before a run spends anything: a run that cannot end well fails here, with one sentence, before any stage.
+"""Checks before a run spends anything: a run that cannot succeed fails here, with one sentence, before any stage.
 
-The terminal makes them before it starts a run, the flow makes them first, from wherever it was started.
+The terminal performs them before it starts a run, and every flow run performs them first, however it was started.
 """
 
 from pathlib import Path
@@ -30,26 +30,26 @@ CHECK = "check"
 
 @stage_task(CHECK)
 def check_before_spending(photos: str, destination: str, options: ReconstructOptions, context: RunContext) -> None:
-    """Do `check_run` as a task: it appears in the run's graph, and is tried again where a store is away."""
+    """Run `check_run` as a task, so that it appears in the run's graph and is retried if a store is away."""
     check_run(photos, destination, options, context.workspace)
 
 
 def check_run(photos: str, destination: str, options: ReconstructOptions, workspace: str) -> None:
-    """Check all that can be known before the first stage. Nothing is decoded, hashed or downloaded.
+    """Check everything that can be known before the first stage. Nothing is decoded, hashed or downloaded.
 
     Args:
-        photos: what the run is given as its photos.
-        destination: the place of its result.
+        photos: source of the photos, as the run was given it.
+        destination: place of its result.
         options: of the run.
         workspace: the name of the workspace.
 
     Raises:
-        DestinationError: the workspace or the destination cannot be written, one of them and the photos overlap, or the
-            result would replace files that are none of ours.
-        PhotosError: the photos do not exist, cannot be read, or are none.
+        DestinationError: the workspace or the destination cannot be written, one of them overlaps with the photos, or
+            the result would replace files that are not ours.
+        PhotosError: the photos do not exist, cannot be read, or are not photos.
         FormatError: the given COLMAP model is incomplete.
-        OptionsError: SPACEPORT_MACHINES is not what it has to be.
-        MissingPartError: training is to run here on a GPU that is not usable, or a stage has no deployment or pool.
+        OptionsError: SPACEPORT_MACHINES is invalid.
+        MissingPartError: training needs a GPU that is not usable here, or a stage has no deployment or pool.
     """
     dispatched = settings_in_use().dispatch
     _check_apart(photos, destination, workspace)
@@ -92,7 +92,7 @@ def _check_photos(photos: str, options: ReconstructOptions, workspace: str) -> N
 
 
 def _check_apart(photos: str, destination: str, workspace: str) -> None:
-    """What a run writes into the photo folder would be taken for photos by the next one; nor may it replace photos."""
+    """Refuse places inside the photo folder, where the next run would take results for photos or replace photos."""
     read = [photos, f"{photos.rstrip('/')}/{IMAGES_FOLDER}"] if is_given_model(photos) else [photos]  # may be a link
     for what, place in (("destination", destination), ("workspace", workspace)):
         if any(_is_inside(place, folder) for folder in read):
@@ -117,7 +117,7 @@ def _is_inside(place: str, folder: str) -> bool:
 
 
 def _check_pool(client: SyncPrefectClient, stage: str) -> None:
-    """Require the stage's deployment and its pool, without which its run would wait for ever."""
+    """Require the stage's deployment and its pool, without which its run would wait forever."""
     try:
         deployment = client.read_deployment_by_name(f"{stage}/{stage}")
     except ObjectNotFound as error:

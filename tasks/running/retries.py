@@ -1,4 +1,4 @@
-"""What is tried again, and when."""
+"""Retries of tasks: the errors that are retried, and the delays."""
 
 import errno
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from tasks.core.errors import SpaceportError
 from tasks.reporting.recording import recorded
 from tasks.running.dispatch import StageRunFailed
 
-# Errors of network and disk that a minute does not change: a wrong path, no permission, a file that is no picture.
+# Errors of network and disk that do not go away in a minute: a wrong path, no permission, a file that is not a picture.
 LASTING = (
     FileNotFoundError,
     FileExistsError,
@@ -28,14 +28,14 @@ LASTING_NUMBERS = frozenset([errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Seconds before each retry, lengthened at random by up to the factor: a store or a network that is gone for half a
-# minute is waited for, and runs that failed together do not come back together.
+# Seconds before each retry, lengthened at random by up to the factor. They outlast half a minute without a store or a
+# network, and runs that failed together do not retry at the same moment.
 RETRY_DELAYS_SECONDS = [2.0, 10.0, 40.0]
 RETRY_JITTER_FACTOR = 0.5
 
 
 def stage_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """`@task` as every stage has it. Prefect's own cache is off: a stage's output is in the workspace, by its key."""
+    """`@task` with the settings of every stage. Prefect's cache is off: the workspace stores outputs by key."""
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
         as_task = task(
@@ -53,19 +53,19 @@ def stage_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
 
 
 def can_retry(_task: object, _task_run: object, state: State[object]) -> bool:
-    """Prefect's retry condition: errors that say that a retry can help, and those of network and disk.
+    """Prefect's retry condition: errors marked as retryable, and errors of network and disk.
 
-    What a stage's own run failed with is not tried again here: that run has had its retries.
+    An error of a stage's own run is not retried here, because that run has already had its retries.
     """
     try:
         state.result()
     except SpaceportError as error:
         return error.retryable and not isinstance(error.__cause__, StageRunFailed)
-    except OSError as error:  # network and disk; Pillow's own, of a damaged picture, are plain ones without a number
+    except OSError as error:  # network and disk; Pillow raises plain OSErrors without a number
         damaged = type(error) is OSError and error.errno is None
         return not damaged and not isinstance(error, LASTING) and error.errno not in LASTING_NUMBERS
     except httpx.TransportError:  # Prefect's server out of reach
         return True
-    except Exception:  # noqa: BLE001 - whatever else failed, doing it again gives the same
+    except Exception:  # noqa: BLE001 - any other error would occur again
         return False
     return False

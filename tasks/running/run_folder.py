@@ -1,4 +1,4 @@
-"""A run's own folder in the workspace: its name, its result, and notes of the stage outputs that the run is made of."""
+"""A run's own folder in the workspace: its name, its result, and notes on the stage outputs that the run uses."""
 
 import re
 import uuid
@@ -16,12 +16,12 @@ from tasks.places.sources import capture_name
 from tasks.places.workspace import open_workspace
 from tasks.running.settings import settings_in_use
 
-SPLAT_FOLDER = "splat"  # the published result, where no other destination is named
+SPLAT_FOLDER = "splat"  # the published result, if no other destination is named
 OUTPUTS_FOLDER = "outputs"  # notes of stage outputs
 
 
 def context_of_run(capture: str, fresh: bool) -> RunContext:
-    """The context of the current flow run. Its folder has the capture's name and the start of the run's id."""
+    """Return the context of the current flow run. Its folder is named by the capture and the start of the run's id."""
     workspace = settings_in_use().absolute_workspace  # a stage's worker has another working directory
     run_id = str(flow_run.id or uuid.uuid4())
     return RunContext(workspace=workspace, run=folder_of_run(capture, run_id), fresh=fresh)
@@ -34,7 +34,7 @@ def folder_of_run(capture: str, run_id: str) -> str:
 
 
 def default_destination(context: RunContext) -> str:
-    """The place of the result when the person who started the run named none."""
+    """Place of the result if the user named none."""
     return f"{open_workspace(context.workspace).run_uri(context.run)}/{SPLAT_FOLDER}"
 
 
@@ -48,10 +48,10 @@ class NotedOutput(BaseModel):
 
 
 def note_output(store: Workspace, context: RunContext, stage: str, key: str, *, cached: bool) -> None:
-    """Note that the run has this output, or is about to compute it. An earlier note of this run stays."""
+    """Note that the run uses this output or is about to compute it. An earlier note of this run is kept."""
     name = f"{OUTPUTS_FOLDER}/{stage}-{key}.json"
     if cached and store.read_run_file(context.run, name) is not None:
-        return  # computed by this run itself, in an attempt before this one
+        return  # this run computed it itself, in an earlier attempt
     noted = NotedOutput(uri=store.output_uri(stage, key), cached=cached)
     store.write_run_file(context.run, name, noted.model_dump_json().encode())
 
@@ -68,9 +68,9 @@ def noted_keys(store: Workspace, context: RunContext, stage: str) -> dict[str, N
 
 
 def remove_run(store: Workspace, run: str) -> int:
-    """Remove a run's folder, and the outputs and checkpoints that it made; returns how many outputs.
+    """Remove a run's folder, and the outputs and checkpoints that it made; returns the number of outputs.
 
-    Only for a run that has ended, and whose outputs no other run has taken up meanwhile.
+    Use it only for a run that has ended, and whose outputs no other run has reused since.
     """
     removed = 0
     for name in store.run_files(run):
@@ -87,7 +87,7 @@ def remove_run(store: Workspace, run: str) -> int:
     return removed
 
 
-# Names with which the two *Run* forms fill *Run Name*: "Sleek-Lynx", "nu6-kuchiki", "alpha-canis-majoris-void".
+# Names that the two *Run* forms suggest as *Run Name*: "Sleek-Lynx", "nu6-kuchiki", "alpha-canis-majoris-void".
 _FORMS = re.compile(
     r"(?:Awesome|Rustic|Small|Gorgeous|Fantastic|Sleek|Intelligent|Unbranded|Refined|Licensed|Generic|Practical"
     r"|Ergonomic|Handcrafted|Tasty|Handmade|Incredible)-[A-Z][^-]{0,5}"
@@ -97,7 +97,7 @@ _FORMS = re.compile(
 
 
 def name_of_run() -> str:
-    """The name of the current flow run: the one it has when a person chose it, else the name of its folder."""
+    """Return the name of the current flow run: the name that a person chose, or else that of its folder."""
     given = str(flow_run.name or "")
     if given and not is_made_up(given):
         return given
@@ -105,13 +105,13 @@ def name_of_run() -> str:
 
 
 def is_made_up(name: str) -> bool:
-    """Whether Prefect made the name: its server for a run without one ("papaya-tortoise"), or one of its forms."""
+    """Whether Prefect generated the name: its server for an unnamed run ("papaya-tortoise"), or one of its forms."""
     words = name.split("-")
     return _FORMS.fullmatch(name) is not None or (len(words) == 2 and _vocabulary().issuperset(words))
 
 
 @cache
 def _vocabulary() -> frozenset[str]:
-    """The words that Prefect's server makes names of."""
+    """The words from which Prefect's server generates names."""
     lists: dict[str, Any] = dict(coolname_lists)
     return frozenset(word for part in lists.values() for word in part.get("words", ()))

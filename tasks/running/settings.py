@@ -1,7 +1,7 @@
 """Settings of this machine and this process: the variables `SPACEPORT_…`. docs/settings.md lists them.
 
-A process reads them once, where it begins: a command, the first line of a flow, a service's main. `Settings()` reads.
-What works for a run asks `settings_in_use()`, and nothing else here or below looks at the environment.
+A process reads them once, at its start, with `Settings()`: in a command, in the first line of a flow, in a service's
+main. Code that works for a run calls `settings_in_use()`; nothing else here or below reads the environment.
 """
 
 import json
@@ -23,18 +23,18 @@ PREFIX = "SPACEPORT_"
 DEFAULT_WORKSPACE = "spaceport-data"
 DEFAULT_CACHE_GB = 20
 DEFAULT_KEEP_DAYS, MOST_KEEP_DAYS = 30, 3650
-HEARTBEAT_SECONDS = 30  # how often a run says that it lives; the shortest that Prefect admits
+HEARTBEAT_SECONDS = 30  # between two heartbeats of a run; the shortest interval that Prefect admits
 
 S = TypeVar("S", bound="Settings")
 
 
 def variable(field: str) -> str:
-    """The variable that a field of Settings is read from."""
+    """Return the environment variable of a field of Settings."""
     return f"{PREFIX}{field.upper()}"
 
 
 def from_text(read: Callable[[str, str], object]) -> BeforeValidator:
-    """A validator for what a variable says: `read(text, name of the variable)`. Other values pass as they are."""
+    """Return a validator for a variable's text: `read(text, name of the variable)`. Other values pass unchanged."""
 
     def validate(value: object, info: ValidationInfo) -> object:
         return read(value, variable(str(info.field_name))) if isinstance(value, str) else value
@@ -43,7 +43,7 @@ def from_text(read: Callable[[str, str], object]) -> BeforeValidator:
 
 
 def one_of(*choices: str) -> Callable[[str, str], str]:
-    """Reads one of the choices. What it returns raises OptionsError."""
+    """Return a reader for one of the choices, which raises OptionsError."""
 
     def read(text: str, name: str) -> str:
         if text not in choices:
@@ -54,14 +54,14 @@ def one_of(*choices: str) -> Callable[[str, str], str]:
 
 
 def whole_number(text: str, name: str) -> int:
-    """A whole number of 1 or more. Raises OptionsError."""
+    """Read a whole number of 1 or more. Raises OptionsError."""
     if not (text.isdecimal() and int(text) >= 1):
         raise OptionsError(f"{name} is {text!r}; set it to a whole number of 1 or more.")
     return int(text)
 
 
 def stages_named(text: str, name: str) -> frozenset[str]:
-    """The stages in a text with commas between them; `name` is what the text was given as. Raises OptionsError."""
+    """Read a comma-separated list of stages; `name` is the variable or option of the text. Raises OptionsError."""
     return _known(frozenset(stage.strip() for stage in text.split(",")) - {""}, name)
 
 
@@ -73,7 +73,7 @@ def _known(stages: frozenset[str], name: str) -> frozenset[str]:
 
 
 def _number(what: str) -> Callable[[str, str], float]:
-    """Reads a finite number of 0 or more. What it returns raises OptionsError."""
+    """Return a reader for a finite number of 0 or more, which raises OptionsError."""
 
     def read(text: str, name: str) -> float:
         try:
@@ -88,14 +88,14 @@ def _number(what: str) -> Callable[[str, str], float]:
 
 
 def _days(text: str, name: str) -> int:
-    """A number of days. Raises OptionsError."""
+    """Read a number of days. Raises OptionsError."""
     if not (text.isdecimal() and 1 <= int(text) <= MOST_KEEP_DAYS):
         raise OptionsError(f"{name} is {text!r}; set it to a whole number of days from 1 to {MOST_KEEP_DAYS}.")
     return int(text)
 
 
 def _by_stage(text: str, name: str) -> dict[str, Any]:
-    """JSON that says something of stages: an object of objects. Raises OptionsError."""
+    """Read a JSON object that has an object for each stage. Raises OptionsError."""
     try:
         said = json.loads(text)
     except json.JSONDecodeError as error:
@@ -116,16 +116,16 @@ def _metrics(text: str, name: str) -> bool:
 
 
 def _home() -> Path:
-    """Where programs keep a user's state on this machine, as other programs find it too."""
+    """The folder for a user's state on this machine, by the platform's convention."""
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     return state / "spaceport"
 
 
 class Settings(BaseSettings):
-    """What the environment decides: the variables `SPACEPORT_…`, one for each field.
+    """Settings from the environment: the variables `SPACEPORT_…`, one for each field.
 
-    A variable that is missing or empty leaves the default. `Settings()` raises OptionsError for a value without a
-    meaning, in one sentence with the variable's name.
+    A missing or empty variable means the default. For an invalid value, `Settings()` raises OptionsError with the
+    variable's name.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
@@ -185,7 +185,7 @@ def absolute_workspace(name: str) -> str:
 
 
 class ProcessSettings:
-    """The settings of one process, which all of its threads share, as they share the environment."""
+    """The settings of one process. All of its threads share them, as they share the environment."""
 
     def __init__(self) -> None:
         self.of_command: Settings | None = None
@@ -208,20 +208,20 @@ PROCESS = ProcessSettings()
 
 
 def use_settings(settings: S) -> S:
-    """Let these be the settings of this process from now on; for a command or a service that has read them."""
+    """Make these the settings of this process from now on; for a command or a service that has read them."""
     PROCESS.of_command = settings
     return settings
 
 
 def read_settings_of_run() -> Settings:
-    """Read the settings; the first line of every flow. A command that runs the flow has decided them before.
+    """Read the settings, in the first line of every flow. A command that runs the flow has already set them.
 
-    Each machine that works for a run does this for itself: its price, its folders and its limits are its own.
-    Raises OptionsError for a value without a meaning.
+    Each machine that works for a run reads its own settings, because prices, folders and limits differ by machine.
+    Raises OptionsError for an invalid value.
     """
     return PROCESS.read_for_run()
 
 
 def settings_in_use() -> Settings:
-    """The settings of this process, as its command or its flow has read them."""
+    """Return the settings of this process, which its command or its flow has read."""
     return PROCESS.in_use()

@@ -1,10 +1,10 @@
-"""A stage as one object, and what all stages share: find the output in the workspace, or compute and store it.
+"""A stage as one object, and the code that all stages share: find the output in the workspace, or compute and store it.
 
-Computing happens in this process, or, for a stage that `Settings.dispatch` names, in a run of the stage's own
-deployment, which finds the same key and stores its output in the same place.
+A stage is computed in this process. If `Settings.dispatch` names the stage, a run of its own deployment computes it
+instead, derives the same key and stores the output in the same place.
 
-A task whose output was in the workspace ends in Prefect's own state `Cached`. Its cache policy and result storage are
-not used: they would keep a record next to the output that still says "Cached" when files of it are gone or damaged.
+If the output was in the workspace, the task ends in Prefect's own state `Cached`. Prefect's cache policy and result
+storage are not used: their record would still say "Cached" after files of the output are gone or damaged.
 """
 
 import functools
@@ -53,17 +53,17 @@ class Stage(Generic[Measured]):
     def key(
         self, inputs: Sequence[str], options: dict[str, JsonValue] | None = None, backend: Computing | None = None
     ) -> str:
-        """The name of the output that this code makes of these inputs and options; see `run_stage`."""
+        """Return the name of the output for this code, these inputs and these options; see `run_stage`."""
         version = self.code.version if backend is None else f"{self.code.version} {backend}"
         return cache_key(inputs, options or {}, version)
 
     def measured(self, output: Ref, context: RunContext) -> Measured:
-        """What the stage measured when it computed the output. Raises StorageError."""
+        """Read what the stage measured when it computed the output. Raises StorageError."""
         content = open_workspace(context.workspace).read(output.uri, MEASUREMENTS_FILE)
         return self.measures.model_validate_json(content)
 
     def task(self, function: Callable[P, Made]) -> "StageTask[P, Made]":
-        """Decorate the function that asks for the stage's output; it takes its RunContext as `context`."""
+        """Decorate the stage's function, which takes its RunContext as `context` and returns a Ref."""
         return StageTask(self.name, function)
 
 
@@ -85,15 +85,15 @@ class StageTask(Generic[P, Made]):
         self.prefect: Task[P, Made | State[Made]] = stage_task(name)(with_state)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Made:
-        """Run the task and return the output's Ref; raises what the task failed with."""
+        """Run the task and return the output's Ref; raises the task's error."""
         returned = self.prefect(*args, **kwargs)
         return returned.result() if isinstance(returned, State) else returned
 
     def as_flow(self) -> Flow[P, Made]:
-        """A flow of the stage's name and the task's parameters, for a deployment in a work pool of its own.
+        """Return a flow with the stage's name and the task's parameters, for a deployment in a work pool of its own.
 
-        What it fails with is kept in the run's folder, where the run that waits for it finds it. Settings are those of
-        the machine where it runs.
+        If it fails, its error is stored in the run's folder, for the run that waits for it. It uses the settings of the
+        machine where it runs.
         """
 
         @functools.wraps(self.fn)
@@ -120,18 +120,19 @@ def run_stage(
     still_valid: Callable[[Ref], bool] = lambda _: True,
     while_computing: AbstractContextManager[None] | None = None,
 ) -> Ref:
-    """The stage's output for these inputs and options, from the workspace when it is there.
+    """Return the stage's output for these inputs and options, from the workspace if it is there.
 
     Args:
-        stage: what is to be computed.
-        context: the workspace, and whether what it holds counts.
-        inputs: digests of what the stage reads.
-        options: what the stage was asked to do; with `inputs`, the stage's code and `backend` they name the output.
-        compute: fills the folder it is given and returns what it measured.
-        backend: what computes the stage, or is expected to where it runs elsewhere; None where that changes nothing.
+        stage: the stage.
+        context: the workspace, and whether outputs in it may be used.
+        inputs: digests of everything that the stage reads.
+        options: options that affect the output; with `inputs`, the stage's code and `backend` they name the output.
+        compute: fills the given folder and returns what it measured.
+        backend: the backend that computes the stage, or is expected to if it runs elsewhere; None if all backends make
+            the same output.
         changed: parameters that replace the task's in a run elsewhere.
-        still_valid: whether an output in the workspace counts, for a stage that also writes to another place.
-        while_computing: held while this process computes; waiting for it does not count as computing.
+        still_valid: whether an output in the workspace may be used, for a stage that also writes to another place.
+        while_computing: entered while this process computes; waiting to enter it does not count as computing.
     """
     store = open_workspace(context.workspace)
     key = stage.key(inputs, options, backend)
@@ -161,7 +162,7 @@ def _computed(
     compute: Callable[[Path], Measured],
     backend: Computing | None,
 ) -> Manifest:
-    """Fill the folder, and describe it with what filling it took."""
+    """Fill the folder, and return its manifest with time, memory and cost."""
     start = time.monotonic()
     with PeakMemory() as memory:
         measured = compute(folder)
@@ -188,14 +189,14 @@ def _computed(
 
 
 def code_version(code: StageCode) -> str:
-    """The code that made an output, for manifests and reports: the release, and the digest of its sources."""
+    """Return the version of a stage's code for manifests and reports: the release, and the digest of its sources."""
     return f"{importlib.metadata.version('spaceport')}/{code.sources[:16]}"
 
 
 def _made_elsewhere(store: Workspace, context: RunContext, stage: str, key: str, other: str | None) -> Ref:
-    """The output of the stage's own run, which computed it or found it in the workspace.
+    """Return the output of the stage's own run, which computed it or found it in the workspace.
 
-    `other` is its key if the backend that was not expected has computed it.
+    `other` is the output's key if the other backend than expected has computed it.
     """
     noted = noted_keys(store, context, stage)
     for made in (key, other):
@@ -211,7 +212,7 @@ def _made_elsewhere(store: Workspace, context: RunContext, stage: str, key: str,
 
 
 def _ref(store: Workspace, stage: str, key: str, manifest: Manifest, *, cached: bool) -> Ref:
-    """The stored output, and what this run spent on it."""
+    """Return the stored output, with what this run spent on it."""
     return Ref(
         uri=store.output_uri(stage, key),
         digest=manifest.digest,
@@ -224,5 +225,5 @@ def _ref(store: Workspace, stage: str, key: str, manifest: Manifest, *, cached: 
 
 
 def open_output(output: Ref, context: RunContext) -> Path:
-    """A local folder with a stored output, verified. Raises StorageError."""
+    """Return a local folder with a stored output, verified. Raises StorageError."""
     return open_workspace(context.workspace).fetch(output.uri)

@@ -1,1 +1,1 @@
-"""Services of an AWS account, and what commands ask an account for."""
+"""Services that run in an AWS account, and queries of an account for commands."""

@@ -22,11 +22,11 @@ QUOTAS = {
 DEPLOY = "npx aws-cdk@2 deploy --all, in deployments/aws"
 _CONFIG = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 2})
 
-Says = tuple[bool, str, str]  # ok, what there is to say, the fix
+Says = tuple[bool, str, str]  # ok, the answer, the fix
 
 
 def examine_account() -> list[Finding]:
-    """Look at everything; without credentials or stacks there is little to look at."""
+    """Check everything; without credentials or stacks, few checks are possible."""
     findings = [_ask("identity", "sts:GetCallerIdentity", _identity, "aws configure sso, or another AWS_PROFILE")]
     if not findings[0].ok:
         return findings
@@ -67,7 +67,7 @@ def _parts(account: Infrastructure) -> Iterator[Finding]:
 
 
 def _ask(part: str, action: str, question: Callable[[], Says], fix: str) -> Finding:
-    """An answer as a finding; a refusal names the permission."""
+    """Turn an answer into a finding; if AWS refuses it, name the missing permission."""
     try:
         ok, says, remedy = question()
     except ClientError as error:

@@ -1,8 +1,8 @@
 """Time and price of a run in an AWS account, with the sizes of its deployments and the prices in `jobs.py`.
 
-Nothing here has run on AWS. Stages' times are those of the model of tasks/core/estimate on as many cores as each task
-gets, a vCPU taken for as fast as a core of the machine that was measured on, and training's on a T4 by a figure that is
-derived from what others published.
+Nothing here has run on AWS. The times come from the model in tasks/core/estimate, on as many cores as each task has; a
+vCPU is assumed to be as fast as a core of the measured machine. Training's time on a T4 is derived from figures that
+others have published.
 """
 
 from pydantic import BaseModel, ConfigDict
@@ -21,8 +21,8 @@ from tasks.core.estimate.run import StageEstimate, estimate_stages
 from tasks.core.estimate.stages import Capture
 from tasks.core.options import ReconstructOptions
 
-# From the start of a task until it computes, which is paid: pulling the image, and a GPU instance's boot before that.
-# Not measured: what a cold start is commonly said to take with images of 1 and 4 GB.
+# From the start of a task until it computes, which is billed: pulling the image, and a GPU instance's boot before that.
+# Not measured: common figures for cold starts with images of 1 and 4 GB.
 FARGATE_START_SECONDS = 60.0
 GPU_START_SECONDS = 8 * 60.0
 
@@ -49,7 +49,7 @@ class AwsStage(BaseModel):
 
 
 class AwsEstimate(BaseModel):
-    """All tasks of a run; they follow one another."""
+    """All tasks of a run, one after another."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,9 +1,10 @@
-"""A GPU instance of pool spaceport-ec2-gpu: a worker that takes one run at a time, and an end when it is idle.
+"""A GPU instance of pool spaceport-ec2-gpu: runs a worker that takes one run at a time, and ends when it is idle.
 
     python -m deployments.aws.runtime.gpu_host
 
-runs in a container on the instance (deployments/aws/stacks/compute.py). AWS announces two minutes ahead that it takes a
-spot instance away. The run then receives SIGTERM and saves a checkpoint; the next attempt continues from it elsewhere.
+runs in a container on the instance (deployments/aws/stacks/compute.py). AWS announces two minutes ahead that it
+reclaims a spot instance. The run then receives SIGTERM and saves a checkpoint, from which the next attempt continues on
+another machine.
 """
 
 import logging
@@ -31,17 +32,17 @@ METADATA = "http://169.254.169.254"  # IMDSv2
 IDLE_SECONDS = 600.0  # a new instance takes three to five minutes until it works
 LOOK_SECONDS = 5.0  # as AWS advises for spot notices
 STOP_SECONDS = 100.0  # of the two minutes
-WORKER_STOP_SECONDS = 5.0  # it takes less than one, and its pool's next attempt comes after five or so
+WORKER_STOP_SECONDS = 5.0  # it takes less than one, and the pool's next attempt starts after about five
 LATE_STOP_SECONDS = 5.0  # for a run that has only just begun
 WORKER = [sys.executable, "-m", "prefect", "worker", "start", "--pool", EC2_GPU, "--type", "process", "--limit", "1"]
-# Two minutes or so of being throttled: many instances may start at once.
+# About two minutes of throttling: many instances may start at the same time.
 PATIENT = Config(retries={"mode": "standard", "total_max_attempts": 10})
 
 log = logging.getLogger("spaceport.gpu_host")
 
 
 class Metadata:
-    """What the instance knows of itself.
+    """The instance's metadata service.
 
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html
     """
@@ -50,11 +51,11 @@ class Metadata:
         self._http = httpx.Client(base_url=url, timeout=5, trust_env=False)
 
     def instance_id(self) -> str:
-        """Raises httpx.HTTPError where this is no instance."""
+        """Return the instance's id. Raises httpx.HTTPError if this machine is not an instance."""
         return self._get("/latest/meta-data/instance-id").raise_for_status().text
 
     def is_taken_away(self) -> bool:
-        """Whether AWS has announced that it takes this spot instance away."""
+        """Whether AWS has announced that it will reclaim this spot instance."""
         try:
             return self._get("/latest/meta-data/spot/instance-action").status_code == httpx.codes.OK
         except httpx.HTTPError as error:
@@ -67,7 +68,7 @@ class Metadata:
 
 
 class Host:
-    """The worker and the watch over it."""
+    """The worker and its supervision."""
 
     def __init__(
         self,
@@ -88,14 +89,14 @@ class Host:
         self._stopping.set()
 
     def watch(self) -> str:
-        """Work until there is a reason to end; returns it."""
+        """Run until there is a reason to end, and return the reason."""
         worker = psutil.Popen(self._command, env=self._environment)
         try:
             reason = self._reason_to_end(worker)
             log.info("ends: %s", reason)
         finally:
             self._stop(worker)
-        # An instance that is taken away leaves by itself, and its group replaces it while there is work.
+        # AWS removes a reclaimed instance itself, and its group replaces it while there is work.
         if not self._stopping.is_set() and not self._metadata.is_taken_away():
             self._end_instance()
         return reason
@@ -114,9 +115,10 @@ class Host:
         return "told to stop"
 
     def _stop(self, worker: psutil.Popen) -> None:
-        """End the runs first: each saves its state and reports its end to the server. Then end the worker.
+        """End the runs first, so that each saves its state and reports its end to the server. Then end the worker.
 
-        Until it ends, the worker takes further runs, first the next attempt of what has just ended. Those end as well.
+        Until it ends, the worker takes further runs, usually the next attempt of the run that has just ended. They are
+        ended as well.
         """
         _end_runs(worker, STOP_SECONDS)
         if worker.poll() is None:
@@ -130,7 +132,7 @@ class Host:
 
 
 def _end_runs(worker: psutil.Popen, patience_seconds: float) -> None:
-    """Send SIGTERM to the worker's runs and wait for their ends, at most so long."""
+    """Send SIGTERM to the worker's runs and wait until they have ended, for at most `patience_seconds`."""
     runs = worker.children() if worker.poll() is None else []
     for run in runs:
         with suppress(psutil.NoSuchProcess):
@@ -153,21 +155,21 @@ def worker_environment(account: Infrastructure, secret: str) -> dict[str, str]:
 
 
 def end_in_group(autoscaling: Any, instance: str) -> None:
-    """End an instance without its group replacing it."""
+    """Terminate an instance without a replacement by its group."""
     autoscaling.terminate_instance_in_auto_scaling_group(InstanceId=instance, ShouldDecrementDesiredCapacity=True)
 
 
 def read_account() -> tuple[Infrastructure, str]:
-    """The account, and the secret of its Prefect server. Raises InputError, and ClientError for the secret."""
+    """Read the account, and the secret of its Prefect server. Raises InputError, and ClientError for the secret."""
     account = read_infrastructure(PARAMETER, PATIENT)
     secrets = boto3.client("secretsmanager", config=PATIENT)
     return account, secrets.get_secret_value(SecretId=account.prefect_secret)["SecretString"]
 
 
 def serve() -> None:
-    """Be a host until there is a reason to end. Raises InputError where this is no instance of an account.
+    """Run the host until there is a reason to end. Raises InputError if this is not an instance of an account.
 
-    Whatever else is raised ends this process, and with it the instance (deployments/aws/stacks/compute.py).
+    Any other error ends this process, and with it the instance (deployments/aws/stacks/compute.py).
     """
     metadata = Metadata()
     account, secret = read_account()
@@ -176,7 +178,7 @@ def serve() -> None:
     except httpx.HTTPError as error:
         raise InputError(f"This is no EC2 instance: its metadata does not answer ({error}).") from error
     autoscaling = boto3.client("autoscaling", config=PATIENT)
-    worker = [*WORKER, "--name", instance]  # by which the scaler knows that this instance works
+    worker = [*WORKER, "--name", instance]  # the scaler recognises a working instance by this name
     host = Host(metadata, lambda: end_in_group(autoscaling, instance), worker, worker_environment(account, secret))
     on_end_signal(host.stop)
     host.watch()

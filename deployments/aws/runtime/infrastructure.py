@@ -1,4 +1,4 @@
-"""Contents of an AWS account, as its stacks (deployments/aws/stacks/services.py) wrote them into a parameter."""
+"""Contents of an AWS account, which its stacks (deployments/aws/stacks/services.py) write into a parameter."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from botocore.config import Config
 
 PARAMETER = "/spaceport/infrastructure"
-VARIABLE = "SPACEPORT_INFRASTRUCTURE"  # names the parameter; where it is set, everything is meant for AWS
+VARIABLE = "SPACEPORT_INFRASTRUCTURE"  # names the parameter; if it is set, every command applies to AWS
 
 
 class Infrastructure(BaseModel):
@@ -29,7 +29,7 @@ class Infrastructure(BaseModel):
     cluster: str
     subnets: tuple[str, ...]
     security_groups: tuple[str, ...]
-    public_addresses: bool  # of Fargate tasks, which have no other way out
+    public_addresses: bool  # of Fargate tasks, which otherwise cannot reach the internet
     cpu_image: str
     gpu_image: str
     execution_role: str
@@ -39,7 +39,7 @@ class Infrastructure(BaseModel):
     capacity_provider: str  # of GPU instances, for first attempts
     capacity_provider_again: str  # for later ones
     ec2_group: str  # of instances of pool ec2-gpu
-    ec2_group_on_demand: str | None = None  # where the first one is of spot instances: asked when there are none
+    ec2_group_on_demand: str | None = None  # used if the first group is of spot instances and none is available
     max_gpu_instances: int
     prefect_api_url: str
     prefect_secret: str
@@ -47,13 +47,13 @@ class Infrastructure(BaseModel):
 
 
 def infrastructure_named(name: str | None) -> Infrastructure | None:
-    """What the setting SPACEPORT_INFRASTRUCTURE names, None where it names nothing. Raises InputError."""
+    """Read the account that the setting SPACEPORT_INFRASTRUCTURE names; None if it is not set. Raises InputError."""
     return read_infrastructure(name) if name else None
 
 
 def read_infrastructure(name: str = PARAMETER, config: "Config | None" = None) -> Infrastructure:
     """Read the parameter with whatever credentials boto3 finds, and with botocore's `config`. Raises InputError."""
-    import boto3  # here: the command line imports this module before it knows whether AWS is meant
+    import boto3  # local, because the command line imports this module even if AWS is not used
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:

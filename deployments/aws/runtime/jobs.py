@@ -1,7 +1,7 @@
-"""Pool and size of the task of each deployment in an AWS account, the environment of runs there, and what they cost.
+"""Pool and task size of each deployment in an AWS account, the environment of its runs, and their cost.
 
-US dollars an hour, Linux on x86, us-east-1, looked up in November 2026 in what others have published, since no account
-was at hand. So every cost is an estimate; AWS's own pages have today's prices.
+US dollars an hour, Linux on x86, us-east-1, looked up in November 2026 in other people's publications, since no account
+was available. So every cost is an estimate; AWS's own pages have current prices.
 
 | price | from |
 |---|---|
@@ -31,7 +31,7 @@ SPOT_USD = {"g4dn.xlarge": 0.21, "g4dn.2xlarge": 0.30}
 
 
 def fargate_usd(cpu_units: int, memory_mib: int, disk_gb: int) -> float:
-    """A Fargate task of that size."""
+    """Return the price of a Fargate task for an hour."""
     disk = max(disk_gb - FARGATE_FREE_DISK_GB, 0) * FARGATE_DISK_GB_USD
     return cpu_units / 1024 * FARGATE_VCPU_USD + memory_mib / 1024 * FARGATE_GB_USD + disk
 
@@ -39,12 +39,12 @@ def fargate_usd(cpu_units: int, memory_mib: int, disk_gb: int) -> float:
 FOLDER = "/opt/spaceport"  # of this code in both images
 EXECUTE = "python -m deployments.aws.runtime.unless_ended prefect flow-run execute"
 ENGINE = "python -m deployments.aws.runtime.unless_ended prefect.engine"
-GPU_INSTANCE = "g4dn.xlarge"  # that training is sized for and priced at
+GPU_INSTANCE = "g4dn.xlarge"  # training's size and price are for this type
 GPU_INSTANCE_CORES = 4
 
 
 class TaskSize(BaseModel):
-    """Of a Fargate task: CPU units (1024 a core), MiB, GiB of disk."""
+    """Size of a Fargate task: CPU units (1024 a core), MiB, GiB of disk."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,7 +59,7 @@ class TaskSize(BaseModel):
 
     @property
     def hourly_usd(self) -> float:
-        """What it costs for an hour."""
+        """Price of an hour."""
         return fargate_usd(self.cpu, self.memory, self.disk_gb)
 
 
@@ -73,7 +73,7 @@ SIZES = {
 
 
 def machines() -> dict[str, Machine]:
-    """What each stage runs on, as the deployments of an account have it; photos and publish are the run's own."""
+    """Return the machine of each stage in an account; photos and publish run in the run's own task."""
     jobs = {"photos": "reconstruct", "sfm": "sfm", "compress": "compress", "publish": "reconstruct"}
     found = {
         stage: Machine(name=size.where, cores=size.cpu / 1024, hourly_usd=size.hourly_usd)
@@ -84,7 +84,7 @@ def machines() -> dict[str, Machine]:
 
 
 def account_environment(account: Infrastructure) -> dict[str, str]:
-    """The environment of every run in the account, in whatever pool."""
+    """Return the environment of every run in the account, in any pool."""
     return {
         "PREFECT_API_URL": account.prefect_api_url,
         "PREFECT_HOME": "/scratch/prefect",
@@ -97,11 +97,11 @@ def account_environment(account: Infrastructure) -> dict[str, str]:
 
 
 def ecs_environment(account: Infrastructure, gpu_pool: GpuPool) -> dict[str, str]:
-    """The further environment of runs that are ECS tasks."""
+    """Return the additional environment of runs that are ECS tasks."""
     again = {"train": {"capacity_provider": account.capacity_provider_again}} if gpu_pool == "ecs-gpu" else {}
     return {
-        # SIGTERM ends a task when its spot instance is taken away or its service is updated. The run then returns to
-        # its queue, and the next task continues from the checkpoint.
+        # SIGTERM ends a task when its spot instance is reclaimed or its service is updated. The run then returns to its
+        # queue, and the next task continues from the checkpoint.
         "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR": "reschedule",
         "SPACEPORT_JOB_VARIABLES_AGAIN": json.dumps(again),
         "SPACEPORT_MACHINES": json.dumps({stage: each.model_dump() for stage, each in machines().items()}),
@@ -109,12 +109,12 @@ def ecs_environment(account: Infrastructure, gpu_pool: GpuPool) -> dict[str, str
 
 
 def train_environment() -> dict[str, str]:
-    """The environment of training, in either of its pools."""
+    """Return the environment of training, in either of its pools."""
     return {"SPACEPORT_HOURLY_COST_USD": str(SPOT_USD[GPU_INSTANCE])}
 
 
 def job_variables(flow: str, gpu_pool: GpuPool) -> tuple[str, dict[str, Any]]:
-    """The pool of a deployment, and what it chooses of that pool's variables."""
+    """Return the pool of a deployment, and its values of that pool's variables."""
     if flow == "train":
         return f"{PREFIX}{gpu_pool}", {}
     size = SIZES[flow]

@@ -1,10 +1,10 @@
-"""Scale pool spaceport-ec2-gpu to its runs, an instance each: `python -m deployments.aws.runtime.scaler`, a service.
+"""Scale pool spaceport-ec2-gpu to one instance per run: `python -m deployments.aws.runtime.scaler`, a service.
 
-It never ends an instance that has had a worker. One that has had nothing to do for a while ends itself
-(deployments/aws/runtime/gpu_host.py), and all are protected from being ended otherwise, so that no training is.
+It never ends an instance that has had a worker. An idle instance ends itself (deployments/aws/runtime/gpu_host.py), and
+instances are protected from any other scale-in, so that no training is interrupted.
 
-Spot instances come first. A group of them waits for as long as there are none, so what it has not got after two minutes
-is asked for on demand, in a group of its own. So is what a group has not got whose instances fail to start work.
+Spot instances come first. Their group waits indefinitely while none is available, so instances that are missing after
+two minutes are requested on demand, in a second group. The same happens if a group's instances fail to start work.
 """
 
 import logging
@@ -39,10 +39,10 @@ from tasks.core.errors import SpaceportError
 from tasks.running.settings import use_settings
 
 LOOK_SECONDS = 15.0
-SPOT_PATIENCE_SECONDS = 120.0  # a spot instance that is to be had is launched within seconds
+SPOT_PATIENCE_SECONDS = 120.0  # an available spot instance is launched within seconds
 # Limit for an instance's worker to start. The instance ends by itself before that (deployments/aws/stacks/compute.py).
 BOOT_SECONDS = 1200.0
-PAUSE_SECONDS = 600.0  # of a group whose instance did not get to work
+PAUSE_SECONDS = 600.0  # for a group whose instance did not start work
 WAITING_OR_AT_WORK = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 MOST_RUNS = MOST_WORKERS = 200  # the most that the server returns at once
 
@@ -50,7 +50,7 @@ log = logging.getLogger("spaceport.scaler")
 
 
 def runs_due() -> int:
-    """Runs of the pool that a worker has or should have by now."""
+    """Return the pool's runs that a worker has, or should have by now."""
     wanted = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(WAITING_OR_AT_WORK))),
         expected_start_time=FlowRunFilterExpectedStartTime(before_=now("UTC")),
@@ -68,7 +68,7 @@ def known_workers() -> set[str]:
 
 @dataclass(frozen=True)
 class Group:
-    """An auto scaling group as it is now."""
+    """The current state of an auto scaling group."""
 
     name: str
     desired: int
@@ -77,12 +77,12 @@ class Group:
 
     @property
     def launched(self) -> int:
-        """How many instances there are."""
+        """Number of instances."""
         return len(self.instances)
 
     @classmethod
     def read(cls, autoscaling: Any, name: str) -> "Group":
-        """Raises SpaceportError when it is not there."""
+        """Read the group. Raises SpaceportError if it does not exist."""
         found = autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
         if not found:
             raise SpaceportError(f"There is no auto scaling group {name}: deploy deployments/aws again.")
@@ -92,7 +92,7 @@ class Group:
 
 
 class Boots:
-    """Whether the instances of one group get to work: each then has a worker of its name."""
+    """Tracks whether the instances of one group start work: each then has a worker of its name."""
 
     def __init__(self, group: str, boot_seconds: float, pause_seconds: float) -> None:
         self._group, self._boot_seconds, self._pause_seconds = group, boot_seconds, pause_seconds
@@ -102,11 +102,11 @@ class Boots:
 
     @property
     def fail(self) -> bool:
-        """Whether one has failed lately, as the next one most likely would."""
+        """Whether an instance has failed recently, so that the next one would most likely fail too."""
         return time.monotonic() < self._paused_until
 
     def look(self, instances: Sequence[str], workers: Collection[str]) -> list[str]:
-        """Note the group's instances. Returns those that have failed to get to work and are still there."""
+        """Note the group's instances. Returns the instances that have failed to start work and still exist."""
         now = time.monotonic()
         ended = [each for each in self._booting if each not in instances and each not in workers]
         self._at_work = {each for each in instances if each in workers or each in self._at_work}
@@ -126,7 +126,7 @@ class Boots:
 
 
 class Scaler:
-    """Asks for instances: in the first group, and in the second for those that the first does not get for a while."""
+    """Requests instances from the first group, and from the second those that the first cannot get for a while."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class Scaler:
         boot_seconds: float = BOOT_SECONDS,
         pause_seconds: float = PAUSE_SECONDS,
     ) -> None:
-        """`on_demand`: the second group; None where the first one is on demand itself."""
+        """`on_demand` is the second group; None if the first one is on demand itself."""
         self._autoscaling, self._group, self._on_demand = autoscaling, group, on_demand
         self._patience_seconds = patience_seconds
         self._short_since: float | None = None
@@ -145,7 +145,7 @@ class Scaler:
         self._boots = {name: Boots(name, boot_seconds, pause_seconds) for name in names}
 
     def look(self, runs: int, workers: Collection[str]) -> dict[str, int]:
-        """Ask for an instance a run, up to the first group's limit. Returns what was asked for, by group.
+        """Request one instance per run, up to the first group's limit. Returns the requested numbers by group.
 
         Args:
             runs: how many are due.
@@ -157,7 +157,7 @@ class Scaler:
         fails = self._boots[first.name].fail
         changes = [(first, max(first.desired, wanted))]
         if fails or (second is not None and self._is_short(first)):
-            # Withdraw the rest, so that it comes neither on top later nor in place of what failed.
+            # Withdraw the rest of the request, so that it is not met later in addition, or to replace failed instances.
             changes = [(first, first.launched)]
             if second is not None:
                 changes += [(second, second.desired + max(0, wanted - first.launched))]
@@ -171,18 +171,18 @@ class Scaler:
         return asked
 
     def _read(self, name: str, workers: Collection[str]) -> Group:
-        """The group, after ending its instances that fail to get to work."""
+        """Read the group, after ending its instances that failed to start work."""
         group = Group.read(self._autoscaling, name)
         late = self._boots[name].look(group.instances, workers)
         for instance in late:
             try:
                 end_in_group(self._autoscaling, instance)
-            except (BotoCoreError, ClientError) as error:  # instances are still asked for
+            except (BotoCoreError, ClientError) as error:  # instances are still requested
                 log.warning("%s: %s could not be ended (%s)", name, instance, error)
         return Group.read(self._autoscaling, name) if late else group
 
     def _is_short(self, group: Group) -> bool:
-        """Whether instances that were asked for have been missing for as long as we wait for them."""
+        """Whether requested instances have been missing for longer than the patience for them."""
         if group.launched >= group.desired:
             self._short_since = None
             return False
@@ -192,7 +192,7 @@ class Scaler:
 
 
 def serve() -> None:
-    """Look every few seconds until SIGTERM. Raises InputError when there is no account to look at."""
+    """Scale every few seconds until SIGTERM. Raises InputError if there is no account."""
     account = served_account(use_settings(DeploymentSettings()))
     stopping = threading.Event()
     on_end_signal(stopping.set)
@@ -201,7 +201,7 @@ def serve() -> None:
         try:
             asked = scaler.look(runs_due(), known_workers())
         except (HTTPError, ObjectNotFound, BotoCoreError, ClientError) as error:
-            log.warning("cannot look (%s)", error)  # Prefect or AWS is away; the next look is soon
+            log.warning("cannot look (%s)", error)  # Prefect or AWS is away; the next try is soon
             continue
         for group, desired in asked.items():
             log.info("%s: asked for %d instances", group, desired)

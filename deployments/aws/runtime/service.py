@@ -1,4 +1,4 @@
-"""Common parts of an AWS account's services: log, end by a signal, errors in one sentence."""
+"""Common parts of an AWS account's services: log, end on a signal, errors as one sentence."""
 
 import logging
 import signal
@@ -11,7 +11,7 @@ from tasks.core.errors import InputError, SpaceportError
 
 
 def exit_status_of(serve: Callable[[], None]) -> int:
-    """Serve, with a log on standard output; 0 when it ends well, else the error's status after its sentence."""
+    """Serve with a log on standard output. Returns 0, or prints an error's sentence and returns its exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stdout)
     try:
         serve()
@@ -28,7 +28,7 @@ def on_end_signal(stop: Callable[[], None]) -> None:
 
 
 def served_account(settings: DeploymentSettings) -> Infrastructure:
-    """The account that SPACEPORT_INFRASTRUCTURE names. Raises InputError, also where it names none."""
+    """Read the account that SPACEPORT_INFRASTRUCTURE names. Raises InputError, also if it is not set."""
     account = infrastructure_named(settings.infrastructure)
     if account is None:
         raise InputError(f"{VARIABLE} is not set: {PARAMETER} is its usual value.")

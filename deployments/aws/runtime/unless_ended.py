@@ -1,9 +1,9 @@
-"""Start a run's process, unless the run has ended already.
+"""Start a run's process, unless the run has already ended.
 
     python -m deployments.aws.runtime.unless_ended prefect flow-run execute
 
-runs the module with these arguments. A task that waited long for a machine may begin after its run was given up, and
-Prefect lets a crashed run continue: it would compute beside the attempt that took its place.
+runs the module with these arguments. A task that waited long for a machine may start after its run was given up, and
+Prefect lets a crashed run continue: it would then compute at the same time as the attempt that replaced it.
 """
 
 import runpy
@@ -17,9 +17,9 @@ from prefect.runtime import flow_run
 
 
 def ended(client: SyncPrefectClient) -> str | None:
-    """The name of the final state that this process's run is in, None where it is in no final one.
+    """Return the name of the final state of this process's run; None if it has not ended.
 
-    Also None while the server does not answer: the process itself waits for it.
+    Also None while the server does not answer, because the process itself waits for it.
     """
     run_id = flow_run.get_id()
     if run_id is None:
@@ -32,7 +32,7 @@ def ended(client: SyncPrefectClient) -> str | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the module that the arguments name, or print why not. Returns 0 either way, since nothing is wrong."""
+    """Run the module that the arguments name, or print why not. Returns 0 in both cases, since nothing is wrong."""
     with get_client(sync_client=True) as client:
         name = ended(client)
     if name is not None:

@@ -1,8 +1,8 @@
 """Watch the runs of an AWS account: `python -m deployments.aws.runtime.watch`, a service of the account.
 
-It reports to CloudWatch how every run has ended, since a process that has died cannot. It stops ECS tasks whose run has
-ended without them: a run that was given up while its task waited for a machine has crashed, and another attempt works
-in its place. Its task would keep asking for a machine, and cost money once it has one.
+It reports to CloudWatch how every run has ended, since a process that has died cannot. It also stops ECS tasks whose
+run has already ended. A run that was given up while its task waited for a machine has crashed and been replaced by
+another attempt; its task would keep asking for a machine, and cost money once it has one.
 """
 
 import logging
@@ -38,8 +38,8 @@ from deployments.settings import DeploymentSettings
 from tasks.reporting.metrics import tell_run
 from tasks.running.settings import use_settings
 
-GRACE = timedelta(seconds=90)  # in which a process ends after its run, and Prefect's worker stops what is cancelled
-RUN_TAG = "prefect.io/flow-run-id"  # that Prefect's worker puts at each task
+GRACE = timedelta(seconds=90)  # for a process to end after its run, and for Prefect's worker to stop a cancelled one
+RUN_TAG = "prefect.io/flow-run-id"  # Prefect's worker sets it on each task
 AT_ONCE = 100  # the most that ECS describes
 STOPPED = "The run has ended"
 
@@ -54,7 +54,7 @@ class Task:
 
     arn: str
     run: UUID
-    has_started: bool  # its container may be at work
+    has_started: bool  # its container may be running
 
 
 def stop_orphans(ecs: Any, cluster: str, client: SyncPrefectClient, grace: timedelta = GRACE) -> list[Task]:
@@ -85,7 +85,7 @@ def stop_orphans(ecs: Any, cluster: str, client: SyncPrefectClient, grace: timed
 
 
 def _tasks(ecs: Any, cluster: str) -> Iterator[Task]:
-    """The tasks of runs, those that wait for a machine included."""
+    """Return the tasks of runs, including tasks that wait for a machine."""
     listed = ecs.get_paginator("list_tasks").paginate(cluster=cluster, desiredStatus="RUNNING")
     arns = [arn for page in listed for arn in page["taskArns"]]
     for some in _batches(arns):
@@ -101,18 +101,18 @@ def _batches(items: list[T]) -> Iterator[list[T]]:
 
 
 def _may_live(run: FlowRun) -> bool:
-    """Whether a process at work may still complete its crashed run.
+    """Whether a running process may still complete its crashed run.
 
-    Its heartbeats were missed, as when the server was away. A stage's run has been followed by another attempt; the
-    run of a capture has not.
+    Its heartbeats were missed, for example because the server was away. A stage's run has already been replaced by
+    another attempt; the run of a capture has not.
     """
     return run.state is not None and run.state.is_crashed() and run.parent_task_run_id is None
 
 
 def _end_for_good(client: SyncPrefectClient, run: FlowRun) -> None:
-    """Keep the process that is stopped now from putting its crashed run back into the queue.
+    """Keep the process that is being stopped from putting its crashed run back into the queue.
 
-    At SIGTERM `prefect flow-run execute` does so with a crashed run, and with no other that has ended.
+    On SIGTERM, `prefect flow-run execute` does so with a crashed run, but not with runs in other final states.
     """
     assert run.state is not None
     if run.state.is_crashed():
@@ -121,7 +121,7 @@ def _end_for_good(client: SyncPrefectClient, run: FlowRun) -> None:
 
 
 LOOK_SECONDS = 30.0
-CRASH_SECONDS = 300.0  # in which a crashed run may go back into its queue, as when its machine is taken away
+CRASH_SECONDS = 300.0  # a crashed run may return to its queue within this time, as when its machine is reclaimed
 RUN = FlowFilter(name=FlowFilterName(any_=["reconstruct"]))
 TOLD_STATES = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED)
 TOLD = "spaceport.told"  # label of a run: the id of the final state that was reported
@@ -130,14 +130,14 @@ log = logging.getLogger("spaceport.watch")
 
 
 class Watch:
-    """Reports each end once, also across restarts."""
+    """Reports the end of each run once, even across restarts."""
 
     def __init__(self, client: SyncPrefectClient, crash_seconds: float = CRASH_SECONDS) -> None:
         self._client, self._crash_after = client, timedelta(seconds=crash_seconds)
         self._ends = Ends(self._ended)
 
     def tell_ends(self) -> None:
-        """Report every run that has completed, failed or crashed. One that is cancelled has not failed."""
+        """Report every run that has completed, failed or crashed. A cancelled run does not count as failed."""
         for run in self._ends.due():
             assert run.state is not None
             if run.state.is_crashed() and datetime.now(UTC) - run.state.timestamp < self._crash_after:
@@ -154,10 +154,10 @@ class Watch:
                 self._ends.settle(run)
 
     def _tell(self, end: UUID, run: FlowRun) -> None:
-        """Report an end, unless that was done already or the run has continued meanwhile."""
+        """Report an end, unless it has been reported already or the run has continued since."""
         if run.state is None or run.state.id != end or run.labels.get(TOLD) == str(end):
             return
-        # The label first: a watch that ends in between reports the end never instead of twice.
+        # The label is set first: if this service dies in between, the end is reported never instead of twice.
         self._client.update_flow_run_labels(run.id, {TOLD: str(end)})
         tell_run(completed=run.state.is_completed())
 
@@ -170,7 +170,7 @@ class Watch:
 
 
 def look(watch: Watch, ecs: Any, cluster: str, client: SyncPrefectClient) -> None:
-    """Do both jobs once. A failure of one does not keep the other from its work, and the next look is soon."""
+    """Do both jobs once. A failure of one job does not stop the other, and the next try is soon."""
     for job in (watch.tell_ends, lambda: stop_orphans(ecs, cluster, client)):
         try:
             job()
@@ -179,7 +179,7 @@ def look(watch: Watch, ecs: Any, cluster: str, client: SyncPrefectClient) -> Non
 
 
 def serve() -> None:
-    """Look every half minute until SIGTERM. Raises InputError when there is no account to look at."""
+    """Watch every half minute until SIGTERM. Raises InputError if there is no account."""
     account = served_account(use_settings(DeploymentSettings()))
     stopping = threading.Event()
     on_end_signal(stopping.set)

@@ -1,1 +1,1 @@
-"""CDK stacks of an AWS account, which `app.py` puts together."""
+"""CDK stacks of an AWS account; `app.py` assembles them."""

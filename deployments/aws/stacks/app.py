@@ -20,7 +20,7 @@ FLAGS = {"@aws-cdk/aws-s3:serverAccessLogsUseBucketPolicy": True}
 
 
 def build(app: App) -> None:
-    """Add every stack to the app. None refers to a particular account or region, and none has to look anything up."""
+    """Add every stack to the app. No stack refers to a particular account or region, or needs a lookup."""
     options = AwsOptions.from_context(app.node.try_get_context)
     network = Network(app, "Spaceport-Network", options)
     data = Data(app, "Spaceport-Data", options)
@@ -47,7 +47,7 @@ def main() -> int:
     except SpaceportError as error:
         print(f"error {error}", file=sys.stderr)
         return error.exit_status
-    except RuntimeError as error:  # how jsii hands over that the checks failed
+    except RuntimeError as error:  # jsii raises this if the checks failed
         for line in findings(Path(app.outdir)) or [str(error)]:
             print(line, file=sys.stderr)
         return 1

@@ -1,6 +1,6 @@
-"""Findings of cdk-nag and checkov that stay as they are, each with its reason, where the resource is built.
+"""Accepted findings of cdk-nag and checkov, each with its reason, at the place where the resource is built.
 
-cdk-nag looks at every synthesis; checkov reads the templates (`make aws-check`), which contain its excuses.
+cdk-nag checks every synthesis; checkov reads the templates (`make aws-check`), which contain its exceptions.
 """
 
 import json
@@ -15,13 +15,13 @@ SQS_KEY = "Encrypted by SQS itself (SqsManagedSseEnabled), which the rule does n
 
 
 def acknowledge(construct: IConstruct, reason: str, *rules: str) -> None:
-    """Leave these findings below `construct` as they are, for this reason."""
+    """Accept these findings of cdk-nag below `construct`, for this reason."""
     for rule in rules:
         Validations.of(construct).acknowledge(Acknowledgment(id=f"AwsSolutions-{rule}", reason=reason))
 
 
 def excuse(construct: IConstruct, reason: str, *rules: str) -> None:
-    """Leave checkov's findings at the resource of this construct as they are, for this reason."""
+    """Accept checkov's findings for the resource of this construct, for this reason."""
     resource = construct if isinstance(construct, CfnResource) else construct.node.default_child
     assert isinstance(resource, CfnResource), construct.node.path
     skipped = (resource.get_metadata("checkov") or {"skip": []})["skip"]
@@ -35,7 +35,7 @@ def check_with_nag(app: App) -> None:
 
 
 def findings(assembly: Path) -> list[str]:
-    """What the checks found in an assembly, one line for each construct."""
+    """Return the findings in an assembly, one line for each construct."""
     return [
         f"{violation['ruleName']} {construct['constructPath']}"
         for report in assembly.glob("*validation-report.json")

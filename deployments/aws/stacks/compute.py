@@ -1,4 +1,4 @@
-"""Compute: an ECS cluster with Fargate and GPU instances from none, and the groups of pool `spaceport-ec2-gpu`."""
+"""Compute: an ECS cluster with Fargate and zero or more GPU instances, and the groups of pool `spaceport-ec2-gpu`."""
 
 from aws_cdk import Duration, RemovalPolicy, Stack
 from aws_cdk import aws_autoscaling as autoscaling
@@ -31,8 +31,8 @@ from deployments.aws.stacks.roles import (
 )
 
 ROOT_GB = 100  # the GPU image takes about 20 when it is unpacked
-# An instance that fails to start ends itself: nothing else would, and it costs money. Its console output can be read
-# for an hour after that.
+# An instance that fails to start ends itself, since nothing else would end it, and it costs money. Its console output
+# can be read for another hour.
 END_UNLESS_STARTED = "trap '[ $? = 0 ] || shutdown -h now' EXIT"
 # The instance store of g4dn and g5 is encrypted by the hardware with a key that ends with the instance:
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/data-protection.html#encryption-rest
@@ -69,8 +69,8 @@ def gpu_group(
         role: of the instances.
         commands: what an instance does when it starts, after its scratch disk is there.
         spot: on spot instances only; else on demand only.
-        name: of the group, where others have to know it; else CloudFormation makes one.
-        hops: to the metadata service. 1 keeps containers on the bridge from the instance's own role; 2 lets them in.
+        name: of the group, if others need to know it; None for a generated one.
+        hops: to the metadata service. 1 denies containers on the bridge the instance's own role; 2 allows it.
     """
     data = ec2.UserData.for_linux(shebang="#!/bin/bash")
     data.add_commands("set -euo pipefail", END_UNLESS_STARTED, SCRATCH.strip(), commands.strip())
@@ -131,10 +131,10 @@ def gpu_group(
 
 LOG_DAYS = logs.RetentionDays.ONE_MONTH
 INFRASTRUCTURE = "/spaceport/infrastructure"  # SSM parameter that deployments/aws/runtime/infrastructure.py reads
-EC2_POOL = "ec2-gpu"  # without the prefix, as everywhere in this account but on the Prefect server
+EC2_POOL = "ec2-gpu"  # without the prefix, which only the Prefect server needs
 EC2_GROUP = "spaceport-ec2-gpu"  # name of its group of instances
-EC2_GROUP_ON_DEMAND = f"{EC2_GROUP}-on-demand"  # that the scaler turns to when there is no spot instance to be had
-# Instances of that pool have a log of their own: the runs on them can write to it, and to no service's.
+EC2_GROUP_ON_DEMAND = f"{EC2_GROUP}-on-demand"  # the scaler uses it if no spot instance is available
+# Instances of that pool have a separate log: the runs on them can write to it, but not to the services' log.
 RUN_LOGS, SERVICE_LOGS, GPU_HOST_LOGS = "/spaceport/runs", "/spaceport/services", "/spaceport/gpu-hosts"
 
 # ECS_SELINUX_CAPABLE says that the instance takes tasks with `dockerSecurityOptions` (pools/ecs-gpu.json).
@@ -148,8 +148,8 @@ ECS_CONTAINER_STOP_TIMEOUT=115s
 ECS_IMAGE_PULL_BEHAVIOR=prefer-cached
 CONFIG
 """
-# The same machine image without its ECS agent. What runs in the container ends the instance when it was idle for long
-# enough (deployments/aws/runtime/gpu_host.py); when the container ends in any other way, the instance ends with it.
+# The same machine image without its ECS agent. The container's program ends the instance after a long enough idle time
+# (deployments/aws/runtime/gpu_host.py). If the container ends in any other way, the instance ends with it.
 WORKER_HOST = """
 systemctl mask --now ecs
 systemctl start docker
@@ -170,7 +170,7 @@ systemd-run --unit spaceport-end bash -c 'docker wait worker; shutdown -h now'
 
 
 class Compute(Stack):
-    """Cluster, capacity, roles of what runs in it, logs, and the queue of events that report how tasks ended."""
+    """Cluster, capacity, roles of its tasks, logs, and the queue of events that report how tasks ended."""
 
     def __init__(self, scope: Construct, name: str, options: AwsOptions, network: Network, data: Data) -> None:
         super().__init__(scope, name, description="Spaceport: ECS cluster, GPU capacity, roles of runs")
@@ -186,8 +186,8 @@ class Compute(Stack):
         self.execution_role = execution_role(
             self, "ExecutionRole", data, [SERVICE_LOGS], [self.prefect_secret.secret_arn]
         )
-        # IAM cannot say that a role may be passed as execution role only. The one that workers pass therefore reads
-        # nothing but the secret that every run is given anyway, and writes to the log that is theirs.
+        # IAM cannot restrict a role to be passed as an execution role only. The role that workers pass can therefore
+        # only read the secret that every run receives anyway, and write to the runs' own log.
         self.run_execution_role = execution_role(
             self, "RunExecutionRole", data, [RUN_LOGS], [self.prefect_secret.secret_arn]
         )
@@ -210,7 +210,7 @@ class Compute(Stack):
         return group
 
     def _prefect_secret(self, options: AwsOptions) -> secretsmanager.ISecret:
-        """The whole auth string of our own server, or the API key of another one."""
+        """Return the secret: the auth string of our own server, or the API key of another one."""
         if options.prefect_api_key_secret is not None:
             return secretsmanager.Secret.from_secret_complete_arn(self, "PrefectKey", options.prefect_api_key_secret)
         secret = secretsmanager.Secret(
@@ -226,7 +226,7 @@ class Compute(Stack):
         return secret
 
     def _task_events(self) -> str:
-        """How tasks of this cluster change, for the workers: without it a task that dies would stay Running."""
+        """Create the queue of task state changes for the workers; without it the run of a dead task stays Running."""
         dead = sqs.Queue(
             self,
             "TaskEventsDeadLetters",
@@ -259,10 +259,10 @@ class Compute(Stack):
         return self.events_queue.queue_name
 
     def _ecs_capacity(self, options: AwsOptions, network: Network, data: Data) -> dict[str, str]:
-        """Names of the capacity providers: of first attempts at a stage and of later ones.
+        """Return the names of the capacity providers, for first attempts at a stage and for later ones.
 
-        ECS does not turn to a second provider when the first finds no machine. What does is the next attempt at the
-        stage, which asks for `again`.
+        ECS does not use a second provider if the first finds no machine. Instead, the next attempt at the stage asks
+        for `again`.
         """
         instances = ecs_instance_role(self, data, self.cluster.cluster_arn)
         commands = ECS_AGENT.format(cluster=self.cluster.cluster_name)
@@ -295,13 +295,13 @@ class Compute(Stack):
         ).ref
 
     def _ec2_pool(self, options: AwsOptions, network: Network, data: Data) -> None:
-        """Instances that carry a Prefect worker instead of ECS tasks. Our scaler says how many, and of which group.
+        """Create instances that run a Prefect worker instead of ECS tasks. Our scaler sets the size of each group.
 
-        The worker and its runs share a container on Docker's bridge, and so the instance's role: what it may do is
-        what a run there may do.
+        The worker and its runs share a container on Docker's bridge, and therefore the instance's role: a run there has
+        all the permissions of the role.
 
-        Two groups, as for ECS, because one that has no spot instance of any type waits for one, whatever it may have on
-        demand: https://docs.aws.amazon.com/autoscaling/ec2/userguide/asg-purchase-options.html
+        There are two groups, as for ECS, because a group without available spot instances waits for one, even if it
+        could have on-demand ones: https://docs.aws.amazon.com/autoscaling/ec2/userguide/asg-purchase-options.html
         """
         made = role(self, "Ec2WorkerRole", INSTANCES, "Spaceport: workers of pool ec2-gpu")
         allow_images(made, data)
@@ -331,7 +331,7 @@ class Compute(Stack):
 
 
 def ec2_group_arns(scope: Construct, options: AwsOptions) -> list[str]:
-    """ARNs of the groups of pool spaceport-ec2-gpu; the wildcard is an id that is not known beforehand."""
+    """Return the ARNs of the groups of pool spaceport-ec2-gpu; the wildcard is an id that is not known in advance."""
     names = [EC2_GROUP, EC2_GROUP_ON_DEMAND] if options.spot else [EC2_GROUP]
     return [region_arn(scope, "autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{name}") for name in names]
 

@@ -1,4 +1,4 @@
-"""Fargate services: what the server, the workers and the listener have in common."""
+"""Fargate services: the common parts of the server, the workers and the listener."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,15 +20,15 @@ WRITABLE = ("/tmp", "/var/lib/spaceport")  # noqa: S108 - inside a container
 def task_definition(
     scope: Construct, name: str, execution_role: iam.Role, role: iam.Role, cpu: int, memory: int
 ) -> ecs.FargateTaskDefinition:
-    """A task of that size with a role of its own."""
+    """Create a task of that size with a role of its own."""
     made = ecs.FargateTaskDefinition(
         scope,
         f"{name}Task",
         family=f"spaceport-{name.lower()}",
         cpu=cpu,
         memory_limit_mib=memory,
-        task_role=role.without_policy_updates(),  # CDK would add more for sessions than they need
-        execution_role=execution_role.without_policy_updates(),  # roles.py says all that it may do
+        task_role=role.without_policy_updates(),  # CDK would grant sessions more than they need
+        execution_role=execution_role.without_policy_updates(),  # roles.py has all of its permissions
     )
     acknowledge(made, PLAIN_SETTINGS, "ECS2")
     return made
@@ -47,9 +47,9 @@ def container(
     port: int | None = None,
     writable_root: bool = False,
 ) -> ecs.ContainerDefinition:
-    """A container of the CPU image; the Prefect secret is in each of `secret_names`.
+    """Add a container of the CPU image; the Prefect secret is in each variable of `secret_names`.
 
-    It writes to folders of WRITABLE alone, unless `writable_root`, and has none of root's capabilities.
+    It can write only to the folders of WRITABLE, unless `writable_root` is set, and has none of root's capabilities.
     """
     linux = ecs.LinuxParameters(task, f"{name}-init", init_process_enabled=True)
     linux.drop_capabilities(ecs.Capability.ALL)
@@ -85,7 +85,7 @@ def service(
     cloud_map: ecs.CloudMapOptions | None = None,
     commands_inside: bool = False,
 ) -> ecs.FargateService:
-    """One task, kept running; a new version that does not start is rolled back.
+    """Create a service with one task; a new version that does not start is rolled back.
 
     `overlapping`: the new version starts before the old one has ended.
     """

@@ -1,6 +1,6 @@
 """Data that outlives every machine: uploads, results, images, and the queue of uploads that are complete.
 
-This stack refers to no other, and the offline tests deploy it as it is to an emulator.
+This stack refers to no other stack, and the offline tests deploy it unchanged to an emulator.
 """
 
 from aws_cdk import CfnOutput, Duration, RemovalPolicy, Stack
@@ -25,7 +25,7 @@ OWN_LOGS = "The bucket of access logs would log its own logging."
 
 
 def bucket_name(stack: Stack, use: str) -> str:
-    """Names of buckets are known to the whole world, so the account's number is in them."""
+    """Return a bucket's name. It must be unique worldwide, so it contains the account's number."""
     return f"{PREFIX}-{use}-{stack.account}-{stack.region}"
 
 
@@ -45,7 +45,7 @@ class Data(Stack):
             "Uploads",
             self.uploads_name,
             [
-                # Photos that were computed are in the workspace too, but only their owner may say that they can go.
+                # Processed photos are in the workspace too, but only their owner may decide to delete the originals.
                 s3.LifecycleRule(
                     id="cheaper-when-old",
                     transitions=[
@@ -60,8 +60,8 @@ class Data(Stack):
             "Results",
             self.results_name,
             [
-                # Nothing that is current below stages/, results/ and runs/ ever expires: a cached result may point to
-                # it. Only a training that continues needs its checkpoints.
+                # Current objects below stages/, results/ and runs/ never expire, because a cached result may point to
+                # them. Checkpoints expire, because only a training that resumes needs them.
                 s3.LifecycleRule(id="checkpoints", prefix=f"{WORKSPACE}/checkpoints/", expiration=Duration.days(14)),
                 s3.LifecycleRule(
                     id="cheaper-when-old",
@@ -91,7 +91,7 @@ class Data(Stack):
             CfnOutput(self, key, value=value)
 
     def _bucket(self, name: str, bucket_name: str, rules: list[s3.LifecycleRule], *, logged: bool = True) -> s3.Bucket:
-        """Encrypted, TLS only, versioned, closed to the public; old versions stay a week, torn uploads a day."""
+        """Create a private bucket: encrypted, TLS only, versioned. Keeps old versions a week, partial uploads a day."""
         bucket = s3.Bucket(
             self,
             name,
@@ -122,13 +122,13 @@ class Data(Stack):
 
     @staticmethod
     def _tell_event_bridge(bucket: s3.Bucket) -> None:
-        """CDK's own switch adds a Lambda function with wide rights for what is one property of the bucket."""
+        """Send events to EventBridge by the bucket's property; CDK's own switch adds a Lambda with wide permissions."""
         resource = bucket.node.default_child
         assert isinstance(resource, s3.CfnBucket)
         resource.add_property_override("NotificationConfiguration.EventBridgeConfiguration.EventBridgeEnabled", True)
 
     def _queue(self, name: str, queue_name: str) -> tuple[sqs.Queue, sqs.Queue]:
-        """A queue and the one for its dead letters."""
+        """Create a queue and its dead-letter queue."""
         dead = sqs.Queue(
             self,
             f"{name}DeadLetters",
@@ -144,7 +144,7 @@ class Data(Stack):
             encryption=sqs.QueueEncryption.SQS_MANAGED,
             enforce_ssl=True,
             retention_period=Duration.days(14),
-            visibility_timeout=Duration.seconds(120),  # the listener extends it while it works
+            visibility_timeout=Duration.seconds(120),  # the listener extends it while it works on a message
             receive_message_wait_time=Duration.seconds(20),
             dead_letter_queue=sqs.DeadLetterQueue(queue=dead, max_receive_count=ATTEMPTS),
         )
@@ -153,7 +153,7 @@ class Data(Stack):
         return dead, queue
 
     def _on_ready(self) -> None:
-        """A capture is complete when its READY.json or its .zip is there; single photos say nothing."""
+        """Send events for READY.json and .zip files, which mark a complete capture, but not for single photos."""
         events.Rule(
             self,
             "Ready",
@@ -170,7 +170,7 @@ class Data(Stack):
         )
 
     def _repository(self, kind: str) -> ecr.Repository:
-        """Tags never move, every image is scanned, and of untagged ones the last five stay."""
+        """Create a repository with immutable tags and image scans, which keeps the last five untagged images."""
         repository = ecr.Repository(
             self,
             f"{kind.capitalize()}Images",
@@ -195,7 +195,7 @@ class Data(Stack):
             default_behavior=cloudfront.BehaviorOptions(
                 origin=origins.S3BucketOrigin.with_origin_access_control(self.results, origin_path=f"/{RESULTS}"),
                 viewer_protocol_policy=cloudfront.ViewerProtocolPolicy.REDIRECT_TO_HTTPS,
-                # Results are replaced in place: what a page is made of must not be older than the page.
+                # Results are replaced in place, so a page's files must not be older than the page.
                 cache_policy=cloudfront.CachePolicy.CACHING_DISABLED,
                 compress=True,
             ),

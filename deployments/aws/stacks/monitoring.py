@@ -17,7 +17,7 @@ from deployments.aws.stacks.server import Server
 from deployments.aws.stacks.services import Services
 from tasks.core.stages import STAGES
 
-NAMESPACE = "Spaceport"  # of what tasks/reporting/metrics.py writes
+NAMESPACE = "Spaceport"  # of the metrics that tasks/reporting/metrics.py writes
 FIVE_MINUTES, HOUR = Duration.minutes(5), Duration.hours(1)
 SERVICES = ("cloudwatch.amazonaws.com", "budgets.amazonaws.com")
 IDLE_HOURS = 3
@@ -45,7 +45,7 @@ class Monitoring(Stack):
 
     def _topic(self, options: AwsOptions) -> sns.Topic:
         key = kms.Key(self, "TopicKey", description="Spaceport alarms", enable_key_rotation=True)
-        for service in SERVICES:  # who publishes to an encrypted topic has to be able to use its key
+        for service in SERVICES:  # a service that publishes to an encrypted topic needs permission to use its key
             key.add_to_resource_policy(
                 iam.PolicyStatement(
                     principals=[iam.ServicePrincipal(service)],
@@ -133,7 +133,7 @@ class Monitoring(Stack):
         periods: int = 1,
         below: bool = False,
     ) -> None:
-        """`below`: a service that says nothing is gone; elsewhere silence is good news."""
+        """`below`: missing data counts as a dead service; for other alarms, missing data is good."""
         comparisons = cloudwatch.ComparisonOperator
         alarm = cloudwatch.Alarm(
             self,
@@ -196,7 +196,7 @@ class Monitoring(Stack):
         cloudwatch.Dashboard(self, "Dashboard", dashboard_name="Spaceport", widgets=rows)
 
     def _budget(self, options: AwsOptions) -> None:
-        """The whole account's month: told at 80 % of it, and when the forecast is beyond it."""
+        """Create a monthly budget of the account, which notifies at 80 % and if the forecast exceeds it."""
         subscribers = [budgets.CfnBudget.SubscriberProperty(subscription_type="SNS", address=self.topic.topic_arn)]
         budgets.CfnBudget(
             self,
@@ -245,7 +245,7 @@ def _instances(group: str, label: str) -> cloudwatch.Metric:
 
 
 def _idle(group: str) -> cloudwatch.MathExpression:
-    """1 in an hour in which there were instances all the time and no training said how its GPU was used."""
+    """Return a metric that is 1 for an hour with instances all the time and no training that reported its GPU usage."""
     instances = cloudwatch.Metric(
         namespace="AWS/AutoScaling",
         metric_name="GroupInServiceInstances",

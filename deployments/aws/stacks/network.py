@@ -1,7 +1,7 @@
-"""One VPC. By default without NAT: public addresses to call out with, and security groups without a way in.
+"""One VPC. By default it has no NAT: tasks have public addresses for outgoing calls, and accept none from outside.
 
-Each component has a security group of its own. All may call HTTPS; the server's port is open to those that ask it, and
-the database's to the server alone.
+Each component has its own security group. All may make HTTPS calls; the server's port is open to its clients, and the
+database's port to the server alone.
 """
 
 from urllib.parse import urlsplit
@@ -18,7 +18,7 @@ from deployments.aws.stacks.options import AwsOptions
 from deployments.aws.stacks.roles import OBJECT_ACTIONS
 
 API_PORT = 4200  # of our own server
-DATABASE_PORT = 5433  # not the usual one, which strangers try first
+DATABASE_PORT = 5433  # not the default, which attackers try first
 HTTPS = 443
 CLIENTS = ("Worker", "Listener", "Run", "Gpu")  # of the Prefect server; Gpu: instances of both GPU pools
 
@@ -47,7 +47,7 @@ class Network(Stack):
             max_azs=2,
             nat_gateways=1 if options.private else 0,
             subnet_configuration=subnets,
-            # Photos and results go by the thousand between here and S3; this way costs nothing and needs no NAT.
+            # Thousands of photos and results travel to and from S3; this endpoint is free and needs no NAT.
             gateway_endpoints={"S3": ec2.GatewayVpcEndpointOptions(service=ec2.GatewayVpcEndpointAwsService.S3)},
             flow_logs={
                 "Refused": ec2.FlowLogOptions(
@@ -68,7 +68,7 @@ class Network(Stack):
             self._let_out_to(options.prefect_api_url)
 
     def _limit_endpoint(self) -> None:
-        """Our two buckets for roles of this account, and reading what AWS keeps images and packages in."""
+        """Allow our two buckets for roles of this account, and reads from AWS's buckets of images and packages."""
         endpoint = self.vpc.node.find_child("S3")
         assert isinstance(endpoint, ec2.GatewayVpcEndpoint)
         buckets = [f"arn:{self.partition}:s3:::{bucket_name(self, use)}" for use in ("uploads", "results")]
@@ -94,7 +94,7 @@ class Network(Stack):
             )
 
     def _group(self, name: str) -> ec2.SecurityGroup:
-        """No way in, and HTTPS out, by which all of AWS is called."""
+        """Create a security group without inbound rules, and with HTTPS outbound for calls of AWS."""
         group = ec2.SecurityGroup(
             self, name, vpc=self.vpc, description=f"Spaceport: {name.lower()}", allow_all_outbound=False
         )
@@ -113,7 +113,7 @@ class Network(Stack):
         database.add_ingress_rule(server, ec2.Port.tcp(DATABASE_PORT), "Postgres, server")
 
     def _let_out_to(self, api_url: str) -> None:
-        """The port of another operator's server, where it is not that of HTTPS."""
+        """Port of another operator's server, if it is not that of HTTPS."""
         url = urlsplit(api_url)
         port = url.port or (80 if url.scheme == "http" else HTTPS)
         for name in CLIENTS if port != HTTPS else ():

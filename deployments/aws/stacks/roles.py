@@ -1,4 +1,4 @@
-"""Permissions: one role for each component, with the actions that it calls, on the resources it calls them for."""
+"""Permissions: one role for each component, limited to the actions and resources that it uses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ OBJECT_ACTIONS = ("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMu
 
 
 def role(scope: Construct, name: str, service: str, description: str) -> iam.Role:
-    """A role for one service, which may do nothing yet."""
+    """Create a role for one service, without permissions yet."""
     return iam.Role(scope, name, assumed_by=iam.ServicePrincipal(service), description=description)
 
 
@@ -28,7 +28,7 @@ def allow(
     resources: Sequence[str],
     conditions: Mapping[str, object] | None = None,
 ) -> None:
-    """Let a role do something. `reason` says why the resource has a wildcard; None: it has none."""
+    """Grant actions to a role. `reason` says why the resource has a wildcard; None if it has none."""
     wild = any("*" in resource for resource in resources)
     assert wild == (reason is not None), f"{to.node.path}: a reason is for wildcards, and wildcards need one: {actions}"
     to.add_to_policy(iam.PolicyStatement(actions=list(actions), resources=list(resources), conditions=conditions))
@@ -39,7 +39,7 @@ def allow(
 
 
 def _as_nag_writes(resolved: Any) -> str:
-    """A resource of a template as cdk-nag names it: `arn:<AWS::Partition>:s3:::…`."""
+    """Return a resource of a template in cdk-nag's notation: `arn:<AWS::Partition>:s3:::…`."""
     if isinstance(resolved, str):
         return resolved
     if "Ref" in resolved:
@@ -50,7 +50,7 @@ def _as_nag_writes(resolved: Any) -> str:
 
 
 def run_role(scope: Construct, data: Data) -> iam.Role:
-    """Of runs and of stages without GPU: reads uploads, writes workspace and results."""
+    """Create the role of runs and of stages without a GPU: reads uploads, writes workspace and results."""
     made = role(scope, "RunRole", TASKS, "Spaceport runs and CPU stages")
     allow_listing(made, data.uploads_name, UPLOADS)
     allow(made, OBJECTS, ["s3:GetObject"], [objects_arn(scope, data.uploads_name, UPLOADS)])
@@ -65,7 +65,7 @@ def run_role(scope: Construct, data: Data) -> iam.Role:
 
 
 def train_role(scope: Construct, data: Data) -> iam.Role:
-    """Of training on ECS: the workspace and nothing else."""
+    """Create the role of training on ECS: the workspace and nothing else."""
     made = role(scope, "TrainRole", TASKS, "Spaceport training")
     allow_workspace(made, data)
     return made
@@ -84,24 +84,24 @@ def allow_listing(to: iam.Role, bucket: str, *prefixes: str) -> None:
 
 
 def bucket_arn(scope: Construct, bucket: str) -> str:
-    """By name, so that a policy says what it is about, and no stack holds another one fast by an export."""
+    """Return a bucket's ARN by name, so that policies are readable and no stack depends on another stack's export."""
     return f"arn:{Stack.of(scope).partition}:s3:::{bucket}"
 
 
 def objects_arn(scope: Construct, bucket: str, names: str) -> str:
-    """Everything below a prefix; or `names` itself where it has a wildcard."""
+    """Return the ARN of everything below a prefix; or of `names` itself if it has a wildcard."""
     return f"{bucket_arn(scope, bucket)}/{names if '*' in names else f'{names}/*'}"
 
 
 def streams_arn(scope: Construct, log_group: str) -> str:
-    """All streams of a log group."""
+    """Return the ARN of all streams of a log group."""
     return region_arn(scope, "logs", f"log-group:{log_group}:*")
 
 
 def execution_role(
     scope: Construct, name: str, data: Data, log_groups: Sequence[str], secrets: Sequence[str]
 ) -> iam.Role:
-    """Of ECS itself when it starts a container: image, log stream, secrets."""
+    """Create the role of ECS itself when it starts a container: image, log stream, secrets."""
     made = role(scope, name, TASKS, "Spaceport: pulls images, writes logs, reads the Prefect secret")
     allow_images(made, data)
     allow(
@@ -126,7 +126,7 @@ def allow_images(to: iam.Role, data: Data) -> None:
 
 
 def ecs_instance_role(scope: Construct, data: Data, cluster_arn: str) -> iam.Role:
-    """Of instances that carry ECS tasks: what the agent calls, on this cluster. Tasks have roles of their own.
+    """Create the role of instances that run ECS tasks: the agent's calls, on this cluster. Tasks have their own roles.
 
     https://docs.aws.amazon.com/AmazonECS/latest/developerguide/instance_IAM_role.html
     """
@@ -156,6 +156,6 @@ def ecs_instance_role(scope: Construct, data: Data, cluster_arn: str) -> iam.Rol
 
 
 def region_arn(scope: Construct, service: str, resource: str) -> str:
-    """An ARN in this account and region."""
+    """Return an ARN in this account and region."""
     stack = Stack.of(scope)
     return f"arn:{stack.partition}:{service}:{stack.region}:{stack.account}:{resource}"

@@ -1,7 +1,7 @@
-"""A Prefect server of our own: one Fargate task and a Postgres on RDS. Left out when there is one already.
+"""Our own Prefect server: one Fargate task and a Postgres on RDS. Left out if the operator has a server already.
 
-It cannot be reached from outside: the UI is opened through a session of the Systems Manager, which asks for IAM rights,
-and the API asks for the password in Secrets Manager.
+It cannot be reached from outside. The UI is opened through a Systems Manager session, which requires IAM permissions,
+and the API requires the password in Secrets Manager.
 """
 
 from aws_cdk import Duration, RemovalPolicy, Stack
@@ -121,7 +121,7 @@ class Server(Stack):
                 "DO_NOT_TRACK": "1",
             },
             ["PREFECT_SERVER_API_AUTH_STRING"],
-            writable_root=True,  # the agent of sessions does not work without
+            writable_root=True,  # the session agent needs it
             port=API_PORT,
             health_check=ecs.HealthCheck(
                 command=["CMD", "python", "-c", HEALTHY],
@@ -139,7 +139,7 @@ class Server(Stack):
             compute,
             network,
             task,
-            overlapping=False,  # two of them would both migrate the database
+            overlapping=False,  # two servers would both migrate the database
             cloud_map=ecs.CloudMapOptions(name="server", cloud_map_namespace=namespace, dns_ttl=Duration.seconds(10)),
             commands_inside=True,
         )

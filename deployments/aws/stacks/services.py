@@ -1,4 +1,4 @@
-"""Services: ECS workers with the set-up before them, the scaler of GPU instances, the watch over runs, the listener."""
+"""Services: ECS workers and the set-up before them, the scaler of GPU instances, the watch over runs, the listener."""
 
 from aws_cdk import CfnOutput, Stack
 from aws_cdk import aws_ecs as ecs
@@ -70,7 +70,7 @@ class Services(Stack):
         CfnOutput(self, "Upload", value=f"aws s3 cp flight.zip s3://{data.uploads_name}/{UPLOADS}/")
 
     def _infrastructure(self, api_url: str) -> dict[str, object]:
-        """The fields of deployments/aws/runtime/infrastructure.py; a test holds the two together."""
+        """Return the fields of deployments/aws/runtime/infrastructure.py; a test compares the two."""
         data, compute, network = self._data, self._compute, self._network
         return {
             "region": self.region,
@@ -102,12 +102,12 @@ class Services(Stack):
         }
 
     def _worker(self) -> ecs.FargateService:
-        """First pools, blocks and deployments are brought up to date with this version, then the workers start."""
+        """Create the workers' service, which first updates pools, blocks and deployments to this version."""
         task = task_definition(self, "Worker", self._compute.execution_role, self._worker_role(), cpu=512, memory=2048)
         setup = self._container(task, "setup", ["python", "-m", "deployments.apply"], essential=False)
         environment = {
             "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME": self._compute.events_queue_name,
-            # RunTask answers "no tasks" for moments while a group of instances grows.
+            # RunTask briefly answers "no tasks" while a group of instances grows.
             "PREFECT_INTEGRATIONS_AWS_ECS_WORKER_CREATE_TASK_RUN_MAX_ATTEMPTS": "10",
             "PREFECT_WORKER_QUERY_SECONDS": "5",
             "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
@@ -198,7 +198,7 @@ class Services(Stack):
         return service(self, "Listener", self._compute, self._network, task, overlapping=True)
 
     def _listener_role(self) -> iam.Role:
-        """Takes messages, reads READY.json and results, puts DONE.json or FAILED.json beside uploads."""
+        """Create a role that takes messages, reads READY.json and results, and writes DONE.json or FAILED.json."""
         data = self._data
         made = role(self, "ListenerRole", TASKS, "Spaceport: S3 listener")
         allow(
@@ -212,7 +212,7 @@ class Services(Stack):
         allow(made, OBJECTS, ["s3:GetObject"], [objects_arn(self, data.uploads_name, UPLOADS)])
         signals = [objects_arn(self, data.uploads_name, f"{UPLOADS}/*{name}.json") for name in ("DONE", "FAILED")]
         allow(made, OBJECTS, ["s3:PutObject", "s3:DeleteObject"], signals)
-        allow_listing(made, data.results_name, RESULTS)  # or a missing report is a 403, like one that may not be read
+        allow_listing(made, data.results_name, RESULTS)  # otherwise a missing report is a 403
         allow(made, OBJECTS, ["s3:GetObject"], [objects_arn(self, data.results_name, RESULTS)])
         allow(made, None, ["ssm:GetParameter"], [region_arn(self, "ssm", f"parameter{INFRASTRUCTURE}")])
         return made

@@ -1,1 +1,1 @@
-"""Time and memory that a run will take, from headers, options and a machine; nothing is decoded or trained."""
+"""Estimates of a run's time and memory, from headers, options and a machine. Nothing is decoded or trained."""

@@ -1,4 +1,4 @@
-"""Machines that stages run on: their cores, the speed of a core, a GPU; and how long work takes on them."""
+"""Machines that stages run on: their cores, the speed of a core, a GPU; and the time that work takes on them."""
 
 import io
 import os
@@ -18,14 +18,14 @@ GROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # version 2: what containers see
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 TIMED_SECONDS = 0.25
-# CPU seconds of one piece of work on the reference machine, the least of a thousand beside other work: on a quiet core
-# most pieces come near it, on a busy one few do. Measured by `python -m tests.benchmarks.estimate --calibrate`.
+# CPU seconds of one piece of work on the reference machine, the minimum of a thousand next to other work. On a quiet
+# core most pieces are close to it, on a busy one few. Measured by `python -m tests.benchmarks.estimate --calibrate`.
 REFERENCE_SECONDS = 0.00165
 SIDE_PX = 512  # of the JPEG in it
 
 
 class Machine(BaseModel):
-    """A machine, or the part of one that a stage gets.
+    """A machine, or a stage's share of one.
 
     `speed` is the speed of one core, 1 for the machine on which the constants of this folder were measured: two cores
     of a Xeon of 2023 with AVX-512, in a virtual machine.
@@ -36,7 +36,7 @@ class Machine(BaseModel):
     name: str
     cores: float
     speed: float = 1.0
-    gpu: bool = False  # taken for a T4, the only card with figures
+    gpu: bool = False  # assumed to be a T4, the only card with figures
     hourly_usd: float | None = None  # null where no price is known
 
 
@@ -79,7 +79,7 @@ def this_machine() -> Machine:
 
 
 def has_usable_gpu() -> bool:
-    """Return whether training uses CUDA here by default. Loads torch only where there is a driver."""
+    """Return whether training uses CUDA here by default. Loads torch only if there is a driver."""
     if not NVIDIA_DRIVER.exists():
         return False  # known without torch, which takes a second and 200 MB
     from tasks.core.render.backends import resolve_backend
@@ -88,7 +88,7 @@ def has_usable_gpu() -> bool:
 
 
 def usable_cores() -> float:
-    """Cores that this process may use; of a container whose share is limited, that share."""
+    """Return the cores that this process may use; in a container with a CPU limit, the limit."""
     cores = float(len(psutil.Process().cpu_affinity() or [0]) if psutil.LINUX else os.cpu_count() or 1)
     try:
         quota, period = GROUP_LIMIT.read_text().split()
@@ -98,9 +98,9 @@ def usable_cores() -> float:
 
 
 def least_seconds(for_seconds: float) -> float:
-    """CPU seconds of the quickest of as many pieces of work as fit into `for_seconds` of wall time.
+    """Return the CPU seconds of the fastest piece of work, of as many as fit into `for_seconds` of wall time.
 
-    CPU time instead of wall time, and the least of several: both leave out most of what else the machine does.
+    CPU time and the minimum of several pieces both exclude most of the machine's other work.
     """
     encoded, values = _material()
     least, end = float("inf"), time.monotonic() + for_seconds
@@ -123,7 +123,7 @@ def _material() -> tuple[bytes, np.ndarray]:
 
 
 def _piece_of_work(encoded: bytes, values: np.ndarray) -> None:
-    """Decode a photo, as three stages do, then exponentials, products and sums, of which rendering consists."""
+    """Decode a photo, as three stages do, then compute exponentials, products and sums, as rendering does."""
     with Image.open(io.BytesIO(encoded), formats=["JPEG"]) as picture:
         picture.load()
     total = values

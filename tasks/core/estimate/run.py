@@ -27,13 +27,13 @@ ONE_CORE = Machine(name="a core of the reference machine", cores=1.0)
 
 
 class StageEstimate(BaseModel):
-    """What one stage is expected to take."""
+    """The expected time, memory and cost of one stage."""
 
     model_config = ConfigDict(frozen=True)
 
     stage: str
     machine: str
-    seconds: float  # wall time, on a machine that does nothing else
+    seconds: float  # wall time on an otherwise idle machine
     peak_memory_bytes: int
     cost_usd: float | None  # null where no price of the machine is known
 
@@ -41,9 +41,9 @@ class StageEstimate(BaseModel):
 def estimate_stages(
     capture: Capture, options: ReconstructOptions, machines: Mapping[str, Machine]
 ) -> tuple[StageEstimate, ...]:
-    """Every stage that the run will have, with nothing in the workspace.
+    """Estimate every stage of the run, with an empty workspace.
 
-    machines: of each of STAGES. Raises OptionsError when the options cannot be met with these photos.
+    machines: of each of STAGES. Raises OptionsError if the options cannot be met with these photos.
     """
     train = expected_options(capture, options, machines["train"])
     training = expected_training(capture, train)
@@ -68,9 +68,9 @@ def estimate_stages(
 
 
 def cpu_seconds(capture: Capture, options: ReconstructOptions) -> dict[str, float]:
-    """Seconds of one core of the reference machine by stage, without a GPU or a time budget.
+    """Return seconds of one core of the reference machine by stage, without a GPU or a time budget.
 
-    For comparison with the CPU seconds that processes have used.
+    Useful to compare with the CPU seconds that processes have used.
     """
     unbounded = options.train.model_copy(update={"backend": "cpu", "time_budget_seconds": None})
     stages = estimate_stages(capture, options.model_copy(update={"train": unbounded}), dict.fromkeys(STAGES, ONE_CORE))
@@ -105,7 +105,7 @@ def in_words(section: EstimateSection) -> str:
 
 
 def busy_note(cores: float) -> str | None:
-    """A sentence for people when the machine has other things to do, which no estimate counts; else None."""
+    """Return a sentence for people if the machine is busy with other work, which estimates do not count; else None."""
     load = os.getloadavg()[0]
     if load < BUSY_SHARE * cores:
         return None

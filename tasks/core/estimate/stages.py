@@ -1,7 +1,7 @@
 """Time and peak memory of each stage, from the photos' headers, the options and constants fitted to runs.
 
-Sizes, pairs and steps are computed by the functions that the stages themselves use. Finer features or more pairs that
-turn out to be needed (docs/sfm.md, *The ladder*) are not foreseen.
+Sizes, pairs and steps are computed by the functions that the stages themselves use. If finer features or more pairs
+turn out to be necessary (docs/sfm.md, *The ladder*), the estimate does not include them.
 """
 
 import math
@@ -74,9 +74,9 @@ BYTES_PER_STEP_PIXEL = 150  # of the largest photo: image, gradients, SSIM's map
 BYTES_PER_PHOTO_PIXEL = 3 * 1.33  # with its smaller copies
 RENDERING_BYTES = 650e6  # of a process that renders: numba with its kernels, scipy
 
-# The course of training before its scene is known
-SLICES = 100  # of progress, in each of which every step is taken to cost the same
-POINTS_PER_PHOTO = 200  # sparse ones: brighton 179, fox 154, demo 336, sceaux 379
+# Assumptions about training before its scene is known
+SLICES = 100  # of progress; within a slice every step is assumed to cost the same
+POINTS_PER_PHOTO = 200  # sparse points: brighton 179, fox 154, demo 336, sceaux 379
 # Photos that show a typical place, where three quarters of each are in the next and in the next line's; but not more
 # than half of them. Brighton's are 4 of 15, the fox's 23 of 43, the demo's 20 of 31.
 USUAL_OVERLAP = 16.0
@@ -101,12 +101,12 @@ class Capture:
 
     @classmethod
     def of_headers(cls, headers: PhotoHeaders) -> "Capture":
-        """Of photos that are to be reconstructed."""
+        """Return the capture of photos to reconstruct."""
         return cls(headers.photos)
 
     @classmethod
     def of_given_model(cls, folder: Path) -> "Capture":
-        """Of a folder with a COLMAP model and its `images`. Raises PhotosError when there are no images."""
+        """Return the capture of a folder with a COLMAP model and `images`. Raises PhotosError if it has no images."""
         if not (folder / IMAGES_FOLDER).is_dir():
             raise PhotosError(f"{folder} has no folder 'images': put the photos of the COLMAP model there.")
         headers = read_headers(folder / IMAGES_FOLDER)
@@ -125,7 +125,7 @@ def _points(folder: Path) -> int | None:
 
 @dataclass(frozen=True)
 class Training:
-    """A training as expected before its scene is known."""
+    """The expected course of a training before its scene is known."""
 
     views: int  # trained on
     held_out: int
@@ -151,7 +151,7 @@ def expected_options(capture: Capture, options: ReconstructOptions, machine: Mac
 
 
 def expected_training(capture: Capture, options: TrainOptions) -> Training:
-    """From sizes and numbers of photos, as if every photo got a camera and points were as many as usual."""
+    """Predict training from sizes and numbers of photos, with a camera for every photo and a usual number of points."""
     photos = len(capture.photos)
     held_out = -(-photos // options.hold_out_every) if options.hold_out_every else 0
     points = capture.given_points or POINTS_PER_PHOTO * photos
@@ -179,14 +179,14 @@ def expected_training(capture: Capture, options: TrainOptions) -> Training:
 
 @dataclass(frozen=True)
 class Cost:
-    """Time and memory of a stage on a machine that does nothing else."""
+    """Time and memory of a stage on an otherwise idle machine."""
 
     seconds: float  # wall time
     peak_memory_bytes: float
 
 
 def photos_cost(capture: Capture, machine: Machine) -> Cost:
-    """Every photo is decoded to its last byte, as many at a time as there are cores."""
+    """Cost of decoding every photo completely, one photo per core at a time."""
     work = Work(serial=PHOTOS_SECONDS, parallel=DECODE_SECONDS_PER_MEGAPIXEL * capture.megapixels)
     largest = max(photo.width * photo.height for photo in capture.photos)
     decoded = min(8, machine.cores, len(capture.photos)) * BYTES_PER_DECODED_PIXEL * largest
@@ -194,9 +194,9 @@ def photos_cost(capture: Capture, machine: Machine) -> Cost:
 
 
 def sfm_cost(capture: Capture, options: SfmOptions, image_size: int, machine: Machine) -> Cost:
-    """Features, matching and mapping, then the undistorted images; for a given model only the images.
+    """Cost of features, matching and mapping, then of the undistorted images; for a given model only of the images.
 
-    `image_size` is their longer side in px. Raises OptionsError when the photos lack what a matcher needs.
+    `image_size` is their longer side in px. Raises OptionsError if the photos lack what a matcher needs.
     """
     photos = capture.photos
     written = _megapixels([scaled_size(photo.width, photo.height, image_size) for photo in photos])
@@ -221,7 +221,7 @@ def _megapixels(sizes: list[tuple[int, int]]) -> float:
 
 
 def train_cost(training: Training, options: TrainOptions, machine: Machine) -> Cost:
-    """All steps, or the time budget if that ends before them, and what is done before, between and after steps."""
+    """Cost of all steps, or of the time budget if it is shorter, and of the work before, between and after steps."""
     on_gpu = machine.gpu and options.backend != "cpu"
     steps = Work()
     for share, megapixels, count in _course(training):
@@ -238,7 +238,7 @@ def train_cost(training: Training, options: TrainOptions, machine: Machine) -> C
 
 
 def _course(training: Training) -> Iterator[tuple[float, float, float]]:
-    """Share of the steps, and a photo's megapixels and Gaussians, in each slice of progress."""
+    """Yield share of the steps, and a photo's megapixels and Gaussians, for each slice of progress."""
     smallest_side = min(training.width, training.height)
     most_halvings = int(math.log2(max(smallest_side / schedule.SMALLEST_SIDE_PX, 1)))
     for slice_ in range(SLICES):
@@ -249,13 +249,13 @@ def _course(training: Training) -> Iterator[tuple[float, float, float]]:
 
 
 def _step(megapixels: float, count: float, on_gpu: bool) -> Work:
-    """One update, where a photo shows `count` Gaussians; what depths take on a GPU is not known."""
+    """Work of one update, with `count` Gaussians in the photo; the cost of depths on a GPU is not known."""
     photo = _photo_step(megapixels, count, on_gpu)
     return photo if on_gpu else photo * (1 + DEPTH_SHARE)
 
 
 def _photo_step(megapixels: float, count: float, on_gpu: bool) -> Work:
-    """The photo's part of an update. On a GPU nothing is left for a machine's cores to share."""
+    """Work of the photo's part of an update. On a GPU, none of it is shared among the machine's cores."""
     if on_gpu:
         return Work(
             serial=T4_STEP_SECONDS
@@ -267,12 +267,12 @@ def _photo_step(megapixels: float, count: float, on_gpu: bool) -> Work:
 
 
 def _render(megapixels: float, count: float, on_gpu: bool = False) -> Work:
-    """One picture that shows `count` Gaussians."""
+    """Work of rendering one picture that shows `count` Gaussians."""
     return _photo_step(megapixels, count, on_gpu) * FORWARD_SHARE
 
 
 def _around_the_steps(training: Training, options: TrainOptions, on_gpu: bool) -> Work:
-    """Training without its steps: loading, evaluations on its way, the final prune, the last measurement."""
+    """Work of training without its steps: loading, evaluations, the final prune, the last measurement."""
     full, count = training.megapixels, training.limit * training.shown_share
     render = _render(full, count, on_gpu)
     evaluated = len(schedule.EVALUATE_AT) * min(training.held_out, schedule.CURVE_VIEWS)
@@ -288,7 +288,7 @@ def _around_the_steps(training: Training, options: TrainOptions, on_gpu: bool) -
 
 
 def compress_cost(training: Training, options: CompressOptions, machine: Machine) -> Cost:
-    """Encoding at the precision that is tried first, and two renders of every held-out view."""
+    """Cost of encoding at the first precision, and of two renders of every held-out view."""
     harmonics = SH_COEFFICIENTS[min(options.sh_degree, training.sh_degree)] / SH_COEFFICIENTS[-1]
     encoding = Work(parallel=ENCODE_SECONDS_PER_MILLION * training.kept / 1e6 * harmonics)
     renders = _render(training.megapixels, training.kept * training.shown_share) * training.held_out
@@ -297,7 +297,7 @@ def compress_cost(training: Training, options: CompressOptions, machine: Machine
 
 
 def publish_cost(training: Training, machine: Machine) -> Cost:
-    """Page and report, and the frames of the fly-around, in a process of its own."""
+    """Cost of page and report, and of the frames of the fly-around, in a process of its own."""
     frame = FRAME_WIDTH_PX**2 * training.height / training.width / 1e6
     frames = _render(frame, training.kept * FLY_AROUND_SHARE) * FRAMES
     work = Work(serial=PUBLISH_SECONDS + FRAME_SECONDS_PER_MEGAPIXEL * FRAMES * frame) + frames

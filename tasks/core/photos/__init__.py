@@ -1,1 +1,1 @@
-"""A folder or an archive of files becomes a validated photo set."""
+"""The photos stage: turn a folder or an archive of files into a validated photo set."""

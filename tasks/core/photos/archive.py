@@ -1,4 +1,4 @@
-"""Unpack a .zip that a stranger may have made.
+"""Unpack an untrusted .zip.
 
 All members are checked before anything is written; sizes are counted while reading, because headers can lie.
 """
@@ -39,7 +39,7 @@ class Members:
 
 
 def require_archive(source: Path) -> None:
-    """Raises PhotosError for what is no folder and no .zip: nothing, another file, or a pipe, which has no end."""
+    """Raise PhotosError unless the source is a .zip: if it is missing, another file, or a pipe, which may never end."""
     if not source.exists():
         raise PhotosError(f"{source} does not exist: give a folder of photos or a .zip.")
     if not source.is_file():
@@ -50,7 +50,7 @@ def require_archive(source: Path) -> None:
 
 @contextmanager
 def open_archive(archive: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a .zip; what is wrong with it, also when members are read, is a PhotosError. Errors of the disk pass."""
+    """Open a .zip. Its faults, even when members are read, become PhotosErrors; errors of the disk pass."""
     try:
         with zipfile.ZipFile(archive) as opened:
             yield opened
@@ -78,7 +78,7 @@ def unpack(archive: Path, out: Path, options: PhotosOptions) -> list[RejectedPho
     Raises:
         PhotosError: the archive is corrupt, encrypted, has a member that would land outside of `out`, or is larger
             unpacked than the options allow; or several members could be the flight log.
-        DiskFullError: the disk has no room for what is to be unpacked.
+        DiskFullError: the disk has no room for the unpacked files.
         OSError: `out` cannot be written.
     """
     with open_archive(archive) as opened:
@@ -102,7 +102,7 @@ def unpack(archive: Path, out: Path, options: PhotosOptions) -> list[RejectedPho
 
 
 def check_archive(archive: Path, options: PhotosOptions) -> None:
-    """Check what the archive's directory says, without unpacking anything.
+    """Check the archive's directory, without unpacking anything.
 
     Raises:
         PhotosError: the archive is corrupt, encrypted, unsafe, or larger than the options allow; or it holds no photo.
@@ -115,7 +115,7 @@ def check_archive(archive: Path, options: PhotosOptions) -> None:
 
 
 def require_photos(archive: Path, members: Members) -> None:
-    """Raises PhotosError for an archive without a photo."""
+    """Raise PhotosError for an archive without a photo."""
     if members.photos:
         return
     if members.rejected:
@@ -127,7 +127,7 @@ def require_photos(archive: Path, members: Members) -> None:
 
 
 def checked_members(archive: Path, opened: zipfile.ZipFile, options: PhotosOptions) -> Members:
-    """The archive's files. Raises PhotosError for what its directory already shows to be unsafe."""
+    """Return the archive's files. Raises PhotosError if its directory shows that it is unsafe."""
     members = [member for member in opened.infolist() if not member.filename.endswith("/")]
     if len(members) > options.max_archive_members:
         raise PhotosError(

@@ -1,4 +1,4 @@
-"""Facts that the camera wrote beside the pixels: focal length, model, time, place. Anything malformed is absent."""
+"""Read the camera's metadata: focal length, model, time, place. Malformed values count as absent."""
 
 import math
 import re

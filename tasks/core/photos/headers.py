@@ -20,7 +20,7 @@ from tasks.core.photos.memory import MemoryBudget, defer_exif
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.photoset import Photo
 
-HEADER_BYTES = 128 * 1024  # EXIF is at most 64 kB, and the size stands behind it
+HEADER_BYTES = 128 * 1024  # EXIF is at most 64 kB, and the size follows it
 # Of members whose header is not in their first bytes (some decoders want the whole file): so much of each, and of all
 # together as much as the archive's own size, and this.
 MOST_WHOLE_BYTES = 64 << 20
@@ -41,9 +41,9 @@ class PhotoHeaders:
 
 @dataclass(frozen=True)
 class HeaderSource:
-    """A file that is offered as a photo: its name, and how to open it, or as much of it as is at hand.
+    """A file that is offered as a photo: its name, and a function that opens it, or the available part of it.
 
-    `whole` opens all of it, or returns None, where `open` is only its beginning and no header is found in that.
+    If `open` returns only the file's beginning, and that has no header, `whole` opens all of it or returns None.
     """
 
     name: str
@@ -73,7 +73,7 @@ def read_headers(source: Path, options: PhotosOptions | None = None) -> PhotoHea
 
 
 def headers_of(sources: Iterable[HeaderSource]) -> PhotoHeaders:
-    """The headers of files; what cannot be read is counted."""
+    """Return the headers of files, and the number of unreadable files."""
     offered = sorted(sources, key=lambda source: natural_order(source.name))
     memory = MemoryBudget()
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
@@ -119,7 +119,7 @@ def _read(memory: MemoryBudget, source: HeaderSource) -> Photo | None:
 
 
 def _photo(memory: MemoryBudget, name: str, opener: Callable[[], IO[bytes] | None]) -> Photo | None:
-    """The photo of a file's header; None where it has none: the photos stage will say what is wrong with it."""
+    """Return the photo of a file's header; None if it has none, since the photos stage will report the reason."""
     try:
         file = opener()
         if file is None:

@@ -1,4 +1,4 @@
-"""The photos stage: a folder or a .zip becomes a checked, de-duplicated, ordered photo set on disk."""
+"""Turn a folder or a .zip into a checked, de-duplicated, ordered photo set on disk."""
 
 import os
 import shutil

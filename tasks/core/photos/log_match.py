@@ -35,7 +35,7 @@ FARTHER = 3.0  # times as far from EXIF's places are all other zones, where thos
 
 
 def place_photos(photos: Sequence[Photo], rows: Sequence[LogRow]) -> tuple[tuple[Photo, ...], str]:
-    """The photos with the log's places instead of EXIF's, and a sentence that says how they were found.
+    """Return the photos with the log's places instead of EXIF's, and a sentence on how they were found.
 
     A photo that the log does not cover is left without a place: EXIF's altitude may count from another zero.
 
@@ -143,7 +143,7 @@ def _require_one_place_at_a_time(rows: Sequence[LogRow]) -> None:
 
 
 def _require_right_clock(photos: Sequence[Photo], track: _Track, offset: int) -> None:
-    """Raise PhotosError where EXIF's places lie along the log, but minutes from where the times put them."""
+    """Raise PhotosError if EXIF's places are along the log's track, but minutes away from the places by time."""
     taken, ahead = _moments(photos), []
     for photo, moment in zip(photos, taken.tolist(), strict=True):
         if photo.gps is not None:
@@ -164,8 +164,8 @@ def _require_right_clock(photos: Sequence[Photo], track: _Track, offset: int) ->
 def _clock_offset(photos: Sequence[Photo], track: _Track) -> int:
     """Minutes by which the camera's clock is ahead of the log's.
 
-    Of the time zones that put the photos into the log, the one that the clocks themselves say, else the one whose
-    places are EXIF's. Raises PhotosError when none puts them there, or several do and nothing tells which is right.
+    Considers the time zones that put the photos into the log, and chooses the zone that the clocks themselves state,
+    or else the zone whose places agree with EXIF. Raises PhotosError if no zone fits, or several fit equally.
     """
     taken = _moments(photos)
     fitting = _fitting_offsets(taken, track)
@@ -191,7 +191,7 @@ def _clock_offset(photos: Sequence[Photo], track: _Track) -> int:
 
 
 def _fitting_offsets(taken: Float64, track: _Track) -> list[int]:
-    """Those that put most photos into the log: beside its lines, or where its lines are too rare, between its ends."""
+    """Return the offsets that put most photos next to lines of the log, or between its ends if its lines are sparse."""
     for share in (track.covered, track.spanned):
         shares = {offset: share(taken, offset) for offset in OFFSETS_MINUTES}
         least = max(MOST_SHARE, max(shares.values()) - CLEAR_SHARE)
@@ -211,7 +211,7 @@ def _said_offsets(photos: Sequence[Photo], track: _Track) -> list[int]:
 
 
 def _nearest_to_exif(photos: Sequence[Photo], track: _Track, taken: Float64, offsets: Sequence[int]) -> int | None:
-    """The offset at which the log's places are EXIF's, where all others are clearly farther; None where none is."""
+    """Return the offset at which the log's places agree with EXIF, if all others are clearly farther; else None."""
     if len(offsets) < 2:
         return None
     ranked = sorted((_distance_m(photos, track.places(taken, offset)), offset) for offset in offsets)

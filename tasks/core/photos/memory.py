@@ -46,7 +46,7 @@ MOST_SAMPLE_BITS = 128  # of a pixel: four numbers of 32 bits
 
 
 def coefficient_bytes(file: IO[bytes]) -> int:
-    """Bytes that libjpeg keeps for each pixel; 0 where one scan holds all. The worst is said of what is unclear."""
+    """Return the bytes that libjpeg keeps per pixel; 0 if one scan has everything, the maximum if that is unclear."""
     components = MOST_COMPONENTS
     file.seek(2)
     for _ in range(MOST_SEGMENTS):
@@ -103,7 +103,7 @@ class MemoryBudget:
 
     @contextmanager
     def taking(self, needed_bytes: int) -> Iterator[None]:
-        """Wait until so much is free, and hold it; never inside another. Raises ImageError for more than all."""
+        """Wait for free bytes and hold them; not to be nested. Raises ImageError for more than the whole budget."""
         if needed_bytes > self.total_bytes:
             raise ImageError(
                 f"takes {needed_bytes / 1e9:.1f} GB of memory to decode, the limit is {self.total_bytes / 1e9:.1f} GB; "
@@ -129,7 +129,7 @@ class MemoryBudget:
 
 
 def _return_free_memory() -> None:
-    """Give the system what is free: glibc keeps for each thread what its largest photo took; others need no call."""
+    """Return free memory to the system. glibc keeps what each thread's largest photo took; others need no call."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

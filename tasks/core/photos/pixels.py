@@ -1,4 +1,4 @@
-"""Decoding one photo to the last byte, judging it, and storing it upright in a format every later stage reads."""
+"""Decode one photo to the last byte, check it, and store it upright in a format that every later stage reads."""
 
 import errno
 import hashlib
@@ -165,7 +165,7 @@ def _decoded(file: IO[bytes], header: _Header) -> Image.Image:
 
 
 def _upright(picture: Image.Image, orientation: int) -> Image.Image:
-    """The picture turned, in 8 bits: L, RGB, or RGBA where there is transparency."""
+    """Return the picture turned upright, in 8 bits: L, RGB, or RGBA if it has transparency."""
     deep = picture.mode in DEEP_MODES
     transparent = not deep and (picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info)
     mode = "RGBA" if transparent else "L" if deep or picture.mode == "L" else "RGB"
@@ -210,12 +210,12 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _values(strip: Image.Image) -> NDArray[np.float32]:
-    """Levels [H, W]; what is no number counts as black."""
+    """Return levels [H, W]; values that are not numbers count as black."""
     return np.nan_to_num(np.asarray(strip, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _require_contrast(picture: Image.Image) -> None:
-    """Raises ImageError for a picture of one even brightness."""
+    """Raise ImageError for a picture of uniform brightness."""
     histogram = np.zeros(256, np.int64)
     with reading_image():
         for _, strip in _strips(picture):

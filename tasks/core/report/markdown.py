@@ -146,7 +146,7 @@ def _advice(error: BaseException) -> str:
         return f"This was tried several times and can pass: start the run again, a while later. {kept}"
     if isinstance(error, SpaceportError):
         return f"Follow the sentence above, and start the run again. {kept}"
-    return f"Nobody foresaw this error; the log of the stage has its traceback. {kept}"
+    return f"This error is a fault of the program; the stage's log has its traceback. {kept}"
 
 
 def run_facts(run: RunSummary) -> str:

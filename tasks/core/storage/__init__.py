@@ -1,4 +1,4 @@
-"""Stage outputs and run folders, on a local disk or on S3. The one room that knows key names and speaks to S3."""
+"""Stage outputs and run folders, on a local disk or on S3. Only this package knows key names and calls S3."""
 
 from tasks.core.storage.local import LocalWorkspace
 from tasks.core.storage.manifest import (

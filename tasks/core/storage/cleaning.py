@@ -1,4 +1,4 @@
-"""Remove old parts of a local workspace, by age or size, and nothing that a kept run is made of."""
+"""Remove old parts of a local workspace, by age or size, except those that a kept run needs."""
 
 import os
 import re
@@ -15,12 +15,12 @@ from pydantic import BaseModel, ValidationError
 from tasks.core.storage.workspace import CHECKPOINTS_FOLDER, RUNS_FOLDER, STAGES_FOLDER
 
 Kind = Literal["run", "result", "output", "checkpoints"]
-LEAST_AGE_SECONDS = 24 * 3600.0  # what is younger may belong to a run that is at work
+LEAST_AGE_SECONDS = 24 * 3600.0  # younger items may belong to a run in progress
 RESULT_PAGE = "splat/index.html"  # in the folder of a run whose result is in the workspace
-NOTES = "outputs/*.json"  # in the folder of a run: the stage outputs that it is made of
+NOTES = "outputs/*.json"  # in the folder of a run: the stage outputs that it uses
 LOGS = "logs/*.log"  # in the folder of a run
 _REMOVED = ".removed"
-# Others have folders called runs and checkpoints too, and a workspace may be in the midst of their work.
+# Other programs have folders called runs and checkpoints too, and a workspace may be among their files.
 _KEY = re.compile("[0-9a-f]{32}")  # as `cache_key` makes them
 _RUN = re.compile("[A-Za-z0-9._-]+-[0-9a-f]{8}")  # as tasks/running/run_folder.py makes them
 _ASIDE = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(_REMOVED)}")
@@ -28,13 +28,13 @@ _ASIDE = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(_REMOVED)}")
 
 @dataclass(frozen=True)
 class Item:
-    """Something that can be removed by itself."""
+    """A part of the workspace that can be removed separately."""
 
     kind: Kind  # `result` is the folder of a run with its published result, `run` that of one without
     path: Path
     size_bytes: int
     used_at: float  # seconds since the epoch of its newest file
-    needs: frozenset[Path] = frozenset()  # outputs and checkpoints that a run is made of
+    needs: frozenset[Path] = frozenset()  # outputs and checkpoints that a run uses
 
 
 class _Note(BaseModel):
@@ -42,7 +42,7 @@ class _Note(BaseModel):
 
 
 def items(root: Path) -> list[Item]:
-    """Everything in the workspace that was made by runs, the oldest first. Files of other people are none of it."""
+    """Return everything in the workspace that runs have made, the oldest first. Other files are not included."""
     found = [*_runs(root), *_outputs(root), *_folders(root / CHECKPOINTS_FOLDER, "checkpoints", _KEY)]
     return sorted(found, key=lambda item: (item.used_at, item.path))
 
@@ -50,7 +50,7 @@ def items(root: Path) -> list[Item]:
 def removable(
     found: Iterable[Item], older_than_seconds: float, *, results: bool, now: float | None = None
 ) -> list[Item]:
-    """The items of that age that no younger run needs.
+    """Return the items of that age that no younger run needs.
 
     Args:
         found: as `items` returns them.
@@ -66,13 +66,13 @@ def removable(
 
 
 def down_to(found: list[Item], size_bytes: int, *, results: bool, now: float | None = None) -> list[Item]:
-    """The oldest removable items whose removal leaves at most `size_bytes`, or all of them."""
+    """Return the oldest removable items whose removal leaves at most `size_bytes`, or all of them."""
     left = sum(item.size_bytes for item in found)
     most = removable(found, 0, results=results, now=now)
     ages = sorted({item.used_at for item in most})
     moment = time.time() if now is None else now
     chosen: list[Item] = []
-    for used_at in ages:  # a removed run makes room for what it alone needed, so each age is looked at as a whole
+    for used_at in ages:  # a removed run frees the items that only it needed, so each age is handled as a whole
         if left - sum(item.size_bytes for item in chosen) <= size_bytes:
             break
         chosen = removable(found, moment - used_at - 1e-3, results=results, now=moment)
@@ -80,7 +80,7 @@ def down_to(found: list[Item], size_bytes: int, *, results: bool, now: float | N
 
 
 def remove(folder: Path) -> None:
-    """Remove it; a run that looks for it meanwhile finds nothing, and never half of it. Raises OSError."""
+    """Remove a folder. A run that looks for it meanwhile finds nothing, never a part of it. Raises OSError."""
     aside = folder.with_name(f".{folder.name.strip('.')}.{uuid.uuid4().hex[:8]}{_REMOVED}")
     folder.rename(aside)
     shutil.rmtree(aside)
@@ -103,7 +103,7 @@ def _runs(root: Path) -> Iterator[Item]:
 
 
 def _needs(root: Path, note: Path) -> Iterator[Path]:
-    """From a note, whose path may be that of a workspace that was moved since."""
+    """Yield the needs in a note, whose path may name a workspace that was moved since."""
     try:
         stage, key = Path(_Note.model_validate_json(note.read_bytes()).uri).parts[-2:]
     except (ValidationError, ValueError, OSError):
@@ -130,5 +130,5 @@ def _stats(folder: Path) -> Iterator[os.stat_result]:
     for path in folder.rglob("*"):
         try:
             yield path.lstat()
-        except FileNotFoundError:  # a run at work has moved it
+        except FileNotFoundError:  # a run in progress has moved it
             continue

@@ -10,7 +10,7 @@ from pathlib import Path
 from tasks.core.errors import DiskFullError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_NO_SUCH_THING = (errno.EINVAL, errno.ENOTSUP)  # of network file systems whose folders cannot be waited for
+_NO_SUCH_THING = (errno.EINVAL, errno.ENOTSUP)  # from network file systems that cannot flush folders
 
 
 def is_disk_full(error: OSError) -> bool:
@@ -24,7 +24,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def disk_full(folder: Path, needed_bytes: int | None = None) -> DiskFullError:
-    """The error for a folder that cannot take more; `needed_bytes` where that is known."""
+    """Return the error for a folder on a full disk; `needed_bytes` if that is known."""
     needed = "" if needed_bytes is None else f", {needed_bytes / 1e6:,.0f} MB are needed"
     return DiskFullError(
         f"The disk that holds {folder} is full: {free_bytes(folder) / 1e6:,.0f} MB are free{needed}. Make room there, "

@@ -1,13 +1,12 @@
-"""Files of a folder replaced in one step, although each of them has a name of its own.
+"""Replace files of a folder in one step, although they have separate names.
 
     <folder>/spaceport-versions/<version>/…    all files of one version
     <folder>/spaceport-versions/current        a link to one version
     <folder>/<name>                            a link to <name> of the current version
 
-That is how the folder looks for the moment of the change only. First the files that are there become links to a version
-with the same bytes; then `current` is turned to the new version, in one rename; then the links become the files
-themselves. A process that dies in between leaves the old files whole or the new ones whole, and the next change starts
-from either.
+The folder looks like this only during the change. First the existing files become links to a version with the same
+bytes; then `current` is switched to the new version, in one rename; then the links become the files themselves. If a
+process dies in between, either the old files or the new files are intact, and the next change can start from both.
 """
 
 import os
@@ -24,11 +23,11 @@ from tasks.core.storage.disk import flush
 VERSIONS_FOLDER = "spaceport-versions"
 _CURRENT, _NEW_LINK = "current", "link"
 _VERSION = re.compile("[0-9a-f]{12}")
-_READERS_SECONDS = 0.05  # to open what a link named that is a file by now; it takes microseconds unless they are halted
+_READERS_SECONDS = 0.05  # to open a file whose link was just replaced; takes microseconds unless readers are halted
 
 
 def takes_links(folder: Path) -> bool:
-    """Return whether a folder's file system has symbolic links, without which nothing can be replaced in one step."""
+    """Return whether a folder's file system has symbolic links, which replacing in one step needs."""
     link = folder / f".link-{uuid.uuid4().hex[:8]}"
     try:
         link.symlink_to(_CURRENT)
@@ -39,16 +38,16 @@ def takes_links(folder: Path) -> bool:
 
 
 def replace_files(folder: Path, filled: Path, new: Sequence[str], old: Iterable[str], last: str) -> None:
-    """Put all files of a filled folder in place of older ones, in one step.
+    """Replace older files by all files of a filled folder, in one step.
 
     Args:
-        folder: where the files are; nothing in it changes but files of these names.
+        folder: the folder of the files; only files of these names change in it.
         filled: a folder on the same disk with the new files, which is moved away.
         new: the names of its files, posix.
         old: the names of the files that are replaced; those that are not in `new` are removed.
-        last: the file that people open: where it is missing no version is there yet.
+        last: the file that people open; if it is missing, there is no version yet.
 
-    Raises OSError; the older files are in place then, unless all the new ones are.
+    Raises OSError; then the older files are in place, unless all the new ones are.
     """
     switch = _Switch(folder)
     gone = [name for name in set(old) - set(new) if not stands_in_way(folder, name)]
@@ -66,20 +65,20 @@ def replace_files(folder: Path, filled: Path, new: Sequence[str], old: Iterable[
             switch.link(name)
         switch.turn_to(after)
     except BaseException:
-        with suppress(OSError):  # the first error is the one to hear of; what stays is whole
+        with suppress(OSError):  # report the first error; the remaining files are intact
             switch.undo(before, there, [name for name in new if name not in there])
         raise
     switch.settle(after, new, gone)
 
 
 def stands_in_way(folder: Path, name: str) -> list[Path]:
-    """Files and links in place of folders of a name; through a link another place would change."""
+    """Return files and links where a name needs folders; writing through a link would change another place."""
     folders = [folder / parent for parent in PurePosixPath(name).parents[:-1]]
     return [each for each in folders if each.is_symlink() or each.is_file()]
 
 
 def foreign_versions(folder: Path) -> set[Path]:
-    """Foreign content at the place of a folder's versions, which a change would remove."""
+    """Return foreign content in the folder of versions, which a change would remove."""
     versions = folder / VERSIONS_FOLDER
     if not os.path.lexists(versions):
         return set()
@@ -93,24 +92,24 @@ def _is_ours(entry: os.DirEntry[str]) -> bool:
 
 
 class _Switch:
-    """The versions of one folder. Every method leaves all names with the bytes that they had, but for `turn_to`."""
+    """The versions of one folder. Only `turn_to` changes the bytes behind the names."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._versions = folder / VERSIONS_FOLDER
 
     def new_version(self) -> Path:
-        """The folder for a version, which is not made yet."""
+        """Return the folder for a new version, which does not exist yet."""
         return self._versions / uuid.uuid4().hex[:12]
 
     def keep(self, version: Path, names: list[str]) -> None:
-        """Make the files that are there a version, and links to it of them."""
+        """Make a version of the existing files, and replace them by links to it."""
         version.mkdir(parents=True)
         for name in names:
             (version / name).parent.mkdir(parents=True, exist_ok=True)
             _link_or_copy((self._folder / name).resolve(), version / name)
         _flush_folders(version)
-        self.turn_to(version)  # for names that an earlier change, which did not end, left as links
+        self.turn_to(version)  # for names that an unfinished earlier change left as links
         for name in names:
             self.link(name)
         for other in self._versions.iterdir():
@@ -118,26 +117,26 @@ class _Switch:
                 shutil.rmtree(other)
 
     def take(self, filled: Path) -> Path:
-        """Make a filled folder a version. Returns the version's folder."""
+        """Turn a filled folder into a version. Returns the version's folder."""
         version = self.new_version()
         filled.rename(version)
         _flush_folders(version)
         return version
 
     def link(self, name: str) -> None:
-        """Make a name a link to what the current version has of it."""
+        """Make a name a link to the file of that name in the current version."""
         place = self._folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         up = "../" * name.count("/")
         self._replace_link(f"{up}{VERSIONS_FOLDER}/{_CURRENT}/{name}", place)
 
     def turn_to(self, version: Path) -> None:
-        """Make all links show another version: the one step."""
+        """Switch all links to another version, in one step."""
         self._replace_link(version.name, self._versions / _CURRENT)
         flush(self._versions)
 
     def settle(self, version: Path, names: Sequence[str], gone: Iterable[str]) -> None:
-        """Put the files of the current version in place of the links to them, and remove what it has not."""
+        """Replace the links by the files of the current version, and remove files that it lacks."""
         for name in names:
             place = self._folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +145,7 @@ class _Switch:
             with suppress(OSError):
                 (self._folder / name).unlink()
                 for above in PurePosixPath(name).parents[:-1]:
-                    (self._folder / above).rmdir()  # refuses one that is not empty, which ends this
+                    (self._folder / above).rmdir()  # fails for a folder that is not empty, which ends the loop
         for parent in {(self._folder / name).parent for name in names}:
             flush(parent)
         if self._versions.exists():
@@ -154,20 +153,20 @@ class _Switch:
             shutil.rmtree(self._versions, ignore_errors=True)
 
     def undo(self, version: Path, names: Sequence[str], added: Iterable[str]) -> None:
-        """Put the files back that `keep` has made a version of, and remove links to nothing."""
+        """Restore the files that `keep` moved into a version, and remove broken links."""
         if (self._versions / _CURRENT).exists() and (self._versions / _CURRENT).readlink().name == version.name:
             self.settle(version, names, added)
-        else:  # nothing was made a link yet
+        else:  # no links were made yet
             shutil.rmtree(version, ignore_errors=True)
             self._versions.rmdir()
 
     def _put(self, file: Path, place: Path) -> None:
-        """Replace a link by the file, whose own name stays for readers that have followed the link so far."""
+        """Replace a link by the file. The file's own name stays, for readers that have already followed the link."""
         second_name = self._versions / _NEW_LINK
         try:
             second_name.unlink(missing_ok=True)
             second_name.hardlink_to(file)
-        except OSError:  # no second names here, or no links at all
+        except OSError:  # no hard links here, or no links at all
             file.replace(place)
         else:
             second_name.replace(place)
@@ -180,7 +179,7 @@ class _Switch:
 
 
 def _link_or_copy(file: Path, place: Path) -> None:
-    """A second name for a file, or a copy where the file system or its owner allows no second name."""
+    """Make a hard link to a file, or a copy if the file system or its owner does not allow one."""
     try:
         place.hardlink_to(file)
     except OSError:

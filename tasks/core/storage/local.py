@@ -23,12 +23,12 @@ from tasks.core.storage.workspace import (
     run_name,
 )
 
-_ROOT_MODE = 0o700  # photos, results and links of their owner; a root that exists keeps its mode
+_ROOT_MODE = 0o700  # photos, results and links are private; an existing root keeps its mode
 _COMMIT_ATTEMPTS = 20  # each lost to another run that moved at the same moment
 
 
 class LocalCheckpoints(CheckpointPlace):
-    """In a local folder, which is made when the first one is written."""
+    """Checkpoints in a local folder, which is created with the first one."""
 
     is_remote = False
 
@@ -37,7 +37,7 @@ class LocalCheckpoints(CheckpointPlace):
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """As in CheckpointPlace; on the same disk. What killed processes left is removed."""
+        """As in CheckpointPlace; on the same disk. Remains of killed processes are removed."""
         with watching_disk(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             with working_folder(self._folder, ".", ".partial") as folder:
@@ -51,7 +51,7 @@ class LocalCheckpoints(CheckpointPlace):
         return []
 
     def put(self, file: Path) -> None:
-        """As in CheckpointPlace; on the disk when it returns: first its bytes, then its name."""
+        """As in CheckpointPlace. Flushed to the disk when it returns: first its bytes, then its name."""
         flush(file)
         file.replace(self._folder / file.name)
         flush(self._folder)
@@ -70,7 +70,7 @@ class LocalWorkspace(Workspace):
     """Stage outputs below one local folder. An output appears in one rename, with its manifest in it."""
 
     def __init__(self, root: str | Path, pages_url: str | None = None) -> None:
-        """`pages_url`: where a web server shows the folder `runs`."""
+        """`pages_url` is the address of a web server that shows the folder `runs`."""
         self.root = Path(root).expanduser().resolve()
         self._pages_url = pages_url
 
@@ -91,9 +91,9 @@ class LocalWorkspace(Workspace):
 
     @contextmanager
     def new_output(self, stage: str, key: str) -> Iterator[Path]:
-        """As in Workspace; the folder is beside the output's final place, on the same disk.
+        """As in Workspace; the folder is next to the output's final place, on the same disk.
 
-        What killed processes left there is removed.
+        Remains of killed processes there are removed.
         """
         parent = self.output_folder(stage, key).parent
         with ExitStack() as stack:
@@ -116,7 +116,7 @@ class LocalWorkspace(Workspace):
             write_manifest(folder, manifest)
         place = self.output_folder(stage, key)
         for _ in range(_COMMIT_ATTEMPTS):
-            with suppress(OSError):  # something is there
+            with suppress(OSError):  # another output is already there
                 folder.rename(place)
                 return manifest
             theirs = None if replace else self.find(stage, key)
@@ -158,7 +158,7 @@ class LocalWorkspace(Workspace):
         return str(self.root / run_name(run))
 
     def write_run_file(self, run: str, name: str, content: bytes) -> None:
-        """As in Workspace; a reader sees the old file or the new one, whole."""
+        """As in Workspace; readers see either the complete old file or the complete new one."""
         place = below(self.root / run_name(run), name)
         partial = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
         with watching_disk(place.parent, len(content)):
@@ -200,7 +200,7 @@ class LocalWorkspace(Workspace):
         return None if self._pages_url is None else f"{self._pages_url.rstrip('/')}/{quote(f'{run}/{name}')}"
 
     def page_url(self, path: Path) -> str | None:
-        """The link to any file below the folder `runs`; None for others, or where nothing serves them."""
+        """Return the link to a file below the folder `runs`; None for other files, or without a pages server."""
         runs = self.root / RUNS_FOLDER
         if not path.resolve().is_relative_to(runs):
             return None
@@ -208,13 +208,13 @@ class LocalWorkspace(Workspace):
         return self.run_file_url(run, name)
 
     def _make(self, folder: Path) -> None:
-        """Make a folder of the workspace. A new root is closed to other users. Raises OSError."""
+        """Make a folder of the workspace. A new root is private. Raises OSError."""
         self.root.parent.mkdir(parents=True, exist_ok=True)
         self.root.mkdir(mode=_ROOT_MODE, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
 
     def _place(self, uri: str) -> Path:
-        """The folder of an output. Raises StorageError for a path that is not below the folder of all outputs."""
+        """Return the folder of an output. Raises StorageError for a path outside the folder of all outputs."""
         folder = Path(uri).resolve()
         outputs = self.root / STAGES_FOLDER
         if folder == outputs or not folder.is_relative_to(outputs):

@@ -1,9 +1,9 @@
-"""Locks by which processes know what others work on. They are released when their process ends, in whatever way.
+"""Locks that show processes what others are working on. A lock is released when its process ends, however it ends.
 
-A lock is a file beside what it is for, with a file system lock (`flock`) on it. Folders themselves are not locked: on
-NFS such a lock is known to one machine only. The file names the process and the machine that hold it. While it names
-another machine the lock counts as held for some time even if the file system says that it is free, because some network
-file systems keep locks to themselves.
+A lock is a file next to the locked folder or file, with a file system lock (`flock`) on it. Folders themselves are not
+locked, because on NFS only one machine sees such a lock. The file names the process and the machine that hold it. If it
+names another machine, the lock counts as held for some time even if the file system says that it is free, because some
+network file systems do not share locks between machines.
 
 The package filelock cannot replace this module: its `flock` is exclusive only, while several readers share a copy; it
 leaves lock files in place; and it does not name the holder, which messages and the rule for other machines need.
@@ -71,7 +71,7 @@ class LockHolder(BaseModel):
         return self.host == here.host or self.boot == here.boot != ""
 
     def has_died(self) -> bool:
-        """Whether the process ran here and is gone. False where that cannot be known."""
+        """Whether the process ran here and has ended. False if that cannot be known."""
         here = LockHolder.here()
         if self.host != here.host:
             return False  # another machine, or another container, which counts its processes by itself
@@ -106,7 +106,7 @@ def _boot() -> str:
 
 @contextmanager
 def working_folder(parent: Path, prefix: str, suffix: str = "") -> Iterator[Path]:
-    """A new folder in an existing one, gone when the block ends unless the block has moved it.
+    """Make a new folder in an existing one; it is removed when the block ends unless the block has moved it.
 
     Folders of that prefix and suffix whose process has died are removed first.
 

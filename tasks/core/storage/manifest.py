@@ -1,4 +1,4 @@
-"""Manifests of stage outputs, and the names that follow from content."""
+"""Manifests of stage outputs, and names derived from content."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ class StoredFile(BaseModel):
     @field_validator("path")
     @classmethod
     def _stays_inside(cls, path: str) -> str:
-        """A manifest is read from a place that others may write: its names must not lead out of a folder."""
+        """Reject names that leave the folder: a manifest is read from a place that others may write."""
         try:
             return safe_name(path, MAX_KEY_BYTES)
         except UnsafeNameError as error:
@@ -53,15 +53,15 @@ class Manifest(BaseModel):
 
     @property
     def digest(self) -> str:
-        """The sha256 over the files that later stages work on: logs and measurements do not make it another output.
+        """The sha256 over the files that later stages read, without logs and measurements.
 
-        So a file more that was no photo, or seconds more, cost no later stage its stored output.
+        So another file that was not a photo, or a longer time, does not invalidate the outputs of later stages.
         """
         return _digest(file for file in self.files if file.path != MEASUREMENTS_FILE and not file.path.endswith(".log"))
 
     @property
     def full_digest(self) -> str:
-        """The sha256 over the list of all files: what a copy has to be a copy of."""
+        """The sha256 over the list of all files, which identifies copies."""
         return _digest(self.files)
 
     @property
@@ -115,7 +115,7 @@ def describe_files(folder: Path) -> tuple[StoredFile, ...]:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Make a filled folder an output."""
+    """Turn a filled folder into an output by writing its manifest."""
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
 
 

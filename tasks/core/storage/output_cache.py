@@ -1,8 +1,8 @@
 """Local copies of stored outputs, for workspaces on S3.
 
 A copy is a folder named by the digest of its files, which appears in one rename. A process that uses a copy holds a
-shared lock on it until the process ends, so that another one that makes room does not take it away; the lock dies with
-the process, however that ends.
+shared lock on it until the process ends, so that other processes do not remove it to make room. The lock is released
+when the process ends, however it ends.
 """
 
 import fcntl
@@ -19,11 +19,11 @@ from tasks.core.storage.locks import lock_file, remove_unused, take_lock, workin
 from tasks.core.storage.manifest import Manifest, verify_output, write_manifest
 
 _ADOPT_ATTEMPTS = 5  # each lost to another process that moved at the same moment
-_ABANDONED_SECONDS = 3600.0  # after which an unlocked scratch folder is what a killed process left
+_ABANDONED_SECONDS = 3600.0  # an unlocked scratch folder of this age was left by a killed process
 
 
 class OutputCache:
-    """Copies below one folder, at most `limit_bytes` besides those in use; the least recently used go first."""
+    """Copies in one folder, at most `limit_bytes` besides those in use; the least recently used are removed first."""
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._folder = folder.expanduser().resolve()
@@ -81,7 +81,7 @@ class OutputCache:
         return place
 
     def make_room(self, needed_bytes: int) -> None:
-        """Remove unused copies until so much more fits the limit. Raises DiskFullError."""
+        """Remove unused copies until `needed_bytes` more fit within the limit. Raises DiskFullError."""
         copies = []
         for entry in self._folder.iterdir() if self._folder.is_dir() else ():
             with suppress(FileNotFoundError):

@@ -1,8 +1,8 @@
-"""Errors of S3: what boto3 raises, as our errors, and answers that boto3 would wrongly believe or wait for without end.
+"""Errors of S3: translate boto3's errors, and detect answers that boto3 would wrongly believe or wait for forever.
 
-A proxy, a captive portal or a wrong address may answer with status 200 and a page of its own. boto3 takes such an
-answer for "nothing is there" or "it is stored". And a server that sends a byte now and then is never too slow for
-boto3, whose time limit is for each byte.
+A proxy, a captive portal or a wrong address may answer with status 200 and a page of its own. boto3 understands such an
+answer as "nothing is there" or "it is stored". And a server that sends a byte from time to time is never too slow for
+boto3, whose time limit applies to each byte.
 """
 
 import threading
@@ -53,7 +53,7 @@ class SlowAnswerError(BotoCoreError):  # type: ignore[misc]  # botocore has no t
 
 
 def watch_answers(client: Any) -> None:
-    """Make a client raise ForeignAnswerError or SlowAnswerError where it would believe an answer, or wait for ever."""
+    """Make a client raise ForeignAnswerError or SlowAnswerError instead of believing an answer or waiting forever."""
     client.meta.events.register("after-call.s3", _check, unique_id="spaceport-answers")
     # botocore would ask before it sends, and where that answer is cut off it reads the connection's end for ever.
     client.meta.events.unregister("before-call.s3", add_expect_header)
@@ -161,12 +161,12 @@ def _bytes_to_send(request: Any) -> int:
 
 
 def code_of(error: boto.ClientError) -> str:
-    """S3's word for what went wrong."""
+    """Return S3's error code."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def status_of(error: boto.ClientError) -> int:
-    """S3's HTTP status; 0 where the answer has none."""
+    """Return S3's HTTP status; 0 if the answer has none."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 

@@ -203,7 +203,7 @@ class S3Folder:
             raise StorageError(f"{min(missing)} of {source.uri} is gone.")
 
     def delete(self, names: Sequence[str]) -> None:
-        """Remove objects; those that are not there are no trouble."""
+        """Remove objects; missing objects are ignored."""
         for start in range(0, len(names), _KEYS_A_DELETE):
             keys = [{"Key": self._key(name)} for name in names[start : start + _KEYS_A_DELETE]]
             with self._errors():
@@ -212,7 +212,7 @@ class S3Folder:
                 raise StorageError(f"{self.uri}: {failed.get('Key')} cannot be removed ({failed.get('Code')}).")
 
     def require_writable(self) -> None:
-        """Put a small object and remove it again."""
+        """Write a small object and remove it."""
         probe = f".probe-{uuid.uuid4().hex[:8]}"
         self.write(probe, b"")
         self.delete([probe])

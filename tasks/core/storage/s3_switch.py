@@ -1,11 +1,11 @@
 """A result on S3 replaced in one step, as seen by readers who begin at its page, by one writer at a time.
 
-S3 has no rename. A new result is first put into a folder of its own, `spaceport-<version>/`. Then the page is put, in
-one step: for now it leads into that folder. Meanwhile the other objects are replaced, and at the end the page that
-leads to them. A process that dies in between leaves a page that leads to one whole result.
+S3 has no rename. A new result is first written to a folder of its own, `spaceport-<version>/`. Then the page is
+replaced, in one step, by one that links into that folder. Next the other objects are replaced, and finally the page, by
+one that links to them. If a process dies in between, the page links to one complete result.
 
-The lock is one object that is put on the condition that there is none. Its holder puts it again and again while it
-works. Another process takes over an object that does not change, or whose process has died on this machine. No clocks
+The lock is one object that is written on the condition that it does not exist. Its holder rewrites it repeatedly while
+it works. Another process takes over a lock that does not change, or whose process has died on this machine. No clocks
 are compared.
 """
 
@@ -31,7 +31,7 @@ Confirm = Callable[[], None]  # raises StorageError when the lock is no longer o
 
 
 class _Record(LockHolder):
-    """What the object says."""
+    """Content of the lock's object."""
 
     token: str  # of one `with` block
     beats: int = 0

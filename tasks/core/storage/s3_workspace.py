@@ -3,10 +3,10 @@
     <root>/stages/<stage>/<cache key>/manifest.json      which part holds the files
     <root>/stages/<stage>/<cache key>/<part>/…           the files of one upload
 
-S3 has no rename, so an upload never touches what is there: it uses a part with a name of its own. The manifest that
-names the part is put last, on the condition that no other run was quicker (If-None-Match, If-Match). One small object
-decides which output there is: a reader sees the old manifest with the old files or the new one with the new files. A
-part that is not, or no longer, named is removed by the run that lost or replaced it; its readers read the new manifest.
+S3 has no rename, so an upload never touches existing objects: it uses a part with a unique name. The manifest that
+names the part is written last, on the condition that no other run was faster (If-None-Match, If-Match). This one object
+decides which output exists: a reader sees the old manifest with the old files or the new one with the new files. A part
+that no manifest names any more is removed by the run that lost or replaced it; its readers read the new manifest.
 """
 
 import time
@@ -161,7 +161,7 @@ class S3Workspace(Workspace):
         raise StorageError(f"{name} of {uri} is missing or altered; run again with --fresh.")
 
     def remove_output(self, uri: str) -> None:
-        """As in Workspace; its manifest first, so that nobody finds half of it."""
+        """As in Workspace; the manifest is removed first, so that no reader finds an incomplete output."""
         place = self._place(uri)
         place.delete([MANIFEST_FILE])
         place.delete([found.name for found in place.objects()])

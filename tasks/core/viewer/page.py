@@ -139,7 +139,7 @@ def write_page(
         meta.json or lod-meta.json, which a web server has to give.
     poster: a JPEG of the start view that is shown until the splat is.
     fly_around: relative URL of a moving picture to link to.
-    stream_page: relative URL of the page to go to instead when a web server gives this one.
+    stream_page: relative URL of the page to open instead when a web server serves this one.
 
     Its content security policy keeps the browser from asking any other host. Query parameters: `noui` leaves only the
     picture, `webgpu` draws with WebGPU where the browser has it.
