@@ -1,4 +1,4 @@
-"""What this process uses of the machine: memory, also at its peak, and the GPU."""
+"""Resources that this process uses: memory, its peak, and the GPU."""
 
 import contextlib
 import threading

@@ -128,7 +128,7 @@ async def waiting(database: QueueingSqlite, count: int) -> tuple[list[asyncio.Ta
 
 
 def test_turns_come_in_the_order_of_asking(tmp_path: Path) -> None:
-    """SQLite itself lets whoever asks in the right moment go first."""
+    """SQLite itself has no queue: the transaction that asks at the right moment is first."""
 
     async def turns() -> list[int]:
         database = QueueingSqlite(connection_url=f"sqlite+aiosqlite:///{tmp_path}/turns.db")
@@ -167,7 +167,7 @@ def test_a_turn_that_never_comes_is_an_answer_503(tmp_path: Path, monkeypatch: p
                 await task
             assert not come
         assert is_client_retryable_exception(locked.value)
-        async with writing(database) as session:  # the queue goes on
+        async with writing(database) as session:  # the queue moves on
             return int((await session.execute(sa.text("SELECT 1"))).scalar_one())
 
     assert asyncio.run(wait()) == 1
