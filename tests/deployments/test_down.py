@@ -16,7 +16,7 @@ from tests.support.server_process import free_port, is_up
 SERVER_OF_ONE_POOL = """
 import base64, http.server, json, sys
 
-POOL = {"id": "01a222ad-92c0-7104-ae1e-80968b2d2eb1", "name": "cpu", "type": "process"}
+POOL = {"id": "01a222ad-92c0-7104-ae1e-80968b2d2eb1", "name": "spaceport-cpu", "type": "process"}
 
 class Asked(http.server.BaseHTTPRequestHandler):
     def answer(self):

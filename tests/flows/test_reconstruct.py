@@ -375,7 +375,7 @@ def test_everything_on_s3(
     for link in (published.page, published.report):
         with urllib.request.urlopen(link, timeout=STALL_SECONDS) as answer:
             assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
-    report = open_destination(published.uri, open_workspace(root.uri)).read("report.json")
+    report = open_destination(published.place, open_workspace(root.uri)).read("report.json")
     assert Report.model_validate_json(report).capture == "small flight"
     again = reconstruct(f"{root.uri}/uploads/small flight/", options=options)
     assert again.cache_hits == ("photos", "sfm", "train", "compress")
