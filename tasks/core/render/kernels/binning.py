@@ -96,8 +96,8 @@ def tile_span(
 ):
     """First and one past the last tile in a row of tiles that the ellipse of alpha = MIN_ALPHA touches.
 
-    The ellipse a dx² + 2 b dx dy + c dy² = limit is convex. So within the strip its extreme x is at the y nearest to the
-    y of the whole ellipse's extreme (as gsplat's AccuTile and Speedy-Splat's SnugBox note).
+    The ellipse a dx² + 2 b dx dy + c dy² = limit is convex, so within the strip its extreme x is at the y nearest to
+    that of the whole ellipse's extreme (as gsplat's AccuTile and Speedy-Splat's SnugBox note).
     """
     tile = np.float32(TILE)
     a, b, c, limit = row[CONIC_A], row[CONIC_B], row[CONIC_C], row[LIMIT]
