@@ -237,11 +237,11 @@ def _is_ours(pool: WorkPool, wanted: Pool) -> bool:
 
 
 async def remove_former_pools(client: PrefectClient, plan: Plan) -> list[str]:
-    """Remove our pools with the names of earlier releases, which had no prefix; says what changed and what is left.
+    """Remove our pools with the names of earlier releases, which had no prefix; returns the changes as sentences.
 
     Call it when the deployments use the new pools. A pool stays while a run in it has not ended or a deployment uses
-    it: its runs need a worker, and only a person knows whether they are still wanted. Runs that have ended stay in the
-    list of runs without the name of their pool.
+    it: its runs need a worker, and only a person knows whether they are still wanted. The sentences name such pools.
+    Runs that have ended stay in the list of runs without the name of their pool.
     """
     changes = []
     for wanted in planned_pools(plan):
@@ -268,9 +268,9 @@ async def remove_former_pools(client: PrefectClient, plan: Plan) -> list[str]:
 
 
 async def apply_gpu_limit(client: PrefectClient, plan: Plan) -> list[str]:
-    """Create or correct the limit of trainings on GPUs at once, which runs in terminals respect too; says what changed.
+    """Create or correct the limit of simultaneous trainings on GPUs; returns the changes as sentences.
 
-    In an AWS account there is none: each task and each instance has a GPU of its own.
+    Runs in terminals respect it too. An AWS account needs no limit: each task and each instance has a GPU of its own.
     """
     if plan.infrastructure is not None:
         return []

@@ -12,7 +12,7 @@ from tasks.core.ply import SplatModel
 
 META_FILE = "meta.json"
 LOD_META_FILE = "lod-meta.json"
-LOD_FOLDER = "lod"  # beside scene.sog
+LOD_FOLDER = "lod"  # next to scene.sog
 CODEBOOK_ENTRIES = 256  # viewers upload exactly 256
 MAX_WEBP_SIDE = 16383
 MAX_PALETTE = 65536  # labels have 16 bits

@@ -62,7 +62,7 @@ class Precision:
     gaussians_per_entry: float = 1.2  # how many Gaussians share an entry of the palette of view-dependent colours
     sh_step: float | None = None  # of the palette's coefficients; None: chosen from the palette's own error
     scale_step: float | None = None  # of log scales: 0.1 is a tenth of an axis' length
-    color_step: float | None = None  # of sh0, of which 1 is SH_C0 = 0.28 of the brightest colour
+    color_step: float | None = None  # of sh0: a step of 1 is SH_C0 = 0.28 of the brightest colour
     byte_step: int = 1  # of rotations and opacities, of 255
     position_share: float | None = None  # rounding of positions, as a share of the Gaussians' size
     by_appearance: bool = False  # axes are reordered, and the palette favours what covers most of a picture

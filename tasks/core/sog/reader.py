@@ -20,7 +20,7 @@ from tasks.core.sog import attributes, layout
 from tasks.core.sog.pictures import Pixels, ReadMember
 
 _MAX_META_BYTES = 1 << 20
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks 4 kB of others at once, to gigabytes
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks 4 kB of other methods to gigabytes in one go
 
 _ZIP_ERRORS = (*DAMAGED_ZIP, OSError)
 

@@ -133,7 +133,7 @@ def write_page(
     fly_around: str | None = None,
     stream_page: str | None = None,
 ) -> None:
-    """Write a page that shows a splat from the start view, with a link to report.html beside it.
+    """Write a page that shows a splat from the start view, with a link to report.html next to it.
 
     splat: a .sog to embed, so that the page opens by double-click; or the relative URL of a .sog, meta.json or
         lod-meta.json, for a page on a web server.
