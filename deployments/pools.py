@@ -1,12 +1,12 @@
-"""Work pools and their queues, with the job templates of what runs in them. Pools that are not ours stay as they are.
+"""Work pools, their queues and the job templates of their runs. Pools that are not ours are never changed.
 
-A pool of ours says so in its description. A run holds a process while it waits for its stages. Runs and stages
+Our pools are marked in their descriptions. A run occupies a process while it waits for its stages. Runs and stages
 therefore take their slots from different queues: with a common limit, waiting runs could hold every slot and the stages
-they wait for would never start.
+that they wait for would never start.
 
-Command, environment, image, roles, network, secrets and working folder are written into a pool's job template. The
-template's variables are all that a deployment or its run can set, and Prefect's server refuses others there. A login
-that can change pools and deployments can still run code of its own: docs/deploy.md says what limits that.
+Command, environment, image, roles, network, secrets and working folder are written into a pool's job template. A
+deployment or a run can only set the template's variables, and Prefect's server refuses any others. A login that can
+change pools and deployments can still run code of its own; docs/deploy.md describes the limits of that.
 """
 
 import json
@@ -39,13 +39,13 @@ from tasks.core.errors import InputError
 from tasks.running.gpu import GPU_LIMIT
 
 TEMPLATES = Path(__file__).parent / "pools"
-# By default a worker starts one process to prepare a folder and then a second one in it, each of which imports Prefect:
-# 4 s of two cores for every stage. The folder needs no preparation here.
+# By default a worker starts one process to prepare a folder and then a second one in it, and each imports Prefect: 4 s
+# of two cores for every stage. The folder needs no preparation here.
 ENGINE = command_to_string([sys.executable, "-m", "prefect.engine"])
 
 
 def local_template(name: str, plan: Plan) -> dict[str, Any]:
-    """The template of a pool whose runs are processes of a worker on a machine of one's own. Raises InputError."""
+    """The template of a pool whose runs are processes of a worker on one's own machine. Raises InputError."""
     return _template(name, plan_environment(plan), ENGINE)
 
 
@@ -93,7 +93,7 @@ def ec2_gpu_template(plan: Plan, account: Infrastructure) -> dict[str, Any]:
 
 
 def plan_environment(plan: Plan) -> dict[str, str]:
-    """The plan as environment variables of every run, in place of those that its worker has."""
+    """The plan as environment variables of every run; they replace those of its worker."""
     values = {
         "SPACEPORT_WORKSPACE": plan.workspace,
         "SPACEPORT_PAGES_URL": plan.pages_url,
@@ -115,7 +115,7 @@ def _of_tasks(account: Infrastructure) -> dict[str, object]:
 
 
 def _template(name: str, environment: Mapping[str, str], command: str, **fixed: object) -> dict[str, Any]:
-    """The template of a pool in pools/, with the fixed values in the places that are named after them."""
+    """The template of a pool in pools/, with each fixed value in the placeholder of its name."""
     for said, value in {**environment, **fixed}.items():
         if "{{" in str(value):
             raise InputError(f"{said} is {value!r}: Prefect would replace what is in its braces; use a name without.")
@@ -128,15 +128,15 @@ def _template(name: str, environment: Mapping[str, str], command: str, **fixed: 
 
 
 POOLS = (CPU, GPU)
-LABEL = "Spaceport: "  # how the descriptions of our pools begin
-MANY = 200  # stages at once on Fargate, which has a quota of its own
+LABEL = "Spaceport: "  # the descriptions of our pools begin with it
+MANY = 200  # stages at the same time on Fargate, which has a quota of its own
 
 
 NOT_ENDED = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(not_any_=sorted(TERMINAL_STATES))))
 
 
 class Pool(BaseModel):
-    """A work pool as it shall be."""
+    """The desired state of a work pool."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -144,8 +144,8 @@ class Pool(BaseModel):
     type: str = "process"
     description: str
     template: dict[str, Any]
-    limit: int | None = None  # runs at once
-    queues: dict[str, int]  # name -> runs at once
+    limit: int | None = None  # runs at the same time
+    queues: dict[str, int]  # name -> runs at the same time
 
 
 async def apply_pools(client: PrefectClient, plan: Plan) -> list[str]:
@@ -165,7 +165,7 @@ async def apply_pools(client: PrefectClient, plan: Plan) -> list[str]:
 
 
 def planned_pools(plan: Plan) -> list[Pool]:
-    """The pools of a plan: processes on machines of one's own, or ECS and EC2."""
+    """The pools of a plan: processes on one's own machines, or ECS and EC2."""
     if plan.infrastructure is not None:
         return _aws_pools(plan, plan.infrastructure)
     return [
@@ -232,16 +232,16 @@ async def _present(client: PrefectClient, wanted: Pool) -> WorkPool | None:
 
 def _is_ours(pool: WorkPool, wanted: Pool) -> bool:
     description = pool.description or ""
-    unlabelled = wanted.description.removeprefix(LABEL)  # the descriptions of our pools before they had the label
+    unlabelled = wanted.description.removeprefix(LABEL)  # our pools' descriptions before they had the label
     return description.startswith(LABEL.strip()) or description.casefold() == unlabelled.casefold()
 
 
 async def remove_former_pools(client: PrefectClient, plan: Plan) -> list[str]:
-    """Remove our pools with the names of earlier releases, which had no prefix; says what changed and what is left.
+    """Remove our pools with the names of earlier releases, which had no prefix; returns the changes as sentences.
 
     Call it when the deployments use the new pools. A pool stays while a run in it has not ended or a deployment uses
-    it: its runs need a worker, and only a person knows whether they are still wanted. Runs that have ended stay in the
-    list of runs without the name of their pool.
+    it: its runs need a worker, and only a person knows whether they are still wanted. The sentences name such pools.
+    Runs that have ended stay in the list of runs without the name of their pool.
     """
     changes = []
     for wanted in planned_pools(plan):
@@ -268,9 +268,9 @@ async def remove_former_pools(client: PrefectClient, plan: Plan) -> list[str]:
 
 
 async def apply_gpu_limit(client: PrefectClient, plan: Plan) -> list[str]:
-    """Create or correct the limit of trainings on GPUs at once, which runs in terminals respect too; says what changed.
+    """Create or correct the limit of simultaneous trainings on GPUs; returns the changes as sentences.
 
-    In an AWS account there is none: each task and each instance has a GPU of its own.
+    Runs in terminals respect it too. An AWS account needs no limit: each task and each instance has a GPU of its own.
     """
     if plan.infrastructure is not None:
         return []

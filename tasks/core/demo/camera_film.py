@@ -1,10 +1,11 @@
 """The simulated camera: a pinhole, exposed and developed into 8-bit sRGB, with depth and identity for tests.
 
-A ray that hits something becomes light through its normal, the sun with cast shadows, and the light of the sky. The
-world is matt, so a spot has one colour in all photos, as later stages assume; only sharpness depends on the viewer.
+The light along a ray depends on the normal of the surface that it hits, on the sun with its cast shadows, and on the
+sky. All surfaces are matt, so a spot has one colour in all photos, as later stages assume; only sharpness depends on
+the viewer.
 
 First each pixel is sampled at its centre. Where something visible changes between neighbours (object, face, shadow,
-leaves before leaves) the pixel is sampled five times more, and the mean of the light is its value; elsewhere the
+leaves in front of leaves), the pixel is sampled five times more and its value is the mean of the light. Elsewhere the
 textures' own filtering keeps it smooth.
 """
 
@@ -33,7 +34,7 @@ from tasks.core.scene import Camera
 from tasks.core.transforms import Float64, rigid_inverse
 
 EXPOSURE = 0.62
-_FOOT_M = 1.2  # how far a house's walls reach below its floor, see world.py
+_FOOT_M = 1.2  # depth of a house's walls below its floor, see world.py
 
 _SAMPLES = 5
 
@@ -102,7 +103,7 @@ def _object_surface(
         nx, ny, nz = nx / length, ny / length, nz / length
         albedo = plain_albedo(material, lx, ly, lz, style, False, pixel)
     else:
-        # Leaves face all ways: the hull's normal, bent by the clumps.
+        # Leaves face in all directions: the hull's normal, bent by the clumps.
         e = 0.07
         here = foliage_depth(kind, shapes, index, lx, ly, lz, True)
         gx = (foliage_depth(kind, shapes, index, lx + e, ly, lz, True) - here) / e
@@ -144,7 +145,7 @@ def see(
         sx, sy = -ground_at(world.ground, x, y, SLOPE_X), -ground_at(world.ground, x, y, SLOPE_Y)
         length = math.sqrt(sx * sx + sy * sy + 1)
         normal = (sx / length, sy / length, 1 / length)
-        # Looked at askance a pixel is long; between its width and its length.
+        # Seen at a grazing angle, a pixel covers a long strip: take a size between its width and its length.
         pixel = t * pixel_per_m / math.sqrt(max(-dz, 0.05))
         albedo = ground_albedo(world, x, y, pixel)
         openness, face = ground_at(world.ground, x, y, OPENNESS), 0
@@ -174,7 +175,7 @@ def see(
 
 @dataclass(frozen=True)
 class Exposure:
-    """The result of one release of the shutter."""
+    """The result of one exposure."""
 
     rgb: NDArray[np.uint8]  # [height, width, 3] sRGB
     distance_m: NDArray[np.float32]  # [height, width] along the ray through the pixel's centre
@@ -211,9 +212,9 @@ def _expose(
     world: World, pose: Float64, lens: Float64, light: NDArray[np.float32], distance: NDArray[np.float32],
     objects: NDArray[np.int32], keys: NDArray[np.int32], rgb: NDArray[np.uint8],
 ) -> None:  # fmt: skip
-    """Both passes over an image; pose [3, 4] is world_from_cam, lens fx fy cx cy."""
+    """Run both passes over an image; pose [3, 4] is world_from_cam, lens fx fy cx cy."""
     height, width = keys.shape
-    for samples in (1, _SAMPLES):  # one call of `see`: it is long, and compiled where it is called
+    for samples in (1, _SAMPLES):  # one call of `see`: it is long, and compiled at each call site
         for row in range(height):
             for column in range(width):
                 if samples > 1 and not _is_edge(keys, distance, row, column, 1 / lens[0]):
@@ -241,7 +242,7 @@ def _expose(
 
 
 def expose(world: World, camera: Camera) -> Exposure:
-    """Photograph the place. The same camera gives the same bytes, whatever the number of threads."""
+    """Photograph the place. The same camera gives the same bytes for any number of threads."""
     height, width = camera.height, camera.width
     pose = np.ascontiguousarray(rigid_inverse(camera.cam_from_world)[:3])
     lens = np.array([camera.fx, camera.fy, camera.cx, camera.cy])

@@ -1,7 +1,7 @@
-"""The demo's drone: flies over the generated hamlet and brings photos and the true cameras home.
+"""Fly the demo's drone over the generated hamlet, and write the photos and the true cameras.
 
-The photos are JPEG files as a drone writes them, with EXIF. `<photos>_ground_truth.json` beside their folder holds the
-true cameras.
+The photos are JPEG files with EXIF, as a drone writes them. `<photos>_ground_truth.json` next to their folder contains
+the true cameras.
 """
 
 import io
@@ -32,7 +32,7 @@ JPEG_QUALITY = 94
 _SENSOR_WIDTH_MM = 13.2  # of a 1-inch sensor, so that the real focal length differs from its 35 mm equivalent
 
 _NUMBERS = ("width", "height", "fx", "fy", "cx", "cy")
-TAKE_OFF = datetime(2026, 6, 14, 15, 20)  # noqa: DTZ001 - EXIF times are local and know no zone
+TAKE_OFF = datetime(2026, 6, 14, 15, 20)  # noqa: DTZ001 - EXIF times are local, without a zone
 SECONDS_BETWEEN_PHOTOS = 4
 
 
@@ -55,7 +55,7 @@ def jpeg_bytes(
     Args:
         rgb: sRGB pixels.
         taken_at: local time of the shot.
-        position: where GPS believes the camera was.
+        position: the camera's position as GPS reports it.
         focal_35mm: focal length of a full-frame camera with the same view.
         focal_per_width: focal length over the image's longer side.
     """
@@ -83,7 +83,7 @@ def jpeg_bytes(
 
 
 def ground_truth_path(photos: Path) -> Path:
-    """The file with the truth about a folder of demo photos: beside it, so that it is never taken for a photo."""
+    """The file of a photo folder's true cameras: next to the folder, so that it is never taken for a photo."""
     return photos.parent / f"{photos.name}_ground_truth.json"
 
 
@@ -104,7 +104,7 @@ def load_ground_truth(path: Path) -> tuple[Camera, ...]:
     """Read the true cameras, in flight order.
 
     Raises:
-        FormatError: the file is not what `save_ground_truth` writes.
+        FormatError: the file was not written by `save_ground_truth`.
     """
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
@@ -123,7 +123,7 @@ def load_ground_truth(path: Path) -> tuple[Camera, ...]:
 
 
 def compile_kernels() -> None:
-    """Compile the ray caster, or find it compiled: about 15 seconds of one core, once for a machine."""
+    """Compile the ray caster, if it is not compiled yet: about 15 seconds of one core, once for a machine."""
     view = look_at(np.array([0.0, 0.0, 40.0]), np.zeros(3), 0.0)
     expose(build_world(), Camera("", 4, 3, 3.0, 3.0, 2.0, 1.5, view))
 
@@ -131,14 +131,14 @@ def compile_kernels() -> None:
 def fly(out: Path, options: DemoOptions, on_progress: ProgressCallback) -> None:
     """Take the photos of the demo flight.
 
-    Writes `DEMO_0001.JPG` … into `out`, with EXIF: time, focal length, and the GPS position, which is the true one
-    and a seeded error of 0.3 m standard deviation per axis. The true cameras go to `ground_truth_path(out)`.
+    Writes `DEMO_0001.JPG` … into `out`, with EXIF: time, focal length, and the GPS position, which is the true position
+    plus a seeded error of 0.3 m standard deviation per axis. Writes the true cameras to `ground_truth_path(out)`.
     The same options give the same bytes.
 
     Args:
         out: the photos' folder; made if missing.
         options: number and size of the photos, seed.
-        on_progress: told after every photo, in photos.
+        on_progress: called after every photo; the unit is photos.
 
     Raises:
         DestinationError: `out` holds other files, or cannot be written.
@@ -146,7 +146,7 @@ def fly(out: Path, options: DemoOptions, on_progress: ProgressCallback) -> None:
     cameras, gps = plan(options)
     _prepare(out, {camera.name for camera in cameras})
     world = build_world()
-    compile_kernels()  # here, not in several threads at once
+    compile_kernels()  # here, before several threads would do it at the same time
 
     def shoot(number: int, camera: Camera, reported: Float64) -> None:
         photo = jpeg_bytes(
@@ -166,7 +166,7 @@ def fly(out: Path, options: DemoOptions, on_progress: ProgressCallback) -> None:
 
 
 def _prepare(out: Path, expected: set[str]) -> None:
-    """An empty folder, or one with photos of this very flight, which are taken again."""
+    """Make the folder. It may exist if it is empty, or has only photos of this flight, which are then overwritten."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         others = sorted(entry.name for entry in out.iterdir() if entry.name not in expected)

@@ -42,8 +42,8 @@ class Leg:
 def legs(photos: int) -> tuple[Leg, ...]:
     """Share the photos among the legs.
 
-    Neighbours on an orbit stay within 30° of one another, beyond which SIFT loses them: the low orbit needs 12
-    photos, so a short flight has the high one, whose views differ less, and the grid only.
+    Neighbours on an orbit stay within 30° of one another, because SIFT cannot match beyond that. The low orbit needs 12
+    photos. So a short flight has only the grid and the high orbit, whose views differ less.
     """
     low = round(0.42 * photos) if photos >= 28 else 0
     high = round(0.33 * photos) if low else round(0.67 * photos)
@@ -51,7 +51,7 @@ def legs(photos: int) -> tuple[Leg, ...]:
 
 
 def look_at(center: Float64, target: Float64, roll_deg: float) -> Float64:
-    """cam_from_world [4, 4] of a camera at `center` that looks at `target`; up is +z, or North when it looks down."""
+    """cam_from_world [4, 4] of a camera at `center` that looks at `target`; up is +z, or North for a view down."""
     forward = (target - center) / np.linalg.norm(target - center)
     up = np.array([0.0, 0.0, 1.0]) if abs(forward[2]) < 0.98 else np.array([0.0, 1.0, 0.0])
     right = np.cross(forward, up)
@@ -76,7 +76,7 @@ def _grid(photos: int) -> list[tuple[float, float]]:
 
 
 def plan(options: DemoOptions) -> tuple[tuple[Camera, ...], Float64]:
-    """Cameras in flight order, ENU metres around the origin, and the positions that GPS reports [photos, 3]."""
+    """Cameras in flight order, in ENU metres around the origin, and the positions that GPS reports [photos, 3]."""
     generator = np.random.default_rng(options.seed)
     poses = []
     for leg in legs(options.photos):

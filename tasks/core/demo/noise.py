@@ -1,7 +1,7 @@
 """Procedural texture kernels: value noise and edges, filtered to the size of a pixel.
 
-Everything is anchored in the world, so that two photos of the same spot show the same detail, and everything finer
-than a pixel's footprint fades to its mean, so that nothing flickers from one photo to the next.
+Everything is anchored in the world, so that two photos of the same spot show the same detail. Everything finer than a
+pixel's footprint fades to its mean, so that nothing flickers from one photo to the next.
 """
 
 import math
@@ -17,17 +17,17 @@ R = TypeVar("R")
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a kernel of the demo.
 
-    Divisions go unchecked: no denominator here can be 0. Without the interpreter lock several photos are taken at a
-    time. Only the outermost kernel is cached, with all that it calls. The others are called by one another alone, and
-    have none of the wrappers that would make them callable from Python.
+    Divisions are not checked: no denominator here can be 0. Kernels release the interpreter lock, so several photos are
+    taken at a time. Only the outermost kernel is cached, with all that it calls. The others are only called by kernels,
+    so they have no wrappers that would make them callable from Python.
     """
-    compiled = njit(  # type: ignore[call-overload]  # numba knows the last two options, its stubs do not
+    compiled = njit(  # type: ignore[call-overload]  # the last two options are missing in numba's stubs
         nogil=True, fastmath=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
     )
     return cast("Callable[P, R]", compiled(function))
 
 
-# Odd 62-bit factors; products wrap around at 64 bits, which is what mixes them.
+# Odd 62-bit factors; products wrap around at 64 bits, which mixes the bits.
 _I, _J, _SEED, _STIR = 0x1E3779B97F4A7C15, 0x2545F4914F6CDD1D, 0x3C6EF372FE94F82B, 0x14057B7EF767814F
 
 
@@ -39,7 +39,7 @@ def _scatter(cell: int) -> float:
 
 @kernel
 def hash01(i: int, j: int, seed: int) -> float:
-    """A value in [0, 1) that belongs to an integer cell."""
+    """A pseudorandom value in [0, 1) for an integer cell."""
     return _scatter(i * _I + j * _J + seed * _SEED)
 
 
@@ -69,7 +69,7 @@ def noise3(x: float, y: float, z: float, seed: int) -> float:
 def fractal2(
     x: float, y: float, wavelength_m: float, octaves: int, gain: float, footprint_m: float, seed: int
 ) -> float:
-    """Octaves of value noise about 0, from `wavelength_m` down by halves; those below ~3 footprints fade away."""
+    """Octaves of value noise about 0. Wavelengths halve from `wavelength_m` on, and fade out below ~3 footprints."""
     total, amplitude = 0.0, 1.0
     for octave in range(octaves):
         fade = wavelength_m / footprint_m * 0.5 - 1.0  # 0 at two pixels a wave, 1 at four
@@ -96,7 +96,7 @@ def band(value: float, half_width_m: float, footprint_m: float) -> float:
 
 @kernel
 def joint(value: float, period_m: float, width_m: float, footprint_m: float) -> float:
-    """Share of a pixel that joints take which repeat every `period_m`, filtered: far away their mean remains."""
+    """Share of a pixel covered by joints that repeat every `period_m`. Filtered: far away their mean remains."""
     inside = value - period_m * math.floor(value / period_m)
     distance = min(inside, period_m - inside)
     sharp = min(max((width_m / 2 - distance) / footprint_m + 0.5, 0.0), 1.0)
@@ -106,5 +106,5 @@ def joint(value: float, period_m: float, width_m: float, footprint_m: float) -> 
 
 @kernel
 def resolved(size_m: float, footprint_m: float) -> float:
-    """1 for things of four pixels and more, 0 for two and less."""
+    """1 for things of four pixels or more, 0 for two or less."""
     return min(max(size_m / footprint_m * 0.5 - 1.0, 0.0), 1.0)

@@ -1,10 +1,12 @@
-"""The place: what stands where, in metres, x East, y North, and where on Earth. Change the scenery here only.
+"""The demo's place: positions of all objects in metres, x East, y North, and its position on Earth.
+
+All scenery is defined here and nowhere else.
 
 Materials and shapes are numbers because compiled kernels read them.
 
-Positions on Earth are WGS84: metres East-North-Up around an origin to latitude, longitude and ellipsoidal altitude, and
-back (https://en.wikipedia.org/wiki/Geographic_coordinate_conversion). The few lines are our own because pyproj or
-pymap3d would be a dependency for the demo alone.
+Metres East-North-Up around an origin are converted to WGS84 latitude, longitude and ellipsoidal altitude, and back
+(https://en.wikipedia.org/wiki/Geographic_coordinate_conversion). The few lines are our own because pyproj or pymap3d
+would be a dependency for the demo alone.
 """
 
 import math
@@ -64,21 +66,21 @@ def enu_from_position(place: Position, origin: Position) -> Float64:
 
 
 def position_from_enu(enu: Float64, origin: Position) -> Position:
-    """The position on Earth of a point [3], metres East-North-Up of the origin; exact to below a millimetre."""
+    """The position on Earth of a point [3], in metres East-North-Up of the origin; exact to below a millimetre."""
     x, y, z = _earth_centred(origin) + _enu_from_earth(origin).T @ enu
     horizontal = math.hypot(x, y)
     latitude = math.atan2(z, horizontal * (1 - ECCENTRICITY2))
     altitude = 0.0
-    for _ in range(6):  # each turn gains about two digits
+    for _ in range(6):  # each round is about two digits more exact
         normal = SEMI_MAJOR_M / math.sqrt(1 - ECCENTRICITY2 * math.sin(latitude) ** 2)
         altitude = horizontal / math.cos(latitude) - normal
         latitude = math.atan2(z, horizontal * (1 - ECCENTRICITY2 * normal / (normal + altitude)))
     return Position(math.degrees(latitude), math.degrees(math.atan2(y, x)), altitude)
 
 
-ORIGIN = Position(latitude_deg=47.2012, longitude_deg=8.6043, altitude_m=552.0)  # rolling farmland; the farm is made up
+ORIGIN = Position(latitude_deg=47.2012, longitude_deg=8.6043, altitude_m=552.0)  # rolling farmland; a fictitious farm
 
-SUN = (-0.50, -0.42, 0.76)  # towards the sun: a mid-afternoon in the south-west
+SUN = (-0.50, -0.42, 0.76)  # direction to the sun: mid-afternoon, in the south-west
 
 # shapes
 BOX, GABLE, ELLIPSOID, CYLINDER, CROWN, CONIFER = range(6)
@@ -209,7 +211,7 @@ TREES = (
     ),
 )
 
-Polylines = tuple[tuple[tuple[float, float], ...], ...]  # each the corner points of one
+Polylines = tuple[tuple[tuple[float, float], ...], ...]  # the corner points of each line
 
 # Fences.
 FENCES: Polylines = (
@@ -279,5 +281,5 @@ ROCKS = (
     (-17.0, 22.5, 0.7),
 )  # fmt: skip
 
-# The country beyond: trees strewn between these radii, so that no photo shows an edge or an empty plain.
+# The surroundings: trees scattered between these radii, so that no photo shows an edge or an empty plain.
 STREWN_TREES, STREWN_FROM_RADIUS, STREWN_TO_RADIUS = 260, 44.0, 150.0

@@ -1,4 +1,4 @@
-"""Intersect rays with the place: exact intersections, a march for foliage, a walk through the grid.
+"""Intersect rays with the place: exact intersections, ray marching for foliage, and a walk through the grid.
 
 Kernels take and return plain numbers: tuples of floats stay in registers. FAR means no hit.
 """
@@ -14,7 +14,7 @@ from tasks.core.demo.world import CELL_M, CELLS, HEIGHT, MAP_SIZE, MAP_STEP, SLO
 from tasks.core.transforms import Float64
 
 FAR = 1e30
-GROUND = -1  # the identity of the ground beside those of primitives, 0 ..
+GROUND = -1  # identity of the ground; primitives have 0, 1, …
 _FOLIAGE_STEPS = 8
 
 
@@ -36,7 +36,7 @@ def ground_distance(world: World, ox: float, oy: float, oz: float, dx: float, dy
     if dz >= -1e-3:
         return FAR
     t = max(0.0, (12.0 - oz) / dz)  # no land is higher than 12 m
-    closing = -dz + 0.22 * math.sqrt(dx * dx + dy * dy)  # the land is nowhere steeper where cameras look along it
+    closing = -dz + 0.22 * math.sqrt(dx * dx + dy * dy)  # no land in the cameras' view is steeper
     for _ in range(24):
         above = oz + t * dz - ground_at(world.ground, ox + t * dx, oy + t * dy, HEIGHT)
         if above < 0.4:
@@ -51,9 +51,9 @@ def ground_distance(world: World, ox: float, oy: float, oz: float, dx: float, dy
 
 @kernel
 def foliage_depth(kind: int, shapes: Float64, index: int, x: float, y: float, z: float, exact: bool) -> float:
-    """Implicit surface of a crown in its local frame: negative inside; clumps of leaves push it in and out.
+    """Implicit surface of a crown in its local frame, negative inside. Clumps of leaves move it in and out.
 
-    Unless `exact`, only the sign is meant: noise that cannot change it is left out.
+    Unless `exact`, only the sign is right: noise that cannot change the sign is left out.
     """
     seed = int(shapes[index, 9])
     if kind == CROWN:
@@ -118,7 +118,7 @@ def _quadric(a: float, b: float, c: float) -> tuple[float, float]:
 def primitive_distance(
     kind: int, shapes: Float64, index: int, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float
 ) -> float:
-    """Distance along the ray to one primitive, or FAR; a ray that starts inside sees nothing of it."""
+    """Distance along the ray to one primitive, or FAR; also FAR for a ray that starts inside it."""
     cos, sin, a, b, c = shapes[index, 3], shapes[index, 4], shapes[index, 5], shapes[index, 6], shapes[index, 7]
     wx, wy, z = ox - shapes[index, 0], oy - shapes[index, 1], oz - shapes[index, 2]
     x, y = cos * wx + sin * wy, cos * wy - sin * wx
@@ -169,7 +169,7 @@ def primitive_distance(
     k = 1.1 * a / (2 * c)
     qa, qb = dx * dx + dy * dy - k * k * dz * dz, x * dx + y * dy + k * k * (c - z) * dz
     qc = x * x + y * y - k * k * (c - z) * (c - z)
-    if qa <= 1e-9:  # steeper than the cone's side: a cylinder around it is hull enough
+    if qa <= 1e-9:  # steeper than the cone's side: a cylinder around the cone suffices as hull
         qa, qb, qc = dx * dx + dy * dy + 1e-12, x * dx + y * dy, x * x + y * y - 1.21 * a * a
     near, far = _quadric(qa, qb, qc)
     low, high = _slab(z, dz, c)
@@ -182,7 +182,7 @@ def object_hit(
     world: World, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float, start: float, limit: float,
     any_hit: bool, ignored: int,
 ) -> tuple[float, int]:  # fmt: skip
-    """Nearest primitive (or any) between two distances: distance and number; (`limit`, GROUND) if there is none."""
+    """Distance and number of the nearest (or any) primitive between two distances; (`limit`, GROUND) if none."""
     kinds, shapes, tops, starts, items = (
         world.kinds, world.shapes, world.cell_tops, world.cell_starts, world.cell_items
     )  # fmt: skip
@@ -195,7 +195,7 @@ def object_hit(
     next_column = ((column + (dx > 0)) * CELL_M - half - ox) / dx if abs(dx) > 1e-12 else FAR
     next_row = ((row + (dy > 0)) * CELL_M - half - oy) / dy if abs(dy) > 1e-12 else FAR
     best, found, entered = limit, GROUND, start
-    tried, tried_before, tried_first = -3, -3, -3  # a primitive lies in several cells: the last three tried
+    tried, tried_before, tried_first = -3, -3, -3  # a primitive can be in several cells: remember the last three tried
     while entered < best and 0 <= column < CELLS and 0 <= row < CELLS:
         leaving = min(next_column, next_row)
         cell = row * CELLS + column
@@ -227,13 +227,13 @@ def object_hit(
 def trace(world: World, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> tuple[float, int]:
     """The hit of a camera ray: distance in metres (FAR: sky) and the primitive's number or GROUND."""
     limit = ground_distance(world, ox, oy, oz, dx, dy, dz)
-    start = max(0.0, (24.0 - oz) / dz) if dz < 0 else 0.0  # nothing stands higher than 24 m
+    start = max(0.0, (24.0 - oz) / dz) if dz < 0 else 0.0  # nothing is higher than 24 m
     return object_hit(world, ox, oy, oz, dx, dy, dz, start, limit, False, GROUND)
 
 
 @kernel
 def in_shadow(world: World, x: float, y: float, z: float, ignored: int) -> bool:
-    """Whether something other than primitive `ignored` stands between a point and the sun."""
+    """Whether something other than primitive `ignored` is between a point and the sun."""
     sx, sy, sz = world.sun[0], world.sun[1], world.sun[2]
     _, found = object_hit(world, x, y, z, sx, sy, sz, 0.02, max(0.0, 24.0 - z) / sz, True, ignored)
     return found != GROUND

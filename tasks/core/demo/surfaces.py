@@ -29,7 +29,7 @@ def scaled(a: Rgb, factor: float) -> Rgb:
 def _dots(
     color: Rgb, dot: Rgb, x: float, y: float, cell_m: float, share: float, radius_m: float, pixel: float, seed: int
 ) -> Rgb:
-    """Flowers, pebbles or lily pads: a share of the cells holds a disc of its own size and place."""
+    """Flowers, pebbles or lily pads: some of the cells contain a disc, each of its own size and position."""
     i, j = math.floor(x / cell_m), math.floor(y / cell_m)
     if hash01(i, j, seed) > share:
         return color
@@ -44,7 +44,7 @@ def _meadow(x: float, y: float, lush: float, dry: float, pixel: float) -> Rgb:
     color = mix((0.115, 0.175, 0.040), (0.200, 0.235, 0.062), ramp(-0.7, 0.7, lush))
     color = mix(color, (0.290, 0.255, 0.100), 0.55 * ramp(0.1, 0.7, dry))
     color = scaled(color, 1 + 0.42 * fractal2(x, y, 1.3, 4, 0.75, pixel, 31))
-    # Daisies where it is lush, buttercups where it is not, both in drifts; clover everywhere.
+    # Daisies where the meadow is lush, buttercups elsewhere, both in drifts; clover everywhere.
     drift = noise2(x * 0.16, y * 0.16, 41)
     if lush < -0.05:
         color = _dots(color, (0.62, 0.60, 0.50), x, y, 0.45, 0.6 * ramp(0.45, 0.85, drift), 0.085, pixel, 43)
@@ -105,7 +105,7 @@ def ground_albedo(world: World, x: float, y: float, pixel: float) -> Rgb:
     gravel_edge = min(lane - place.LANE_HALF_WIDTH, ground_at(world.ground, x, y, YARD))
     field_edge = ground_at(world.ground, x, y, FIELD)
     ragged = 0.0
-    if min(gravel_edge, field_edge) < 1.3:  # nothing is as ragged as that
+    if min(gravel_edge, field_edge) < 1.3:  # no edge is more ragged than that
         ragged = 0.45 * fractal2(x, y, 1.6, 4, 0.7, pixel, 131)
     gravel_edge, field_edge = gravel_edge + ragged, field_edge + ragged
     color = (0.0, 0.0, 0.0)
@@ -222,7 +222,7 @@ def wall_albedo(
 
 @kernel
 def plain_albedo(material: int, u: float, v: float, w: float, style: float, top: bool, pixel: float) -> Rgb:
-    """Everything without openings: u, v on the surface, w the third local axis."""
+    """Albedo of everything without openings: u, v on the surface, w the third local axis."""
     if material == place.STONE or material == place.BRICK:
         if material == place.STONE:
             return _courses((0.47, 0.45, 0.40), (0.23, 0.22, 0.19), u, v, 0.46, 0.27, 0.06, pixel, 193)

@@ -1,6 +1,6 @@
 """The place as arrays that compiled kernels read: a map of the ground, primitives, and a grid that finds them.
 
-Houses, trees and fences are taken apart into primitives: boxes, gables, ellipsoids, cylinders, crowns and conifers.
+Houses, trees and fences are split into primitives: boxes, gables, ellipsoids, cylinders, crowns and conifers.
 """
 
 import itertools
@@ -36,7 +36,7 @@ def _primitive(
     seed: int,
 ) -> Primitive:
     yaw = math.radians(yaw_deg)
-    top = center[2] + half_sizes[2] * (1.06 if kind == place.CROWN else 1.0)  # leaves reach out of their ellipsoid
+    top = center[2] + half_sizes[2] * (1.06 if kind == place.CROWN else 1.0)  # leaves extend beyond their ellipsoid
     return kind, material, (*center, math.cos(yaw), math.sin(yaw), *half_sizes, style, float(seed), top)
 
 
@@ -55,7 +55,7 @@ def _block(block: Block, ground: Ground, seed: int, kind: int = place.BOX) -> Pr
 
 def _house(house: House, ground: Ground, seed: int) -> Iterable[Primitive]:
     floor = ground(house.x, house.y)
-    foot = 1.2  # walls go below the floor: the land slopes
+    foot = 1.2  # walls continue below the floor, because the land slopes
     yaw = math.radians(house.yaw_deg)
     half = (house.length / 2, house.width / 2)
     wall = floor + (house.wall_height - foot) / 2
@@ -78,7 +78,7 @@ def _house(house: House, ground: Ground, seed: int) -> Iterable[Primitive]:
         house.yaw_deg,
         (half[0] + 0.45, half[1] + eaves, rise / 2),
         house.style,
-        house.wall,  # the gable's triangle is wall
+        house.wall,  # the gable's triangle belongs to the wall
     )
     if house.chimney:
         along, across = house.length * 0.27, house.width * 0.14
@@ -122,7 +122,7 @@ def _tree(tree: Tree, ground: Ground, seed: int) -> Iterable[Primitive]:
         half = (tree.radius, tree.radius, crown)
         yield _primitive(place.CROWN, place.LEAVES, (x, y, foot + tree.height - crown), 0.0, half, tree.tint, seed)
         return
-    # A round tree: one great crown and smaller ones leaning out of it.
+    # A round tree: one large crown, and smaller ones that stick out of it.
     half = (tree.radius * 0.78, tree.radius * 0.78, tree.height * 0.33)
     yield _primitive(place.CROWN, place.LEAVES, (x, y, foot + tree.height * 0.67), 0.0, half, tree.tint, seed)
     turn = generator.uniform(0, 360)
@@ -169,7 +169,7 @@ def _lines(ground: Ground) -> Iterable[Primitive]:
 
 
 def _strewn(ground: Ground) -> Iterable[Primitive]:
-    """The woods and single trees of the country around."""
+    """The woods and single trees of the surroundings."""
     generator = np.random.default_rng(2)
     inner, outer = place.STREWN_FROM_RADIUS, place.STREWN_TO_RADIUS
     for number in range(place.STREWN_TREES):
@@ -184,7 +184,7 @@ def _strewn(ground: Ground) -> Iterable[Primitive]:
 
 
 def primitives(ground: Ground) -> tuple[NDArray[np.int64], NDArray[np.int64], Float64]:
-    """Shapes, materials and numbers of all primitives: kinds [P], materials [P], shapes [P, 11] as `World` says."""
+    """All primitives: kinds [P], materials [P], shapes [P, 11], as described in `World`."""
     found: list[Primitive] = []
     for number, house in enumerate(place.HOUSES):
         found.extend(_house(house, ground, number))
@@ -206,7 +206,7 @@ def primitives(ground: Ground) -> tuple[NDArray[np.int64], NDArray[np.int64], Fl
 
 
 class World(NamedTuple):
-    """Everything a ray needs to know."""
+    """Everything that a ray can hit."""
 
     ground: NDArray[np.float32]  # [MAP_SIZE, MAP_SIZE, channels], row = y, column = x
     fields: Float64  # [F, 4] cos, sin of the rows' direction, row spacing, crop
@@ -215,7 +215,7 @@ class World(NamedTuple):
     shapes: Float64  # [P, 11] x, y, z, cos, sin of yaw, three half sizes, style, seed, top z
     cell_starts: NDArray[np.int64]  # [CELLS² + 1] into cell_items, row = y
     cell_items: NDArray[np.int64]
-    cell_tops: Float64  # [CELLS²] greatest height of what stands in the cell
+    cell_tops: Float64  # [CELLS²] greatest height of the objects in the cell
     sun: Float64  # [3] unit vector
 
 
@@ -227,7 +227,7 @@ def _hills(x: Float64, y: Float64) -> Float64:
 
 
 def _pond_distance(x: Float64, y: Float64) -> Float64:
-    """Signed distance to the shore, about metres, negative in the water."""
+    """Signed distance to the shore, roughly in metres, negative in the water."""
     px, py, a, b = place.POND
     angle = np.arctan2((y - py) / b, (x - px) / a)
     shore = 1 + 0.10 * np.sin(3 * angle + 0.7) + 0.06 * np.sin(5 * angle)
@@ -279,7 +279,7 @@ def _ground_map(shapes: Float64) -> NDArray[np.float32]:
 
 
 def _patches(wavelength_m: float, seed: int) -> Float64:
-    """A random field about 0 with standard deviation 1/3: waves up to `wavelength_m`, the shorter the fainter."""
+    """A random field about 0 with standard deviation 1/3: waves up to `wavelength_m`; shorter ones are fainter."""
     white = np.fft.rfft2(np.random.default_rng(seed).standard_normal((MAP_SIZE, MAP_SIZE)))
     rows, columns = np.fft.fftfreq(MAP_SIZE, MAP_STEP)[:, None], np.fft.rfftfreq(MAP_SIZE, MAP_STEP)[None]
     field = np.fft.irfft2(white / (wavelength_m**-2 + rows**2 + columns**2) ** 0.8, (MAP_SIZE, MAP_SIZE))
@@ -287,7 +287,7 @@ def _patches(wavelength_m: float, seed: int) -> Float64:
 
 
 def _openness(x: Float64, y: Float64, shapes: Float64) -> Float64:
-    """Share of the sky that the ground sees, 0..1: every primitive takes some of it from the ground around its foot."""
+    """Share of the sky that the ground sees, 0..1: every primitive hides some of it from the ground around it."""
     hidden = np.zeros_like(x)
     for px, py, _, cos, sin, a, b, c, *_ in shapes:
         reach = 0.5 + 0.6 * c
@@ -306,7 +306,7 @@ def _grid(kinds: NDArray[np.int64], shapes: Float64) -> tuple[NDArray[np.int64],
     cells: list[list[int]] = [[] for _ in range(CELLS * CELLS)]
     tops = np.full(CELLS * CELLS, NOTHING)
     for index, (x, y, _, cos, sin, a, b, _, _, _, top) in enumerate(shapes):
-        hull = 1.1 if kinds[index] in (place.CROWN, place.CONIFER) else 1.0  # leaves reach out of their half sizes
+        hull = 1.1 if kinds[index] in (place.CROWN, place.CONIFER) else 1.0  # leaves extend beyond their half sizes
         reach_x, reach_y = hull * (abs(cos) * a + abs(sin) * b), hull * (abs(sin) * a + abs(cos) * b)
         first_column, last_column = (int((v + CELLS * CELL_M / 2) // CELL_M) for v in (x - reach_x, x + reach_x))
         first_row, last_row = (int((v + CELLS * CELL_M / 2) // CELL_M) for v in (y - reach_y, y + reach_y))

@@ -18,7 +18,7 @@ UTC_OFFSET = re.compile(r"Z|(?P<sign>[+-])(?P<hours>[01]\d):(?P<minutes>[0-5]\d)
 GPS_CLOCK_MINUTES = 3.0  # between the photo and the GPS fix
 MOST_OFFSET_MINUTES = 14 * 60  # Kiritimati
 
-# As Pillow raises when it reads or writes EXIF whose values are not of the types that they should be of.
+# Raised by Pillow when it reads or writes EXIF with values of the wrong types.
 MALFORMED = (
     *(ValueError, TypeError, AttributeError, KeyError, IndexError, SyntaxError, OSError),
     *(ArithmeticError, struct.error),
@@ -50,11 +50,11 @@ KEPT_GPS_TAGS = (
 
 @dataclass(frozen=True)
 class ExifFacts:
-    """Facts that later stages use. Focal length in pixels of the photo's own size."""
+    """Facts that later stages use. The focal length is in pixels of the photo's own size."""
 
     orientation: int  # 1 = upright, 2..8 as in EXIF
     focal_px: float | None
-    focal_doubted: bool  # EXIF has one that no lens has, which does not count
+    focal_doubted: bool  # EXIF has a focal length that no lens has; it is ignored
     camera: str | None
     taken_at: str | None
     utc_offset_minutes: int | None
@@ -65,7 +65,7 @@ def read_exif(image: Image.Image) -> ExifFacts:
     """Read the facts of an opened image; nothing is rotated yet."""
     try:
         return _facts(image)
-    except MALFORMED:  # an EXIF block that Pillow cannot walk through says nothing, but the pixels are good
+    except MALFORMED:  # an EXIF block that Pillow cannot parse counts as empty; the pixels are good
         return ExifFacts(
             orientation=1,
             focal_px=None,
@@ -98,8 +98,8 @@ def _facts(image: Image.Image) -> ExifFacts:
 def upright_exif(image: Image.Image) -> Image.Exif:
     """A small EXIF block for re-encoded pixels: camera, focal length, time and place, without orientation.
 
-    Only known tags are carried over: maker notes hold offsets that a rewrite breaks, and some cameras write values
-    (NaN rationals) that cannot be written back.
+    Only known tags are copied: maker notes contain offsets that a rewrite breaks, and some cameras write values (NaN
+    rationals) that cannot be written back.
     """
     kept = Image.Exif()
     try:
@@ -116,7 +116,7 @@ def upright_exif(image: Image.Image) -> Image.Exif:
 
 
 def _writable(folder: int, tag: int, value: Any) -> bool:
-    """Whether a value can be written back, which depends on the type that the tag should be of."""
+    """Whether a value can be written back, which depends on the tag's type."""
     values = value if isinstance(value, tuple) else (value,)
     if not all(isinstance(item, str | bytes) or _number(item) is not None for item in values):
         return False
@@ -139,7 +139,7 @@ def _number(value: Any) -> float | None:
 
 
 def _focal_px(details: Mapping[int, Any], width: int, height: int) -> tuple[float | None, bool]:
-    """The first focal length of EXIF that is believed, and whether there was one that is not."""
+    """The first plausible focal length in EXIF, and whether an implausible one was found."""
     said = [
         focal_px
         for focal_px in (_focal_of_equivalent(details, width, height), _focal_of_sensor(details, width, height))
@@ -151,7 +151,7 @@ def _focal_px(details: Mapping[int, Any], width: int, height: int) -> tuple[floa
 
 def _focal_of_equivalent(details: Mapping[int, Any], width: int, height: int) -> float | None:
     equivalent_mm = _number(details.get(Base.FocalLengthIn35mmFilm))
-    if not equivalent_mm or equivalent_mm < 0:  # 0: not known
+    if not equivalent_mm or equivalent_mm < 0:  # 0 means unknown
         return None
     return equivalent_mm / FULL_FRAME_DIAGONAL_MM * math.hypot(width, height)
 
@@ -162,13 +162,13 @@ def _focal_of_sensor(details: Mapping[int, Any], width: int, height: int) -> flo
     unit_mm = MM_PER_RESOLUTION_UNIT.get(details.get(Base.FocalPlaneResolutionUnit, 2))
     if not (focal_mm and resolution and unit_mm and focal_mm > 0 and resolution > 0):
         return None
-    # the resolution counts pixels of the sensor's full readout; the file may have been scaled since
+    # the resolution counts pixels of the sensor's full readout; the file may have been scaled afterwards
     sensor_px = _number(details.get(Base.ExifImageWidth)) or width
     return focal_mm * resolution / unit_mm * max(width, height) / max(sensor_px, 1)
 
 
 def _text(value: Any) -> str:
-    text = value.decode("latin-1") if isinstance(value, bytes) else value  # of a tag that was written as bytes
+    text = value.decode("latin-1") if isinstance(value, bytes) else value  # bytes, if the tag was written so
     return text.strip("\0 \t\r\n") if isinstance(text, str) else ""
 
 
@@ -189,7 +189,7 @@ def _taken_at(exif: Image.Exif, details: Mapping[int, Any]) -> str | None:
 
 
 def _utc_offset_minutes(details: Mapping[int, Any], position: Mapping[int, Any], taken_at: str) -> int | None:
-    """Offset of the camera's clock from UTC: by EXIF's own word, else by the GPS clock, to a quarter of an hour."""
+    """Offset of the camera's clock from UTC: EXIF's offset tag, else from the GPS clock to a quarter of an hour."""
     for tag in (Base.OffsetTimeOriginal, Base.OffsetTime):
         said = UTC_OFFSET.fullmatch(_text(details.get(tag)))
         if said:
@@ -205,7 +205,7 @@ def _utc_offset_minutes(details: Mapping[int, Any], position: Mapping[int, Any],
         return None
     ahead = (datetime.fromisoformat(taken_at) - fix) / timedelta(minutes=1)
     offset = 15 * round(ahead / 15)
-    # a clock that is minutes off, or an older fix, leaves the zone in doubt
+    # if the clock is minutes off, or the fix is older, the zone is uncertain
     return offset if abs(ahead - offset) <= GPS_CLOCK_MINUTES and abs(offset) <= MOST_OFFSET_MINUTES else None
 
 

@@ -1,4 +1,4 @@
-"""Find the files of a folder that are offered as photos, and their order."""
+"""Find the files of a folder that count as photos, by their extensions, and sort them."""
 
 import os
 import re
@@ -15,8 +15,8 @@ READ_BY_HEIF = (".heic", ".heif", ".hif", ".avif")
 RAW_SUFFIXES = frozenset([".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".srw", ".pef", ".raw"])
 PHOTO_SUFFIXES = (
     frozenset([*READ_BY_PILLOW, *READ_BY_HEIF]) | RAW_SUFFIXES
-)  # raw files are offered, and rejected by name
-MOST_FILE_BYTES = 1 << 30  # of one photo; the largest cameras' TIFF have 900 MB
+)  # raw files are listed too, and then rejected by name
+MOST_FILE_BYTES = 1 << 30  # of one photo; TIFF files of the largest cameras have 900 MB
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Offered:
 
 
 def is_photo_name(name: str) -> bool:
-    """Whether a posix path is offered as a photo: by its extension, outside hidden and system folders."""
+    """Whether a posix path counts as a photo: by its extension, outside hidden and system folders."""
     return not is_hidden(name) and Path(name).suffix.lower() in PHOTO_SUFFIXES
 
 
 def is_raw_name(name: str) -> bool:
-    """Whether a file is a camera's raw file by its extension: rejected without a look at its bytes."""
+    """Whether a file's extension is that of a camera's raw files. They are rejected without reading their bytes."""
     return Path(name).suffix.lower() in RAW_SUFFIXES
 
 
@@ -46,21 +46,21 @@ def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key that puts photo2 before photo10. Ties (photo2, photo02) are broken by the name itself."""
     key = []
     for piece in filter(None, re.split(r"([0-9]+)", name.casefold())):
-        digits = piece.lstrip("0")  # by count and value of the digits: Python makes no number of more than 4300
+        digits = piece.lstrip("0")  # by count and value of the digits: Python's int() refuses more than 4300 digits
         key.append((0, len(digits), digits) if piece.isdecimal() and piece.isascii() else (1, 0, piece))
     return (*key, (2, 0, name))
 
 
 def require_photo_size(size_bytes: int) -> None:
-    """Raises ImageError for a file that is larger than photos are."""
+    """Raise ImageError for a file that is too large to be a photo."""
     if size_bytes > MOST_FILE_BYTES:
         limit = MOST_FILE_BYTES / 1e9
         raise ImageError(f"{size_bytes / 1e9:.1f} GB in one file, the limit is {limit:.1f} GB; export it as JPEG")
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a file to read. Raises ImageError for a pipe, a device and the like, from which reading may never end."""
-    if stat.S_ISREG(path.stat().st_mode):  # opening some devices already does something
+    """Open a file for reading. Raises ImageError for pipes, devices and the like, where reading may never end."""
+    if stat.S_ISREG(path.stat().st_mode):  # checked first: opening some devices already has an effect
         file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return file
@@ -69,7 +69,7 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def file_names(folder: Path, unreadable: list[OSError] | None = None) -> list[str]:
-    """The posix paths of all files below a folder; errors of subfolders are added to `unreadable`."""
+    """The posix paths of all files below a folder. Errors of subfolders are added to `unreadable`."""
     names: list[str] = []
     for parent, _, files in os.walk(folder, onerror=None if unreadable is None else unreadable.append):
         names += [(Path(parent) / file).relative_to(folder).as_posix() for file in files]
@@ -77,7 +77,7 @@ def file_names(folder: Path, unreadable: list[OSError] | None = None) -> list[st
 
 
 def offered_photos(folder: Path) -> list[Offered]:
-    """All files below a folder that are offered as photos, in natural name order.
+    """All files below a folder that count as photos, in natural name order.
 
     Raises:
         PhotosError: the folder cannot be read, is empty, or none of its files has a photo's extension.

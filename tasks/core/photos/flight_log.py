@@ -1,10 +1,10 @@
-"""A flight log as a table: where the drone was, in WGS84 and metres, at what time or at which photo.
+"""Read a flight log: the drone's positions, in WGS84 and metres, by time or by photo.
 
 Units are read from headers (`altitude(ft)`, `altitude_m`) or values (`120 ft`), never guessed from the size of the
 numbers.
 
-The option that names the log may come from a stranger, and the name may be that of any file which the process can
-read. So only a regular file of bounded size is read, and messages name columns and lines by number and quote neither.
+The option that names the log may come from a stranger, and may name any file that the process can read. So only a
+regular file of bounded size is read, and messages refer to columns and lines by number and never quote them.
 """
 
 import csv
@@ -24,8 +24,8 @@ from tasks.core.photos.files import file_names, is_hidden
 from tasks.core.photoset import ALTITUDES_M, Gps
 from tasks.core.safe_names import below, shown
 
-MOST_LOG_BYTES = 64 * 2**20  # an hour of 100 lines a second of 150 bytes each is 54 MB
-LONGEST_LINE = 65_536  # characters; logs with every value of a flight controller have some thousand
+MOST_LOG_BYTES = 64 * 2**20  # an hour at 100 lines a second, 150 bytes each, is 54 MB
+LONGEST_LINE = 65_536  # characters; logs with every value of a flight controller have a few thousand
 
 METERS = {"m": 1.0, "meter": 1.0, "meters": 1.0, "metre": 1.0, "metres": 1.0} | dict.fromkeys(
     ("ft", "foot", "feet"), 0.3048
@@ -40,7 +40,7 @@ ALTITUDE = (
 TIME = ("time", "datetime", "timestamp", "dateandtime", "takenat")
 CLOCKS = ("utc", "gmt", "local", "")
 VALUE = re.compile(r"(?P<number>[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(?P<unit>[A-Za-z]*)")
-LONGEST_VALUE = 100  # characters; no number, unit or time needs as many
+LONGEST_VALUE = 100  # characters; no number, unit or time is that long
 MOST_PLACES = 500_000  # 14 hours of ten lines a second
 NAMED_COLUMNS = 5
 TIME_FORMATS = ("%Y:%m:%d %H:%M:%S", "%Y:%m:%d %H:%M:%S.%f", "%Y/%m/%d %H:%M:%S")
@@ -56,7 +56,7 @@ def require_log_size(name: str, size_bytes: int) -> None:
 
 
 def require_log_file(path: Path) -> None:
-    """Raise PhotosError for a path that is no regular file, or a file that is too large to be read."""
+    """Raise PhotosError unless the path is a regular file that is small enough to be read."""
     try:
         found = path.stat()
     except (OSError, ValueError) as error:
@@ -67,22 +67,22 @@ def require_log_file(path: Path) -> None:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The cells of each row, and the number of the line in the file where the row begins.
+    """Yield each row: the number of the line in the file where it begins, and its cells.
 
-    Blank lines and those that begin with `#` are left out. The delimiter is the one of `,`, `;` and a tab that the
-    first line has most of.
+    Blank lines and lines that begin with `#` are left out. The delimiter is `,`, `;` or a tab, whichever is most
+    frequent in the first line.
 
     Raises:
-        PhotosError: the file is no regular one, cannot be read, is too large, not in UTF-8 or no CSV.
+        PhotosError: the file is not a regular one, cannot be read, is too large, or is not a CSV file in UTF-8.
     """
     require_log_file(path)
     try:
         with path.open("rb") as file:
-            content = file.read(MOST_LOG_BYTES + 1)  # files of the system say that they have 0 bytes
+            content = file.read(MOST_LOG_BYTES + 1)  # files of /proc and the like claim a size of 0 bytes
     except OSError as error:
         raise _unreadable(path, error) from None
     require_log_size(path.name, len(content))
-    begun: list[int] = []  # numbers of the lines that the next row is made of
+    begun: list[int] = []  # numbers of the lines that belong to the next row
     lines = _kept_lines(path, content, begun)
     try:
         first = next(lines, "")
@@ -118,11 +118,11 @@ def _unreadable(path: Path, error: OSError | ValueError) -> PhotosError:
 
 @dataclass(frozen=True)
 class LogRow:
-    """One line of the log. `time` is in seconds since 1970, by the log's own clock; None where the log has no times."""
+    """One line of the log. `time` is in seconds since 1970 by the log's own clock, or None if the log has no times."""
 
     place: Gps
     time: float | None
-    utc: bool = False  # whether that clock is said to be UTC
+    utc: bool = False  # whether the log says that this clock is UTC
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,11 @@ class _Column:
 
 
 def read_flight_log(path: Path) -> tuple[LogRow, ...]:
-    """The rows that have a position, in the file's order; rows without a fix are left out.
+    """The rows with a position, in the file's order; rows without a fix are left out.
 
     Raises:
-        PhotosError: the file cannot be read or is too large, a column is missing or there are several, a unit is not
-            said or not known, a value is none or beyond what is possible, or there are too many places.
+        PhotosError: the file cannot be read or is too large, a column is missing or ambiguous, a unit is missing or
+            unknown, a value is not a number or an impossible one, or there are too many places.
     """
     log = shown(path.name)
     numbered = read_rows(path)
@@ -179,11 +179,11 @@ def read_flight_log(path: Path) -> tuple[LogRow, ...]:
 
 
 def log_on_machine(wanted: str, *, relative: bool) -> Path | None:
-    """The flight log that photos.flight_log names by its path on this machine; None where it names no such path.
+    """The flight log, if photos.flight_log is a path on this machine; otherwise None.
 
-    `relative`: whether a path counts that begins where this process works, which strangers must not choose.
+    `relative`: whether a path relative to the working folder counts. Strangers must not be able to choose one.
 
-    Raises PhotosError for one that is no regular file or too large to be read.
+    Raises PhotosError for a log that is not a regular file or is too large to be read.
     """
     if not wanted:
         return None
@@ -192,7 +192,7 @@ def log_on_machine(wanted: str, *, relative: bool) -> Path | None:
         return None
     try:
         exists = path.exists()
-    except OSError:  # too long a name, or a folder that may not be entered
+    except OSError:  # the name is too long, or a folder may not be entered
         exists = False
     if exists:
         require_log_file(path)
@@ -200,7 +200,7 @@ def log_on_machine(wanted: str, *, relative: bool) -> Path | None:
 
 
 def find_log(wanted: str, folder: Path) -> Path:
-    """The path of the flight log: an absolute one, else that of a file in the photos' folder. It need not exist.
+    """The path of the flight log: an absolute one, or that of a file in the photos' folder. It need not exist.
 
     Raises PhotosError as `log_among` and `log_on_machine` do, UnsafeNameError for a name that leads out of the folder.
     """
@@ -209,12 +209,12 @@ def find_log(wanted: str, folder: Path) -> Path:
 
 
 def log_among(wanted: str, names: Sequence[str]) -> str | None:
-    """Find the file of a capture that photos.flight_log names; None where there is none.
+    """Find the file of a capture that photos.flight_log names; None if there is none.
 
-    That is the file of this path, else the only one whose path ends with it: archives often hold a single folder.
+    It is the file with this path, or else the only one whose path ends with it: archives often contain a single folder.
 
     Args:
-        wanted: photos.flight_log; empty where there is no log.
+        wanted: photos.flight_log; empty if there is no log.
         names: posix paths below the capture.
 
     Raises:
@@ -235,7 +235,7 @@ def log_among(wanted: str, names: Sequence[str]) -> str | None:
 
 
 def _split_header(header: str) -> tuple[str, str]:
-    """Name and unit, in small letters, of `Altitude (ft)`, `altitude[ft]` or `altitude`."""
+    """Name and unit, in lower case, of `Altitude (ft)`, `altitude[ft]` or `altitude`."""
     text = header.strip().lower()
     opened = min((text.index(bracket) for bracket in "([" if bracket in text), default=len(text))
     unit = text[opened + 1 : -1]
@@ -311,7 +311,7 @@ def _meters(log: str, line: int, column: _Column, cell: str) -> float:
 
 
 def _seconds(log: str, line: int, column: _Column, row: Sequence[str]) -> tuple[float, bool]:
-    """Seconds since 1970, and whether they are of UTC."""
+    """Seconds since 1970, and whether they are in UTC."""
     cell = row[column.index].strip()[: LONGEST_VALUE + 1] if column.index < len(row) else ""
     moment: datetime | None = None
     try:

@@ -1,10 +1,10 @@
-"""The memory that a photo takes while it is decoded, and a budget for all threads together.
+"""The memory that a photo needs while it is decoded, and a budget for all threads together.
 
-A file of a few kilobytes can hold a picture of gigabytes, so what counts is pixels × bytes, known from the header.
+A file of a few kilobytes can contain a picture of gigabytes, so memory is computed as pixels × bytes from the header.
 
-Each scan of a JPEG can cost a pass over all of its pixels. Where the first scan does not hold all there is (progressive
-files, and those with a scan for each colour), libjpeg keeps the coefficients of the whole picture in memory, and passes
-over them again for each scan. A file of some kilobytes can have thousands of scans.
+Each scan of a JPEG can cost a pass over all of its pixels. If the first scan does not contain everything (in
+progressive files, and in files with a scan for each colour), libjpeg keeps the coefficients of the whole picture in
+memory, and passes over them again for each scan. A file of a few kilobytes can have thousands of scans.
 """
 
 import ctypes
@@ -20,15 +20,15 @@ from PIL import Image
 from tasks.core.image_file import ImageError
 
 MOST_SCANS = 50  # cameras write 1, progressive encoders about 10
-COEFFICIENT_BYTES = 2  # of each component of a pixel, where none is scaled down
+COEFFICIENT_BYTES = 2  # of each component of a pixel, if none is scaled down
 MOST_COMPONENTS = 4
-MOST_SEGMENTS = 10_000  # before the first scan; thumbnails and maps of a camera take some dozens
+MOST_SEGMENTS = 10_000  # before the first scan; a camera's thumbnails and maps need a few dozen
 
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
-FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # markers that say the size and the components
+FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # markers with the size and the components
 WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
 MARKER = re.compile(rb"\xff+([^\x00\xff])")
-MARKER_IN_SCAN = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # 00 follows an FF of data, D0 to D7 restart it
+MARKER_IN_SCAN = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # FF 00 is a data byte FF, and FF D0 to FF D7 are restarts
 
 BUDGET_BYTES = 1_500_000_000
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # grey of more than 8 bits
@@ -36,17 +36,17 @@ JPEG_FORMATS = ("JPEG", "MPO")
 PIXEL_BYTES = dict.fromkeys(("1", "L", "P"), 1) | dict.fromkeys(DEEP_MODES[2:], 2)  # of Pillow's modes; 4 in all others
 COLOUR_BYTES = 4
 CONVERTED_BYTES = 2 * COLOUR_BYTES  # a colour picture and its turned copy, or what it is encoded to
-TRIMMED_BYTES = 32 << 20  # of which memory is returned at once
-READ_WHOLE = ("WEBP", "HEIF", "AVIF")  # files that Pillow and the decoder read into memory
-# What decoders hold beside Pillow's picture, in bytes for each pixel: measured at 4000x4000, and rounded up for alpha
-# and for 10 bits.
+TRIMMED_BYTES = 32 << 20  # above this size, memory is returned immediately
+READ_WHOLE = ("WEBP", "HEIF", "AVIF")  # files that both Pillow and the decoder read into memory
+# Memory of decoders in addition to Pillow's picture, in bytes for each pixel: measured at 4000x4000, and rounded up for
+# alpha and for 10 bits.
 DECODER_BYTES = {"WEBP": 14, "HEIF": 6, "AVIF": 10, "BMP": 2}
 BITS_PER_SAMPLE = 258  # a tag of TIFF
 MOST_SAMPLE_BITS = 128  # of a pixel: four numbers of 32 bits
 
 
 def coefficient_bytes(file: IO[bytes]) -> int:
-    """Return the bytes that libjpeg keeps per pixel; 0 if one scan has everything, the maximum if that is unclear."""
+    """Return the bytes that libjpeg keeps per pixel: 0 if one scan has everything, the maximum if that is unclear."""
     components = MOST_COMPONENTS
     file.seek(2)
     for _ in range(MOST_SEGMENTS):
@@ -56,7 +56,7 @@ def coefficient_bytes(file: IO[bytes]) -> int:
         length = int.from_bytes(head[2:], "big")
         if head[1] in FRAMES:
             components = min(file.read(6)[-1:][0], MOST_COMPONENTS) if length >= 8 else MOST_COMPONENTS
-            if head[1] not in (0xC0, 0xC1):  # neither of the two sequential kinds that one scan may hold
+            if head[1] not in (0xC0, 0xC1):  # not one of the two sequential kinds that fit into one scan
                 break
             file.seek(length - 8, 1)
         elif head[1] == START_OF_SCAN:
@@ -67,7 +67,7 @@ def coefficient_bytes(file: IO[bytes]) -> int:
 
 
 def require_few_scans(file: IO[bytes]) -> None:
-    """Count the scans of the file's first picture. Raises ImageError for more than MOST_SCANS."""
+    """Raise ImageError if the file's first picture has more than MOST_SCANS scans."""
     file.seek(0)
     data = file.read()
     position, scans, pattern = 2, 0, MARKER
@@ -85,7 +85,7 @@ def require_few_scans(file: IO[bytes]) -> None:
 
 
 def defer_exif(image: Image.Image) -> bool:
-    """Keep Pillow from decoding a PNG in search of EXIF behind its pixels; whether there may be some."""
+    """Keep Pillow from decoding a PNG in search of EXIF after its pixels; returns whether there may be some."""
     deferred = image.format == "PNG" and "exif" not in image.info
     if deferred:
         image.info["exif"] = b""
@@ -93,7 +93,7 @@ def defer_exif(image: Image.Image) -> bool:
 
 
 class MemoryBudget:
-    """Bytes that several threads take and return; the first to ask is served first."""
+    """Bytes that several threads take and return, served in the order of their requests."""
 
     def __init__(self, total_bytes: int = BUDGET_BYTES) -> None:
         self.total_bytes = total_bytes
@@ -103,7 +103,7 @@ class MemoryBudget:
 
     @contextmanager
     def taking(self, needed_bytes: int) -> Iterator[None]:
-        """Wait for free bytes and hold them; not to be nested. Raises ImageError for more than the whole budget."""
+        """Wait for free bytes and hold them; must not be nested. Raises ImageError for more than the whole budget."""
         if needed_bytes > self.total_bytes:
             raise ImageError(
                 f"takes {needed_bytes / 1e9:.1f} GB of memory to decode, the limit is {self.total_bytes / 1e9:.1f} GB; "
@@ -136,13 +136,13 @@ def _return_free_memory() -> None:
 
 
 def decoding_bytes(image: Image.Image, file: IO[bytes], file_bytes: int, kept: bool) -> int:
-    """The most memory that a photo takes, from its header on.
+    """The most memory that a photo needs while it is decoded, computed from its header.
 
     Args:
         image: opened from the file, nothing decoded yet.
         file: the photo's file; its position is moved.
-        file_bytes: its size.
-        kept: whether the file is stored as it is, and its pixels are only looked at.
+        file_bytes: the file's size.
+        kept: whether the file is stored unchanged, so that its pixels are only checked.
     """
     pixels = image.width * image.height
     own = PIXEL_BYTES.get(image.mode, COLOUR_BYTES)
@@ -150,7 +150,7 @@ def decoding_bytes(image: Image.Image, file: IO[bytes], file_bytes: int, kept: b
     of_file = 2 * file_bytes if image.format in READ_WHOLE else 0
     if image.format in JPEG_FORMATS:
         beside = coefficient_bytes(file)
-        of_file = file_bytes if beside else 0  # which is read whole to count its scans
+        of_file = file_bytes if beside else 0  # the file is read whole to count its scans
         if kept:
             return pixels * beside + pixels // 64 + of_file  # decoded at an eighth of its size
     elif image.format == "TIFF" and image.info.get("compression") != "raw":

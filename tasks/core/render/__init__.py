@@ -1,1 +1,1 @@
-"""Rasterizers: from Gaussians and a camera to an image, and from an image's gradient to the Gaussians'."""
+"""Rasterizers: draw an image of Gaussians, and turn an image's gradient into the Gaussians' gradient."""

@@ -1,4 +1,4 @@
-"""The choice of the rasterizer: the only place that makes it."""
+"""Choose the rasterizer. Nothing else does."""
 
 from typing import Literal
 
@@ -11,10 +11,10 @@ Backend = Literal["auto", "cpu", "cuda", "reference"]
 def rasterizer_for(backend: Backend) -> Rasterizer:
     """A rasterizer of the given kind.
 
-    "auto" is CUDA on a machine where it works and the CPU anywhere else. A rasterizer keeps buffers between calls: use
-    one in one thread only. Raises MissingPartError with a way out when the backend cannot run on this machine.
+    "auto" is CUDA on a machine where it works and the CPU anywhere else. A rasterizer keeps buffers between calls, so
+    use each in one thread only. Raises MissingPartError, with the remedy, when the backend cannot run on this machine.
     """
-    # Imported here so that a process loads the libraries of the one backend it uses: numba, torch or gsplat.
+    # Imported here so that a process only loads the libraries of its own backend: numba, torch or gsplat.
     chosen = resolve_backend(backend)
     if chosen == "cuda":
         from tasks.core.render.cuda import CudaRasterizer

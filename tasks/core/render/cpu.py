@@ -1,4 +1,4 @@
-"""The CPU rasterizer: numba kernels in a row, with buffers that are kept from one image to the next."""
+"""The CPU rasterizer: numba kernels called in sequence, with buffers that are reused from image to image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from tasks.core.scene import Camera
 
 @dataclass(frozen=True)
 class View:
-    """A camera as the kernels take it, float32."""
+    """A camera in the form that the kernels take, float32."""
 
     pose: NDArray[np.float32]  # [3, 4] cam_from_world
     intrinsics: NDArray[np.float32]  # [4] fx, fy, cx, cy in px
@@ -35,21 +35,21 @@ class View:
 
 
 class Buffers:
-    """Named arrays that grow when needed and are never freed: their pages are touched once, not every step."""
+    """Named arrays that grow when needed and are never freed, so their pages are touched once, not every step."""
 
     def __init__(self) -> None:
         self._floats: dict[str, NDArray[np.float32]] = {}
         self._ints: dict[str, NDArray[np.int64]] = {}
 
     def floats(self, name: str, length: int, *rest: int) -> NDArray[np.float32]:
-        """A float32 array [at least length, *rest] with its former contents."""
+        """A float32 array [at least length, *rest]; it keeps its contents from call to call."""
         array = self._floats.get(name)
         if array is None or len(array) < length or array.shape[1:] != rest:
             array = self._floats[name] = np.zeros((length + length // 4 + 1, *rest), np.float32)
         return array
 
     def ints(self, name: str, length: int) -> NDArray[np.int64]:
-        """An int64 array [at least length] with its former contents."""
+        """An int64 array [at least length]; it keeps its contents from call to call."""
         array = self._ints.get(name)
         if array is None or len(array) < length:
             array = self._ints[name] = np.zeros(length + length // 4 + 1, np.int64)
@@ -68,7 +68,7 @@ class Pass:
     tiles_x: int
     tiles_y: int
     total: int  # visible Gaussians
-    pairs: int  # of tile and visible Gaussian
+    pairs: int  # pairs of a tile and a visible Gaussian
     visible: NDArray[np.int64]  # [total, or longer] indices of the visible Gaussians, ascending
     ranks: NDArray[np.int64]  # [N, or longer] a visible Gaussian's place in order of depth
     splats: NDArray[np.float32]  # [N, SPLAT_FIELDS], valid in the rows of visible Gaussians
@@ -81,7 +81,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class SparseGradients:
-    """Gradients in rows that are valid for the visible Gaussians only; buffers that the next call overwrites."""
+    """Gradients whose rows are valid for the visible Gaussians only. The next call overwrites these buffers."""
 
     visible: NDArray[np.int64]  # [V] ascending indices
     rows: Gradients  # arrays [N or longer, ...]
@@ -89,17 +89,17 @@ class SparseGradients:
 
 
 def plain(gaussians: Gaussians) -> Gaussians:
-    """The same Gaussians in contiguous, writeable arrays (no copy where they are): numba compiles anew for others."""
+    """The same Gaussians in contiguous, writeable arrays, copied only where needed: numba recompiles for others."""
     return Gaussians(**{name: np.require(array, requirements=["C", "W"]) for name, array in vars(gaussians).items()})
 
 
 class CpuRasterizer:
-    """The rasterizer for machines without a GPU. Its numbers are those of `reference.py`, within float32."""
+    """The rasterizer for machines without a GPU. Its numbers equal those of `reference.py` to float32 precision."""
 
     name = "cpu"
 
     def __init__(self, on_progress: ProgressCallback = ignore_progress) -> None:
-        """`on_progress` is called while kernels are compiled, where they are not yet."""
+        """`on_progress` is called while kernels are compiled, if they have not been compiled before."""
         ensure_compiled("tasks.core.render.warmup", on_progress)
         self._buffers = Buffers()
         self._last: Pass | None = None
@@ -121,7 +121,7 @@ class CpuRasterizer:
         sh_degree: int | None = None,
         background: Sequence[float] = (0, 0, 0),
     ) -> Image:
-        """The same as `render`, in a buffer that the next call overwrites."""
+        """As `render`, but the image is a buffer that the next call overwrites."""
         buffers, n, workers = self._buffers, len(gaussians), numba.get_num_threads()
         degree = gaussians.sh_degree if sh_degree is None else min(sh_degree, gaussians.sh_degree)
         tiles_x, tiles_y = -(-camera.width // TILE), -(-camera.height // TILE)
@@ -176,9 +176,9 @@ class CpuRasterizer:
         return Gradients(**dense)
 
     def backward_sparse(self, d_image: Image) -> SparseGradients:
-        """The same as `backward`, without touching memory of Gaussians that the camera does not see.
+        """As `backward`, without touching the memory of Gaussians that the camera does not see.
 
-        Of `shN` only the coefficients of the degree that was rendered are valid.
+        In `shN` only the coefficients up to the rendered degree are valid.
         """
         last, buffers, workers = self._last, self._buffers, numba.get_num_threads()
         if last is None:

@@ -18,7 +18,7 @@ PARAMETERS = tuple(field.name for field in fields(Gaussians))
 
 
 def why_unavailable() -> str | None:
-    """Why gsplat's CUDA kernels cannot run here, as a sentence with the way out; None when they can.
+    """Why gsplat's CUDA kernels cannot run here, as a sentence with the remedy; None when they can.
 
     The first call on a machine without a prebuilt gsplat compiles its kernels, which takes minutes.
     """
@@ -43,8 +43,8 @@ class Gsplat:
 
     def __init__(self) -> None:
         self.packed = False  # keep intermediate results of visible Gaussians only: less memory, more bookkeeping
-        # By id; holding the camera keeps the id taken. Copying a camera at every step would make the host wait for
-        # the GPU at every step.
+        # By id; keeping the camera keeps its id from being reused. Copying a camera at every step would make the host
+        # wait for the GPU at every step.
         self._cameras: dict[int, tuple[Camera, Tensor, Tensor]] = {}
 
     def __call__(
@@ -63,9 +63,10 @@ class Gsplat:
             background: RGB [3] on the GPU.
 
         Returns:
-            Image [H, W, 3]; projected means in px: [1, N, 2], or [M, 2] where packed. Their gradient is retained, and
-            after the backward pass their `absgrad` is the sum of its absolute values over pixels;
-            which Gaussians are visible: bool [N], or the indices int64 [M] of the projected means where packed.
+            Image [H, W, 3].
+            Projected means in px: [1, N, 2], or [M, 2] where packed. Their gradient is retained, and after the backward
+            pass their `absgrad` is the sum of its absolute values over pixels.
+            The visible Gaussians: bool [N], or the indices int64 [M] of the projected means where packed.
         """
         from gsplat import rasterization
 
@@ -123,7 +124,7 @@ class CudaRasterizer:
         background: Sequence[float] = (0, 0, 0),
     ) -> Image:
         """The image that the camera sees; see `Rasterizer.render`."""
-        with torch.no_grad():  # and nothing is kept: in training, the GPU's memory is wanted for other things
+        with torch.no_grad():  # nothing is kept: in training, other things need the GPU's memory
             return _on_host(self._draw(_on_gpu(gaussians), gaussians, camera, sh_degree, background))
 
     def forward(

@@ -19,14 +19,14 @@ EPS2D = 0.3  # px², added to the diagonal of every projected covariance
 MIN_ALPHA = 1 / 255  # a Gaussian contributes nothing to a pixel below this
 MAX_ALPHA = 0.999
 MIN_TRANSMITTANCE = 1e-4  # a pixel is finished before its transmittance would fall to this
-FOV_MARGIN = 0.3  # the Jacobian is taken at most this share of the half field of view outside the image
+FOV_MARGIN = 0.3  # the Jacobian is taken no further outside the image than this share of the half field of view
 
 
 @dataclass(frozen=True)
 class Gradients:
     """Derivatives of one scalar with respect to the Gaussians' parameters, in the same shapes.
 
-    Coefficients of spherical harmonics above the degree that was rendered have derivative zero.
+    Coefficients of spherical harmonics above the rendered degree have derivative zero.
     """
 
     means: Float  # [N, 3]
@@ -54,10 +54,10 @@ class Rasterizer(Protocol):
         """The image that the camera sees.
 
         Args:
-            gaussians: what to draw.
+            gaussians: the Gaussians to draw.
             camera: pinhole camera, with the size of the image.
             sh_degree: highest degree of spherical harmonics to use, None for all that the Gaussians have.
-            background: RGB that shows where the Gaussians let light through.
+            background: RGB behind the Gaussians, visible where they let light through.
 
         Returns:
             Image [H, W, 3], a linear sum that is not clipped to 0..1.

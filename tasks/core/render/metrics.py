@@ -1,6 +1,6 @@
 """Measures of a render against its photo: PSNR and SSIM as the 3D Gaussian Splatting papers report them, GMSD, detail.
 
-PSNR rewards a blur wherever a sharp texture is a pixel off, although people prefer the texture. GMSD and detail compare
+PSNR prefers a blur wherever a sharp texture is a pixel off, although people prefer the texture. GMSD and detail compare
 edges. Every measure takes a mask, so that a part of the image can be measured alone.
 """
 
@@ -28,8 +28,8 @@ def gaussian_window() -> NDArray[np.float64]:
 def psnr(a: Image, b: Image, mask: Mask | None = None) -> float:
     """Peak signal-to-noise ratio in dB of two images [H, W, 3] in 0..1, clipped to that range first.
 
-    10 log10(1 / mean squared error) over all pixels, or those of the mask, and all channels; infinite for equal images.
-    Raises ValueError when the shapes differ.
+    10 log10(1 / mean squared error) over all channels and all pixels, or the pixels of the mask. Infinite for equal
+    images. Raises ValueError when the shapes differ.
     """
     a, b = _clipped(a, b)
     errors = (a - b) ** 2
@@ -38,11 +38,11 @@ def psnr(a: Image, b: Image, mask: Mask | None = None) -> float:
 
 
 def color_corrected(image: Image, target: Image) -> NDArray[np.float64]:
-    """The image with its colours moved as close to the target's as one affine map of RGB can, for all pixels the same.
+    """The image after the one affine map of RGB, the same for all pixels, that brings it closest to the target.
 
-    What is left after it is structure: a held-out photo has an exposure and a white balance of its own, which no splat
-    can know. Least squares over the pixels of both images [H, W, 3] clipped to 0..1, as the evaluations of methods for
-    photos in the wild do (Zip-NeRF, Barron et al. 2023, arXiv:2304.06706, use a quadratic one).
+    The remaining difference is structure: a held-out photo has an exposure and a white balance of its own, which no
+    splat can know. Least squares over the pixels of both images [H, W, 3] clipped to 0..1, as evaluations of methods
+    for photos in the wild do (Zip-NeRF, Barron et al. 2023, arXiv:2304.06706, use a quadratic map).
     """
     image, target = _clipped(image, target)
     colors = np.column_stack([image.reshape(-1, 3), np.ones(image[..., 0].size)])
@@ -54,9 +54,9 @@ def ssim(a: Image, b: Image, mask: Mask | None = None) -> float:
     """Structural similarity of two images [H, W, 3] in 0..1, clipped to that range first; 1 for equal images.
 
     The variant of Wang et al. 2004 (doi:10.1109/TIP.2003.819861): 11x11 Gaussian window of sigma 1.5, population
-    moments, K1 0.01, K2 0.03, averaged over the windows that are inside the image, and whose middle is in the mask
-    where there is one, and over the channels; NaN when there is no such window. Raises ValueError when the shapes
-    differ or a side is shorter than the window.
+    moments, K1 0.01, K2 0.03, averaged over the channels and over the windows inside the image. With a mask, only
+    windows whose middle is in it count. NaN when there is no such window. Raises ValueError when the shapes differ or a
+    side is shorter than the window.
     """
     a, b = _clipped(a, b)
     if min(a.shape[:2]) < SSIM_WINDOW:
@@ -78,8 +78,8 @@ def gmsd(a: Image, b: Image, mask: Mask | None = None) -> float:
     """Gradient magnitude similarity deviation of two images [H, W, 3] in 0..1: 0 for equal images, more for worse ones.
 
     Xue et al. 2014 (arXiv:1308.3052): grey images halved by averaging, Prewitt gradients, and the standard deviation
-    of their similarity over all pixels, or those whose four pixels before halving are in the mask; NaN when there is
-    none. Raises ValueError when the shapes differ or a side is shorter than 2 px.
+    of their similarity over all pixels. With a mask, a pixel counts if its four pixels before halving are in the mask;
+    NaN when none is. Raises ValueError when the shapes differ or a side is shorter than 2 px.
     """
     a, b = _clipped(a, b)
     if min(a.shape[:2]) < 2:
@@ -92,10 +92,10 @@ def gmsd(a: Image, b: Image, mask: Mask | None = None) -> float:
 
 
 def detail(image: Image, photo: Image, mask: Mask | None = None) -> float:
-    """The share of the photo's fine structure that the image has: 1 for as much, 0 for a plain area.
+    """The amount of fine structure in the image relative to the photo: 1 for as much, 0 for a plain area.
 
-    Mean gradient magnitude of the grey image over that of the photo, both [H, W, 3] in 0..1, over all pixels or those
-    of the mask. It does not see where the structure is, so read it together with GMSD. NaN when the photo has no
+    Mean gradient magnitude of the grey image divided by that of the photo, both [H, W, 3] in 0..1, over all pixels or
+    the pixels of the mask. It ignores where the structure is, so read it together with GMSD. NaN when the photo has no
     gradient there. Raises ValueError when the shapes differ.
     """
     image, photo = _clipped(image, photo)
@@ -112,7 +112,7 @@ def grey(image: Image) -> NDArray[np.float64]:
 
 
 def gradient_magnitudes(plain: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Length of the Prewitt gradient [H, W] of a grey image [H, W], per pixel; the border repeats the outermost row."""
+    """Length of the Prewitt gradient [H, W] of a grey image [H, W], per pixel; border pixels are repeated outwards."""
     return np.hypot(*(prewitt(plain, axis=axis, mode="nearest") / 3 for axis in (0, 1)))
 
 

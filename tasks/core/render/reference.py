@@ -1,8 +1,9 @@
-"""The specification of every rasterizer here: slow, plain, float64, a formula a line.
+"""The specification of every rasterizer here: slow, plain, float64, one formula a line.
 
 EWA splatting (Zwicker et al. 2001, doi:10.1109/VISUAL.2001.964490) with the conventions of 3D Gaussian Splatting
-(Kerbl et al. 2023, doi:10.1145/3592433) as gsplat's "classic" mode computes them. Every Gaussian meets every pixel: no
-tiles. Extents (the box outside of which a Gaussian's alpha is below MIN_ALPHA) only say which Gaussians are visible.
+(Kerbl et al. 2023, doi:10.1145/3592433) as gsplat's "classic" mode computes them. Every Gaussian is evaluated at every
+pixel, without tiles. Extents (the box outside of which a Gaussian's alpha is below MIN_ALPHA) only decide which
+Gaussians are visible.
 """
 
 from collections.abc import Sequence
@@ -69,10 +70,10 @@ def sh_basis(degree: int, directions: Tensor) -> Tensor:
 
 
 class ProjectedMeans:
-    """The projected means' gradients, in px, once the image has been differentiated.
+    """The gradients of the projected means, in px, once the image has been differentiated.
 
-    Pixels are taken together by columns of COLUMN_PX, which is what the CPU's tiles do: `absgrad` is the sum of the
-    absolute values of the columns' gradients. Of gsplat's, which has the same name, each pixel is a column.
+    Pixels are summed by columns of COLUMN_PX, as in the CPU's tiles: `absgrad` is the sum of the absolute values of the
+    columns' gradients. In gsplat's `absgrad` each pixel is a column of its own.
     """
 
     def __init__(self, shifts: Tensor) -> None:
@@ -86,7 +87,7 @@ class ProjectedMeans:
 
     @property
     def absgrad(self) -> Tensor | None:
-        """How strongly the image pulls at each mean [N, 2], in whatever directions."""
+        """How strongly the image pulls at each mean [N, 2], in all directions together."""
         return None if self._shifts.grad is None else self._shifts.grad.abs().sum(0)
 
 
@@ -102,8 +103,9 @@ def rasterize(
         background: RGB [3].
 
     Returns:
-        Image [H, W, 3]; what will have the gradients of the projected means; which Gaussians are visible, that is in
-        front of the camera with a box that meets the image [N].
+        Image [H, W, 3].
+        An object that has the gradients of the projected means after the backward pass.
+        The visible Gaussians [N]: those in front of the camera whose box meets the image.
     """
     parameters = {name: tensor.double() for name, tensor in parameters.items()}
     world_to_cam = torch.as_tensor(camera.cam_from_world, dtype=torch.float64)
@@ -116,7 +118,7 @@ def rasterize(
     strips = -(-camera.height // COLUMN_PX)
     shifts2d = torch.zeros(
         strips * camera.width, len(means), 2, dtype=torch.float64, requires_grad=True
-    )  # [C, N, 2] px, there to be differentiated
+    )  # [C, N, 2] px, zeros that only serve to be differentiated
     means2d = torch.stack([camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy], -1)  # [V, 2]
 
     margin_x = FOV_MARGIN * camera.width / (2 * camera.fx)
@@ -154,7 +156,7 @@ def rasterize(
 
     after = torch.cumprod(1 - alphas, 0)  # [V, P] transmittance behind each Gaussian
     before = torch.cat([torch.ones_like(after[:1]), after[:-1]]) if len(after) else after  # [V, P]
-    drawn = after > MIN_TRANSMITTANCE  # false from the Gaussian on at which the pixel is finished
+    drawn = after > MIN_TRANSMITTANCE  # false from the Gaussian that finishes the pixel onwards
     weights = torch.where(drawn, alphas * before, 0.0)  # [V, P]
     left = torch.where(drawn, 1 - alphas, 1.0).prod(0)  # [P] transmittance to the background
     image = torch.einsum("vp,vc->pc", weights, colors) + left[:, None] * background.double()  # [P, 3]

@@ -1,4 +1,4 @@
-"""Compiles every kernel of the CPU rasterizer into numba's cache, so that no run waits for it in the middle."""
+"""Compile every kernel of the CPU rasterizer into numba's cache, so that no run has to wait for it midway."""
 
 import numba
 import numpy as np
@@ -17,7 +17,7 @@ TENSORS = 6
 def compile_kernels(on_progress: ProgressCallback) -> None:
     """Run every kernel once on a picture of a few pixels.
 
-    Takes about half a minute on two cores the first time, and less than two seconds when numba's cache is filled.
+    This takes about half a minute on two cores the first time, and less than two seconds when numba's cache is filled.
     """
     rasterizer = CpuRasterizer()
     camera = Camera("warm-up", SIZE_PX, SIZE_PX, 20.0, 20.0, 10.0, 10.0, np.eye(4))

@@ -1,7 +1,7 @@
-"""Numbers of Gaussians to bytes of pictures and back: everything that needs no codebook or palette.
+"""Convert numbers of Gaussians to bytes of pictures and back: everything that needs no codebook or palette.
 
 The encoders take the order of the pixels and write into existing pixels [N, 4], so rows of Gaussians are read once, in
-place. Numbers are rounded to the nearest multiple of a step; 1 is the finest that the format holds.
+place. Numbers are rounded to the nearest multiple of a step; a step of 1 is the finest that the format allows.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from tasks.core.kernel_cache import njit
 from tasks.core.sog.layout import QUAT_TAG
 from tasks.core.transforms import Float64
 
-THREADS = 2  # a fixed number, so that memory stays predictable; results do not depend on it
+THREADS = 2  # fixed, so that memory stays predictable; results do not depend on it
 
 Result = TypeVar("Result")
 
@@ -25,14 +25,14 @@ UInt8 = NDArray[np.uint8]
 UInt16 = NDArray[np.uint16]
 Order = NDArray[np.uint32]
 
-_OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # components that stay when component m is left out
-_ALPHA_CLAMP = 1e-6  # opacities 0 and 1 have no logit; as the reference reader
+_OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # components that remain when component m is left out
+_ALPHA_CLAMP = 1e-6  # opacities 0 and 1 have no logit; the reference reader's value
 _STEPS = 65535
-_COARSEST = 256  # of them in one: then the low byte says nothing
+_COARSEST = 256  # finest steps in one: then the low byte carries no information
 
 
 def in_chunks(rows: int, work: Callable[[slice], Result], chunks: int = 2 * THREADS) -> list[Result]:
-    """Results of `work` for slices of so many rows, in order. Kernels and libwebp release the interpreter lock."""
+    """Results of `work` for slices of `rows` rows, in order. Kernels and libwebp release the interpreter lock."""
     step = max(1, -(-rows // chunks))
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(work, [slice(start, start + step) for start in range(0, rows, step)]))
@@ -40,9 +40,9 @@ def in_chunks(rows: int, work: Callable[[slice], Result], chunks: int = 2 * THRE
 
 @njit(cache=True, nogil=True)
 def fill_log_positions(means: Float32, t: Float64) -> tuple[Float64, Float64]:
-    """Fill sign(x) ln(1 + |x|) of positions [N, 3], and return the least and greatest [3], [3].
+    """Fill in sign(x) ln(1 + |x|) of positions [N, 3], and return the least and greatest [3], [3].
 
-    Fine near the origin, where cameras look, coarse far away.
+    Steps are fine near the origin, where cameras look, and coarse far away.
     """
     mins, maxs = np.full(3, np.inf), np.full(3, -np.inf)
     for i in range(len(means)):
@@ -64,7 +64,7 @@ def log_positions(means: Float32) -> Float64:
 
 @njit(cache=True, nogil=True)
 def quantise_positions(t: Float64, mins: Float64, maxs: Float64, step: int, quantised: UInt16) -> None:
-    """Fill the 16 bits of log positions [N, 3] between the bounds [3], [3], in multiples of `step`."""
+    """Fill in the 16 bits of log positions [N, 3] between the bounds [3], [3], in multiples of `step`."""
     for axis in range(3):
         span = maxs[axis] - mins[axis] if maxs[axis] > mins[axis] else 1.0
         for i in range(len(t)):
@@ -91,9 +91,9 @@ def decode_positions(quantised: UInt16, mins: Float64, maxs: Float64) -> Float32
 
 @njit(cache=True, nogil=True)
 def encode_quats(quats: Float32, order: Order, step: int, pixels: UInt8) -> None:
-    """Quaternions wxyz [N, 4], not zero, as pixels: the three smallest components, and the index of the largest.
+    """Non-zero quaternions wxyz [N, 4] as pixels: the three smallest components, and the index of the largest.
 
-    q and −q are the same rotation, so the largest component is made positive and follows from the others.
+    q and −q are the same rotation, so the largest component is made positive and can be computed from the others.
     """
     for i in range(len(order)):
         row = order[i]
@@ -116,7 +116,7 @@ def encode_quats(quats: Float32, order: Order, step: int, pixels: UInt8) -> None
 
 
 def decode_quats(encoded: UInt8) -> Float32:
-    """Unit quaternions wxyz [N, 4] from RGBA [N, 4]; a pixel without a valid tag is the identity, as in viewers."""
+    """Unit quaternions wxyz [N, 4] from RGBA [N, 4]; pixels without a valid tag become the identity, as in viewers."""
     tag = encoded[:, 3].astype(np.intp) - QUAT_TAG
     valid = tag >= 0
     largest = np.where(valid, tag, 0)
@@ -145,9 +145,9 @@ def decode_opacities(alpha: UInt8) -> Float32:
 
 
 def encode_positions(gaussians: Gaussians, share: float | None) -> tuple[UInt16, Float64, Float64]:
-    """16 bits an axis [N, 3] of log positions, rounded to nearest, and the bounds [3], [3] they are relative to.
+    """16 bits an axis [N, 3] of log positions, rounded to nearest, and the bounds [3], [3] that they are relative to.
 
-    share: as `Precision.position_share`; then only multiples of the greatest power of two that keeps to it are used.
+    share: as `Precision.position_share`; if set, values are multiples of the greatest power of two that respects it.
     """
     n = len(gaussians)
     t, quantised = np.empty((n, 3)), np.empty((n, 3), np.uint16)
@@ -171,11 +171,11 @@ def _coarsest_step(gaussians: Gaussians, t: Float64, unit: float, share: float) 
 
 
 def _turns() -> tuple[Float64, NDArray[np.int64]]:
-    """The 24 rotations of a cube: quaternions wxyz [24, 4], and for each which old axis the new axes are [24, 3]."""
+    """The 24 rotations of a cube: quaternions wxyz [24, 4], and the old axis that each new axis is [24, 3]."""
     candidates = np.array(list(itertools.product((1, 0, -1), repeat=4)), float)
     squares = (candidates**2).sum(axis=1)
     first = candidates[np.arange(len(candidates)), np.abs(candidates).argmax(axis=1)]
-    # one, two or four components of equal size; of q and -q the one whose first component is positive
+    # one, two or four components of equal size; q or -q, whichever has a positive first component
     chosen = candidates[np.isin(squares, (1, 2, 4)) & (first > 0)]
     turns = chosen / np.linalg.norm(chosen, axis=1, keepdims=True)
     w, x, y, z = turns.T
@@ -211,7 +211,7 @@ def _turn_all(
 
 
 def with_least_rotation(gaussians: Gaussians) -> Gaussians:
-    """The same ellipsoids with the smallest rotations."""
+    """The same ellipsoids, described with the smallest rotations."""
     turns, axes = _turns()
     quats, scales = np.empty_like(gaussians.quats), np.empty_like(gaussians.log_scales)
     _turn_all(gaussians.quats, gaussians.log_scales, turns, axes, quats, scales)

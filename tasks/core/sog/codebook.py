@@ -14,10 +14,10 @@ from tasks.core.sog.layout import CODEBOOK_ENTRIES
 from tasks.core.transforms import Float64
 
 _BINS = 1 << 15
-_CUTS = 2048  # candidate cut positions; with fewer distinct numbers than that the result is the exact optimum
+_CUTS = 2048  # candidate cut positions; with fewer distinct numbers the result is the exact optimum
 
-# A cell that holds few numbers counts as if it held this share of an even distribution. Without it a handful of
-# outliers share one entry that is far from each of them; with it the worst error shrinks and the mean hardly grows.
+# A cell with few numbers counts as if it held this share of an even distribution. Otherwise a handful of outliers would
+# share one entry that is far from each of them. The worst error shrinks by it, and the mean hardly grows.
 _TAIL_WEIGHT = 0.05
 
 
@@ -65,16 +65,16 @@ def _best_cuts(w0: Float64, w1: Float64, w2: Float64, segments: int) -> NDArray[
 
 
 def make_codebook(values: Float32, weights: Float64 | None = None, step: float | None = None) -> Float32:
-    """The 256 ascending numbers that represent `values` best [M] (least squared error, tails slightly favoured).
+    """The 256 ascending numbers that represent `values` [M] best (least squared error, tails slightly favoured).
 
     weights: [M] how often each value counts. Fewer than 256 distinct values are kept exactly.
-    step: only multiples of it are used, as long as 256 of them suffice. Even levels are what costs least after entropy
-    coding at a given error, so they serve where fewer than 256 do (Gish and Pierce, IEEE Trans. Inf. Theory 14, 1968).
+    step: entries are multiples of it if 256 of them suffice. At a given error, even levels cost least after entropy
+    coding, so they are used where fewer than 256 are enough (Gish and Pierce, IEEE Trans. Inf. Theory 14, 1968).
     """
     if step is not None:
         values = (np.rint(values / step) * step).astype(np.float32)
     centres, w0, w1, w2 = _cells(values, weights)
-    if len(w0) > _CUTS:  # candidates even in rank serve the bulk, candidates even in value serve the tails
+    if len(w0) > _CUTS:  # candidates evenly spaced in rank for the bulk, and evenly spaced in value for the tails
         ranks = np.cumsum(w0)
         by_rank = np.searchsorted(ranks, np.linspace(0, ranks[-1], _CUTS // 2))
         by_value = np.searchsorted(centres, np.linspace(centres[0], centres[-1], _CUTS // 2))
@@ -94,10 +94,10 @@ def make_codebook(values: Float32, weights: Float64 | None = None, step: float |
 
 
 def _cells(values: Float32, weights: Float64 | None) -> tuple[Float64, Float64, Float64, Float64]:
-    """Ascending cells of values: a value of each, and sums of weight, weight·value and weight·value².
+    """Ascending cells of values: one value of each, and sums of weight, weight·value and weight·value².
 
-    Many values are counted in even bins, which takes a tenth of the time that sorting them does; where outliers leave
-    the bins too few values to tell them apart, and for few values, every distinct value is a cell.
+    Many values are counted in even bins, which takes a tenth of the time of sorting them. Where outliers stretch the
+    bins too far to tell values apart, and for few values, every distinct value is a cell.
     """
     if len(values) > _BINS and weights is None:
         low, high = float(values.min()), float(values.max())
@@ -128,7 +128,7 @@ _LOOK_UP_CELLS = 1 << 12
 
 @njit(cache=True, nogil=True)
 def _borders(codebook: Float32) -> tuple[NDArray[np.int64], Float64]:
-    """The first index of each distinct number of an ascending codebook, and the middles between neighbours among them.
+    """The first index of each distinct number of an ascending codebook, and the midpoints between these numbers.
 
     The last border is infinite, so that a search for the first border not below a value always ends.
     """
@@ -145,13 +145,13 @@ def _borders(codebook: Float32) -> tuple[NDArray[np.int64], Float64]:
 
 @njit(cache=True, nogil=True)
 def _look_up(codebook: Float32, borders: Float64) -> tuple[NDArray[np.int64], float]:
-    """For each of even cells over the codebook's range where the search of its values begins, and cells per unit."""
+    """Where to begin the search for values in each of even cells over the codebook's range, and cells per unit."""
     span = np.float64(codebook[-1]) - np.float64(codebook[0])
     per_unit = _LOOK_UP_CELLS / span if span > 0 else 0.0
     begin = np.empty(_LOOK_UP_CELLS + 1, np.int64)
     place = 0
     for cell in range(_LOOK_UP_CELLS + 1):
-        # a cell early, because rounding may put a value into the cell after its own
+        # one cell early, because rounding may put a value into the cell after its own
         while per_unit > 0 and borders[place] < codebook[0] + (cell - 1) / per_unit:
             place += 1
         begin[cell] = place
@@ -181,7 +181,7 @@ def nearest_entries(values: Float32, codebook: Float32) -> NDArray[np.uint8]:
 
 @njit(cache=True, nogil=True)
 def fill_nearest(values: Float32, order: NDArray[np.uint32], codebook: Float32, pixels: NDArray[np.uint8]) -> None:
-    """As `nearest_entries` of values [N, 3], in the given order, into the first channels of pixels [M, 4]."""
+    """Write `nearest_entries` of values [N, 3], in the given order, into the first channels of pixels [M, 4]."""
     entries, borders = _borders(codebook)
     begin, per_unit = _look_up(codebook, borders)
     least = np.float64(codebook[0])

@@ -1,4 +1,4 @@
-"""The compress stage: trained Gaussians become scene.sog, and what that costs is measured on the held-out views."""
+"""The compress stage: write trained Gaussians as scene.sog, and measure the loss of quality on the held-out views."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,8 +37,8 @@ def compress(
 
     held_out: names of the cameras that quality was measured on; training may have used their photos since. The loss is
     the mean over them of PSNR(.ply) minus PSNR(decoded .sog), both against the photo; null without held-out views.
-    Numbers are stored more finely, along LADDER, until the loss is within `options.max_psnr_drop_db`; a file that loses
-    more at the end of it is a degradation. Raises FormatError as `write_sog`.
+    Numbers are stored more finely, rung by rung of LADDER, until the loss is within `options.max_psnr_drop_db`. A file
+    that loses more on the last rung is reported as a degradation. Raises FormatError as `write_sog`.
     """
     gaussians = read_ply(gaussians_ply)
     sog = out / SOG_FILE
@@ -51,7 +51,7 @@ def compress(
     for rung, precision in enumerate(LADDER):
         report = _part_of(on_progress, rung, len(LADDER))
         write_sog(gaussians, sog, options, _part_of(report, 0, 2), precision)
-        decoded = read_sog(sog)  # from the file: what a viewer sees, not what the writer meant
+        decoded = read_sog(sog)  # from the file, as a viewer reads it
         drops_db: list[float] = []
         for done, (name, photo) in enumerate(photos.items(), start=1):
             after = _render(rasterizer, decoded, cameras[name])
@@ -86,12 +86,12 @@ def _too_lossy(drop_db: float | None, limit_db: float) -> tuple[str, ...]:
 
 
 def _part_of(on_progress: ProgressCallback, part: int, parts: int) -> ProgressCallback:
-    """A callback whose 0 to 1 is the given part of the whole, which stays below 1: it may be the last or not."""
+    """A callback that maps 0 to 1 to the given part of the whole; it stays below 1, as more parts may follow."""
     return lambda p: on_progress(Progress((part + 0.999 * p.done / max(p.total, 1)) / parts, 1, p.note))
 
 
 def _render(rasterizer: Rasterizer, gaussians: Gaussians, camera: Camera) -> NDArray[np.float32]:
-    """The image as a screen shows it: clipped to 0..1. A copy, because a rasterizer may use its buffer again."""
+    """The image as a screen shows it, clipped to 0..1. A copy, because a rasterizer may reuse its buffer."""
     return np.clip(rasterizer.render(gaussians, camera), 0, 1)
 
 

@@ -1,12 +1,12 @@
-"""From one splat format to the other, as the file names say; the compressed .ply of PlayCanvas can be read only.
+"""Convert a splat to another format, as the file names say. The compressed .ply of PlayCanvas can only be read.
 
-A compressed .ply has 16 bytes a Gaussian, relative to the bounds of each 256:
+A compressed .ply has 16 bytes a Gaussian, relative to the bounds of a chunk of 256:
 https://developer.playcanvas.com/user-manual/gaussian-splatting/formats/ply/#compressed-ply-format
 """
 
 from pathlib import Path
 
-from tasks.core.sog import quick_start  # noqa: F401 - before anything else brings numpy or numba
+from tasks.core.sog import quick_start  # noqa: F401 - before anything else loads numpy or numba
 
 # isort: split
 import numpy as np
@@ -47,8 +47,8 @@ def convert(
 ) -> int:
     """Convert a splat and return how many Gaussians it has. Options apply when a SOG is written.
 
-    The target is a .ply, a .sog, or a meta.json whose folder gets the files of an unbundled SOG. Raises FormatError for
-    a source that is not what its name says, DestinationError for a target of another kind.
+    The target is a .ply, a .sog, or a meta.json; the files of an unbundled SOG are written into the folder of that
+    meta.json. Raises FormatError for a source that does not match its name, DestinationError for any other target.
     """
     is_sog = target.suffix.lower() == ".sog" or target.name == META_FILE
     if not is_sog and (target.suffix.lower() != ".ply" or target.name.endswith(".compressed.ply")):
@@ -69,7 +69,7 @@ def is_compressed(data: PlyData) -> bool:
 
 
 def read_compressed(data: PlyData, name: str) -> Gaussians:
-    """Gaussians [N] of a compressed .ply. Raises FormatError naming what is missing."""
+    """Gaussians [N] of a compressed .ply. Raises FormatError that names what is missing."""
     packed = {part: _column(data, "vertex", f"packed_{part}", name) for part in _PARTS}
     n = len(packed["position"])
     if n and -(-n // _PER_CHUNK) != _rows(data, "chunk", name):
@@ -129,7 +129,7 @@ def _shares(packed: NDArray[np.uint32], shifts: tuple[int, ...], bits: tuple[int
 
 
 def _rotations(packed: NDArray[np.uint32]) -> Float32:
-    """Quaternions wxyz [N, 4] of the three smallest components in 10 bits each, and 2 bits for the largest's index."""
+    """Quaternions wxyz [N, 4] from the three smallest components in 10 bits each and the largest's index in 2 bits."""
     rest = (_shares(packed, (20, 10, 0), (10, 10, 10)).astype(np.float64) - 0.5) * np.sqrt(2)
     largest = np.sqrt(np.maximum(0.0, 1 - (rest**2).sum(axis=1)))
     index = (packed >> 30).astype(np.intp)

@@ -1,4 +1,4 @@
-"""The parts of a SOG v2 file, each as its part of meta.json and its pictures."""
+"""Encode the parts of a SOG v2 file, each as an entry of meta.json and its pictures."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,12 +22,12 @@ from tasks.core.sog.pictures import encode_webp
 from tasks.core.transforms import Float64
 
 _SMALLEST_PALETTE = 1024
-_STEP_OF_ERROR = 0.5  # of the palette's own error: rounding to it adds 1 % and saves a fifth of the palette's bytes
-_LEAST_WEIGHT = 1e-3  # so that what is not seen still has a place
+_STEP_OF_ERROR = 0.5  # of the palette's own error: this rounding adds 1 % and saves a fifth of the palette's bytes
+_LEAST_WEIGHT = 1e-3  # so that invisible Gaussians still count a little
 
-# Which of `EFFORTS` a picture is worth, by the number of Gaussians up to which it is: noise gains nothing from a
-# harder try; neighbours that look alike do, but the more there are the longer a try takes. The figures are in
-# docs/sog.md; `webp_effort` of the options sets all of them.
+# The effort (of `EFFORTS`) for each picture, and the number of Gaussians up to which it applies. More effort does not
+# make noise smaller. It helps where neighbours look alike, but takes longer the more there are. The figures are in
+# docs/sog.md; the option `webp_effort` sets all of them.
 _EFFORTS = (
     (200_000, {"sh0.webp": 4, "means_u.webp": 2, "shN_centroids.webp": 2}),
     (700_000, {"sh0.webp": 3, "means_u.webp": 2, "shN_centroids.webp": 2}),
@@ -47,7 +47,7 @@ class Encoder:
     ) -> None:
         self._gaussians, self._precision, self._options = gaussians, precision, options
         self._n, self._size = len(gaussians), layout.picture_size(len(gaussians))
-        # The pool's first job: what waits for it can never keep it from running.
+        # The pool's first job, so that jobs that wait for it can never keep it from running.
         self._placed = pool.submit(self._place)
 
     def _place(self) -> tuple[attributes.UInt16, Float64, Float64, attributes.Order]:
@@ -122,7 +122,7 @@ class Encoder:
         return np.full((self._size[0] * self._size[1], 4), 255, np.uint8)
 
     def _webp(self, name: str, pixels: NDArray[np.uint8]) -> bytes:
-        """A picture. Pixels beyond the last Gaussian repeat it, which costs least."""
+        """A picture. Pixels beyond the last Gaussian repeat its pixel, which costs least."""
         if pixels.ndim == 2:
             pixels[self._n :] = pixels[self._n - 1]
             pixels = pixels.reshape(self._size[1], self._size[0], 4)

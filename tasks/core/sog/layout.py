@@ -1,4 +1,4 @@
-"""Parts of a SOG file: meta.json as a model, and the place of Gaussians in pictures. We write version 2.
+"""The layout of a SOG file: meta.json as a model, and the sizes of its pictures. We write version 2.
 
 Specification: https://developer.playcanvas.com/user-manual/gaussian-splatting/formats/sog
 """
@@ -12,7 +12,7 @@ from tasks.core.ply import SplatModel
 
 META_FILE = "meta.json"
 LOD_META_FILE = "lod-meta.json"
-LOD_FOLDER = "lod"  # beside scene.sog
+LOD_FOLDER = "lod"  # next to scene.sog
 CODEBOOK_ENTRIES = 256  # viewers upload exactly 256
 MAX_WEBP_SIDE = 16383
 MAX_PALETTE = 65536  # labels have 16 bits
@@ -31,7 +31,7 @@ Codebook = Annotated[tuple[Finite, ...], Field(min_length=CODEBOOK_ENTRIES, max_
 class Part(BaseModel):
     """A part of meta.json; keys this version does not know are ignored, as the specification asks."""
 
-    # Models are built when they are first used: a writer has no use for those of version 1.
+    # Models are built at first use: a writer never needs those of version 1.
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
@@ -42,7 +42,7 @@ class Asset(Part):
 
 
 class BoundedPart(Part):
-    """A part whose bytes are shares of the way between bounds. `field` is its name in meta.json."""
+    """A part whose bytes are fractions between two bounds. `field` is its name in meta.json."""
 
     field: ClassVar[str]
     mins: Any
@@ -66,7 +66,7 @@ class ScalesPart(Part):
 
 
 class QuatsPart(Part):
-    """Rotations: the three smallest components in 8 bits each, and which one was left out."""
+    """Rotations: the three smallest components in 8 bits each, and the index of the one left out."""
 
     files: tuple[FileName]
 
@@ -102,7 +102,7 @@ class Meta(Part):
 
 
 class ShapedMeans(MeansPart):
-    """Positions of version 1, which says the count in their shape."""
+    """Positions of version 1, whose shape contains the count."""
 
     shape: tuple[Annotated[int, Field(ge=1)], int]
 
@@ -126,7 +126,7 @@ class EvenSh0(BoundedPart):
 
 
 class EvenShN(BoundedPart):
-    """View-dependent colour of version 1: the picture's width says how many bands there are."""
+    """View-dependent colour of version 1: the number of bands follows from the picture's width."""
 
     field = "shN"
     mins: Finite
@@ -135,7 +135,7 @@ class EvenShN(BoundedPart):
 
 
 class Meta1(Part):
-    """meta.json of SOG version 1, which names no version. Written by playcanvas/sogs; viewers still read it."""
+    """meta.json of SOG version 1, without a version number. Written by playcanvas/sogs; viewers still read it."""
 
     means: ShapedMeans
     scales: EvenScales

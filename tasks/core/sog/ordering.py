@@ -1,7 +1,7 @@
-"""Neighbours in space become neighbours in the picture, which is what makes WebP small.
+"""Sort Gaussians so that neighbours in space are neighbours in the picture, which makes WebP small.
 
-The order is that of a Hilbert curve through the log positions; pictures are about half a percent smaller than
-along a Z-order curve. Readers do not depend on it.
+The order follows a Hilbert curve through the log positions. Pictures are about half a percent smaller than
+with a Z-order curve. Readers do not depend on the order.
 """
 
 import numpy as np
@@ -11,11 +11,11 @@ from tasks.core.kernel_cache import njit
 from tasks.core.sog.attributes import in_chunks
 
 _BITS = 16
-_DIGIT_BITS = 16  # of one pass of the sort; three passes cover a code
+_DIGIT_BITS = 16  # in one pass of the sort; three passes cover a code
 
 
 def _steps() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """For each of the curve's 24 states and each octant: its place on the curve, and the state inside it, [24, 8] each.
+    """The place on the curve and the state inside, for each of the curve's 24 states and each octant, [24, 8] each.
 
     Hamilton, "Compact Hilbert indices" (2006), https://cs.dal.ca/research/techreports/cs-2006-07: a state is the corner
     where the curve enters a cube and the axis along which it leaves.
@@ -47,7 +47,7 @@ _PLACES, _STATES = _steps()
 def _hilbert_codes(
     quantised: NDArray[np.uint16], places: NDArray[np.uint8], states: NDArray[np.uint8], codes: NDArray[np.uint64]
 ) -> None:
-    """Fill the places on the Hilbert curve of [N, 3] 16-bit coordinates, three bits a level."""
+    """Fill in the places of [N, 3] 16-bit coordinates on the Hilbert curve, three bits a level."""
     for i in range(len(quantised)):
         x, y, z = np.int64(quantised[i, 0]), np.int64(quantised[i, 1]), np.int64(quantised[i, 2])
         code, state = np.int64(0), np.int64(0)
@@ -60,7 +60,7 @@ def _hilbert_codes(
 
 @njit(cache=True, nogil=True)
 def _stable_order(codes: NDArray[np.uint64]) -> NDArray[np.uint32]:
-    """The order that sorts 48-bit codes, equal ones in their order, by radix: a third of a comparing sort's time."""
+    """The order that sorts 48-bit codes stably. A radix sort takes a third of the time of a comparison sort."""
     order = np.arange(len(codes)).astype(np.uint32)
     previous = np.empty_like(order)
     mask = (1 << _DIGIT_BITS) - 1
@@ -80,7 +80,7 @@ def _stable_order(codes: NDArray[np.uint64]) -> NDArray[np.uint32]:
 
 
 def spatial_order(quantised: NDArray[np.uint16]) -> NDArray[np.uint32]:
-    """The order along a Hilbert curve of 16-bit coordinates [N, 3], N < 2³²; equal positions keep their order."""
+    """The order of 16-bit coordinates [N, 3] along a Hilbert curve, N < 2³²; equal positions keep their order."""
     codes = np.empty(len(quantised), np.uint64)
     in_chunks(len(quantised), lambda rows: _hilbert_codes(quantised[rows], _PLACES, _STATES, codes[rows]))
     order: NDArray[np.uint32] = _stable_order(codes)

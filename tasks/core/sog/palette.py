@@ -1,8 +1,8 @@
 """A palette of view-dependent colours: seeded k-means in two levels.
 
-Plain k-means costs Gaussians × entries. Here a coarse k-means cuts the space into cells, each cell gets entries by its
-share of the distortion, Lloyd's algorithm runs inside the cells, and at last every Gaussian looks into the few nearest
-cells. The same input gives the same bytes: sums run in a fixed order, whatever the number of threads.
+Plain k-means costs Gaussians × entries. Here a coarse k-means divides the space into cells. Each cell gets entries by
+its share of the distortion, and Lloyd's algorithm runs inside the cells. Finally every Gaussian searches the few
+nearest cells. The same input gives the same bytes: sums are taken in a fixed order for any number of threads.
 """
 
 import itertools
@@ -19,21 +19,21 @@ from tasks.core.sog.attributes import THREADS, in_chunks
 from tasks.core.transforms import Float64
 
 _ENTRIES_PER_CELL = 256
-_COARSE_SAMPLE = 64  # points per cell that the coarse level is fitted to
+_COARSE_SAMPLE = 64  # points per cell to fit the coarse level to
 _COARSE_ROUNDS = 8
 _CELL_ROUNDS = 6
-_NEAR_CELLS = 4  # cells in which a Gaussian looks for its entry
+_NEAR_CELLS = 4  # cells that a Gaussian searches for its entry
 
 Labels = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Palette:
-    """`entries` [P, D], the most used first, and which of them each of N rows uses: `labels` [N]."""
+    """`entries` [P, D], the most used first, and `labels` [N], the entry that each of N rows uses."""
 
     entries: Float32
     labels: Labels
-    rms: float  # of the rows' difference to their entries
+    rms: float  # of the rows' differences from their entries
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
@@ -41,7 +41,7 @@ def _nearest_in_block(point: Float32, block: Float32, half_norms: Float32, score
     """The nearest of k entries, as (index, ½|entry|² − point·entry).
 
     block: [D, k], transposed, so that the inner loop runs over entries and vectorises without changing the order of
-    a sum. scores: [k], scratch.
+    sums. scores: [k], scratch.
     """
     k = len(half_norms)
     for e in range(k):
@@ -71,7 +71,7 @@ def _half_norms(entries: Float32) -> Float32:
 
 @njit(cache=True, nogil=True)
 def _nearest(points: Float32, entries: Float32, labels: Labels, distances: Float32) -> None:
-    """Fill the nearest of entries [k, D] for each of points [n, D], and its squared distance."""
+    """Fill in the nearest of entries [k, D] for each of points [n, D], and its squared distance."""
     block = np.ascontiguousarray(entries.T)
     half_norms = _half_norms(entries)
     point_norms = _half_norms(points)
@@ -84,7 +84,7 @@ def _nearest(points: Float32, entries: Float32, labels: Labels, distances: Float
 
 @njit(cache=True, nogil=True)
 def _move_to_means(points: Float32, weights: Float32, labels: Labels, distances: Float32, entries: Float32) -> None:
-    """Lloyd's step in place; an unused entry moves to the worst-served point that is still free."""
+    """Lloyd's step in place; an unused entry moves to the point with the greatest error that is still free."""
     k, width = entries.shape
     sums = np.zeros((k, width))
     counts = np.zeros(k)
@@ -107,7 +107,7 @@ def _move_to_means(points: Float32, weights: Float32, labels: Labels, distances:
 @njit(cache=True, nogil=True)
 def _lloyd(points: Float32, weights: Float32, k: int, rounds: int, seed: int) -> tuple[Float32, float]:
     """k-means of points [n, D] from k <= n distinct rows; returns entries [k, D] and the last round's distortion."""
-    np.random.seed(seed)  # noqa: NPY002 - numba's own generator, local to the thread
+    np.random.seed(seed)  # noqa: NPY002 - numba's own generator, one for each thread
     entries = points[np.sort(np.random.permutation(len(points))[:k])].copy()  # noqa: NPY002
     labels = np.empty(len(points), np.int32)
     distances = np.empty(len(points), np.float32)
@@ -121,7 +121,7 @@ def _lloyd(points: Float32, weights: Float32, k: int, rounds: int, seed: int) ->
 def _nearest_in_cells(
     points: Float32, near: Labels, blocks: Float32, half_norms: Float32, offsets: NDArray[np.int64], labels: Labels
 ) -> None:
-    """Fill the nearest entry for each of points [n, D] among the cells that `near` [n, m] lists.
+    """Fill in the nearest entry for each of points [n, D] among the cells that `near` [n, m] lists.
 
     blocks: the transposed entries of all cells one after another, cell c from offsets[c] · D on.
     """
@@ -142,7 +142,7 @@ def _nearest_in_cells(
 
 @njit(cache=True, nogil=True)
 def _nearest_cells(points: Float32, centres: Float32, near: Labels) -> None:
-    """Fill the indices of the nearest m cells for each point, near: [n, m], nearest first, m <= cells."""
+    """Fill in the indices of the nearest m cells for each point. near: [n, m], nearest first, m <= cells."""
     block = np.ascontiguousarray(centres.T)
     half_norms = _half_norms(centres)
     scores = np.empty(len(centres), np.float32)
@@ -155,7 +155,7 @@ def _nearest_cells(points: Float32, centres: Float32, near: Labels) -> None:
 
 
 def _share_entries(total: int, distortions: Float64, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The number of `total` entries for each cell: by root distortion, never more than it has points, at least one."""
+    """Divide `total` entries among the cells by root distortion: at least one each, at most as many as its points."""
     wanted = np.sqrt(distortions * sizes) + 1e-30
     share = np.minimum(sizes, 1)
     for _ in range(64):
@@ -165,7 +165,7 @@ def _share_entries(total: int, distortions: Float64, sizes: NDArray[np.int64]) -
             break
         weights = np.where(open_cells, wanted, 0.0)
         add = np.floor(left * weights / weights.sum()).astype(np.int64)
-        if not add.any():  # fewer entries are left than cells: the neediest get one each
+        if not add.any():  # fewer entries are left than cells: one each for the cells that need them most
             add[np.argsort(-weights, kind="stable")[:left]] = 1
         share = np.minimum(sizes, share + add)
     return share
@@ -176,7 +176,7 @@ def make_palette(
 ) -> Palette:
     """At most `entries` rows that represent points [N, D] with little squared error, weighted by weights [N] > 0.
 
-    With no more than `entries` distinct points the palette is exact. on_share receives the finished share, 0 to 1.
+    With at most `entries` distinct points the palette is exact. on_share receives the finished share, 0 to 1.
     """
     distinct, inverse = np.unique(points, axis=0, return_inverse=True) if len(points) <= entries else (points, None)
     if inverse is not None:

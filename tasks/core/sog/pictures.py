@@ -1,4 +1,4 @@
-"""The pictures of a SOG: lossless WebP, never decoded before its header has stated an acceptable size."""
+"""The pictures of a SOG: lossless WebP, decoded only after its header has stated an acceptable size."""
 
 import io
 from collections.abc import Callable
@@ -18,7 +18,7 @@ _CHUNK_HEADER = 8
 _VP8L_SIGNATURE = 0x2F
 _ANIMATION_FLAG = 0x02
 
-# Lossless WebP of noise is a little larger than the pixels; the rest is room for headers and metadata.
+# Lossless WebP of noise is a little larger than the pixels; the rest is for headers and metadata.
 BYTES_PER_PIXEL = 5
 HEADROOM_BYTES = 1 << 16
 
@@ -42,8 +42,8 @@ def encode_webp(pixels: NDArray[np.uint8], effort: int) -> bytes:
 def webp_size(data: bytes, name: str) -> tuple[int, int]:
     """Width and height in px from the header. https://developers.google.com/speed/webp/docs/riff_container.
 
-    Raises FormatError when it is not one still, lossless WebP picture: the decoder would allocate whatever an
-    animation's header promises, and lossy bytes mean nothing here.
+    Raises FormatError for anything but one still, lossless WebP picture: the decoder would allocate as much as an
+    animation's header says, and lossy bytes cannot hold numbers.
     """
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         raise FormatError(f"{name} is not a WebP picture.")
@@ -76,14 +76,14 @@ def decode_webp(data: bytes, name: str) -> NDArray[np.uint8]:
 
 
 class Pixels:
-    """Reads RGBA pixels [M, 4] of the pictures of one splat; FormatError for a picture of another size or kind."""
+    """Reads RGBA pixels [M, 4] of the pictures of one splat; FormatError for a picture of a wrong size or kind."""
 
     def __init__(self, read: ReadMember, count: int, bundle: str) -> None:
         self._read, self._count, self._bundle = read, count, bundle
 
     def of_gaussians(self, name: str) -> UInt8:
         """One pixel for each Gaussian."""
-        # other writers choose other shapes, but none wastes more than a few rows
+        # other writers choose other shapes, but all waste at most a few rows
         most = 2 * self._count + 4096
         data, (width, height) = self._header(name, most)
         if not self._count <= width * height <= most:
@@ -94,7 +94,7 @@ class Pixels:
         return self._decoded(data, name, width, height)[: self._count]
 
     def of_size(self, name: str, size: tuple[int, int]) -> UInt8:
-        """All pixels of a picture of so many px."""
+        """All pixels of a picture of this size in px."""
         data, found = self._header(name, size[0] * size[1])
         if found != size:
             raise FormatError(
@@ -103,7 +103,7 @@ class Pixels:
         return self._decoded(data, name, *size)
 
     def of_palette(self, name: str) -> tuple[UInt8, int]:
-        """All pixels of a palette whose size the picture says, and how many coefficients an entry has: 3, 8 or 15."""
+        """All pixels of a palette, sized as the picture's header says, and the coefficients of an entry: 3, 8 or 15."""
         widths = {layout.PALETTE_COLUMNS * (total - 1): total - 1 for total in SH_COEFFICIENTS[1:]}
         data, (width, height) = self._header(name, max(widths) * _MOST_ROWS)
         if width not in widths or height > _MOST_ROWS:

@@ -1,4 +1,4 @@
-"""SOG, bundled or as a folder, to Gaussians, for both versions of the format.
+"""Read Gaussians from a SOG, bundled or as a folder, in both versions of the format.
 
 Everything in the file is checked before use.
 """
@@ -20,7 +20,7 @@ from tasks.core.sog import attributes, layout
 from tasks.core.sog.pictures import Pixels, ReadMember
 
 _MAX_META_BYTES = 1 << 20
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks 4 kB of others at once, to gigabytes
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks 4 kB of other methods to gigabytes in one go
 
 _ZIP_ERRORS = (*DAMAGED_ZIP, OSError)
 
@@ -28,14 +28,14 @@ _ZIP_ERRORS = (*DAMAGED_ZIP, OSError)
 def read_sog(path: Path, max_gaussians: int = MAX_GAUSSIANS) -> Gaussians:
     """Read a .sog, a folder with meta.json, or that meta.json.
 
-    What it allocates is bounded by `max_gaussians`, whatever the file promises: 250 bytes for each of as many as it
-    says it has. Raises FormatError naming the field or file that is wrong.
+    Memory is bounded by `max_gaussians`, whatever the file says: 250 bytes for each Gaussian that the file claims to
+    have. Raises FormatError that names the wrong field or file.
     """
     return read_sog_and_model(path, max_gaussians)[0]
 
 
 def read_sog_and_model(path: Path, max_gaussians: int = MAX_GAUSSIANS) -> tuple[Gaussians, SplatModel]:
-    """As `read_sog`, and how the splat is meant to be drawn."""
+    """As `read_sog`, with the model that says how to draw the splat."""
     with _members(path) as read:
         meta = _read_meta(read(layout.META_FILE, _MAX_META_BYTES), path.name)
         if meta.count > max_gaussians:
@@ -48,7 +48,7 @@ def read_sog_and_model(path: Path, max_gaussians: int = MAX_GAUSSIANS) -> tuple[
 
 @contextmanager
 def _members(path: Path) -> Iterator[ReadMember]:
-    """A way to read members of a bundle or folder, never more bytes than asked for."""
+    """A function that reads members of a bundle or folder, never more bytes than asked for."""
     if path.name == layout.META_FILE:
         path = path.parent
     if path.is_dir():
@@ -107,7 +107,7 @@ def _read_meta(data: bytes, name: str) -> layout.Meta | layout.Meta1:
         meta = layout.AnyMeta.validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        # the first part says which version the file was taken for
+        # the first part is the version that the file was taken for
         where = ".".join(str(part) for part in first["loc"][1:]) or layout.META_FILE
         raise FormatError(f"{name}: {where} of meta.json is wrong: {first['msg']}.") from error
     for part in _bounded_parts(meta):
@@ -143,7 +143,7 @@ def decode(meta: layout.Meta, pixels: Pixels, bundle: str) -> Gaussians:
 
 
 def decode_version_1(meta: layout.Meta1, pixels: Pixels, bundle: str) -> Gaussians:
-    """Gaussians of version 1, where bytes stand for even steps between bounds instead of entries of codebooks."""
+    """Gaussians of version 1, where bytes are even steps between bounds instead of entries of codebooks."""
     base = _between(meta.sh0.mins, meta.sh0.maxs, pixels.of_gaussians(meta.sh0.files[0]))
     rest = np.zeros((meta.count, 0, 3), np.float32)
     if meta.shN is not None:
@@ -171,7 +171,7 @@ def _look_up(codebook: tuple[float, ...], indices: NDArray[np.uint8]) -> Float32
 
 
 def _between(mins: float | tuple[float, ...], maxs: float | tuple[float, ...], values: NDArray[np.uint8]) -> Float32:
-    """Bytes [N, C] as shares of the way from mins to maxs, [C] each or one number for all."""
+    """Bytes [N, C] as numbers between mins and maxs, [C] each or one number for all."""
     low, high = np.asarray(mins, np.float32), np.asarray(maxs, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):  # bounds near the end of float32: the writers refuse infinities
         return (low + (high - low) * (values / np.float32(255))).astype(np.float32)

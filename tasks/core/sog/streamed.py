@@ -1,12 +1,12 @@
-"""A splat in levels of detail that a viewer loads by place: lod-meta.json and a SOG for each leaf and level.
+"""Write a splat in levels of detail that a viewer loads by place: lod-meta.json and a SOG for each leaf and level.
 
 Specification: https://developer.playcanvas.com/user-manual/gaussian-splatting/formats/streamed-sog
 
-A coarser level is made of the one before: Gaussians that pictures hardly show are pruned, and neighbours are merged two
-by two. Two Gaussians become the one with the same mass, mean and covariance (the moments of their mixture). Mass is
-opacity times about the area that an ellipsoid covers. Which pairs merge first follows from Runnalls' bound on what a
-mixture loses, IEEE Trans. Aerospace 43 (2007), https://doi.org/10.1109/TAES.2007.4383588, and from the difference in
-colour.
+A coarser level is made from the one before: Gaussians that pictures hardly show are pruned, and neighbours are merged
+in pairs. Two Gaussians become one with the same mass, mean and covariance (the moments of their mixture). Mass is
+opacity times roughly the area that an ellipsoid covers. The pairs that lose least merge first, by Runnalls' bound on
+the loss of a mixture, IEEE Trans. Aerospace 43 (2007), https://doi.org/10.1109/TAES.2007.4383588, and by the difference
+in colour.
 """
 
 import json
@@ -29,26 +29,26 @@ from tasks.core.sog.ordering import spatial_order
 from tasks.core.sog.writer import GENERATOR, write_sog
 from tasks.core.transforms import Float64, rotmat_from_quat
 
-_PRUNED = 0.1  # share of the Gaussians, those with the least mass
-_MERGED = 0.3  # greatest share of the pairs that merge before partners are chosen anew
-_COLOR_WEIGHT = 4.0  # a difference of 0.5 in sh0 counts as twice the volume does
+_PRUNED = 0.1  # share of the Gaussians that is pruned: the ones with the least mass
+_MERGED = 0.3  # greatest share of the pairs that merge before partners are chosen again
+_COLOR_WEIGHT = 4.0  # a difference of 0.5 in sh0 counts as much as twice the volume
 _THINNEST = 0.1  # of the longest axis: pictures hardly show how flat a flat ellipsoid is
 _GREATEST_OPACITY = 0.999
 
-_LEAF_COUNT = 128 * 1024  # of the finest level: about 1.5 MB, what a viewer loads at once
-_SHARE = 0.25  # of a level's Gaussians that the next one has: a step in distance by two
+_LEAF_COUNT = 128 * 1024  # of the finest level: about 1.5 MB, which a viewer loads at once
+_SHARE = 0.25  # size of the next level, as a share of this one's: for twice the distance
 _COARSEST_COUNT = 50_000
 _MOST_LEVELS = 5
 
 
 def coarser(gaussians: Gaussians, count: int) -> Gaussians:
-    """About the same splat of `count` Gaussians, at least one."""
+    """The splat approximated by `count` Gaussians, at least one."""
     kept = max(count, math.ceil(len(gaussians) * (1 - _PRUNED)))
     gaussians = gaussians.take(np.sort(np.argsort(-_mass(gaussians), kind="stable")[:kept]))
     shift = 0
     while len(gaussians) > count:
         gaussians = gaussians.take(spatial_order(encode_positions(gaussians, None)[0]).astype(np.intp))
-        first = np.arange(shift % 2 if len(gaussians) > 2 else 0, len(gaussians) - 1, 2)  # other partners every time
+        first = np.arange(shift % 2 if len(gaussians) > 2 else 0, len(gaussians) - 1, 2)  # new partners every time
         merges = min(max(1, int(_MERGED * len(first))), len(gaussians) - count)
         cheapest = first[np.sort(np.argsort(_cost(gaussians, first), kind="stable")[:merges])]
         rest = np.ones(len(gaussians), bool)
@@ -73,7 +73,10 @@ def _mass(gaussians: Gaussians) -> Float64:
 
 
 def ellipsoid_axes(gaussians: Gaussians, thinnest: float = 0.0) -> Float64:
-    """The half axes of ellipsoids of one standard deviation, as columns [N, 3, 3]; a share of the longest at least."""
+    """The half axes of ellipsoids of one standard deviation, as columns [N, 3, 3].
+
+    thinnest: no axis is shorter than this share of the longest.
+    """
     lengths = np.exp(gaussians.log_scales.astype(np.float64))
     lengths = np.maximum(lengths, thinnest * lengths.max(axis=1, keepdims=True))
     return np.asarray(rotmat_from_quat(gaussians.quats.astype(np.float64)) * lengths[:, None])
@@ -151,10 +154,10 @@ def write_streamed(
     leaf_count: int = _LEAF_COUNT,
     coarsest_count: int = _COARSEST_COUNT,
 ) -> int:
-    """Write `folder`/lod-meta.json and what it names; returns the bytes of all files.
+    """Write `folder`/lod-meta.json and the files that it names; returns the bytes of all files.
 
-    Level 0 are all Gaussians; each further one has a quarter of them, down to about `coarsest_count`. Raises as
-    `write_sog`.
+    Level 0 has all Gaussians; each further level has a quarter of the one before, down to about `coarsest_count`.
+    Raises as `write_sog`.
     """
     levels = [gaussians]
     while len(levels[-1]) > coarsest_count and len(levels) < _MOST_LEVELS:
@@ -188,7 +191,7 @@ def write_streamed(
 
 
 def _split(levels: tuple[Gaussians, ...], most: int) -> _Leaf | _Branch:
-    """Boxes halved across their longest side, at the median of the finest level, until few enough are left."""
+    """Halve boxes across their longest side, at the median of the finest level, until each has few enough Gaussians."""
     finest = levels[0].means
     extent = np.ptp(finest, axis=0) if len(finest) else np.zeros(3)
     axis = int(np.argmax(extent))
@@ -197,7 +200,7 @@ def _split(levels: tuple[Gaussians, ...], most: int) -> _Leaf | _Branch:
     cut = np.median(finest[:, axis])
     lower = tuple(level.take(level.means[:, axis] < cut) for level in levels)
     upper = tuple(level.take(level.means[:, axis] >= cut) for level in levels)
-    if not len(lower[0]) or not len(upper[0]):  # more than half of all are in one plane
+    if not len(lower[0]) or not len(upper[0]):  # more than half of the Gaussians are in one plane
         return _Leaf(levels)
     return _Branch((_split(lower, most), _split(upper, most)))
 

@@ -1,4 +1,4 @@
-"""Gaussians to SOG v2, bundled in one file or as a folder."""
+"""Write Gaussians as SOG v2, bundled in one file or as a folder."""
 
 import io
 import shutil
@@ -22,16 +22,16 @@ from tasks.core.sog.encoder import Encoder, Pictures
 from tasks.core.sog.layout import META_FILE
 from tasks.core.sog.options import FINEST, LADDER, CompressOptions, Precision
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold: the same Gaussians give the same bytes
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip; fixed, so that the same Gaussians give the same bytes
 
 GENERATOR = "spaceport"
-_NOTHING = 1e-4  # a coefficient below it moves no channel of any colour by a tenth of 1/255
+_NOTHING = 1e-4  # a coefficient below this changes no channel of any colour by a tenth of 1/255
 
 
 def write_files(path: Path, members: dict[str, bytes]) -> None:
-    """Write `members`: into the folder of a path that ends in meta.json, else into a zip at `path`.
+    """Write `members` into the folder of a path that ends in meta.json, else into a zip at `path`.
 
-    Nothing is left at `path` after an error, which is a DestinationError.
+    Raises DestinationError, and then leaves nothing at `path`.
     """
     try:
         if path.name == META_FILE:
@@ -44,7 +44,7 @@ def write_files(path: Path, members: dict[str, bytes]) -> None:
 
 def _write_folder(path: Path, members: dict[str, bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    for name, data in members.items():  # meta.json last: a folder without it is no splat
+    for name, data in members.items():  # meta.json last: a folder without it is not a splat
         if name != META_FILE:
             (path.parent / name).write_bytes(data)
     part = path.with_name(path.name + ".part")
@@ -58,7 +58,7 @@ def _write_zip(path: Path, members: dict[str, bytes]) -> None:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED, allowZip64=False) as archive:
         for name, data in members.items():
             info = zipfile.ZipInfo(name, _EPOCH)
-            info.create_system = 3  # or it names the writer's operating system
+            info.create_system = 3  # otherwise the file would name the writer's operating system
             archive.writestr(info, data)
     buffer.seek(0)
     part = path.with_name(path.name + ".part")
@@ -72,7 +72,7 @@ def _write_zip(path: Path, members: dict[str, bytes]) -> None:
 
 
 def require_storable(gaussians: Gaussians) -> None:
-    """Raise FormatError when there are no Gaussians, too many, or ones with numbers that are not finite."""
+    """Raise FormatError for no Gaussians, too many, or numbers that are not finite."""
     n = len(gaussians)
     if n == 0:
         raise FormatError("There are 0 Gaussians; a .sog needs at least 1.")
@@ -84,7 +84,7 @@ def require_storable(gaussians: Gaussians) -> None:
         array = getattr(gaussians, field.name)
         # an infinite logit is an opacity of exactly 0 or 1, which 8 bits can hold
         logits = field.name == "raw_opacities"
-        if array.size == 0 or (np.isfinite(array.min()) and np.isfinite(array.max())):  # a NaN is both
+        if array.size == 0 or (np.isfinite(array.min()) and np.isfinite(array.max())):  # a NaN would be both of them
             continue
         rows = array.reshape(n, -1)
         bad = (np.isnan(rows) if logits else ~np.isfinite(rows)).any(axis=1)
@@ -106,9 +106,9 @@ def write_sog(
     precision: Precision = FINEST,
     model: SplatModel = "default",
 ) -> None:
-    """Write SOG v2: a .sog, or a folder of files when `path` ends in meta.json. The order is not kept.
+    """Write SOG v2: a .sog, or a folder of files when `path` ends in meta.json. Gaussians are reordered.
 
-    The same Gaussians and options give the same bytes. model: how they were trained to be drawn.
+    The same Gaussians and options give the same bytes. model: the way of drawing that they were trained for.
 
     Raises FormatError when the Gaussians hold numbers that cannot be stored, DestinationError when the file cannot
     be written. Nothing is left at `path` after an error.
@@ -145,7 +145,7 @@ def write_sog(
 
 
 def kept_degree(gaussians: Gaussians, options: CompressOptions, precision: Precision) -> int:
-    """The highest wanted degree of spherical harmonics whose coefficients say anything."""
+    """The highest wanted degree of spherical harmonics whose coefficients change any colour."""
     degree = min(options.sh_degree, gaussians.sh_degree)
     least = max(_NOTHING, (precision.sh_step or 0.0) / 2)
     while degree:
@@ -157,7 +157,7 @@ def kept_degree(gaussians: Gaussians, options: CompressOptions, precision: Preci
 
 
 def run_every_kernel() -> None:
-    """Run every kernel once on a little data; numba keeps the result on disk."""
+    """Run every kernel once on a little data; numba keeps the compiled code on disk."""
     rng = np.random.default_rng(0)
     n = 1200  # more than the smallest palette, so that k-means runs
     gaussians = Gaussians(

@@ -1,6 +1,6 @@
-"""Transfers of many objects at once, as boto3 makes them, and how stored files present themselves to a browser.
+"""Transfer many objects in parallel with boto3, and set the headers with which a browser gets stored files.
 
-The classic client is requested by name: boto3 would pick the CRT client on some machines, which does not work with
+The classic client is requested by name: on some machines boto3 would choose the CRT client, which does not work with
 every S3-compatible server.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from boto3.s3.transfer import TransferConfig
 
-# Names are used again when a result is replaced, so a browser asks whether its copy is still the current one.
+# A new result uses the names of the one that it replaces, so a browser asks whether its copy is still current.
 CACHE_CONTROL = "no-cache"
 
 _OWN = {
@@ -29,7 +29,7 @@ _OWN = {
 PARALLEL_TRANSFERS = 16
 _REPORT_SECONDS = 0.2
 
-BytesCallback = Callable[[int], None]  # bytes moved so far, told to the thread that waits
+BytesCallback = Callable[[int], None]  # gets the bytes moved so far, in the thread that waits
 
 TRANSFER_CONFIG = TransferConfig(
     preferred_transfer_client="classic",
@@ -38,7 +38,7 @@ TRANSFER_CONFIG = TransferConfig(
     multipart_chunksize=16 * 2**20,
 )
 
-# One request for any object that S3 copies in one; tags and times of parts are nothing we keep.
+# One request for every object that S3 can copy in one; we do not keep tags and times of parts.
 COPY_CONFIG = TransferConfig(
     preferred_transfer_client="classic", max_concurrency=PARALLEL_TRANSFERS, multipart_threshold=5 * 2**30
 )
@@ -56,13 +56,13 @@ def presentation(name: str) -> dict[str, str]:
 
 
 class Known:
-    """Supplies a download with what it would ask S3 for: half of all requests for small objects."""
+    """Supplies a download with the size and ETag that it would ask S3 for: half of all requests for small objects."""
 
     def __init__(self, size: int, etag: str) -> None:
         self._size, self._etag = size, etag
 
     def on_queued(self, future: Any, **_: object) -> None:
-        """Called by s3transfer. With the ETag, the parts of a large object are parts of the same one."""
+        """Called by s3transfer. The ETag makes sure that all parts of a large object are of the same version."""
         future.meta.provide_transfer_size(self._size)
         future.meta.provide_object_etag(self._etag)
 
@@ -71,14 +71,14 @@ class Counter:
     """Collects the progress of a transfer's threads."""
 
     def __init__(self) -> None:
-        self._moved: list[int] = []  # appended to by several threads, which lists are safe for
+        self._moved: list[int] = []  # several threads append to it, which is safe for a list
 
     def on_progress(self, bytes_transferred: int, **_: object) -> None:
         """Called by s3transfer; the number is negative when a part starts over."""
         self._moved.append(bytes_transferred)
 
     def wait(self, transfers: Iterable[Any], on_bytes: BytesCallback | None) -> None:
-        """Wait for all transfers; the first that failed raises what it failed with."""
+        """Wait for all transfers. Raises the error of the first one that failed."""
         for transfer in transfers:
             while on_bytes is not None and not transfer.done():
                 on_bytes(sum(self._moved))

@@ -1,13 +1,12 @@
 """The interface of a workspace, on a local disk or on S3.
 
     <root>/stages/<stage>/<cache key>/…            a stage's output and its manifest.json, which is written last
-    <root>/runs/<run>/…                            what people look at
-    <root>/checkpoints/<cache key>/<name>          what any run that computes this output continues from
-    <root>/checkpoints/<cache key>/<run>/<name>    of a run that computes everything anew, for that run only
+    <root>/runs/<run>/…                            files of a run for people
+    <root>/checkpoints/<cache key>/<name>          checkpoints for any run that computes this output
+    <root>/checkpoints/<cache key>/<run>/<name>    checkpoints of a run that recomputes everything, for that run only
 
-This module makes the key names. `runs` is also known to the page server of `spaceport up` and to AWS's lifecycle
-rules. Names of checkpoints sort by age. Several runs may work on one output, and each may continue from what another
-has saved.
+Key names are made here. The page server of `spaceport up` and AWS's lifecycle rules know the name `runs` too. Names of
+checkpoints sort by age. Several runs may work on one output, and each may continue from another's checkpoint.
 """
 
 from abc import ABC, abstractmethod
@@ -20,13 +19,13 @@ from tasks.core.storage.manifest import Manifest
 
 
 class CheckpointPlace(ABC):
-    """A few files, each of which appears whole. Errors are those of Workspace, and OSError of a local disk."""
+    """A few files that appear whole or not at all. Raises the errors of Workspace, and OSError of a local disk."""
 
-    is_remote: bool  # whether `put` takes so long that a thread should do it
+    is_remote: bool  # whether `put` is so slow that it should run in a thread
 
     @abstractmethod
     def scratch(self) -> AbstractContextManager[Path]:
-        """A local folder to write a checkpoint in, gone when the block ends."""
+        """A local folder to write a checkpoint in. It is removed at the end of the block."""
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -34,7 +33,7 @@ class CheckpointPlace(ABC):
 
     @abstractmethod
     def put(self, file: Path) -> None:
-        """Store a file of a scratch folder under its own name, replacing one of that name."""
+        """Store a file of a scratch folder under its own name; an older one of that name is replaced."""
 
     @abstractmethod
     def get(self, name: str, scratch: Path) -> Path:
@@ -42,25 +41,25 @@ class CheckpointPlace(ABC):
 
     @abstractmethod
     def remove(self, names: list[str]) -> None:
-        """Remove some; missing ones are ignored."""
+        """Remove checkpoints; missing ones are ignored."""
 
 
 RUNS_FOLDER, STAGES_FOLDER, CHECKPOINTS_FOLDER = "runs", "stages", "checkpoints"
-LINK_SECONDS = 7 * 24 * 3600  # how long a link to a stored file opens; the longest that S3 signs
+LINK_SECONDS = 7 * 24 * 3600  # lifetime of a link to a stored file; the longest that S3 signs
 
 
 def output_name(stage: str, key: str) -> str:
-    """The place of a stage's output below the root. Raises UnsafeNameError."""
+    """The path of a stage's output below the root. Raises UnsafeNameError."""
     return f"{STAGES_FOLDER}/{_part(stage)}/{_part(key)}"
 
 
 def run_name(run: str) -> str:
-    """The place of a run's folder below the root. Raises UnsafeNameError."""
+    """The path of a run's folder below the root. Raises UnsafeNameError."""
     return f"{RUNS_FOLDER}/{_part(run)}"
 
 
 def checkpoints_name(key: str, run: str | None = None) -> str:
-    """The place of an output's checkpoints below the root, or of those that one run alone continues from.
+    """The path of an output's checkpoints below the root; with `run`, of the checkpoints for that run only.
 
     Raises UnsafeNameError.
     """
@@ -68,7 +67,7 @@ def checkpoints_name(key: str, run: str | None = None) -> str:
 
 
 def _part(name: str) -> str:
-    """A name that is one part of a path. Raises UnsafeNameError for any other."""
+    """Return the name if it is a single part of a path. Raises UnsafeNameError for any other."""
     if safe_name(name) != name or "/" in name:
         raise UnsafeNameError(f"{shown(name)} is not a name for a folder of a workspace.")
     return name
@@ -77,8 +76,8 @@ def _part(name: str) -> str:
 class Workspace(ABC):
     """Stage outputs and run folders below one root.
 
-    Every method raises StorageError (a retry can help) when the place cannot be reached, DestinationError when it
-    refuses us, and DiskFullError when a disk of this machine is full.
+    Every method raises StorageError (a retry can help) when the workspace cannot be reached, DestinationError when it
+    denies access, and DiskFullError when a disk of this machine is full.
     """
 
     @abstractmethod
@@ -91,19 +90,19 @@ class Workspace(ABC):
 
     @abstractmethod
     def new_output(self, stage: str, key: str) -> AbstractContextManager[Path]:
-        """A fresh local folder to fill; it is gone when the block ends, unless `commit` has taken it."""
+        """A fresh local folder to fill. It is removed at the end of the block, unless `commit` has taken it."""
 
     @abstractmethod
     def commit(self, folder: Path, stage: str, key: str, manifest: Manifest, *, replace: bool = False) -> Manifest:
-        """Store a filled folder and return the manifest that is there now.
+        """Store a filled folder and return the manifest that is stored now.
 
-        When another run got there first with a complete output, theirs stays and ours is dropped (same key, same
-        content), unless `replace` says that ours shall take its place.
+        If another run has already stored a complete output, that one stays and ours is dropped (same key, same
+        content), unless `replace` is true.
         """
 
     @abstractmethod
     def fetch(self, uri: str) -> Path:
-        """A local folder with a stored output, verified by sha256. Raises StorageError when it is not whole."""
+        """A local folder with a stored output, verified by sha256. Raises StorageError when it is incomplete."""
 
     @abstractmethod
     def read(self, uri: str, name: str) -> bytes:
@@ -115,7 +114,7 @@ class Workspace(ABC):
 
     @abstractmethod
     def checkpoints(self, key: str, run: str | None = None) -> CheckpointPlace:
-        """The place for checkpoints of the output with this key; `run`: for those that only that run continues from."""
+        """The place for checkpoints of the output with this key; with `run`, for checkpoints for that run only."""
 
     @abstractmethod
     def remove_checkpoints(self, key: str) -> None:
@@ -123,19 +122,19 @@ class Workspace(ABC):
 
     @abstractmethod
     def run_uri(self, run: str) -> str:
-        """The folder of what people look at in one run."""
+        """The folder with a run's files for people."""
 
     @abstractmethod
     def write_run_file(self, run: str, name: str, content: bytes) -> None:
-        """Put a file where people look at the run, in place of an older one."""
+        """Write a file into the run's folder; an older one of that name is replaced."""
 
     @abstractmethod
     def read_run_file(self, run: str, name: str) -> bytes | None:
-        """A file of the run's folder, or None when it is not there."""
+        """A file of the run's folder, or None if it is missing."""
 
     @abstractmethod
     def run_names(self, prefix: str) -> list[str]:
-        """The names of runs that begin so."""
+        """The names of runs that begin with `prefix`."""
 
     @abstractmethod
     def run_files(self, run: str) -> list[str]:
@@ -143,7 +142,7 @@ class Workspace(ABC):
 
     @abstractmethod
     def remove_run(self, run: str) -> None:
-        """Remove a run's folder with all that is in it; outputs of stages stay."""
+        """Remove a run's folder with everything in it; outputs of stages stay."""
 
     @abstractmethod
     def run_file_url(self, run: str, name: str) -> str | None:

@@ -1,1 +1,1 @@
-"""Gaussians that look like the photos from every side."""
+"""Training: fit Gaussians to the photos."""

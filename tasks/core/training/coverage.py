@@ -1,16 +1,16 @@
-"""Projection of points into photos: gaps to fill, surfaces, places that several photos show.
+"""Project points into photos: gaps to fill, surfaces, and places that several photos show.
 
-Gaps. Where structure from motion found nothing (leaves that the wind moves, plain walls, water, sky), training would
-begin with a hole, which Gaussians at its edge swell into. So every part of a photo that is an eighth of it wide and has
-no point gets one, at the depth of those around it. Above the horizon and away from all points it belongs to the sky and
-is placed far behind the scene, where it cannot become something that floats before the cameras.
+Gaps. Where structure from motion found nothing (leaves in the wind, plain walls, water, sky), training would begin with
+a hole, and Gaussians at its edge would swell into it. So every part of a photo, an eighth of it wide, that has no point
+gets one, at the depth of the points around it. A part above the horizon and away from all points belongs to the sky:
+its point is placed far behind the scene, so that it cannot become something that floats in front of the cameras.
 
-Surfaces. A photo is cut into square cells. The surface in a cell is at the depth of the sparse points around it.
-Another photo sees it where it is within that photo's frame and no further away than the surface found there.
+Surfaces. A photo is divided into square cells. The surface in a cell is at the depth of the sparse points around it.
+Another photo sees the surface if it is within that photo's frame and no further away than the surface found there.
 
-Masks. Training can only learn from several photos how a place looks from elsewhere, so a comparison is fair on pixels
-whose surface several other photos show. These masks depend on cameras and sparse points alone, not on what was trained:
-recipes are compared on the same pixels.
+Masks. Training needs several photos of a place to learn how it looks from elsewhere, so a comparison is fair on pixels
+whose surface several other photos show. These masks depend on cameras and sparse points alone, not on the trained
+splat, so recipes are compared on the same pixels.
 """
 
 from collections.abc import Sequence
@@ -24,23 +24,23 @@ from tasks.core.scene import Camera, SparsePoints
 from tasks.core.training.views import View
 from tasks.core.transforms import Float64
 
-MIN_POINTS = 20  # usable ones, for a scene to be trained on
+MIN_POINTS = 20  # usable points that a scene needs for training
 GAP_CELLS = 8  # of a photo's longer side
-NEIGHBOURS = 4  # points, whose median is the depth of a place between them
-FEWEST_POINTS = 10  # in a photo, for their depths to mean something
+NEIGHBOURS = 4  # points; the depth of a place is the median depth of this many around it
+FEWEST_POINTS = 10  # in a photo, for their depths to be meaningful
 SKY_ELEVATION = 0.1  # sine of the angle above the horizon from which a gap is sky
 SKY_CLEARANCE = 1.5  # cells without a point around a cell of sky
-MOST_SHARE = 0.1  # of the points there are: more would take the place of Gaussians that are known to be needed
-SKY_DISTANCE = 5.0  # in units of the distance that 95 % of the points are within
+MOST_SHARE = 0.1  # of the existing points: more would displace Gaussians that are known to be needed
+SKY_DISTANCE = 5.0  # in units of the radius that contains 95 % of the points
 
-SEEN_BY = 3  # photos, from which on a place counts as covered
+SEEN_BY = 3  # photos that must show a place for it to count as covered
 SURFACE_CELLS = 64  # of a photo's longer side
-CLEARANCE = 1 / 16  # of the longer side: a cell without a point as near as this has no known surface
-BEHIND = 1.25  # times the depth of the surface found: a place further away is hidden by it, as ground is by leaves
+CLEARANCE = 1 / 16  # of the longer side: the surface is unknown in a cell without a point within this distance
+BEHIND = 1.25  # times the depth of the surface found: places further away are hidden by it, as ground is by leaves
 
 
 class Projection(NamedTuple):
-    """Points as a camera sees them; rows of points that it does not see are meaningless."""
+    """Points as a camera sees them. Rows of points that it does not see are meaningless."""
 
     pixels: Float64  # [P, 2] x and y in px
     depths: Float64  # [P]
@@ -61,20 +61,20 @@ def project(xyz: Float64, camera: Camera) -> Projection:
 def with_gaps_filled(
     points: SparsePoints, views: Sequence[View], up: Float64, generator: np.random.Generator
 ) -> SparsePoints:
-    """The points, and behind them new ones wherever a photo shows something and has none.
+    """The points, followed by new ones for the parts of photos that have none.
 
     Args:
-        points: sparse points; those that are not finite are left out.
-        views: photos to be trained on. Points that are new for one photo count for the next ones.
+        points: sparse points; points that are not finite are left out.
+        views: photos to train on. Points added for one photo count in the next ones.
         up: unit vector that points to the sky [3].
-        generator: draws the position of each new point in its part of the photo.
+        generator: for the random position of each new point within its part of the photo.
     """
     usable = np.isfinite(points.xyz).all(axis=1)
     if usable.sum() < MIN_POINTS:
         return points
     xyz, rgb = points.xyz[usable], points.rgb[usable]
     reach = float(np.percentile(np.linalg.norm(xyz - np.median(xyz, axis=0), axis=1), 95))
-    if reach == 0:  # all in one place: no distance is known
+    if reach == 0:  # all points are in one place, so no distance is known
         return points
     for view in views:
         seen = project(xyz, view.cameras[0])
@@ -146,14 +146,14 @@ class SurfaceMap:
         return np.asarray(np.stack([x, y], axis=-1) * self.side_px)
 
     def surface(self) -> Float64:
-        """World positions of the surface in the middle of each cell [rows * columns, 3]; NaN where it is not known."""
+        """World positions of the surface in the middle of each cell [rows * columns, 3]; NaN where unknown."""
         camera = self.camera
         rays = (self._middles_px() - [camera.cx, camera.cy]) / [camera.fx, camera.fy]
         in_camera = np.concatenate([rays, np.ones((*rays.shape[:2], 1))], axis=-1) * self.depths[..., None]
         return np.asarray((in_camera.reshape(-1, 3) - camera.cam_from_world[:3, 3]) @ camera.cam_from_world[:3, :3])
 
     def sees(self, xyz: Float64) -> NDArray[np.bool_]:
-        """A mask [P] of the places [P, 3] that this photo shows. An unknown surface hides nothing."""
+        """A mask [P] of the places [P, 3] that this photo shows. Unknown surfaces hide nothing."""
         seen = project(xyz, self.camera)
         cells = (np.where(seen.inside[:, None], seen.pixels, 0) // self.side_px).astype(int)
         depths = self.depths[np.minimum(cells[:, 1], self.rows - 1), np.minimum(cells[:, 0], self.columns - 1)]
@@ -163,7 +163,7 @@ class SurfaceMap:
 def covered_pixels(
     cameras: Sequence[Camera], others: Sequence[Camera], points: SparsePoints
 ) -> list[NDArray[np.bool_]]:
-    """For each of the cameras, the pixels [H, W] whose surface at least SEEN_BY of the others see."""
+    """For each camera, a mask [H, W] of the pixels whose surface at least SEEN_BY of the others see."""
     points = _usable(points)
     maps = [SurfaceMap(camera, points) for camera in cameras]
     surfaces = [map_.surface() for map_ in maps]
@@ -171,13 +171,13 @@ def covered_pixels(
     for other in others if maps else ():
         seen_from = SurfaceMap(other, points)
         for surface, count in zip(surfaces, counts, strict=True):
-            asked = np.isfinite(surface).all(axis=1) & (count < SEEN_BY)  # enough is enough
+            asked = np.isfinite(surface).all(axis=1) & (count < SEEN_BY)  # others are covered already
             count[asked] += seen_from.sees(surface[asked])
     return [_at_pixels(count >= SEEN_BY, map_) for count, map_ in zip(counts, maps, strict=True)]
 
 
 def photos_showing(xyz: Float64, cameras: Sequence[Camera], points: SparsePoints) -> NDArray[np.int64]:
-    """The number of photos that show each place [P, 3]; sparse points decide what hides it."""
+    """The number of photos that show each place [P, 3]. Surfaces from sparse points may hide it."""
     points = _usable(points)
     counts = np.zeros(len(xyz), np.int64)
     for camera in cameras:
@@ -186,9 +186,9 @@ def photos_showing(xyz: Float64, cameras: Sequence[Camera], points: SparsePoints
 
 
 def finest_pixels(xyz: Float64, cameras: Sequence[Camera]) -> Float64:
-    """The width of a pixel at each place [P], in the world's units, of the photo that shows it from nearest.
+    """The pixel width at each place [P], in the world's units, in the photo that shows it from the shortest distance.
 
-    Infinite where the place is in no photo's frame. A place may be hidden in that photo.
+    Infinite for a place outside every photo's frame. The place may be hidden in that photo.
     """
     widths = np.full(len(xyz), np.inf)
     for camera in cameras:
@@ -203,7 +203,7 @@ def _usable(points: SparsePoints) -> SparsePoints:
 
 
 def _at_pixels(cells: NDArray[np.bool_], map_: SurfaceMap) -> NDArray[np.bool_]:
-    """Cells [rows * columns] at the size of the photo [H, W]."""
+    """Enlarge a mask of cells [rows * columns] to the size of the photo [H, W]."""
     camera = map_.camera
     row_of, column_of = ((np.arange(length) // map_.side_px).astype(int) for length in (camera.height, camera.width))
     return np.asarray(cells.reshape(map_.rows, map_.columns)[row_of[:, None], column_of])

@@ -1,11 +1,11 @@
 """A loss on depth at the points that structure from motion observed in a photo.
 
-Photos alone leave open how far away plain ground or water is, and Gaussians that float before it can look right from
-every one of them. Structure from motion has measured some places of each photo, so training compares the depth of the
-render there, as DS-NeRF does (Deng et al. 2022, arXiv:2107.02791).
+Photos alone do not determine how far away plain ground or water is: Gaussians that float in front of it can look right
+in all of them. Structure from motion has measured some places of each photo, so training compares the render's depth at
+these places, as DS-NeRF does (Deng et al. 2022, arXiv:2107.02791).
 
-A rasterizer draws that depth as it draws colours: one channel is each Gaussian's inverse depth, another one 1. Their
-ratio in a pixel is the mean inverse depth of what is seen there.
+A rasterizer draws depth like colours: one channel is each Gaussian's inverse depth, another one is 1. Their ratio in a
+pixel is the mean inverse depth of the Gaussians seen there.
 """
 
 from collections.abc import Sequence
@@ -20,37 +20,37 @@ from tasks.core.scene import Camera, Scene
 from tasks.core.training.coverage import FEWEST_POINTS, project
 from tasks.core.training.views import View
 
-FEWEST_PHOTOS = 3  # with the point: two agree on a wrong match more easily
+FEWEST_PHOTOS = 3  # that observe the point: two photos agree more easily on a wrong match
 NEAREST = 0.05  # of the typical depth: nearer Gaussians count as being at this depth
-LEAST_COVERAGE = 0.3  # of a pixel, below which its depth means nothing
-SMALL_ERROR = 0.01  # a share of the depth: below it the loss is a square, as points are not exact either
-LEAST_HALVINGS = 1  # of the photo: half as many pixels on a side know as much about depth, in a quarter of the time
+LEAST_COVERAGE = 0.3  # of a pixel: with less its depth is meaningless
+SMALL_ERROR = 0.01  # a share of the depth: below it the loss is quadratic, as points are not exact either
+LEAST_HALVINGS = 1  # of the photo: half its size is enough for depth, and takes a quarter of the time
 
 
 @dataclass(frozen=True)
 class DepthTargets:
     """Depths that structure from motion measured in one photo."""
 
-    camera: Camera  # of the image in which the pixels are
-    rows: NDArray[np.int64]  # [M] pixels, which may hold several points
+    camera: Camera  # of the image that the pixels belong to
+    rows: NDArray[np.int64]  # [M] of pixels; several points may share one
     columns: NDArray[np.int64]  # [M]
     depths: NDArray[np.float32]  # [M] along the viewing direction
 
     @property
     def unit(self) -> float:
-        """The typical depth, in which the others are measured: their median."""
+        """The typical depth, used as unit for the others: their median."""
         return float(np.median(self.depths))
 
 
 class SparseDepths:
-    """The targets of all photos; each photo's are found when they are first asked for.
+    """The targets of all photos. The targets of a photo are found when they are first needed.
 
-    Only what structure from motion saw in a photo is a target there. Guessing it from the points in the photo's frame
-    makes some of the depths wrong, and costs quality: docs/training.md has the figures.
+    Only points that structure from motion observed in a photo are targets there. Taking all points in the photo's frame
+    instead makes some of the depths wrong, and costs quality: docs/training.md has the figures.
     """
 
     def __init__(self, scene: Scene, views: Sequence[View]) -> None:
-        """The targets of these views, which are photos of the scene."""
+        """`views`: photos of the scene."""
         told = np.isfinite(scene.points.xyz).all(axis=1) & (scene.points.track_lengths >= FEWEST_PHOTOS)
         places = {camera.name: index for index, camera in enumerate(scene.cameras)}
         observed = scene.observations
@@ -69,7 +69,7 @@ class SparseDepths:
         return len(self._points) > 0
 
     def of(self, index: int, level: int) -> DepthTargets | None:
-        """The targets in a view whose photo is halved `level` times; None where too few points are seen."""
+        """The targets in a view whose photo is halved `level` times; None if too few points are observed."""
         view = self._views[index]
         if index not in self._found:
             camera = view.cameras[0]
@@ -86,14 +86,14 @@ class SparseDepths:
 
 
 def colored_by_depth(gaussians: Gaussians, targets: DepthTargets) -> tuple[Gaussians, NDArray[np.float32]]:
-    """The same Gaussians with their inverse depth as red and 1 as green and blue, and these inverse depths [N].
+    """The same Gaussians with their inverse depth as red and 1 as green and blue; and the inverse depths [N].
 
-    They are in units of 1 / `targets.unit`, and at most 1 / NEAREST.
+    Inverse depths are in units of 1 / `targets.unit`, and at most 1 / NEAREST.
     """
     axis = targets.camera.cam_from_world[2].astype(np.float32)
     unit = np.float32(targets.unit)
-    # Not as a product of matrices: BLAS's threads busy-wait for the next one, and the kernels that follow take twice
-    # their time
+    # Not a product of matrices: BLAS's threads busy-wait for the next one, and the kernels that follow take twice as
+    # long
     x, y, z = gaussians.means.T
     depths = x * axis[0] + y * axis[1] + z * axis[2] + axis[3]
     inverse = unit / np.maximum(depths, unit * np.float32(NEAREST))
@@ -113,8 +113,8 @@ def colored_by_depth(gaussians: Gaussians, targets: DepthTargets) -> tuple[Gauss
 def depth_loss(image: Image, targets: DepthTargets, weight: float) -> tuple[float, Image]:
     """The loss of an image [H, W, 3] that shows `colored_by_depth`, and its derivative by that image.
 
-    The loss is `weight` times the mean over targets of Huber's function of the error of inverse depth, as a share of
-    it, divided by SMALL_ERROR: |error| where errors are large.
+    The loss is `weight` times the mean over targets of Huber's function of the relative error of inverse depth, divided
+    by SMALL_ERROR. For large errors that is |error|.
     """
     at = targets.rows, targets.columns
     drawn, coverage = image[at].T[:2]

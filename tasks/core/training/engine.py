@@ -1,6 +1,6 @@
 """One optimiser step: the interface of engines, and the engine on the CPU.
 
-On the CPU numba kernels do all of it, from the parameters to the updated parameters.
+On the CPU numba kernels compute the whole step, from the parameters to the updated parameters.
 """
 
 from typing import NamedTuple, Protocol
@@ -23,14 +23,14 @@ SAMPLED_EVERY = 8
 
 
 class StepResult(NamedTuple):
-    """What a step measured before it moved the parameters."""
+    """Measurements of a step, taken before it changed the parameters."""
 
     loss: float
     sample: NDArray[np.float32]  # [h, w, 3] every SAMPLED_EVERY-th row and column of the render, before the gain
 
 
 class Engine(Protocol):
-    """Renders, compares, and moves the parameters. A step is one call, so that an engine may fuse its parts."""
+    """Renders, compares, and updates the parameters. A step is one call, so that an engine may fuse its parts."""
 
     @property
     def name(self) -> str:
@@ -42,15 +42,15 @@ class Engine(Protocol):
 
     @property
     def max_gaussians(self) -> int | None:
-        """The number of Gaussians that fit the device's memory; None where it was not computed."""
+        """The number of Gaussians that fit into the device's memory; None where it was not computed."""
 
     @property
     def decisions(self) -> tuple[str, ...]:
-        """Choices made so far because of this machine, a sentence each."""
+        """Choices made so far because of this machine, one sentence each."""
 
     @property
     def degradations(self) -> tuple[str, ...]:
-        """What will be worse than the options ask for, known so far, a sentence each."""
+        """Ways in which the result will be worse than the options ask for, as far as known, one sentence each."""
 
     def step(
         self,
@@ -63,19 +63,19 @@ class Engine(Protocol):
     ) -> StepResult:
         """Update the Gaussians that the camera sees so that `gain` times the render comes closer to the photo.
 
-        The loss is that of the photo, without depths. Where asking for every loss would make the device wait, it is the
-        mean of a few recent steps, and one that is not finite shows within these steps.
+        The returned loss is that of the photo, without depths. Where reading every loss would make the device wait, it
+        is the mean of a few recent steps; a loss that is not finite is then noticed within these steps.
 
         Adds to the population's `updates`, `scores` and `seen`.
 
         Args:
             population: the Gaussians.
-            camera: of the photo's size.
+            camera: with the photo's size.
             photo: uint8 [H, W, 3].
             gain: exposure of this photo by channel [3]; see `Exposures`.
-            settings: of this moment of the schedule.
+            settings: the schedule's settings for this step.
             depth: depths of the photo's surface, if this step compares them; Gaussians that the photo does not show
-                stay as they are.
+                are not changed.
         """
 
 
@@ -87,7 +87,7 @@ class CpuEngine:
     decisions: tuple[str, ...] = ()
 
     def __init__(self, max_gaussians: int | None = None, degradations: tuple[str, ...] = ()) -> None:
-        """`max_gaussians`: that fit the memory, None where unknown; `degradations`: what that makes worse."""
+        """`max_gaussians`: the number that fits into memory, None if unknown; `degradations`: its consequences."""
         self.max_gaussians = max_gaussians
         self.degradations = degradations
         self._rasterizer = CpuRasterizer()
@@ -153,8 +153,8 @@ class CpuEngine:
         rows = found.visible[shown[found.visible]]
         for name in ("means", "quats", "log_scales", "raw_opacities"):
             getattr(gradients.rows, name)[rows] += getattr(found.rows, name)[rows]
-        # A Gaussian's color is its inverse depth u / z, so that d color / d mean = -(u / z)² / u times the z axis; it
-        # is constant where z is no more than the nearest depth
+        # A Gaussian's color is its inverse depth u / z, so d color / d mean = -(u / z)² / u times the z axis. It is
+        # constant where z is at most the nearest depth
         inverse = inverse[rows]
         d_inverse = np.where(inverse < 1 / NEAREST, found.rows.sh0[rows, 0, 0] / np.float32(SH_C0), 0)
         along = -d_inverse * inverse**2 / np.float32(targets.unit)

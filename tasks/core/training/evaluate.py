@@ -1,4 +1,4 @@
-"""Quality on photos, and which Gaussians can be left out at the end because the photos would not miss them."""
+"""Measure quality on photos, and find the Gaussians that can be left out at the end at almost no loss."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,13 +17,13 @@ Pixels = NDArray[np.floating]
 
 JUDGED_VIEWS = 12  # photos, at most, on which the loss is measured
 CONTRIBUTING_VIEWS = 60  # photos, at most, whose pixels count as a contribution
-PRUNE_HALVINGS = 7  # of the interval that contains the number to leave out: to 1 %
+PRUNE_HALVINGS = 7  # of the interval that contains the number to leave out: exact to 1 %
 MOST_PRUNED = 0.9  # share of the Gaussians
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Measures of a render compared with its photo: tasks/core/render/metrics.py. NaN where one cannot be taken."""
+    """Measures of a render compared with its photo: tasks/core/render/metrics.py. NaN for undefined ones."""
 
     psnr_db: float
     ssim: float
@@ -46,12 +46,12 @@ class Quality:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """PSNR of every view in dB; all other measures too if the evaluation was a complete one."""
+    """PSNR of every view in dB; all other measures too if the evaluation was complete."""
 
     psnr_db: tuple[float, ...]
     color_corrected_psnr_db: tuple[float, ...]
     qualities: tuple[Quality, ...]  # over all pixels of each view
-    covered: tuple[Quality, ...]  # over those that several other photos see
+    covered: tuple[Quality, ...]  # over the pixels of each view that several other photos see
     covered_share: float | None  # of all pixels of all views
     first_image: Image | None  # the render of the first view, for people to look at; None without views
 
@@ -74,7 +74,7 @@ def evaluate_completely(
 
 
 def mean_of(qualities: Sequence[Quality], measure: Callable[[Quality], float]) -> float | None:
-    """Mean of a measure over the views that have it; None when none has."""
+    """Mean of a measure over the views where it is defined; None if there is no such view."""
     values = [value for value in map(measure, qualities) if not math.isnan(value)]
     return float(np.mean(values)) if values else None
 
@@ -102,9 +102,10 @@ def _evaluated(
 def rows_worth_keeping(
     gaussians: Gaussians, views: Sequence[View], rasterizer: Rasterizer, max_loss_db: float
 ) -> NDArray[np.int64]:
-    """Ascending rows without those that contribute least, as many as `max_loss_db` of PSNR on training photos allow.
+    """Rows in ascending order, without the Gaussians that contribute least.
 
-    Held-out photos are not used, so that they remain a fair measure.
+    As many are left out as cost at most `max_loss_db` of PSNR on training photos. Held-out photos are not used, so that
+    they remain a fair measure.
     """
     kept = np.arange(len(gaussians))
     if max_loss_db <= 0 or not views or len(gaussians) == 0:
@@ -124,10 +125,10 @@ def rows_worth_keeping(
 
 
 def contributions(gaussians: Gaussians, views: Sequence[View], rasterizer: Rasterizer) -> Float:
-    """For each Gaussian [N], in px: the sum over views and pixels of its share of the pixel.
+    """The contribution of each Gaussian [N], in px: the sum over views and pixels of its share of the pixel.
 
-    A pixel is a sum of colours times shares, so the derivative of a picture's sum with respect to a colour is the sum
-    of shares. All colours are set to the middle, where none is cut off at black.
+    A pixel is a sum of colours times shares, so the derivative of the picture's sum with respect to a colour is the sum
+    of shares. All colours are set to mid-grey, so that none is clamped at black.
     """
     plain = replace(gaussians, sh0=np.zeros_like(gaussians.sh0), shN=gaussians.shN[:, :0])
     total = np.zeros(len(gaussians))
@@ -138,7 +139,7 @@ def contributions(gaussians: Gaussians, views: Sequence[View], rasterizer: Raste
 
 
 def finished_gaussians(gaussians: Gaussians) -> Gaussians:
-    """The Gaussians that can be seen, with unit quaternions: what the file contains.
+    """The Gaussians to write to the file: all that can be seen, with unit quaternions.
 
     Gaussians with an opacity below MIN_ALPHA are never drawn, so leaving them out changes no picture. Raises
     TrainingDivergedError when a parameter is not finite.

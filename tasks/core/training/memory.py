@@ -1,7 +1,7 @@
-"""Memory of training: the Gaussians that fit a machine's memory or a GPU's, and smaller budgets when it runs out.
+"""Memory of training: how many Gaussians fit into a machine's or a GPU's memory, and smaller budgets if it runs out.
 
-What fits is decided before training, by arithmetic alone, from free bytes, photos and options. If memory runs out all
-the same, the stage reports it in one sentence and starts again with fewer Gaussians.
+The number is computed before training, by arithmetic alone, from free bytes, photos and options. If memory runs out
+nevertheless, the stage reports it in one sentence and starts again with fewer Gaussians.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,14 +14,14 @@ from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.training.options import MOST_PIXELS_PER_GAUSSIAN, TrainOptions
 
 SMALLER_SHARES = (0.5, 0.25)  # of the Gaussians asked for; if a quarter is too much, the photos are too large
-MIN_GAUSSIANS = 1000  # below it there is no picture worth computing
+MIN_GAUSSIANS = 1000  # fewer make no useful picture
 
-# Of the free memory, left for what is not counted here and for other programs.
+# Share of the free memory that is left for other programs and for everything not counted here.
 SPARE_SHARE = 0.2
 # A parameter, two moments, a gradient in a buffer that grows by quarters, and a copy when it is measured or saved.
 BYTES_PER_FLOAT = 4 * (1 + 2 + 1.25 + 1)
 # Projection, sorting and pairs of tile and Gaussian. Measured at degree 3, 960x640 and 200k to 1M Gaussians: 1.6 kB for
-# each of them in all, with 1.3 to 2 pairs each; a pair takes 65 B, and this leaves room for 10. The render of depths
+# each Gaussian in all, with 1.3 to 2 pairs each. A pair takes 65 B, and this leaves room for 10. The render of depths
 # has such buffers of its own, without harmonics: 350 B, counted.
 BYTES_PER_GAUSSIAN = 950 + 350
 
@@ -34,27 +34,27 @@ FLOAT_BYTES = 4
 COPIES_PER_PARAMETER = 4  # parameter, gradient, Adam's two moments: counted in population.py and torch_engine.py
 NOTES_BYTES = 8 + 4 + 4 + 4 + 4  # updates int64; scores, seen, shown_by and least_log_scale float32: population.py
 
-# Of a step, for each Gaussian. gsplat's own table (docs, eval.rst: MCMC at 3M and 1M, 4.99 and 1.98 GB) grows by
-# 1,505 B a Gaussian at degree 3, of which 59 x 16 = 944 B are parameters, gradients and Adam; the rest is projection,
+# In a step, for each Gaussian. gsplat's own table (docs, eval.rst: MCMC at 3M and 1M, 4.99 and 1.98 GB) grows by
+# 1,505 B a Gaussian at degree 3. 59 x 16 = 944 B of them are parameters, gradients and Adam; the rest is projection,
 # colours and the sorted pairs of Gaussian and tile.
 STEP_BYTES = 560
-# Packed, only visible Gaussians take them. 0.3 is the share below which gsplat's documentation advises packing.
+# Packed, only visible Gaussians need these bytes. gsplat's documentation advises packing below a share of 0.3.
 PACKED_STEP_SHARE = 0.3
 # Our Adam gathers the rows of one parameter: gradient, two moments, and the step; counted in torch_engine.adam.
 ADAM_GATHERED_COPIES = 4
 
-# Of a step, for each pixel of the largest photo: 9 + 9 + 9 channels of SSIM's convolutions, about 15 maps [3, H, W] of
+# In a step, for each pixel of the largest photo: 9 + 9 + 9 channels of SSIM's convolutions, about 15 maps [3, H, W] of
 # its formula that autograd keeps, as much again for their gradients, and the image. Counted, not measured.
 STEP_BYTES_PER_PIXEL = 2 * (27 * 4 + 15 * 12) + 48
 
-PYRAMID = 1 + 1 / 4 + 1 / 16 + 1 / 64  # pixels of a photo with its halvings: schedule.MAX_HALVINGS
+PYRAMID = 1 + 1 / 4 + 1 / 16 + 1 / 64  # pixels of a photo and its halvings (schedule.MAX_HALVINGS), per photo pixel
 PHOTO_BYTES_PER_PIXEL = 3
-MOMENT_BYTES_PER_PIXEL = 2 * 3 * 4  # of PhotoMoments. float32: half would round away variances near SSIM_C2
-PINNED_SHARE = 0.25  # of the host's free memory: page-locked pages cannot be swapped out, so most is left alone
+MOMENT_BYTES_PER_PIXEL = 2 * 3 * 4  # of PhotoMoments. float32: float16 would round away variances near SSIM_C2
+PINNED_SHARE = 0.25  # of the host's free memory, at most: page-locked pages cannot be swapped out
 
 
 def budgets(options: TrainOptions) -> Iterator[TrainOptions]:
-    """The options as they are, then with fewer Gaussians, whichever option limits them."""
+    """Yield the options as they are, then with fewer Gaussians, by whichever option limits them."""
     yield options
     for share in SMALLER_SHARES:
         count = int(options.max_gaussians * share)
@@ -66,14 +66,14 @@ def budgets(options: TrainOptions) -> Iterator[TrainOptions]:
 
 @contextmanager
 def memory_errors_explained(options: TrainOptions) -> Iterator[None]:
-    """Raise OutOfMemoryError for all the errors that libraries raise when memory runs out."""
+    """Raise OutOfMemoryError instead of the different errors that libraries raise when memory runs out."""
     import torch  # here, so that callers who only need `budgets` do not load it
 
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise _explained(options) from error
-    except RuntimeError as error:  # what torch's CPU allocator raises
+    except RuntimeError as error:  # raised by torch's CPU allocator
         if "allocate memory" not in str(error):
             raise
         raise _explained(options) from error
@@ -89,30 +89,30 @@ def _explained(options: TrainOptions) -> OutOfMemoryError:
 
 
 def affordable_gaussians(available_bytes: float, sh_degree: int) -> int:
-    """The number of Gaussians of a degree that fit into the free bytes, at least MIN_GAUSSIANS."""
+    """The number of Gaussians of a degree that fit into the available bytes, at least MIN_GAUSSIANS."""
     return max(MIN_GAUSSIANS, int(available_bytes * (1 - SPARE_SHARE) / cpu_bytes_each(sh_degree)))
 
 
 def cpu_bytes_each(sh_degree: int) -> float:
-    """The most bytes that a Gaussian of a degree takes in training on the CPU."""
+    """The most bytes that a Gaussian of a degree needs in training on the CPU."""
     return floats_per_gaussian(sh_degree) * BYTES_PER_FLOAT + BYTES_PER_GAUSSIAN
 
 
 @dataclass(frozen=True)
 class GpuBudget:
-    """Training's use of a GPU."""
+    """A plan for the use of a GPU in training."""
 
     max_gaussians: int
     packed: bool
     pixel_bytes: int  # for photos on the GPU: all of them, or none
     moment_bytes: int  # for their moments
     pinned_bytes: int  # of the host's memory
-    decisions: tuple[str, ...]  # what was chosen and why, for people
-    degradations: tuple[str, ...]  # what is worse than was asked for
+    decisions: tuple[str, ...]  # choices and their reasons, for people
+    degradations: tuple[str, ...]  # differences from the options that cost quality
 
 
 def gpu_bytes_each(sh_degree: int, packed: bool) -> float:
-    """Bytes that a Gaussian takes in training on a GPU, at the moment of greatest need."""
+    """Bytes that a Gaussian needs in training on a GPU, at its peak."""
     sh_floats = 3 * (SH_COEFFICIENTS[sh_degree] - 1)
     share = PACKED_STEP_SHARE if packed else 1.0
     gathered = ADAM_GATHERED_COPIES * FLOAT_BYTES * max(sh_floats, 4)
@@ -128,15 +128,15 @@ def gpu_budget(
 ) -> GpuBudget:
     """Decide where photos are kept, how Gaussians are projected and how many there may be.
 
-    Gives up what costs least first: photos on the GPU (a copy each step), then unpacked projection (slower
-    bookkeeping), and last the number of Gaussians, which costs quality.
+    Saves memory in the order of the cost: first photos in the host's memory (a copy each step), then packed projection
+    (slower bookkeeping), and last fewer Gaussians, which costs quality.
 
     Args:
         free_bytes: of the GPU, before training allocates anything.
         host_free_bytes: of the machine.
-        photo_pixels: pixels of each photo at full training size, those trained on.
+        photo_pixels: pixels of each training photo at full training size.
         max_gaussians: the number asked for.
-        sh_degree: of the spherical harmonics.
+        sh_degree: degree of the spherical harmonics.
     """
     free = free_bytes * (1 - GPU_SPARE_SHARE) - GPU_SPARE_BYTES - STEP_BYTES_PER_PIXEL * max(photo_pixels, default=0)
     photos = sum(photo_pixels) * PYRAMID * PHOTO_BYTES_PER_PIXEL

@@ -1,4 +1,4 @@
-"""Options of training, the presets that most users choose from, and what a preset means on a machine."""
+"""Options of training, the presets that most users choose from, and their values on each kind of machine."""
 
 import math
 from typing import Any, Literal
@@ -12,9 +12,9 @@ MOST_PIXELS_PER_GAUSSIAN = 10_000
 
 Backend = Literal["cpu", "cuda"]
 
-FEW_PHOTOS = 25  # up to this number, a preset takes its own number of steps
+FEW_PHOTOS = 25  # up to this number of photos, a preset takes its own number of steps
 
-# For 2, 8 and 25 minutes of a T4 with 100 photos, by the published times in estimate/stages.py. Not measured.
+# For 2, 8 and 25 minutes on a T4 with 100 photos, by the published times in estimate/stages.py. Not measured.
 CUDA_BUDGETS: dict[str, dict[str, Any]] = {
     "draft": {"max_image_size": 1600, "steps": 500, "max_gaussians": 500_000, "pixels_per_gaussian": 4.0},
     "standard": {"max_image_size": 1600, "steps": 2400, "max_gaussians": 1_500_000, "pixels_per_gaussian": 3.0},
@@ -75,7 +75,7 @@ class TrainOptions(OptionModel):
         le=1000,
         title="Hold out every n-th photo",
         description="Every n-th photo is not trained on but measures quality. 0 trains on all and measures none.",
-        json_schema_extra={"not": {"const": 1}},  # what the validator below refuses, for those who read the schema
+        json_schema_extra={"not": {"const": 1}},  # the validator below refuses 1; this is for readers of the schema
     )
     use_all_photos: bool = Field(
         True,
@@ -166,7 +166,7 @@ class TrainOptions(OptionModel):
         return value
 
 
-# Of a CPU, for up to FEW_PHOTOS photos: see CUDA_BUDGETS and `steps_for`. Measured: docs/training.md.
+# For a CPU and up to FEW_PHOTOS photos: see CUDA_BUDGETS and `steps_for`. Measured: docs/training.md.
 TRAIN_PRESETS: dict[str, TrainOptions] = {
     "draft": TrainOptions(max_image_size=480, steps=1500, max_gaussians=500_000, pixels_per_gaussian=5.0, sh_degree=2),
     "standard": TrainOptions(
@@ -181,21 +181,21 @@ TRAIN_PRESETS: dict[str, TrainOptions] = {
 def steps_for(steps: int, photos: int) -> int:
     """The steps of a preset for this number of photos, a multiple of ten; `steps` is for few photos.
 
-    A step's cost depends on the photo's pixels and on the Gaussians that it shows, which a number of pixels for each
-    Gaussian keeps alike in small and large captures. So only the number of steps grows with the photos: by its square
-    root, since several photos see what a step changes.
+    A step's cost depends on the photo's pixels and on the number of Gaussians that the photo shows. With a fixed number
+    of pixels for each Gaussian, both are alike in small and large captures. So only the number of steps grows with the
+    photos: by the square root of their number, because several photos see what a step changes.
     """
     return round(steps * math.sqrt(max(photos / FEW_PHOTOS, 1.0)) / 10) * 10
 
 
 def budgeted(chosen: TrainOptions, preset: str, backend: Backend, photos: int) -> TrainOptions:
-    """Decide the options that were not chosen, which are those missing in `chosen.model_fields_set`.
+    """Decide the options that were not chosen: those missing in `chosen.model_fields_set`.
 
     Args:
-        chosen: complete; values that were not chosen are ignored.
-        preset: its name.
-        backend: what trains.
-        photos: those with a camera; 0 where only what does not depend on them is of interest.
+        chosen: a complete set of options; values that were not chosen are ignored.
+        preset: the preset's name.
+        backend: the backend that trains.
+        photos: the number of photos with a camera; 0 if the caller only needs options that do not depend on it.
     """
     budget = CUDA_BUDGETS[preset] if backend == "cuda" else {n: getattr(TRAIN_PRESETS[preset], n) for n in BY_MACHINE}
     budget = {**budget, "steps": steps_for(budget["steps"], photos)}

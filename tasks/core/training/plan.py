@@ -33,27 +33,27 @@ DETAIL_VIEWS = 24  # photos, at most, that decide how coarse training may begin
 
 @dataclass(frozen=True)
 class Plan:
-    """The course of one training."""
+    """All decisions about one training."""
 
     engine: Engine
     views: list[View]  # to train on
     held_out: list[View]
-    depths: SparseDepths  # of the views to train on, followed by those that join in the end
+    depths: SparseDepths  # of `all_views`
     scene_radius: float  # unit of the means' learning rate
     max_gaussians: int
     halvings: int  # how often the photos' sides are halved at the start, at most
     decisions: tuple[str, ...]  # for people
     steps: int  # before the held-out photos join
-    joins: bool  # whether they do
+    joins: bool  # whether they join
 
     @property
     def all_views(self) -> list[View]:
-        """The views to train on, followed by those that join in the end."""
+        """The views to train on, followed by the held-out views if these join at the end."""
         return self.views + self.held_out
 
     @property
     def share_before_joining(self) -> float:
-        """Of the whole training."""
+        """The share of the whole training before the held-out photos join."""
         return 1 - schedule.JOINED_SHARE if self.joins else 1.0
 
     @property
@@ -68,12 +68,12 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
     Args:
         scene: cameras, photos and points.
         options: see TrainOptions.
-        folder: an existing one; photos are kept on its disk if memory does not suffice.
+        folder: an existing folder; photos are kept on its disk if memory does not suffice.
 
     Raises:
         InputError: too few cameras.
         MissingPartError: the backend cannot run on this machine.
-        DiskFullError: neither memory nor disk has room for the photos.
+        DiskFullError: neither memory nor the disk has room for the photos.
     """
     training_cameras, held_out_cameras = split_cameras(scene, options.hold_out_every)
     shown_by = photos_showing_a_point(training_cameras, scene.points)
@@ -106,7 +106,7 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
 def room_for_photos(
     cameras: Sequence[Camera], options: TrainOptions, folder: Path
 ) -> tuple[Callable[[Photo], Photo], tuple[str, ...]]:
-    """Decide where the photos are kept: what `load_view` takes, and a sentence for people unless it is memory.
+    """Decide where the photos are kept: the `stored` of `load_view`, and a sentence for people unless it is memory.
 
     Raises DiskFullError if neither memory nor the disk of the folder has room for them.
     """
@@ -132,7 +132,8 @@ def coarsest_level(views: Sequence[View]) -> int:
 def photos_showing_a_point(cameras: Sequence[Camera], points: SparsePoints) -> float:
     """The number of photos that show a sparse point, the harmonic mean over points; 1 where there are no points.
 
-    All photos' pixels divided by it are the pixels of surface: a place that n photos show counts a nth in each.
+    The pixels of all photos divided by this number are the pixels of surface: a place that n photos show counts 1/n in
+    each of them.
     """
     counts = photos_showing(points.xyz[np.isfinite(points.xyz).all(axis=1)], cameras, points)
     return float(1 / np.mean(1 / np.maximum(counts, 1))) if len(counts) else 1.0
@@ -181,7 +182,7 @@ def engine_for(options: TrainOptions, views: Sequence[View] = ()) -> Engine:
 
 
 def split_cameras(scene: Scene, hold_out_every: int) -> tuple[tuple[Camera, ...], tuple[Camera, ...]]:
-    """Cameras to train on and cameras held out; none is held out where that would leave fewer than MIN_CAMERAS.
+    """Cameras to train on and cameras held out. None is held out if fewer than MIN_CAMERAS would be left.
 
     Raises InputError when the scene has fewer than MIN_CAMERAS cameras.
     """

@@ -1,12 +1,12 @@
-"""The Gaussians while they are trained: parameters, the optimiser's moments, and what density control has noted.
+"""The Gaussians in training: parameters, the optimiser's moments, and the notes of density control.
 
-All arrays have room for the greatest allowed number from the start, so the number can never exceed it, and growing
-writes rows instead of moving arrays. They are tensors, so that they can be on a GPU; on the CPU numpy sees the same
-memory.
+All arrays have room for the greatest allowed number from the start. So the number can never exceed it, and growing
+writes rows instead of moving arrays. The arrays are tensors, so that they can be on a GPU; on the CPU numpy sees the
+same memory.
 
 Rows are sorted so that neighbours in space are neighbours in memory: a tile of a photo reads the splats that touch it,
-and the rows of neighbours share cache lines and pages. At 960x640 a step with 200k random Gaussians takes 0.7 of the
-CPU time that it takes with rows in any order, with 500k 0.6.
+and the rows of neighbours share cache lines and pages. At 960x640 a step takes 0.7 of the CPU time of unsorted rows
+with 200k random Gaussians, and 0.6 of it with 500k.
 """
 
 from dataclasses import dataclass, fields
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from tasks.core.gaussians import Gaussians
 
-MANY_PHOTOS = 1e6  # the number of photos that show a place, where it is not known
+MANY_PHOTOS = 1e6  # stands in for an unknown number of photos that show a place
 PARAMETERS = tuple(field.name for field in fields(Gaussians))
 
 LEVELS = 1 << 10  # cells along the longest side, ten bits for each axis
-WITHOUT_OUTLIERS = (0.01, 0.99)  # places beyond these quantiles of an axis are in the outermost cells
-SAMPLE = 100_000  # places, about, of which the quantiles are taken
+WITHOUT_OUTLIERS = (0.01, 0.99)  # places beyond these quantiles of an axis are put into the outermost cells
+SAMPLE = 100_000  # places, about, for the quantiles
 # (factor, mask): the bits of a number below 1024 move apart until two zeros follow each, three steps after the first
 SPREADING = ((1 << 16 | 1, 0x030000FF), (1 << 8 | 1, 0x0300F00F), (1 << 4 | 1, 0x030C30C3), (1 << 2 | 1, 0x09249249))
 
@@ -39,8 +39,8 @@ class Population:
     updates: Tensor  # [capacity] int64, optimiser updates of each Gaussian since it came to be
     scores: Tensor  # [capacity] sum over images of |dL/dmean2d|, since the last refinement
     seen: Tensor  # [capacity] number of images in that sum
-    least_log_scale: Tensor  # [capacity] of each of its axes
-    shown_by: Tensor  # [capacity] number of training photos that show the place where it, or its ancestor, began
+    least_log_scale: Tensor  # [capacity] lower bound for each axis
+    shown_by: Tensor  # [capacity] number of training photos that show the place where it, or its ancestor, started
 
     @classmethod
     def of(
@@ -51,9 +51,10 @@ class Population:
         shown_by: NDArray[np.integer] | None = None,
         least_log_scale: NDArray[np.floating] | None = None,
     ) -> "Population":
-        """Room for `capacity` Gaussians, holding the given ones, whose places `shown_by` [N] training photos show.
+        """A population of the given Gaussians with room for `capacity`.
 
-        No axis of a Gaussian may become shorter than its `least_log_scale` [N].
+        shown_by: [N] number of training photos that show the Gaussian's place.
+        least_log_scale: [N] no axis of the Gaussian may become shorter.
         """
 
         def empty_like_rows(name: str) -> Tensor:
@@ -80,7 +81,7 @@ class Population:
 
     @classmethod
     def of_rows(cls, rows: dict[str, NDArray[np.generic]], capacity: int, device: str) -> "Population":
-        """Room for `capacity` Gaussians, holding those of another population's `rows_in_use`."""
+        """A population with room for `capacity` Gaussians, made from another population's `rows_in_use`."""
         gaussians = Gaussians(**{name: rows[f"parameters.{name}"].astype(np.float32) for name in PARAMETERS})
         population = cls.of(gaussians, capacity, device)
         for name, array in population._arrays().items():
@@ -88,11 +89,11 @@ class Population:
         return population
 
     def rows_in_use(self) -> dict[str, NDArray[np.generic]]:
-        """All that the next step depends on, by name; on the CPU the arrays share this population's memory."""
+        """All rows that the next step depends on, by name. On the CPU the arrays share this population's memory."""
         return {name: array[: self.count].cpu().numpy() for name, array in self._arrays().items()}
 
     def _arrays(self) -> dict[str, Tensor]:
-        """Every array. Rows that are not in use are never read."""
+        """All arrays. Rows that are not in use are never read."""
         groups = {
             "parameters": self.parameters,
             "first_moments": self.first_moments,
@@ -121,11 +122,11 @@ class Population:
         return Gaussians(**{name: array.numpy() for name, array in self.active(self.parameters).items()})
 
     def snapshot(self) -> Gaussians:
-        """A copy of the Gaussians as they are now."""
+        """A copy of the present Gaussians."""
         return Gaussians(**{name: array.cpu().numpy().copy() for name, array in self.active(self.parameters).items()})
 
     def keep(self, rows: NDArray[np.integer]) -> None:
-        """Keep these rows [M], ascending, and no others."""
+        """Keep only these rows [M], ascending."""
         index = torch.as_tensor(rows, device=self.updates.device)
         for array in self._arrays().values():
             array[: len(rows)] = array[index]
@@ -145,7 +146,7 @@ class Population:
         self.updates[rows] = 0
 
     def trim(self) -> int:
-        """Free the rows that are not in use, so that the number can no longer grow; returns how many were freed."""
+        """Free the rows that are not in use, so that the population can no longer grow; returns their number."""
         spare = self.capacity - self.count
         for arrays in (self.parameters, self.first_moments, self.second_moments):
             for name in PARAMETERS:

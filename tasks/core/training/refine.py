@@ -2,13 +2,13 @@
 
 Density control is one operation. A Gaussian that the images pull at strongly is split along its longest axis; the
 second half replaces a Gaussian that has become transparent, or takes a new row while the number may grow. So opacities
-need no reset, and no visible Gaussian is ever removed. The idea of relocating dead Gaussians is that of 3DGS-MCMC
-(Kheradmand et al. 2024, arXiv:2404.09591); splitting by rank instead of by a threshold keeps the number on its schedule
-at any resolution.
+need no reset, and no visible Gaussian is ever removed. Relocating dead Gaussians is an idea of 3DGS-MCMC (Kheradmand
+et al. 2024, arXiv:2404.09591). Splitting by rank instead of by a threshold keeps the number on its schedule at any
+resolution.
 
-Dropout: where few photos see a place, Gaussians learn to work together in a way that suits just these photos. Without a
-random part of them in every step, each one has to be plausible by itself, and views between and beyond the photos
-improve: the idea of DropGaussian (Park, Ryu and Kim 2025, arXiv:2504.00773).
+Dropout: where few photos see a place, Gaussians learn to work together in a way that fits only these photos. Hiding a
+random part of them in every step forces each one to be plausible by itself, and views between and beyond the photos
+improve. This is the idea of DropGaussian (Park, Ryu and Kim 2025, arXiv:2504.00773).
 """
 
 import math
@@ -23,8 +23,8 @@ from tasks.core.training.schedule import FULL_DROPOUT_UNTIL, GROWTH_BY_PHOTOS, M
 
 DEAD_OPACITY = 0.01
 MAX_GROWTH = 0.5  # share of the living that one refinement may split
-SPLIT_OFFSET = 0.5  # halves move this many standard deviations away from the middle, along the longest axis,
-SPLIT_LENGTH = 0.6  # and are this long, and this wide, and this opaque, compared with the whole
+SPLIT_OFFSET = 0.5  # halves move this many standard deviations away from the middle, along the longest axis
+SPLIT_LENGTH = 0.6  # length, width and opacity of a half, relative to the whole
 SPLIT_WIDTH = 0.9
 SPLIT_OPACITY = 0.7
 
@@ -32,7 +32,7 @@ HIDDEN_RAW_OPACITY = -20.0  # an opacity of 2e-9, which no rasterizer draws
 
 
 def refine(population: Population, wanted_count: int, generator: torch.Generator) -> int:
-    """Relocate the dead, grow towards `wanted_count`, and start new notes; returns the number of splits."""
+    """Relocate dead Gaussians, grow towards `wanted_count`, and clear the notes; returns the number of splits."""
     n = population.count
     opacities = torch.sigmoid(population.parameters["raw_opacities"][:n])
     dead = opacities < DEAD_OPACITY
@@ -54,7 +54,7 @@ def refine(population: Population, wanted_count: int, generator: torch.Generator
 
 
 def bound_shapes(population: Population) -> None:
-    """Where few photos show a place, shorten Gaussians to MOST_ELONGATED times their second axis; widen thin ones."""
+    """Shorten Gaussians to MOST_ELONGATED times their second axis where few photos show a place; widen thin ones."""
     n = population.count
     few = population.shown_by[:n] < len(GROWTH_BY_PHOTOS)
     log_scales = population.parameters["log_scales"][:n]
@@ -64,7 +64,7 @@ def bound_shapes(population: Population) -> None:
 
 
 def growth_for(shown_by: Tensor) -> Tensor:
-    """The factor of the chance of being split [N], from the number of photos that show the place [N]."""
+    """The factor for the probability of a split [N], from the number of photos that show the place [N]."""
     shares = torch.tensor([*GROWTH_BY_PHOTOS, 1.0], device=shown_by.device)
     return shares[shown_by.long().clamp(0, len(GROWTH_BY_PHOTOS))]
 
@@ -105,10 +105,10 @@ def rotmats(quats: Tensor) -> Tensor:
 
 @contextmanager
 def some_left_out(population: Population, most: float, generator: torch.Generator) -> Iterator[None]:
-    """Hide Gaussians at random while inside; afterwards their opacities are as before.
+    """Hide random Gaussians inside the block, and restore their opacities at its end.
 
-    `most` (0..1) is the hidden share of those that one photo shows; that of others is less, see `share_for`. When it is
-    0, nothing is drawn from the generator.
+    `most` (0..1) is the share that is hidden of Gaussians that one photo shows; less of the others, see `share_for`.
+    With 0 the generator is not used.
     """
     if most <= 0:
         yield

@@ -1,4 +1,4 @@
-"""Everything that the next step of training depends on: its start, and its conversion to arrays and back.
+"""The state of training, which is everything that the next step depends on: its start, and its conversion to arrays.
 
 Training starts with one Gaussian at every sparse point, as large as the gap to its neighbours.
 """
@@ -35,16 +35,16 @@ NUMBERS = (
     *("joined_at", "last_step", "measured"),
 )
 
-NEIGHBOURS = 3  # sparse points, whose distance decides the size of a Gaussian at the start
+NEIGHBOURS = 3  # sparse points; their distances determine the size of a Gaussian at the start
 INITIAL_OPACITY = 0.3
 KEPT_PERCENTILES = (1, 99)  # sizes beyond come from outliers and are clipped to these
 
 
 class Stopwatch:
-    """Wall time of training, from its creation on, and the share of the time budget; pauses count in neither."""
+    """Measures wall time since its creation, and the share of the time budget; pauses count in neither."""
 
     def __init__(self, budget_seconds: float | None, spent_seconds: float = 0.0) -> None:
-        """`spent_seconds`: taken before, by the processes that this one resumes."""
+        """`spent_seconds`: time spent before, by the processes that this one resumes."""
         self._budget_seconds = budget_seconds
         self._started = time.monotonic() - spent_seconds
         self._paused_at: float | None = None
@@ -54,7 +54,7 @@ class Stopwatch:
         return (self._paused_at or time.monotonic()) - self._started
 
     def budget_share(self) -> float:
-        """Share of the budget that is spent; 0 when there is none."""
+        """Share of the budget that is spent; 0 when there is no budget."""
         return self.seconds() / self._budget_seconds if self._budget_seconds else 0.0
 
     @contextmanager
@@ -83,9 +83,9 @@ class TrainingState:
     progress: float = 0.0  # 0 at the start, 1 at the end
     ended_at: float = 0.0  # the share of steps or time at which the closing phase began early; 0: it did not
     refinements: int = 0  # done
-    evaluations: int = 0  # due so far, and done where views are held out
-    joined_at: int = 0  # the step after which the held-out photos joined; 0: they have not
-    last_step: int = 0  # of the part that they have joined
+    evaluations: int = 0  # due so far; they are only done if views are held out
+    joined_at: int = 0  # the step after which the held-out photos joined; 0: they have not joined
+    last_step: int = 0  # of the part with the held-out photos
     measured: dict[str, Any] = field(default_factory=dict)  # fields of TrainSection, once they are known
     curve: list[CurvePoint] = field(default_factory=list)
 
@@ -100,10 +100,10 @@ class TrainingState:
         shown_by: Callable[[Float64], NDArray[np.integer]] | None = None,
         finest_pixel: Callable[[Float64], Float64] | None = None,
     ) -> "TrainingState":
-        """Before the first step, with room for `limit` Gaussians.
+        """The state before the first step, with room for `limit` Gaussians.
 
         `shown_by` returns the number of photos that show each place [P, 3], and `finest_pixel` the width of the finest
-        pixel there in the world's units; unknown when left out.
+        pixel there in the world's units. Without them, both are unknown.
 
         Raises InputError when the points are too few.
         """
@@ -113,7 +113,7 @@ class TrainingState:
         counts = shown_by(places) if shown_by else None
         least = None
         if finest_pixel:
-            widths = finest_pixel(places)  # infinite where no photo shows a place, which bounds nothing
+            widths = finest_pixel(places)  # infinite where no photo shows a place: no bound
             least = np.where(np.isfinite(widths), np.log(schedule.LEAST_PIXELS * widths), -np.inf)
         population = Population.of(start, limit, device, counts, least)
         population.sort()
@@ -129,12 +129,12 @@ class TrainingState:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether training is finished."""
         return self.progress >= 1 and self.step >= self.last_step
 
     @property
     def joined_share(self) -> float:
-        """Share of the part that held-out photos have joined which is done."""
+        """The finished share of the part with the held-out photos."""
         return (self.step - self.joined_at) / (self.last_step - self.joined_at) if self.joined_at else 0.0
 
     def join(self, photos: int, seed: int) -> None:
@@ -170,7 +170,7 @@ class TrainingState:
 
     @classmethod
     def restored(cls, arrays: Arrays, options: TrainOptions, device: str) -> "TrainingState":
-        """The state that `arrays` was called on, with a clock that continues from now.
+        """The state that `arrays` was called on. Its clock continues from now.
 
         Raises KeyError, ValueError or RuntimeError for arrays of another training or of another kind of device.
         """
@@ -196,9 +196,9 @@ def _restored_generator(state: NDArray[np.generic], device: str) -> torch.Genera
 
 
 def identity_of(options: TrainOptions, engine: Engine, scene: Scene, views: Sequence[View]) -> str:
-    """A digest of all that decides the course of this training. A saved state is usable if its digest is the same.
+    """A digest of everything that determines the course of this training. A saved state with the same digest is usable.
 
-    Of each photo only the smallest size counts, which has few bytes and changes with the others.
+    Of each photo only the smallest copy counts: it has few bytes and changes with the others.
     """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(options.model_dump_json(exclude={"checkpoint_seconds"}).encode())
@@ -219,10 +219,10 @@ def initial_gaussians(
     """Isotropic Gaussians at the points, in the points' colours.
 
     Args:
-        points: sparse points; those that are not finite are left out.
+        points: sparse points; points that are not finite are left out.
         sh_degree: degree of the spherical harmonics to make room for.
-        max_gaussians: when there are more points, a random choice of this many.
-        generator: source of that choice.
+        max_gaussians: if there are more points, this many are chosen at random.
+        generator: for that choice.
 
     Raises:
         InputError: fewer than MIN_POINTS usable points.

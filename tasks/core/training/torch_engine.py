@@ -1,6 +1,6 @@
 """A step in torch, for rasterizers that are differentiable by autograd: gsplat on CUDA, the specification in tests.
 
-On a GPU it has a plan for the memory, and a guard that gives something up when the plan was too bold. This part has not
+On a GPU, memory is planned before training, and a guard reduces its use if it runs out nevertheless. This part has not
 been run on a GPU; its decisions and their order are tested on the CPU.
 """
 
@@ -28,11 +28,11 @@ from tasks.core.training.torch_loss import PhotoStore, colored_by_depth, depth_l
 from tasks.core.training.views import View
 
 # (parameters, camera, sh_degree, background [3]) -> image [H, W, 3]; an object whose `absgrad`, after the backward
-# pass, says how strongly the image pulls at the projected means, in px; which Gaussians are visible. Either pulls
+# pass, is how strongly the image pulls at the projected means, in px; the visible Gaussians. The last two are pulls
 # [..., N, 2] and a mask [N], or packed: pulls [M, 2] and their indices int64 [M].
 DifferentiableRasterizer = Callable[[dict[str, Tensor], Camera, int, Tensor], tuple[Tensor, Any, Tensor]]
 
-LOSS_EVERY = 20  # steps between two readings of the loss; of a few ms each, too short to notice
+LOSS_EVERY = 20  # steps between two readings of the loss; at a few ms a step, the delay is too short to notice
 
 
 class TorchEngine:
@@ -79,7 +79,7 @@ class TorchEngine:
             name: tensor.detach().requires_grad_() for name, tensor in population.active(population.parameters).items()
         }
         image, means2d, visible = self._rasterize(leaves, camera, settings.sh_degree, self._background)
-        # What the host needs is asked for before the long half of the step, so that it waits for the short half only
+        # Copies to the host are requested before the long half of the step, so that it only waits for the short half
         sample = self._sampled(image.detach())
         rows = visible.nonzero()[:, 0] if visible.dtype == torch.bool else visible
         target, moments = self.photos.get(photo, with_moments=settings.ssim_weight > 0)
@@ -100,7 +100,7 @@ class TorchEngine:
         return StepResult(self._noted(loss.detach()), sample())
 
     def _sampled(self, image: Tensor) -> Callable[[], NDArray[np.float32]]:
-        """Every SAMPLED_EVERY-th pixel, on its way to the host; the result waits until it has arrived."""
+        """Start copying every SAMPLED_EVERY-th pixel to the host; the returned function waits for the copy."""
         pixels = image[::SAMPLED_EVERY, ::SAMPLED_EVERY].float()
         if not pixels.is_cuda:
             return pixels.numpy
@@ -116,7 +116,7 @@ class TorchEngine:
         return wait
 
     def _noted(self, loss: Tensor) -> float:
-        """Add up losses on the device. One that is not finite makes the sum so, which the next reading finds."""
+        """Add up losses on the device. If one is not finite, neither is the sum, and the next reading finds that."""
         self._loss_sum += loss
         self._losses += 1
         if self._loss is None or self._losses >= self._loss_every:
@@ -177,8 +177,8 @@ def adam(parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, row
 
 
 def cuda_engine(options: TrainOptions, views: Sequence[View]) -> "MemoryGuard":
-    """The engine for these options and photos, planned for what is free on the GPU now."""
-    # SSIM takes differences of moments, which the ten bits of TF32's mantissa cannot hold.
+    """The engine for these options and photos, planned for the memory that is free on the GPU now."""
+    # SSIM subtracts moments from one another; the ten bits of TF32's mantissa are too few for that.
     torch.backends.cudnn.allow_tf32 = False
     budget = gpu_budget(
         free_bytes(),
@@ -194,7 +194,7 @@ def cuda_engine(options: TrainOptions, views: Sequence[View]) -> "MemoryGuard":
 
 
 def free_bytes() -> float:
-    """Bytes that this process may still allocate on the GPU: of the free memory, or of a share that was set for it."""
+    """Bytes that this process may still allocate on the GPU: all free memory, or the rest of a share set for it."""
     free, total = torch.cuda.mem_get_info()
     cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     allowed = torch.cuda.get_per_process_memory_fraction() * total - torch.cuda.memory_allocated()
@@ -202,11 +202,11 @@ def free_bytes() -> float:
 
 
 class MemoryGuard:
-    """An engine that continues after running out of memory, as long as there is something to give up.
+    """An engine that continues after running out of memory, as long as it can use less.
 
-    It gives up the same things as the plan, cheapest first, and records each. Training continues where it was, and the
-    step that failed is done again. When nothing is left to give up, the error is raised, and the stage starts again
-    with fewer Gaussians (`memory.budgets`).
+    It saves memory in the same ways as the plan, cheapest first, and records each. Training continues where it was, and
+    the failed step is repeated. When nothing is left to save, the error is raised, and the stage starts again with
+    fewer Gaussians (`memory.budgets`).
     """
 
     def __init__(self, engine: TorchEngine, rasterize: Gsplat, budget: GpuBudget) -> None:
@@ -232,7 +232,7 @@ class MemoryGuard:
             try:
                 return self._engine.step(population, camera, photo, gain, settings, depth)
             except torch.OutOfMemoryError as error:
-                # As long as the traceback exists, its frames hold the tensors of the step that failed
+                # As long as the traceback exists, its frames hold the tensors of the failed step
                 out_of_memory = error.with_traceback(None)
             if not self._give_up_something(population):
                 raise out_of_memory

@@ -1,6 +1,6 @@
-"""The loss in torch, and the photos that it compares with: on the device while they fit, else in the host's memory.
+"""The loss in torch, and the photos for it: on the device as far as they fit, else in the host's memory.
 
-The loss is mean absolute difference and SSIM. What depends on the photo alone is computed once.
+The loss is mean absolute difference and SSIM. The part that depends on the photo alone is computed once.
 """
 
 from dataclasses import dataclass
@@ -84,14 +84,14 @@ def _windowed(stack: Tensor) -> Tensor:
     return torch.nn.functional.conv2d(stack, kernel[:, :, :, None], padding=(MARGIN, 0), groups=channels)[0]
 
 
-@cache  # from the host to a GPU once: a copy at every step would make the host wait for the GPU
+@cache  # copied to the GPU once: a copy at every step would make the host wait for the GPU
 def _window(dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.as_tensor(gaussian_window(), dtype=dtype, device=device)
 
 
 @dataclass
 class _Kept:
-    photo: NDArray[np.uint8]  # held, so that no other array can get its id
+    photo: NDArray[np.uint8]  # kept, so that no other array can get its id
     pixels: Tensor | None = None  # uint8 [H, W, 3] on the device
     pinned: Tensor | None = None  # the same in page-locked memory of the host
     moments: PhotoMoments | None = None
@@ -103,24 +103,24 @@ class _Kept:
 
 
 class PhotoStore:
-    """Keeps photos as uint8, and their moments for SSIM, each within a number of bytes.
+    """Keeps photos as uint8, and their moments for SSIM, each within a limit of bytes.
 
-    The first photos stay. Photos are asked for in a new random order every round, so removing the one that was asked
-    for longest ago would remove most of what the round still needs. Only photos that are no longer asked for, because
-    training uses another size, make room.
+    The first photos stay. Photos are used in a new random order every round, so removing the least recently used one
+    would remove most of what the round still needs. Only photos that are no longer used, because training uses another
+    size, are removed.
     """
 
     def __init__(self, device: str, pixel_bytes: float, moment_bytes: float, pinned_bytes: float = 0) -> None:
         self._device = device
         self._pixel_bytes_left = pixel_bytes
         self._moment_bytes_left = moment_bytes
-        self._pinned_bytes_left = pinned_bytes  # of the host; copied from faster than other memory, and without waiting
+        self._pinned_bytes_left = pinned_bytes  # of the host; copies from there are faster, and the host need not wait
         self._kept: dict[int, _Kept] = {}
         self._requests = 0
         self._most_kept = 0
 
     def get(self, photo: NDArray[np.uint8], with_moments: bool) -> tuple[Tensor, PhotoMoments | None]:
-        """The photo as float32 [H, W, 3] in 0..1 on the device, and its moments where they are wanted."""
+        """The photo as float32 [H, W, 3] in 0..1 on the device, and its moments if wanted."""
         self._requests += 1
         kept = self._kept.setdefault(id(photo), _Kept(photo))
         kept.asked_for_at = self._requests
@@ -175,7 +175,7 @@ class PhotoStore:
         return source.to(self._device, non_blocking=True, copy=True)
 
     def _forget_unused(self) -> None:
-        """Forget photos that two whole rounds did not ask for."""
+        """Forget photos that were not used for two whole rounds."""
         oldest = self._requests - 2 * self._most_kept
         for key, kept in list(self._kept.items()):
             if kept.asked_for_at >= oldest:

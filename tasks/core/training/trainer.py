@@ -1,4 +1,4 @@
-"""From a scene to Gaussians that look like its photos."""
+"""Train Gaussians to look like the photos of a scene."""
 
 import dataclasses
 import logging
@@ -50,15 +50,15 @@ class TrainingStats:
     steps: int
     loss: float
     num_gaussians: int
-    seconds: float  # wall time of training, evaluation left out
+    seconds: float  # wall time of training, without evaluation
     psnr_db: float | None  # mean over held-out views at the last evaluation
     detail: float | None  # of the first of them
     eta_seconds: float  # until the last step, at the present pace; 0 at the last step
-    stopped_by: str | None = None  # why this step was the last one, as in TrainSection; None before
+    stopped_by: str | None = None  # why this step is the last one, as in TrainSection; None for earlier steps
 
     @property
     def share(self) -> float:
-        """Share of training that is done, of the steps or of the time budget: 1 at the last step, early or not."""
+        """The finished share of the steps or of the time budget; 1 at the last step, also of a training ended early."""
         return self.seconds / (self.seconds + self.eta_seconds) if self.seconds else 0.0
 
 
@@ -96,7 +96,7 @@ def train(
         checkpoints: keeps the state, if given; its time does not count as training either.
 
     Returns:
-        What was measured. Held-out numbers are None when no photo is held out.
+        The measurements. Held-out numbers are None when no photo is held out.
 
     Raises:
         InputError: too few cameras or points.
@@ -168,7 +168,7 @@ def _measure(
     rasterizer: Rasterizer,
     on_evaluation: Callable[[EvaluatedView], None] | None,
 ) -> None:
-    """Prune what the training photos would not miss, and measure the splat on the held-out photos."""
+    """Prune Gaussians that hardly contribute to the training photos, and measure the splat on the held-out photos."""
     bound_shapes(state.population)
     rows = rows_worth_keeping(state.population.snapshot(), plan.views, rasterizer, options.max_prune_loss_db)
     state.population.keep(rows)
@@ -189,9 +189,9 @@ def _measure(
 
 
 def _join(state: TrainingState, plan: Plan, options: TrainOptions, rasterizer: Rasterizer) -> None:
-    """Let the held-out photos join, with the exposures that the splat measures for them."""
+    """Let the held-out photos join, with exposures measured by comparing them with the splat."""
     state.join(len(plan.held_out), options.random_seed)
-    if state.joined_at == plan.steps:  # exactly the number asked for, in spite of rounding
+    if state.joined_at == plan.steps:  # exactly the wanted number, in spite of rounding
         state.last_step = options.steps
     if not options.exposure_compensation:
         return
@@ -224,13 +224,13 @@ def _resumed(
         return None
     try:
         return TrainingState.restored(arrays, options, engine.device)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # as of another version of torch
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # for example from another version of torch
         logger.warning("a checkpoint does not fit (%s: %s): training from the start", type(error).__name__, error)
         return None
 
 
 def _step(state: TrainingState, plan: Plan, options: TrainOptions) -> float:
-    """One optimiser update, and density control when it is due; the loss before the update."""
+    """Do one optimiser update, and density control when it is due; returns the loss before the update."""
     progress = state.progress
     if state.joined_at:
         progress = schedule.JOINED_FROM + (1 - schedule.JOINED_FROM) * state.joined_share
@@ -276,7 +276,7 @@ def _step(state: TrainingState, plan: Plan, options: TrainOptions) -> float:
 
 
 def _expected_steps(state: TrainingState, plan: Plan, options: TrainOptions) -> float:
-    """The steps that were asked for, or those that fit into the time budget at this pace if they are fewer."""
+    """The number of steps asked for, or that fit into the time budget at this pace if that is fewer."""
     if options.time_budget_seconds is None:
         return options.steps
     share = state.watch.budget_share() / plan.share_before_joining
@@ -286,7 +286,7 @@ def _expected_steps(state: TrainingState, plan: Plan, options: TrainOptions) -> 
 
 
 def _evaluation_is_due(state: TrainingState) -> bool:
-    """Return whether progress has passed another of EVALUATE_AT: once True for each. The end is measured apart."""
+    """Return whether progress has passed another of EVALUATE_AT: True once for each. The end is measured apart."""
     reached = sum(state.progress >= share for share in schedule.EVALUATE_AT)
     if state.progress >= 1 or reached <= state.evaluations:
         return False

@@ -1,15 +1,15 @@
-"""Photos as training takes them: their sizes, where they are kept, the order of steps, and exposure.
+"""Photos for training: their sizes, where they are kept, the order of steps, and exposure.
 
 Sizes. A photo is kept as uint8, at full size and halved several times by averaging areas.
 
-Exposure. Cameras expose and balance white anew for every photo, drones above all. A gain for each photo and channel
-multiplies the render before it is compared with the photo. It follows the median over pixels of the ratio of photo and
-render: holes that are not filled yet, and blur, hardly move a median. Two things keep gains from taking brightness that
+Exposure. Cameras, above all those of drones, set exposure and white balance for every photo. A gain for each photo and
+channel multiplies the render before it is compared with the photo. It follows the median over pixels of the ratio of
+photo and render: unfilled holes and blur hardly move a median. Two rules keep gains from absorbing brightness that
 belongs to the scene. Their geometric mean over photos is 1. And each is drawn towards 1 by IGNORED: where only one
 photo shows a place, its gain and the place's colour could otherwise drift apart for ever.
 
-Gains trained by gradient beside the colours, and ratios of mean colours, were tried first: on captures whose exposure
-is constant they cost 1 and 3 dB on held-out photos.
+Gains trained by gradient together with the colours, and ratios of mean colours, were tried first: on captures of
+constant exposure they cost 1 and 3 dB on held-out photos.
 """
 
 import math
@@ -34,8 +34,8 @@ Photo = NDArray[np.uint8]
 CHANNELS = 3
 
 # Exposure
-FOLLOWED_SHARE = 0.2  # of the way to the ratio that was seen last: single ones are noisy
-IGNORED = 0.06  # of a ratio's logarithm: cameras' steps are a third of a stop, 0.23, and what is small is the scene's
+FOLLOWED_SHARE = 0.2  # of the way to the latest ratio, because single ratios are noisy
+IGNORED = 0.06  # of a ratio's logarithm: cameras' steps are a third of a stop, 0.23; less is due to the scene
 MAX_LOG_GAIN = 1.4  # two stops of exposure
 DARKEST = 0.04  # of colours in 0..1: ratios of darker pixels are noise
 FEWEST_PIXELS = 50
@@ -50,12 +50,12 @@ class View:
 
     @property
     def most_halvings(self) -> int:
-        """The number of halvings after which the photo is still as large as SMALLEST_SIDE_PX."""
+        """The number of halvings after which the photo is still at least as large as SMALLEST_SIDE_PX."""
         return int(math.log2(max(min(self.cameras[0].width, self.cameras[0].height) / SMALLEST_SIDE_PX, 1)))
 
 
 def level_sizes(camera: Camera, max_image_size: int) -> list[tuple[int, int]]:
-    """Width and height of a photo as it is trained on, and of each of its halvings."""
+    """Width and height of a photo at training size, and of each of its halvings."""
     width, height = camera.width, camera.height
     longer = max(width, height)
     if longer > max_image_size:
@@ -68,14 +68,14 @@ def level_sizes(camera: Camera, max_image_size: int) -> list[tuple[int, int]]:
 
 
 def in_memory(pixels: Photo) -> Photo:
-    """A photo [H, W, 3] in an array of its own, which is writeable, as the kernels are compiled for."""
+    """A photo [H, W, 3] in an array of its own, writeable because the kernels are compiled for that."""
     return np.array(pixels)
 
 
 def load_view(scene: Scene, camera: Camera, max_image_size: int, stored: Callable[[Photo], Photo] = in_memory) -> View:
     """Read a photo, make it no larger than `max_image_size` px on its longer side, and halve it.
 
-    `stored` takes the pixels of each level and returns the array that holds them from then on.
+    `stored` takes the pixels of each level and returns the array to keep.
     """
     level = Image.fromarray(scene.image(camera))
     sizes = level_sizes(camera, max_image_size)
@@ -91,7 +91,7 @@ class EndlessShuffle:
 
     def __init__(self, count: int, generator: np.random.Generator) -> None:
         self.round: NDArray[np.int64] = np.arange(count)  # the present order [count]
-        self._given = count  # of the present round
+        self._given = count  # number of indices returned in the present round
         self._generator = generator
 
     def next(self) -> int:
@@ -102,12 +102,12 @@ class EndlessShuffle:
         return int(self.round[self._given - 1])
 
     def numbers(self) -> dict[str, Any]:
-        """The state without `round`, as JSON can hold it."""
+        """The state without `round`, in values that JSON supports."""
         return {"given": self._given, "generator": self._generator.bit_generator.state}
 
     @classmethod
     def restored(cls, round_: NDArray[np.generic], numbers: dict[str, Any]) -> "EndlessShuffle":
-        """A shuffle that continues from the state of another. Raises ValueError or KeyError if it is no such state."""
+        """A shuffle that continues from another's state. Raises ValueError or KeyError for anything else."""
         generator = np.random.default_rng()
         generator.bit_generator.state = numbers["generator"]
         shuffle = cls(len(round_), generator)
@@ -128,7 +128,7 @@ def photo_bytes(cameras: Iterable[Camera], max_image_size: int) -> int:
 
 
 class PhotoFile:
-    """Photos that do not fit into memory: a mapped file on the folder's disk, of which the kernel caches what fits.
+    """Photos that do not fit into memory: a mapped file on the folder's disk. The kernel caches as much as fits.
 
     The file has no name and a fixed size. It disappears with its arrays.
     """
@@ -145,15 +145,15 @@ class PhotoFile:
         self._folder = folder
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as this object
         self._file.truncate(size_bytes)
-        # Shared and writeable: kernels are compiled for that, and such a mapping counts as no memory of this process.
-        # One for all: each has a descriptor of its own, and processes may have a thousand.
+        # Shared and writeable: kernels are compiled for that, and such a mapping does not count as this process's
+        # memory. One for all photos: each mapping has a descriptor, and a process may have a thousand.
         self._bytes = np.asarray(np.memmap(self._file, np.uint8, "r+"))
         self._filled = 0
 
     def stored(self, pixels: Photo) -> Photo:
         """Append a photo [H, W, 3] and return it as an array that the file backs. Raises DiskFullError.
 
-        It is written to the file, not copied through the mapping: on a full disk, that would kill the process.
+        It is written to the file. Copying it through the mapping would kill the process if the disk is full.
         """
         begin, self._filled = self._filled, self._filled + pixels.nbytes
         with watching_disk(self._folder):
@@ -165,10 +165,10 @@ class PhotoFile:
 
 @dataclass
 class Exposures:
-    """Log gains of the photos that are trained on."""
+    """Log gains of the training photos."""
 
     log_gains: NDArray[np.float32]  # [V, 3] by photo and channel
-    gauge: int  # the number of first gains whose geometric mean is 1: of the photos that are trained on from the start
+    gauge: int  # the geometric mean of so many first gains is 1: of the photos in training from the start
 
     @classmethod
     def neutral(cls, photos: int) -> "Exposures":
@@ -176,20 +176,24 @@ class Exposures:
         return cls(np.zeros((photos, 3), np.float32), photos)
 
     def gain(self, index: int) -> NDArray[np.float32]:
-        """The factor [3] of the render of this photo's view."""
+        """The factor [3] for the render of this photo's view."""
         gain: NDArray[np.float32] = np.exp(self.log_gains[index])
         return gain
 
     def with_more(self, photos: int) -> "Exposures":
-        """These, followed by `photos` more with gains of 1, which change nothing about the others'."""
+        """These exposures, followed by `photos` more with gains of 1; the present ones do not change."""
         return Exposures(np.concatenate([self.log_gains, np.zeros((photos, 3), np.float32)]), self.gauge)
 
     def update(
         self, index: int, photo: NDArray[np.uint8], render: NDArray[np.float32], share: float = FOLLOWED_SHARE
     ) -> None:
-        """Move a photo's gain towards the ratio of its pixels [h, w, 3] (255 is 1) and those of the render.
+        """Move a photo's gain by `share` towards the ratio of its pixels to the render's.
 
-        It moves `share` (0..1) of the way.
+        Args:
+            index: number of the photo.
+            photo: uint8 [h, w, 3], 255 is 1.
+            render: [h, w, 3].
+            share: of the way to the ratio, 0..1.
         """
         seen = photo / np.float32(255)
         usable = ((seen > DARKEST) & (render > DARKEST) & (seen < 1)).all(axis=2)

@@ -1,6 +1,6 @@
-"""One self-contained page: viewer and splat in a single index.html that opens by double-click, without a network.
+"""Write one self-contained page: viewer and splat in one index.html that opens by double-click, without a network.
 
-`start_view` chooses where the page looks from when it opens.
+`start_view` chooses the view that the page shows when it opens.
 """
 
 import base64
@@ -17,19 +17,19 @@ from tasks.core.errors import MissingPartError
 from tasks.core.scene import Camera, Scene
 from tasks.core.transforms import Float64, rigid
 
-# A viewer's orbit camera has no heading when it looks straight down, so nadir photos are tilted by at least this much.
+# A viewer's orbit camera has no heading when it looks straight down, so nadir views are tilted by at least this much.
 MIN_TILT_DEG = 15.0
-_AIM_WEIGHT = 1 / 45.0  # 45° off the subject weighs as much as standing at the rim of the capture
-_STEEP_DEG = 30.0  # a view within this angle of straight down reads as a map, not as a place …
+_AIM_WEIGHT = 1 / 45.0  # looking 45° past the subject costs as much as being at the rim of the capture
+_STEEP_DEG = 30.0  # a view within this angle of straight down looks like a map; see _STEEP_WEIGHT
 _TURN_DEG = 20.0  # a camera is turned to the subject by at most this much
-_WIDEST_GAP_DEG = 75.0  # a flight around a place leaves no wider sector without photos
-_STEEP_WEIGHT = 1.0  # … so it is taken only when no slanted view stands inside the capture's rim
+_WIDEST_GAP_DEG = 75.0  # cameras are all around a place if no wider sector is without one
+_STEEP_WEIGHT = 1.0  # a steep view is chosen only if no slanted one is within the capture's rim
 
 _HERE = Path(__file__).parent
 _PACKAGE = _HERE / "npm" / "node_modules" / "@playcanvas" / "supersplat-viewer"
 _EXPORT = "export { createViewer };"  # the line of the bundle that the start script relies on
 
-# The viewer lets people zoom and turn without end and has no option against it; the page's own limits are put there.
+# The viewer has no limits to zooming and turning, nor an option for them, so the page adds its own limits here.
 _LIMITS = {
     "this.controller.zoomRange = new Vec2(0.01, Infinity);": "this.controller.zoomRange = "
     "new Vec2(...(globalThis.spaceportLimits?.zoom ?? [0.01, Infinity]));",
@@ -37,7 +37,7 @@ _LIMITS = {
     "new Vec2(...(globalThis.spaceportLimits?.pitchDeg ?? [-90, 90]));",
 }
 
-# The viewer moves by so many units a second whatever the splat's size, so every splat is shown at the same distance.
+# The viewer moves at a fixed number of units a second for any size of splat, so each is shown at the same distance.
 _DISTANCE = 6.0
 _NEAREST, _FARTHEST = 0.05, 5.0  # of the start's distance
 _LOWEST_PITCH_DEG, _HIGHEST_PITCH_DEG = -90.0, 5.0  # from straight down to a little below the horizon
@@ -48,19 +48,19 @@ class ViewerSettings:
     """The view that the page shows first, in scene coordinates."""
 
     title: str
-    camera: Camera  # level, principal point in the middle: what a viewer can show, for a preview of the same view
+    camera: Camera  # level, principal point in the middle, as a viewer needs it; the preview shows the same view
     target: Float64  # [3] point on the camera's axis that the view orbits about
     up: Float64  # [3] unit vector that points to the sky
-    date: str | None = None  # when the photos were taken, as people read it
-    around: bool = False  # whether cameras stand on all sides of the target
+    date: str | None = None  # when the photos were taken, as text
+    around: bool = False  # whether there are cameras on all sides of the target
 
 
 def start_view(scene: Scene, title: str, date: str | None = None) -> ViewerSettings:
-    """The registered camera nearest to the middle of the capture that looks at the subject aslant, made level.
+    """Choose a registered camera near the middle of the capture with a slanted view of the subject, and level it.
 
-    The subject is the median of the sparse points; the camera is turned to it, so that the view orbits about it. A
-    camera that looks nearly straight down is moved about its target until it is tilted by MIN_TILT_DEG, keeping what
-    was up in the photo up.
+    The subject is the median of the sparse points. The camera is turned to it, and the view orbits about it. A camera
+    that looks nearly straight down is moved about its target until it is tilted by MIN_TILT_DEG; the photo's upper edge
+    stays at the top.
     """
     centers = np.stack([camera.center for camera in scene.cameras])
     subject = np.median(scene.points.xyz, axis=0)
@@ -73,14 +73,14 @@ def start_view(scene: Scene, title: str, date: str | None = None) -> ViewerSetti
     nearest = int(np.argmin(offset + aim_deg * _AIM_WEIGHT + steep * _STEEP_WEIGHT))
     chosen = scene.cameras[nearest]
     target = subject
-    if aim_deg[nearest] > _TURN_DEG:  # no camera here looks at the middle: orbit about what it does look at
+    if aim_deg[nearest] > _TURN_DEG:  # no camera here looks at the middle: orbit about the place it looks at
         target = chosen.center + _median_depth(scene, chosen) * chosen.forward
     camera = _level(chosen, target, scene.up)
     return ViewerSettings(title, camera, target, scene.up, date, _stand_around(centers - target, scene.up))
 
 
 def _stand_around(offsets: Float64, up: Float64) -> bool:
-    """Whether no sector without cameras is wider than _WIDEST_GAP_DEG, seen from the target along `up`."""
+    """Whether every sector without cameras is narrower than _WIDEST_GAP_DEG, seen from the target along `up`."""
     east = np.cross(up, [0.0, 1.0, 0.0] if abs(up[1]) < 0.9 else [1.0, 0.0, 0.0])
     azimuths = np.sort(np.degrees(np.arctan2(offsets @ np.cross(up, east), offsets @ east)))
     gaps = np.diff(np.append(azimuths, azimuths[0] + 360))
@@ -88,7 +88,7 @@ def _stand_around(offsets: Float64, up: Float64) -> bool:
 
 
 def _median_depth(scene: Scene, camera: Camera) -> float:
-    """Median depth of the sparse points inside the camera's image, else of all that lie before it."""
+    """Median depth of the sparse points inside the camera's image, or of all in front of it if none is inside."""
     in_camera = scene.points.xyz @ camera.cam_from_world[:3, :3].T + camera.cam_from_world[:3, 3]
     depth = in_camera[:, 2]
     before = depth > 1e-6
@@ -96,7 +96,7 @@ def _median_depth(scene: Scene, camera: Camera) -> float:
     x, y = camera.fx * in_camera[:, 0] / safe + camera.cx, camera.fy * in_camera[:, 1] / safe + camera.cy
     inside = before & (x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height)
     chosen = inside if inside.any() else before
-    if not chosen.any():  # a camera that sees none of the points: stay at the scale of the capture
+    if not chosen.any():  # all points are behind the camera: use the scale of the capture
         return max(scene.extent, 1e-3)
     return float(np.median(depth[chosen]))
 
@@ -108,7 +108,7 @@ def _level(camera: Camera, target: Float64, up: Float64) -> Camera:
     tilt = np.radians(MIN_TILT_DEG)
     upright = float(forward @ up)
     if abs(upright) > np.cos(tilt):
-        heading = -np.sign(upright) * camera.up  # what was up in the photo lies ahead when looking down
+        heading = -np.sign(upright) * camera.up  # when looking down, the photo's up is the heading
         heading = heading - (heading @ up) * up
         heading = heading / np.linalg.norm(heading)
         forward = np.cos(tilt) * np.sign(upright) * up + np.sin(tilt) * heading
@@ -133,18 +133,18 @@ def write_page(
     fly_around: str | None = None,
     stream_page: str | None = None,
 ) -> None:
-    """Write a page that shows a splat from the start view, with a link to report.html beside it.
+    """Write a page that shows a splat from the start view, with a link to report.html next to it.
 
-    splat: a .sog that the page holds in itself, so that it opens by double-click; or the relative URL of a .sog,
-        meta.json or lod-meta.json, which a web server has to give.
-    poster: a JPEG of the start view that is shown until the splat is.
+    splat: a .sog to embed, so that the page opens by double-click; or the relative URL of a .sog, meta.json or
+        lod-meta.json, for a page on a web server.
+    poster: a JPEG of the start view, shown until the splat appears.
     fly_around: relative URL of a moving picture to link to.
     stream_page: relative URL of the page to open instead when a web server serves this one.
 
-    Its content security policy keeps the browser from asking any other host. Query parameters: `noui` leaves only the
-    picture, `webgpu` draws with WebGPU where the browser has it.
+    Its content security policy keeps the browser from contacting any other host. Query parameters: `noui` shows only
+    the picture, `webgpu` draws with WebGPU where the browser supports it.
 
-    Raises MissingPartError when the viewer package is not installed or not the pinned one.
+    Raises MissingPartError when the viewer package is not installed, or is another version than the pinned one.
     """
     bundle = _package_file("public/index.js")
     if _EXPORT not in bundle or "<!--" in bundle or any(bundle.count(old) != 1 for old in _LIMITS):
@@ -183,12 +183,12 @@ def _package_file(name: str) -> str:
 
 
 def _for_script(data: object) -> Markup:
-    """JSON that no HTML parser can take for the end of its script element."""
+    """JSON that no HTML parser can mistake for the end of its script element."""
     return Markup(json.dumps(data).replace("<", "\\u003c"))
 
 
 def _start_data(view: ViewerSettings) -> dict[str, object]:
-    """The viewer's own settings (format version 2), the splat's size and rotation xyzw, what the window holds."""
+    """The viewer's own settings (format version 2), the splat's size and rotation xyzw, and what the window shows."""
     viewer_from_scene = _y_up_from_scene(view.up)
     looks_along = view.target - view.camera.center
     scale = _DISTANCE / max(float(np.linalg.norm(looks_along)), 1e-9)
@@ -229,7 +229,7 @@ def _start_data(view: ViewerSettings) -> dict[str, object]:
 
 
 def _y_up_from_scene(up: Float64) -> Float64:
-    """The rotation [3, 3] that turns `up` [3], a unit vector, to +y; for +z it is a quarter turn about x."""
+    """The rotation [3, 3] that turns `up` [3], a unit vector, to +y. For +z it is a quarter turn about x."""
     z_up_from_scene = np.diag([1.0, -1.0, -1.0])  # for the one direction that has no shortest turn
     if up[2] > -1 + 1e-9:  # the shortest turn of up to +z, Rodrigues: v = up × z, R = I + [v] + [v]²/(1 + cos)
         x, y, z = up

@@ -1,7 +1,7 @@
-"""A folder of results over http, on this machine only and for people who have its address.
+"""Serve a folder of results over http, on this machine only and for people who have its address.
 
-The address begins with a secret (https://www.w3.org/TR/capability-urls/): every other user of the machine, and every
-page that a browser shows, can send requests to 127.0.0.1 too.
+The address begins with a secret (https://www.w3.org/TR/capability-urls/), because every other user of the machine, and
+every page that a browser shows, can send requests to 127.0.0.1 too.
 """
 
 import hmac
@@ -20,9 +20,9 @@ from urllib.parse import unquote, urlsplit
 from tasks.core.errors import InputError
 
 HOST = "127.0.0.1"
-SILENCE_SECONDS = 20.0  # after which a connection that says nothing is closed
-MOST_CONNECTIONS = 64  # at once; a browser opens six
-END_SECONDS = 5.0  # for a thread to notice that its connection has been ended
+SILENCE_SECONDS = 20.0  # a silent connection is closed after this time
+MOST_CONNECTIONS = 64  # at the same time; a browser opens six
+END_SECONDS = 5.0  # time for a thread to notice that its connection has been ended
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -41,7 +41,7 @@ class _Handler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def send_head(self) -> Any:
-        """Open the file, if the request has the secret and our own name."""
+        """Open the file, if the request has the secret and names this server as its host."""
         host = self.headers.get_all("Host") or []
         path = urlsplit(self.path).path
         secret, _, rest = path.lstrip("/").partition("/")
@@ -56,18 +56,18 @@ class _Handler(SimpleHTTPRequestHandler):
         return super().send_head()
 
     def list_directory(self, path: Any) -> None:
-        """Nothing: a folder shows its index.html or does not exist."""
+        """List nothing: a folder shows its index.html or does not exist."""
         self.send_error(HTTPStatus.NOT_FOUND)
 
     def translate_path(self, path: str) -> str:
-        """The file of a URL; a link that leads out of the folder leads nowhere."""
+        """The file of a URL. A link that leads out of the folder counts as missing."""
         below = "/" + path.lstrip("/").partition("/")[2]
         found = Path(super().translate_path(below))
         inside = found.resolve().is_relative_to(Path(self.directory).resolve())
         return str(found) + "/" * below.endswith("/") if inside else str(Path(self.directory) / ".outside")
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Quiet: what is shown is up to the caller."""
+        """Log nothing: the caller decides what to show."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -77,15 +77,15 @@ class _Server(ThreadingHTTPServer):
         super().__init__((HOST, port), partial(_Handler, directory=str(folder)))
         self._secret = secret.encode()
         self._free = threading.Semaphore(MOST_CONNECTIONS)
-        self.strangers: dict[socket, None] = {}  # connections that have not shown the secret, the oldest first
+        self.strangers: dict[socket, None] = {}  # connections that have not sent the secret, the oldest first
         self.names = {f"{name}:{self.server_address[1]}" for name in (HOST, "localhost")}
 
     def knows(self, secret: str) -> bool:
-        """Return whether it is ours."""
+        """Return whether the secret is ours."""
         return hmac.compare_digest(secret.encode(errors="replace"), self._secret)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """In a thread of its own. The oldest connection without the secret ends where there are too many."""
+        """Handle a connection in its own thread. If there are too many, end the oldest one without the secret."""
         if not self._free.acquire(blocking=False) and not self._end_stranger():
             self.shutdown_request(request)
             return
@@ -93,16 +93,16 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def _end_stranger(self) -> bool:
-        """Take the thread of the oldest stranger. False when all connections are those of people with the secret."""
+        """End the oldest connection without the secret and take its slot. False when all have sent the secret."""
         for stranger in list(self.strangers):
-            if self.strangers.pop(stranger, stranger) is None:  # it is still one
+            if self.strangers.pop(stranger, stranger) is None:  # still without the secret
                 with suppress(OSError):
-                    stranger.shutdown(SHUT_RDWR)  # its thread reads the end
+                    stranger.shutdown(SHUT_RDWR)  # its thread reads the end of the connection
                 return self._free.acquire(timeout=END_SECONDS)
         return False
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Until the connection ends."""
+        """Handle requests until the connection ends, and free its slot."""
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -110,13 +110,13 @@ class _Server(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: socket | tuple[bytes, socket], client_address: Any) -> None:
-        """Quiet: a browser that disconnects is no fault."""
+        """Log nothing: a browser that disconnects is not an error."""
 
 
 def open_server(folder: Path, port: int, secret: str) -> ThreadingHTTPServer:
     """A server of `folder` at http://127.0.0.1:port/secret/ that listens but does not answer yet.
 
-    Port 0 takes a free one. Raises InputError when the port is taken.
+    Port 0 chooses a free port. Raises InputError when the port is taken.
     """
     try:
         return _Server(folder, port, secret)
@@ -126,9 +126,9 @@ def open_server(folder: Path, port: int, secret: str) -> ThreadingHTTPServer:
 
 @contextmanager
 def serve(folder: Path, port: int, page: str = "index.html") -> Iterator[str]:
-    """Serve `folder` on 127.0.0.1 while the context lasts; yields the page's URL. Port 0 takes a free one.
+    """Serve `folder` on 127.0.0.1 while the context lasts; yields the page's URL. Port 0 chooses a free port.
 
-    Raises InputError when the folder holds no page or the port is taken.
+    Raises InputError when the folder contains no page or the port is taken.
     """
     if not (folder / page).is_file():
         raise InputError(f"{folder} holds no {page}; name the folder that `spaceport run --out` filled.")

@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 """Adam (Kingma & Ba 2015, arXiv:1412.6980) on the Gaussians that the last image showed, and on no others.
 
-Moments of a Gaussian that no camera sees stay as they are, and its bias correction counts its own updates.
+The moments of a Gaussian that the camera does not see stay unchanged, and its bias correction counts its own updates.
 """
 
 import math
@@ -37,7 +37,7 @@ def adam(
     gradients,  # six arrays [N, D]
     first,  # six arrays [N, D], moments, updated
     second,  # six arrays [N, D], moments, updated
-    columns,  # [6] int64, how many entries of a row are updated
+    columns,  # [6] int64, the number of entries of a row to update
     rates,  # [6]
     visible,  # [V] int64, the rows to update
     pulls,  # [N, 2]
@@ -52,10 +52,10 @@ def adam(
 ):
     """One step on the visible rows of six parameters, and the notes of density control.
 
-    The last of the six are harmonics. They stay as they are in rows with shown_by of at most flat_until. In the others
-    they shrink by the share rate times decay (AdamW, Loshchilov & Hutter 2019, arXiv:1711.05101).
+    The last of the six are harmonics. Rows with shown_by of at most flat_until keep theirs. In other rows they shrink
+    by the share rate times decay (AdamW, Loshchilov & Hutter 2019, arXiv:1711.05101).
 
-    One parallel region for all: entering one costs more than the arithmetic of a small parameter.
+    All parameters share one parallel region: entering one costs more than the arithmetic of a small parameter.
     """
     total = visible.shape[0]
     last = corrections.shape[0] - 1

@@ -1,8 +1,8 @@
 # mypy: ignore-errors
-"""The tiles that a splat touches, and every tile's splats in order of depth.
+"""Find the tiles that each splat touches, and list every tile's splats in order of depth.
 
-Splats are sorted once by depth. Dealing them out to tiles keeps the order, so the pairs of tile and splat, which are
-many more, are never sorted.
+Splats are sorted once by depth. Distributing them to tiles keeps the order, so the far more numerous pairs of tile and
+splat are never sorted.
 """
 
 import math
@@ -41,8 +41,8 @@ def sort_by_depth(
 ):
     """Indices [total] of the visible Gaussians, nearest first, in `order` or `spare_order`; equal depths by index.
 
-    A radix sort of the bits of the depths: positive floats compare as integers do. Depths of a scene are within a few
-    octaves, so the common high bits are dropped, which saves a pass.
+    A radix sort of the bits of the depths: positive floats compare like integers. The depths of a scene are within a
+    few octaves, so their common high bits are dropped, which saves a pass.
     """
     depths = np.empty(1, np.float32)
     bits = depths.view(np.uint32)
@@ -96,8 +96,8 @@ def tile_span(
 ):
     """First and one past the last tile in a row of tiles that the ellipse of alpha = MIN_ALPHA touches.
 
-    The ellipse a dx² + 2 b dx dy + c dy² = limit reaches its extreme x on the strip at the strip's nearest y to that
-    of the whole ellipse's extreme, because it is convex (as gsplat's AccuTile and Speedy-Splat's SnugBox note).
+    The ellipse a dx² + 2 b dx dy + c dy² = limit is convex, so within the strip its extreme x is at the y nearest to
+    that of the whole ellipse's extreme (as gsplat's AccuTile and Speedy-Splat's SnugBox note).
     """
     tile = np.float32(TILE)
     a, b, c, limit = row[CONIC_A], row[CONIC_B], row[CONIC_C], row[LIMIT]
@@ -177,7 +177,7 @@ def fill_tiles(
     tile_splats,  # [pairs] int64, written: splats by tile, nearest first
     pair_slots,  # [pairs] int64, written: the place in `tile_splats` of every pair of a splat
 ):
-    """Deal the splats out to the tiles."""
+    """Distribute the splats to the tiles."""
     for worker in prange(workers):
         places = histograms[worker]
         for k in range(worker * total // workers, (worker + 1) * total // workers):

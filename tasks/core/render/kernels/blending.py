@@ -1,11 +1,11 @@
 # mypy: ignore-errors
 """Front-to-back alpha blending of a tile's splats, and its gradient.
 
-Both loops walk a tile's splats from the nearest on and keep, for each pixel, the transmittance that is left. A finished
-pixel counts as opaque from then on, so nothing branches and a row of 16 pixels is one vector.
+Both loops visit a tile's splats from the nearest to the farthest and keep the remaining transmittance of each pixel. A
+finished pixel counts as opaque from then on, so nothing branches and a row of 16 pixels is one vector.
 
-One array holds all that a tile's pixels need. With several, the compiler would not know that their rows cannot overlap,
-and would test it before every row: that took as long as the arithmetic.
+One array holds everything that a tile's pixels need. With several arrays, the compiler would not know that their rows
+cannot overlap, and would test it before every row: that took as long as the arithmetic.
 """
 
 import math
@@ -48,10 +48,10 @@ from tasks.core.render.kernels.constants import (
 )
 
 SLACK = np.float32(0.01)  # px, for the rounding of a splat's extent
-CHECK_EVERY = 16  # splats between two tests whether every pixel of the tile is finished
+CHECK_EVERY = 16  # splats between two checks of whether every pixel of the tile is finished
 
-# exp(-s) = p(-s/8)^8 with p the least-squares polynomial of exp on [-0.7, 0]: relative error below 2e-6 in float32 for
-# the s that matter, 0 <= s <= ln 255. math.exp would keep the loop over pixels from being vectorised.
+# exp(-s) = p(-s/8)^8 with p the least-squares polynomial of exp on [-0.7, 0]: relative error below 2e-6 in float32 in
+# the range that matters, 0 <= s <= ln 255. math.exp would keep the loop over pixels from being vectorised.
 E0, E1, E2, E3, E4, E5 = (np.float32(c) for c in (0.99999999, 0.99999456, 0.49989492, 0.16599976, 0.0397896, 0.0058462))
 MAX_SIGMA = np.float32(5.6)  # a little above ln 255 = 5.5413
 MINUS_EIGHTH = np.float32(-1 / 8)
@@ -75,7 +75,7 @@ def rows_in_tile(
 ):
     """First and one past the last row of the tile's pixels, counted from its top, where the splat can be seen.
 
-    Between the tile's outer columns the ellipse of alpha = MIN_ALPHA reaches its extreme y at the column nearest to the
+    Between the tile's outer columns, the extreme y of the ellipse alpha = MIN_ALPHA is at the column nearest to the
     whole ellipse's extreme; see `binning.tile_span`.
     """
     a, b, c, limit = row[CONIC_A], row[CONIC_B], row[CONIC_C], row[LIMIT]
@@ -94,7 +94,7 @@ def rows_in_tile(
 def finished(
     pixels,  # [4 or 5, TILE, TILE], transmittance first
 ):
-    """Whether no pixel of the tile lets light through any more."""
+    """Whether all pixels of the tile are finished: none lets light through any more."""
     left = ZERO
     transmittance = pixels[0].reshape(TILE * TILE)
     for k in range(TILE * TILE):
@@ -170,7 +170,8 @@ def blend_backward(
     """Write the gradient of every pair of tile and splat.
 
     With T the transmittance before splat i and v the pixel's gradient, dL/dalpha_i = T c_i·v - rest_i / (1 - alpha_i),
-    where rest_i, what all splats behind i and the background add to image·v, is image·v minus what was passed so far.
+    where rest_i, the contribution of the background and of all splats behind i to image·v, is image·v minus the
+    contributions so far.
     """
     height, width = image.shape[0], image.shape[1]
     for worker in prange(workers):
@@ -195,8 +196,8 @@ def blend_backward(
                 a, b, c, opacity = row[CONIC_A], row[CONIC_B], row[CONIC_C], row[OPACITY]
                 splat_red, splat_green, splat_blue = row[RED], row[GREEN], row[BLUE]
                 mean_x, mean_y = row[MEAN_X] - left - HALF, row[MEAN_Y] - top - HALF
-                # Sums over each column's pixels of d = dL/dsigma times 1, dy, dy², and of weight * v; dx does not
-                # change along a column, and a sum of vectors is cheaper than a sum across one
+                # Sums over each column's pixels of d = dL/dsigma times 1, dy, dy², and of weight * v. dx is constant
+                # along a column, and adding vectors is cheaper than summing across one
                 columns[:] = ZERO
                 first, last = rows_in_tile(row, left, top)
                 for y in range(first, last):
@@ -219,7 +220,7 @@ def blend_backward(
                         behind = rest_row[x] - weight * seen
                         rest_row[x] = behind
                         d_alpha = before * seen - behind / (ONE - alpha)
-                        # alpha = opacity exp(-sigma), so d alpha / d sigma = -alpha; none where alpha is clamped
+                        # alpha = opacity exp(-sigma), so d alpha / d sigma = -alpha; zero where alpha is clamped
                         d_sigma = -alpha * d_alpha if keep and free <= MAX_ALPHA else ZERO
                         columns[0, x] += d_sigma
                         columns[1, x] += d_sigma * dy

@@ -18,7 +18,7 @@ C0 = F(SH_C0)
 
 MAX_DET = F(1e30)  # px⁴; beyond it float32 overflows (also false for values that are not finite)
 
-# All that lets loops vectorise, but NaN and infinity keep their meaning: comparisons must be able to reject them.
+# All flags that let loops vectorise, except those that ignore NaN and infinity: comparisons must still reject these.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz", "afn"}
 
 TILE = 16  # px; a row of a tile is one AVX-512 register of float32

@@ -1,13 +1,13 @@
 # mypy: ignore-errors
 """L1 and structural dissimilarity between a rendered image and a photo, together with their gradient.
 
-loss = (1 - w) mean|x - y| + w (1 - mean SSIM(x, y)), as 3D Gaussian Splatting trains with. SSIM as in
+loss = (1 - w) mean|x - y| + w (1 - mean SSIM(x, y)), the loss of 3D Gaussian Splatting. SSIM uses
 `metrics.gaussian_window`, but over all pixels with zeros outside the image, so that borders are trained too.
 
-With E the windowed means, SSIM is a function of E[x], E[x²] and E[xy]; its derivatives by these three, windowed once
-more (the window is symmetric), give dSSIM/dx = E[D_x] + 2 x E[D_xx] + y E[D_xy].
+With E the windowed means, SSIM is a function of E[x], E[x²] and E[xy]. D_x, D_xx and D_xy are its derivatives by these
+three. The window is symmetric, so dSSIM/dx = E[D_x] + 2 x E[D_xx] + y E[D_xy].
 
-Rows keep their interleaved channels: a neighbour in x is three floats away.
+Rows keep their channels interleaved: a neighbour in x is three floats away.
 """
 
 import numpy as np

@@ -1,10 +1,11 @@
 # mypy: ignore-errors
-"""From Gaussians in the world to splats in the image: EWA splatting, doi:10.1109/VISUAL.2001.964490.
+"""Project Gaussians in the world to splats in the image: EWA splatting, doi:10.1109/VISUAL.2001.964490.
 
-`render/reference.py` has the mathematics, a formula a line. These kernels compute the same, one Gaussian at a time.
+`render/reference.py` has the mathematics, one formula a line. These kernels compute the same, one Gaussian at a time.
 
-Spherical harmonics are real, up to degree 3, in the order and with the signs of 3D Gaussian Splatting, with constants
-of https://en.wikipedia.org/wiki/Table_of_spherical_harmonics#Real_spherical_harmonics and the Condon-Shortley phase.
+Spherical harmonics are real, up to degree 3, in the order and with the signs of 3D Gaussian Splatting. The constants
+are those of https://en.wikipedia.org/wiki/Table_of_spherical_harmonics#Real_spherical_harmonics with the
+Condon-Shortley phase.
 """
 
 import math
@@ -73,7 +74,7 @@ def sh_basis(degree, x, y, z, basis):
 
 @njit(inline="always")
 def sh_direction_gradient(degree, x, y, z, d):
-    """Gradient with respect to the direction x, y, z of sum_k d[k] * basis[k](x, y, z), the three taken as free."""
+    """Gradient of sum_k d[k] * basis[k](x, y, z) with respect to x, y, z, as if the three were independent."""
     gx, gy, gz = -C1 * d[2], -C1 * d[0], C1 * d[1]
     if degree >= 2:
         gx += C2A * (y * d[3] - z * d[6]) + TWO * x * (C2C * d[7] - C2B * d[5])
@@ -131,8 +132,8 @@ def jacobian_limits(fx, fy, cx, cy, width, height):
 def image_covariance(p0, p1, p2, q0, q1, q2):
     """Covariance xx, xy, yy of a splat in px² and its determinant, from the two rows p, q of J W R S.
 
-    The determinant by Lagrange's identity |p|²|q|² - (p·q)² = |p x q|²: the plain difference loses, for a thin splat,
-    twice the digits in float32.
+    The determinant is computed by Lagrange's identity |p|²|q|² - (p·q)² = |p x q|²: for a thin splat, the plain
+    difference loses twice as many digits in float32.
     """
     pp, pq, qq = p0 * p0 + p1 * p1 + p2 * p2, p0 * q0 + p1 * q1 + p2 * q2, q0 * q0 + q1 * q1 + q2 * q2
     c0, c1, c2 = p1 * q2 - p2 * q1, p2 * q0 - p0 * q2, p0 * q1 - p1 * q0
@@ -160,8 +161,8 @@ def project(
 ):
     """Write the splats of the Gaussians that can touch the image, and list these Gaussians.
 
-    Worker w writes the ascending indices of its visible Gaussians into `visible` from its first Gaussian on and their
-    number into counts[w]; `compact` closes the gaps.
+    Worker w writes the ascending indices of its visible Gaussians into `visible`, starting at the index of its first
+    Gaussian, and their number into counts[w]; `compact` closes the gaps.
     """
     n = means.shape[0]
     fx, fy, cx, cy = intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3]

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""The gradient of the Gaussians from that of their splats in the image: the chain rule through `project`."""
+"""Compute the gradient of Gaussians from the gradient of their splats: the chain rule through `project`."""
 
 import math
 
@@ -89,10 +89,10 @@ def project_backward(
     d_shN,  # [N, K-1, 3], written: the coefficients of `sh_degree` only
     pulls,  # [N, 2], written
 ):
-    """Write the gradient rows of all visible Gaussians; rows of the others keep what they held.
+    """Write the gradient rows of all visible Gaussians; other rows stay unchanged.
 
-    A pull says how strongly the image pulls at the projected mean, for density control: the sum over columns of a
-    tile's pixels of the absolute gradient in px.
+    A pull is how strongly the image pulls at the projected mean, for density control: the sum of the absolute gradients
+    of a tile's columns of pixels, in px.
     """
     fx, fy, cx, cy = intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3]
     low_x, high_x, low_y, high_y = jacobian_limits(fx, fy, cx, cy, width, height)
@@ -111,7 +111,7 @@ def project_backward(
             pulls[i, 0], pulls[i, 1] = g[PULL_X], g[PULL_Y]
             d_raw_opacities[i] = g[D_OPACITY] * row[OPACITY] * (ONE - row[OPACITY])
 
-            # Colour; a channel that was clamped at 0 passes nothing on
+            # Colour; a channel that was clamped at 0 has no gradient
             mx, my, mz = means[i, 0], means[i, 1], means[i, 2]
             d_red = g[D_RED] if row[RED] > ZERO else ZERO
             d_green = g[D_GREEN] if row[GREEN] > ZERO else ZERO
@@ -133,7 +133,7 @@ def project_backward(
                 along = gx * dx + gy * dy + gz * dz
                 d_mx, d_my, d_mz = inverse * (gx - along * dx), inverse * (gy - along * dy), inverse * (gz - along * dz)
 
-            # Forward values once more: cheaper to compute than to store
+            # The forward pass's values again: cheaper to compute than to store
             x = pose[0, 0] * mx + pose[0, 1] * my + pose[0, 2] * mz + pose[0, 3]
             y = pose[1, 0] * mx + pose[1, 1] * my + pose[1, 2] * mz + pose[1, 3]
             rz = ONE / (pose[2, 0] * mx + pose[2, 1] * my + pose[2, 2] * mz + pose[2, 3])
