@@ -10,7 +10,8 @@ from tasks.places.result_files import CONTENTS_FILE
 from tests.faults.rounds.results import Result, in_folder, is_of_transfer, keys, on_s3
 from tests.support.s3_server import S3Server
 
-STORED = ("photos", "sfm", "cameras", "train", "compress", "pictures")  # outputs; sfm stores cameras, publish pictures
+# Outputs by stage; sfm stores cameras too, and publish pictures.
+STORED = ("photos", "sfm", "cameras", "train", "compress", "publish", "pictures")
 Output = tuple[str, str]  # stage and cache key
 
 
@@ -57,8 +58,17 @@ class Place(ABC):
 
 def after(stage: str) -> set[str]:
     """Stages whose outputs do not exist when a stage begins."""
-    names = STORED if stage == "photos" else STORED[STORED.index(stage) :] if stage in STORED else ("pictures",)
-    return set(names)
+    return set(STORED[STORED.index(stage) :])
+
+
+def other_outputs(found: set[Output], reference: set[Output]) -> list[Output]:
+    """Outputs that only one of two workspaces has, or several published ones.
+
+    The key of a published output depends on the destination, so that keys of two places differ.
+    """
+    published = [output for output in sorted(found) if output[0] == "publish"]
+    differ = {output for output in found ^ reference if output[0] != "publish"}
+    return sorted(differ) + (published if len(published) > 1 else [])
 
 
 class FolderPlace(Place):

@@ -15,7 +15,7 @@ from deployments.local.processes import find
 from deployments.local.state import folder_of
 from tasks.core.stages import STAGES
 from tests.faults.harness import Reconstruction
-from tests.faults.rounds.places import FolderPlace, Place, S3Place
+from tests.faults.rounds.places import FolderPlace, Place, S3Place, other_outputs
 from tests.faults.rounds.plan import Round
 from tests.faults.rounds.proxy import Proxy, proxy
 from tests.faults.rounds.results import difference
@@ -52,8 +52,8 @@ class Server:
         if ended.state_name == "Completed":
             if differs := difference(place.published(run.tag), reference.result):
                 verdict.wrong.append(f"the result {differs}")
-            if place.outputs() != reference.outputs:
-                verdict.wrong.append(f"other outputs: {sorted(place.outputs() ^ reference.outputs)}")
+            if others := other_outputs(place.outputs(), reference.outputs):
+                verdict.wrong.append(f"other outputs: {others}")
         else:
             verdict.wrong.append(f"{ended.state_name}: {ended.state.message if ended.state else None}")
         verdict.orphans += orphans(lambda: list(engines().values()))

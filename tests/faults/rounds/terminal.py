@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from tasks.core.stages import STAGES
 from tests.faults.command import Command
 from tests.faults.rounds.faults import Means, befall, may_end_with
-from tests.faults.rounds.places import FolderPlace, Output, Place, S3Place
+from tests.faults.rounds.places import FolderPlace, Output, Place, S3Place, other_outputs
 from tests.faults.rounds.plan import Round
 from tests.faults.rounds.proxy import proxy
 from tests.faults.rounds.results import Result, difference, shows
@@ -77,8 +77,8 @@ class Terminal:
             verdict.said(again.said)
             if differs := difference(place.result(), reference.result):
                 verdict.wrong.append(f"the next command's result {differs}")
-            if place.outputs() != reference.outputs:
-                verdict.wrong.append(f"other outputs: {sorted(place.outputs() ^ reference.outputs)}")
+            if others := other_outputs(place.outputs(), reference.outputs):
+                verdict.wrong.append(f"other outputs: {others}")
             verdict.orphans += orphans(lambda: family_of(self._home))
             verdict.look(self._home, scratch, place.left_over())
         return verdict

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tasks.core.stages import STAGES
-from tests.faults.rounds.places import FolderPlace, S3Place, after
+from tests.faults.rounds.places import FolderPlace, S3Place, after, other_outputs
 from tests.faults.rounds.plan import FAULTS, draw
 from tests.faults.rounds.proxy import MODES, Proxy, proxy
 from tests.faults.rounds.results import difference, in_folder, on_s3, shows
@@ -40,10 +40,20 @@ def test_a_seed_draws_the_same_rounds_and_sixty_have_every_fault_and_stage() -> 
 
 
 def test_a_stage_finds_the_outputs_of_those_before_it() -> None:
-    assert after("photos") == {"photos", "sfm", "cameras", "train", "compress", "pictures"}
-    assert after("sfm") == {"sfm", "cameras", "train", "compress", "pictures"}
-    assert after("train") == {"train", "compress", "pictures"}
-    assert after("publish") == {"pictures"}
+    assert after("photos") == {"photos", "sfm", "cameras", "train", "compress", "publish", "pictures"}
+    assert after("sfm") == {"sfm", "cameras", "train", "compress", "publish", "pictures"}
+    assert after("train") == {"train", "compress", "publish", "pictures"}
+    assert after("publish") == {"publish", "pictures"}
+
+
+def test_outputs_differ_but_for_the_name_of_the_published_one() -> None:
+    reference = {("train", "a"), ("publish", "b")}
+    assert other_outputs({("train", "a"), ("publish", "c")}, reference) == []
+    assert other_outputs({("train", "x"), ("publish", "c")}, reference) == [("train", "a"), ("train", "x")]
+    assert other_outputs({("train", "a"), ("publish", "c"), ("publish", "d")}, reference) == [
+        ("publish", "c"),
+        ("publish", "d"),
+    ]
 
 
 def save(folder: Path, files: dict[str, bytes]) -> None:
