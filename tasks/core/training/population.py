@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tasks.core.gaussians import Gaussians
 
-MANY_PHOTOS = 1e6  # stands in for an unknown number of photos that show a place
+MANY_PHOTOS = 1e6  # more than any capture has; used while the number of photos that show a place is unknown
 PARAMETERS = tuple(field.name for field in fields(Gaussians))
 
 LEVELS = 1 << 10  # cells along the longest side, ten bits for each axis
