@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import socket
 import sys
 import time
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 4200
 LAST_PORT = 65535
+UNASSIGNED_PORTS = range(10_000, 32_768)
+ANY_PORT_TRIES = 100
 START_SECONDS = 180.0  # a first start on a busy machine creates the database
 STOP_SECONDS = 20.0
 ANSWER_SECONDS = 12.0  # for an answer of a busy server
@@ -123,6 +126,7 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
             start(SERVER, command, folder, server_environment(server, environment))
             changes.append("started the Prefect server")
         from deployments.apply import apply, apply_pools_only, planned_deployments
+        from deployments.local.status import pages_answer
 
         deployments = planned_deployments(server.plan)
         _await_health(server, folder, say)
@@ -132,6 +136,8 @@ def bring_up(choices: Choices, home: Path, say: Say, *, reset: bool = False) -> 
         say("creating deployments, blocks and automations")
         changes += asyncio.run(apply(server.plan, deployments))
         _await_workers(folder, say)
+        if server.plan.pages_url is not None:
+            _await(lambda: pages_answer(server), [PAGES], folder)
         return server, changes
 
 
@@ -179,6 +185,15 @@ def _pages_port(choices: Choices, before: LocalServer | None, port: int, folder:
 
 
 def _free_port(port: int, option: str) -> int:
+    """Return the port if it is free, or any free one for 0. Raises InputError.
+
+    Its server starts seconds later, so 0 takes a port that no system hands out to others in the meantime: those are
+    above 32768 (https://en.wikipedia.org/wiki/Ephemeral_port).
+    """
+    if port == 0:
+        for candidate in random.sample(UNASSIGNED_PORTS, ANY_PORT_TRIES):
+            with suppress(InputError):
+                return _free_port(candidate, option)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

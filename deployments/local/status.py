@@ -13,6 +13,7 @@ from deployments.local.keeper import PAUSES_SECONDS, Kept, read_kept
 from deployments.local.processes import find, log_file
 from deployments.local.state import PAGES, SERVER, WORKERS, LocalServer, folder_of, worker_name
 from deployments.pools import POOLS
+from tasks.core.viewer.serve import SERVER_NAME
 
 ANSWER_SECONDS = 8.0  # of the server, and of the pages
 SILENT_SECONDS = 60.0  # a worker sends a heartbeat every ten
@@ -82,7 +83,7 @@ def _worker(client: SyncPrefectClient, part: Part) -> Part:
 
 def _pages(server: LocalServer, part: Part, folder: Path) -> Part:
     url = str(server.plan.pages_url)
-    if part.ok and not _answers(f"{url}/", httpx.codes.NOT_FOUND):  # it lists no folders
+    if part.ok and not pages_answer(server):
         return Part(PAGES, False, f"does not answer at {url}; its log: {log_file(folder, PAGES)}")
     return Part(PAGES, part.ok, f"{url}  {part.says}" if part.ok else part.says)
 
@@ -114,9 +115,19 @@ def paused(server: LocalServer) -> list[Part]:
         return [part for pool in POOLS for part in _pool(client, server, pool) if part.paused]
 
 
-def _answers(url: str, expected: int = httpx.codes.OK) -> bool:
+def pages_answer(server: LocalServer) -> bool:
+    """Return whether our own server of the pages answers at its address, and not another program that took its port."""
     try:
-        return httpx.get(url, timeout=ANSWER_SECONDS, trust_env=False).status_code == expected
+        answer = httpx.get(f"{server.plan.pages_url}/", timeout=ANSWER_SECONDS, trust_env=False)
+    except httpx.TransportError:
+        return False
+    # It lists no folders.
+    return answer.status_code == httpx.codes.NOT_FOUND and answer.headers.get("Server", "").startswith(SERVER_NAME)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=ANSWER_SECONDS, trust_env=False).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
 

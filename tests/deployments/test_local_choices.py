@@ -1,17 +1,21 @@
 """`spaceport up` keeps earlier choices, and its options change one each."""
 
+import http.server
 import os
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from deployments.local.processes import start, stop
-from deployments.local.server import Choices, _has_other_workers, chosen
+from deployments.local.server import UNASSIGNED_PORTS, Choices, _has_other_workers, chosen
 from deployments.local.state import LocalServer, folder_of, read_state, running_server, write_state
+from deployments.local.status import pages_answer
 from deployments.plan import Plan
 from tasks.core.errors import InputError, ServerError
+from tasks.core.viewer.serve import open_server
 from tests.support.server_process import free_port
 
 SECRET = "open-sesame"
@@ -74,6 +78,31 @@ def test_zero_takes_a_free_port(before: LocalServer, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"{before.port} cannot be used .* --port, or 0"):
             chosen(Choices(), before, tmp_path, SECRET)
         assert chosen(Choices(port=0), before, tmp_path, SECRET).port != before.port
+
+
+def test_zero_takes_a_port_that_the_system_gives_to_no_one_else(tmp_path: Path) -> None:
+    """Its server starts seconds later; meanwhile other programs bind to port 0 and connect to servers."""
+    for _ in range(20):
+        server = chosen(Choices(workspace=str(tmp_path / "w"), port=0), None, tmp_path, SECRET)
+        assert {server.port, server.pages_port} <= set(UNASSIGNED_PORTS)
+
+
+class _Stranger(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(http.HTTPStatus.NOT_FOUND)
+
+
+def test_another_program_on_the_pages_port_is_not_taken_for_them(before: LocalServer, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with open_server(tmp_path / "runs", before.pages_port or 0, SECRET) as ours:
+        threading.Thread(target=ours.serve_forever).start()
+        assert pages_answer(before)
+        ours.shutdown()
+    assert not pages_answer(before)
+    with http.server.HTTPServer(("127.0.0.1", before.pages_port or 0), _Stranger) as theirs:
+        threading.Thread(target=theirs.serve_forever).start()
+        assert not pages_answer(before)
+        theirs.shutdown()
 
 
 def test_one_port_is_not_enough(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ https://github.com/seaweedfs/seaweedfs. It keeps its objects in a folder, so it 
 """
 
 import json
-import socket
 import subprocess
 import sys
 import uuid
@@ -19,7 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.support.patience import STALL_SECONDS
-from tests.support.server_process import until_answers
+from tests.support.server_process import free_port, until_answers
 
 ACCESS_KEY, SECRET_KEY, REGION = "spaceport-test", "spaceport-test-secret", "us-east-1"
 _PARTS = ("master", "volume", "filer", "s3")  # each listens on one port for HTTP and one for gRPC
@@ -32,8 +31,7 @@ class S3Server:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         (folder / "data").mkdir(parents=True, exist_ok=True)
-        ports = _free_ports(2 * len(_PARTS))
-        self._ports = dict(zip(_PARTS, zip(ports[::2], ports[1::2], strict=True), strict=True))
+        self._ports = {part: (free_port(), free_port()) for part in _PARTS}
         self.endpoint = f"http://127.0.0.1:{self._ports['s3'][0]}"
         self._client: Any = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -147,14 +145,3 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
         yield server
     finally:
         server.stop()
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

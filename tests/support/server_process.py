@@ -1,21 +1,30 @@
 """Servers as processes of the tests' own: a free port, an end with the context, and waiting until they answer."""
 
+import random
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 
+from deployments.local.server import UNASSIGNED_PORTS
 from tests.support.patience import STALL_SECONDS, eventually, work_of
+
+_ports = iter(random.sample(UNASSIGNED_PORTS, len(UNASSIGNED_PORTS)))
 
 
 def free_port() -> int:
-    """A port of this machine that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of this machine that is free now, and that no `bind` to port 0 takes before its server starts.
+
+    A process returns each one once. Another process can return the same one: one of 20,000.
+    """
+    while True:
+        port = next(_ports)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager

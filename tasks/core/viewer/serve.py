@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 from tasks.core.errors import InputError
 
 HOST = "127.0.0.1"
+SERVER_NAME = "Spaceport"  # begins the header `Server` of every answer
 SILENCE_SECONDS = 20.0  # a silent connection is closed after this time
 MOST_CONNECTIONS = 64  # at the same time; a browser opens six
 END_SECONDS = 5.0  # time for a thread to notice that its connection has been ended
@@ -27,6 +28,7 @@ END_SECONDS = 5.0  # time for a thread to notice that its connection has been en
 
 class _Handler(SimpleHTTPRequestHandler):
     timeout = SILENCE_SECONDS
+    server_version = SERVER_NAME
     server: "_Server"
     extensions_map = {  # noqa: RUF012
         **SimpleHTTPRequestHandler.extensions_map,
