@@ -49,12 +49,12 @@ class GpsResidual(BaseModel):
     name: str
     east_m: float
     north_m: float
-    up_m: float
+    up_m: float | None  # null where the photo has no altitude
 
     @property
     def length_m(self) -> float:
         """The length of the distance."""
-        return math.hypot(self.east_m, self.north_m, self.up_m)
+        return math.hypot(self.east_m, self.north_m, self.up_m or 0.0)
 
 
 class Georeference(BaseModel):
@@ -64,9 +64,14 @@ class Georeference(BaseModel):
 
     latitude_deg: float
     longitude_deg: float
-    altitude_m: float  # from the photos' GPS or flight log: above the ellipsoid or the sea, which EXIF does not say
+    # From the photos' GPS or flight log: above the ellipsoid or the sea, which EXIF does not say. Null where no photo
+    # has an altitude: heights in the scene are then above its cameras' median.
+    altitude_m: float | None
     enu_from_scene: tuple[tuple[float, float, float, float], ...] = IDENTITY  # [4, 4]; scenes are made in ENU
-    residual_rms_m: float  # of camera centres against GPS, over the photos used for the fit
+    # Of camera centres against GPS, over the photos used for the fit; where altitudes are not believed, on the ground
+    residual_rms_m: float
+    horizontal_rms_m: float | None = None  # the same on the ground; null in files of before it was measured
+    vertical_rms_m: float | None = None  # in height; null without altitudes that are believed
     residual_median_m: float | None = None  # of all photos that have GPS; null in files of before it was measured
     left_out: tuple[str, ...] = ()  # names of photos whose GPS is too far from their camera: not fitted to
     residuals: tuple[GpsResidual, ...] = ()  # of each registered photo that has GPS

@@ -62,6 +62,15 @@ class SfmTry(Section):
     note: str = ""  # result of the other mapper, if the first was not good enough
 
 
+class FrameSection(Section):
+    """What the scene's axes rest on, in sentences."""
+
+    up: str
+    scale: str
+    place: str
+    not_believed: tuple[str, ...] = ()  # places, altitudes and angles of the photos that were left out, and why
+
+
 class SfmSection(Section):
     """The result of structure from motion."""
 
@@ -74,6 +83,7 @@ class SfmSection(Section):
     georeferenced: bool
     gps_residual_rms_m: float | None = None  # of the photos whose GPS the georeference was fitted to
     georeference: Georeference | None = None  # also in georeference.json, beside the splat
+    frame: FrameSection | None = None  # null for a given model
     matcher: str  # "exhaustive", "spatial+sequential", or "given" for a user's own COLMAP model
     mapper: str  # "incremental", "global", or "given"
     rung: str = "given"  # of the ladder of efforts, whose result is used

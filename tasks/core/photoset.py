@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from tasks.core.errors import UnsafeNameError
 from tasks.core.safe_names import safe_name
 
+Direction = tuple[float, float, float]
+
 PHOTOS_FILE = "photos.json"
 IMAGES_FOLDER = "images"
 ALTITUDES_M = (-500.0, 20_000.0)  # from below the Dead Sea's shore to above any aircraft that takes photos
@@ -32,6 +34,7 @@ class Gps(BaseModel):
     latitude_deg: float
     longitude_deg: float
     altitude_m: float | None = None
+    hemisphere_assumed: bool = False  # EXIF lacks the letter N, S, E or W of an angle, which counts as N or E
 
 
 class Photo(BaseModel):
@@ -49,6 +52,10 @@ class Photo(BaseModel):
     taken_at: str | None = None  # EXIF local time, ISO 8601
     utc_offset_minutes: int | None = None  # of that time, by EXIF's offset or by the GPS clock
     gps: Gps | None = None
+    up_in_camera: Direction | None = (
+        None  # to the sky, by the gimbal's angles: x right, y down, z forward of the camera
+    )
+    digital_zoom: float = 1.0  # by which the camera enlarged a part of its image; counted in focal_px where it must be
 
     @field_validator("name")
     @classmethod

@@ -11,12 +11,15 @@ from typing import Any
 from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 
-from tasks.core.photoset import ALTITUDES_M, FULL_FRAME_DIAGONAL_MM, Gps, is_believed_focal
+from tasks.core.photos.xmp import XmpFacts, read_xmp, up_in_camera
+from tasks.core.photoset import ALTITUDES_M, FULL_FRAME_DIAGONAL_MM, Direction, Gps, is_believed_focal
 
 MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # EXIF 2.32, FocalPlaneResolutionUnit
 UTC_OFFSET = re.compile(r"Z|(?P<sign>[+-])(?P<hours>[01]\d):(?P<minutes>[0-5]\d)")
 GPS_CLOCK_MINUTES = 3.0  # between the photo and the GPS fix
 MOST_OFFSET_MINUTES = 14 * 60  # Kiritimati
+MOST_DIGITAL_ZOOM = 100.0
+CUT_DEGREES = 1 / 60 + 1e-9  # what is lost when an angle is cut to whole minutes
 
 # Raised by Pillow when it reads or writes EXIF with values of the wrong types.
 MALFORMED = (
@@ -35,6 +38,7 @@ KEPT_EXIF_TAGS = (
     Base.SubsecTimeOriginal,
     Base.OffsetTime,
     Base.OffsetTimeOriginal,
+    Base.DigitalZoomRatio,
 )
 KEPT_GPS_TAGS = (
     GPS.GPSLatitudeRef,
@@ -59,6 +63,8 @@ class ExifFacts:
     taken_at: str | None
     utc_offset_minutes: int | None
     gps: Gps | None
+    up_in_camera: Direction | None = None  # of the upright photo
+    digital_zoom: float = 1.0
 
 
 def read_exif(image: Image.Image) -> ExifFacts:
@@ -84,14 +90,19 @@ def _facts(image: Image.Image) -> ExifFacts:
     orientation = exif.get(Base.Orientation, 1)
     taken_at = _taken_at(exif, details)
     focal_px, focal_doubted = _focal_px(details, *image.size)
+    orientation = orientation if orientation in range(1, 9) else 1
+    xmp = read_xmp(image)
+    pitch_deg, roll_deg = xmp.gimbal_pitch_deg, xmp.gimbal_roll_deg
     return ExifFacts(
-        orientation=orientation if orientation in range(1, 9) else 1,
+        orientation=orientation,
         focal_px=focal_px,
         focal_doubted=focal_doubted,
         camera=_camera(exif),
         taken_at=taken_at,
         utc_offset_minutes=None if taken_at is None else _utc_offset_minutes(details, position, taken_at),
-        gps=_gps(position),
+        gps=_exact(_gps(position), xmp),
+        up_in_camera=None if pitch_deg is None or roll_deg is None else up_in_camera(pitch_deg, roll_deg, orientation),
+        digital_zoom=_digital_zoom(details),
     )
 
 
@@ -147,6 +158,11 @@ def _focal_px(details: Mapping[int, Any], width: int, height: int) -> tuple[floa
     ]
     believed = [focal_px for focal_px in said if is_believed_focal(focal_px, width, height)]
     return (believed[0] if believed else None), len(believed) < len(said)
+
+
+def _digital_zoom(details: Mapping[int, Any]) -> float:
+    ratio = _number(details.get(Base.DigitalZoomRatio))
+    return ratio if ratio is not None and 1.0 <= ratio <= MOST_DIGITAL_ZOOM else 1.0  # 0 means not used
 
 
 def _focal_of_equivalent(details: Mapping[int, Any], width: int, height: int) -> float | None:
@@ -209,20 +225,44 @@ def _utc_offset_minutes(details: Mapping[int, Any], position: Mapping[int, Any],
     return offset if abs(ahead - offset) <= GPS_CLOCK_MINUTES and abs(offset) <= MOST_OFFSET_MINUTES else None
 
 
+def _exact(gps: Gps | None, xmp: XmpFacts) -> Gps | None:
+    """EXIF's position with the digits, and the values, that only the XMP has."""
+    latitude, longitude, altitude = xmp.latitude_deg, xmp.longitude_deg, xmp.altitude_m
+    if latitude is None or longitude is None or not (abs(latitude) <= 90 and abs(longitude) <= 180):
+        return gps
+    if latitude == 0 and longitude == 0:
+        return gps
+    if gps is None:
+        return Gps(latitude_deg=latitude, longitude_deg=longitude, altitude_m=_believed_altitude(altitude))
+    apart = abs(gps.latitude_deg - latitude), abs((gps.longitude_deg - longitude + 180) % 360 - 180)
+    if max(apart) > CUT_DEGREES and not gps.hemisphere_assumed:  # another place: a person or a program put it there
+        return gps
+    known = gps.altitude_m if gps.altitude_m else _believed_altitude(altitude)
+    return Gps(latitude_deg=latitude, longitude_deg=longitude, altitude_m=gps.altitude_m if known is None else known)
+
+
 def _gps(tags: Mapping[int, Any]) -> Gps | None:
-    latitude = _degrees(tags.get(GPS.GPSLatitude), tags.get(GPS.GPSLatitudeRef), "S", 90)
-    longitude = _degrees(tags.get(GPS.GPSLongitude), tags.get(GPS.GPSLongitudeRef), "W", 180)
+    letters = _text(tags.get(GPS.GPSLatitudeRef)).upper(), _text(tags.get(GPS.GPSLongitudeRef)).upper()
+    latitude = _degrees(tags.get(GPS.GPSLatitude), letters[0], "S", 90)
+    longitude = _degrees(tags.get(GPS.GPSLongitude), letters[1], "W", 180)
     if latitude is None or longitude is None or (latitude == 0 and longitude == 0):  # 0, 0: no fix yet
         return None
     altitude = _number(tags.get(GPS.GPSAltitude))
     if altitude is not None and tags.get(GPS.GPSAltitudeRef) in (1, b"\x01", "\x01"):
         altitude = -altitude
-    if altitude is not None and not ALTITUDES_M[0] <= altitude <= ALTITUDES_M[1]:
-        altitude = None
-    return Gps(latitude_deg=latitude, longitude_deg=longitude, altitude_m=altitude)
+    return Gps(
+        latitude_deg=latitude,
+        longitude_deg=longitude,
+        altitude_m=_believed_altitude(altitude),
+        hemisphere_assumed=letters[0] not in ("N", "S") or letters[1] not in ("E", "W"),
+    )
 
 
-def _degrees(value: Any, reference: Any, negative: str, limit: float) -> float | None:
+def _believed_altitude(altitude_m: float | None) -> float | None:
+    return altitude_m if altitude_m is not None and ALTITUDES_M[0] <= altitude_m <= ALTITUDES_M[1] else None
+
+
+def _degrees(value: Any, letter: str, negative: str, limit: float) -> float | None:
     """Degrees from (degrees, minutes, seconds) and a hemisphere's letter."""
     if not isinstance(value, tuple) or not value:
         return None
@@ -232,4 +272,4 @@ def _degrees(value: Any, reference: Any, negative: str, limit: float) -> float |
     degrees = math.fsum(part / 60.0**i for i, part in enumerate(parts) if part is not None)
     if not 0 <= degrees <= limit:
         return None
-    return -degrees if _text(reference).upper() == negative else degrees
+    return -degrees if letter == negative else degrees

@@ -16,6 +16,7 @@ from tasks.core.photos.log_match import place_photos
 from tasks.core.photos.memory import MemoryBudget
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.photos.pixels import StagedPhoto, stage_photo
+from tasks.core.photos.zoom import zoomed
 from tasks.core.photoset import IMAGES_FOLDER, PHOTOS_FILE, CheckedPhotos, Photo, PhotoSet, RejectedPhoto
 from tasks.core.progress import Progress, ProgressCallback
 from tasks.core.safe_names import WANTED_NAME_BYTES, TakenNames, below, printable, safe_name
@@ -51,7 +52,7 @@ def ingest(source: Path, out: Path, options: PhotosOptions, on_progress: Progres
         staged, rejected = _stage_all(offered, staging, options, on_progress)
         unique, twins = _without_twins(staged)
         photos = CheckedPhotos(
-            photo_set=PhotoSet(photos=tuple(_place(_in_capture_order(unique), out / IMAGES_FOLDER))),
+            photo_set=PhotoSet(photos=zoomed(_place(_in_capture_order(unique), out / IMAGES_FOLDER))),
             rejected=tuple(sorted([*refused, *rejected, *twins], key=lambda photo: natural_order(photo.name))),
         )
         _require_enough(source, photos)
@@ -145,6 +146,8 @@ def _place(staged: list[StagedPhoto], images: Path) -> Iterable[Photo]:
             taken_at=photo.exif.taken_at,
             utc_offset_minutes=photo.exif.utc_offset_minutes,
             gps=photo.exif.gps,
+            up_in_camera=photo.exif.up_in_camera,
+            digital_zoom=photo.exif.digital_zoom,
         )
 
 

@@ -52,7 +52,6 @@ def write_report(
         "megabytes": megabytes,
         "duration": duration,
         "moment": moment,
-        "distance": distance,
     }
     georeference = report.sfm.georeference
     chosen = evenly_chosen(len(report.train.eval_views), MAX_VIEWS)
@@ -70,7 +69,6 @@ def write_report(
         longest=max((getattr(report.seconds, name) or 0.0 for name in STAGES), default=0.0),
         options=list(_flat(report.options)),
         median_m=None if georeference is None else georeference.residual_median_m,
-        misplaced=[] if georeference is None else georeference.misplaced,
     )
     target.write_text(page, encoding="utf-8")
 
@@ -101,11 +99,6 @@ def megabytes(value: int | None) -> str:
     if value >= 1e9:
         return f"{value / 1e9:.2f}\u00a0GB"
     return f"{value / 1e6:.{2 if value < 1e7 else 1 if value < 1e8 else 0}f}\u00a0MB"
-
-
-def distance(meters: float) -> str:
-    """Metres, or kilometres where there are many."""
-    return f"{meters:.0f}\u00a0m" if meters < 10_000 else f"{meters / 1000:,.0f}\u00a0km".replace(",", "\u202f")
 
 
 def duration(seconds: float | None) -> str:

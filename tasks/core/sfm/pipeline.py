@@ -30,8 +30,8 @@ def find_in_worker(job: CamerasJob) -> SfmSection:
     photos = PhotoSet.load(job.source)
     ladder = map_with_escalation(job, photos)
     model = _require_enough(job, photos, ladder)
-    gps = {photo.name: photo.gps for photo in photos.photos if photo.gps is not None}
-    georeference = place_in_frame(model, gps, job.options.random_seed)
+    placement = place_in_frame(model, photos.photos, job.options.random_seed)
+    georeference = placement.georeference
     error_px = model.compute_mean_reprojection_error()
     write_model(model, job.out / CAMERAS_MODEL)
     if georeference is not None:
@@ -56,11 +56,12 @@ def find_in_worker(job: CamerasJob) -> SfmSection:
         georeferenced=georeference is not None,
         gps_residual_rms_m=None if georeference is None else georeference.residual_rms_m,
         georeference=georeference,
+        frame=placement.frame,
         matcher=ladder.chosen.matcher,
         mapper=ladder.best.mapper,
         rung=ladder.chosen.rung,
         tries=ladder.tries,
-        degradations=doubts(photos),
+        degradations=(*doubts(photos), *placement.degradations),
     )
 
 

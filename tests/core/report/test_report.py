@@ -12,7 +12,7 @@ from PIL import Image
 from tasks.core.errors import StorageError
 from tasks.core.gaussians import Gaussians
 from tasks.core.georeference import Georeference, GpsResidual
-from tasks.core.measurements import LeftOutPhoto, Report, held_out_picture
+from tasks.core.measurements import FrameSection, LeftOutPhoto, Report, held_out_picture
 from tasks.core.render.backends import rasterizer_for
 from tasks.core.report import html
 from tasks.core.report.charts import camera_map, camera_map_picture, quality_curve
@@ -111,11 +111,18 @@ def test_photos_whose_gps_does_not_fit_are_named_and_not_averaged(scene: Scene, 
         residuals=(GpsResidual(name="good.jpg", east_m=0.6, north_m=0, up_m=0), *misplaced),
     )
     report = full_report(scene, ())
-    report = report.model_copy(update={"sfm": report.sfm.model_copy(update={"georeference": georeference})})
-    write_report(report, scene, renders, tmp_path / "report.html")
+    frame = FrameSection(
+        up="Up rests on the GPS altitudes.",
+        scale="Metres, by GPS of 1 photo.",
+        place="East, north and up of 47.1, 8.2.",
+        not_believed=("GPS of <b> is not where the scene says.", "The altitudes drift."),
+    )
+    sfm = report.sfm.model_copy(update={"georeference": georeference, "frame": frame})
+    write_report(report.model_copy(update={"sfm": sfm}), scene, renders, tmp_path / "report.html")
     text = visible_text((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "cameras against GPS 0.80 m rms, 0.60 m median; left out because GPS says another place" in text
-    assert "0.jpg (3 275 km), 1.jpg (327 km), 2.jpg (33 km), 3.jpg (3275 m), 4.jpg (327 m) and 2 more" in text
+    assert "cameras against GPS 0.80 m rms, 0.60 m median" in text
+    for said in (frame.up, frame.scale, frame.place, *frame.not_believed):
+        assert said in unescape(text)
 
 
 def test_at_most_twelve_pairs_and_the_rest_counted(tmp_path: Path) -> None:
