@@ -87,8 +87,9 @@ class FeatureDatabase:
 
         Without EXIF the size alone decides: frames of a video then share one camera, which registers more of them.
         pycolmap reads the focal length from the EXIF of the first photo of each camera, and decodes it for that; the
-        others are entered unread. A focal length that no lens has is dropped. Image numbers follow
-        from the order of entry, and with them everything that depends on numbers, so that a run can be repeated.
+        others are entered unread. A focal length that no lens has is dropped, and digital zoom is counted. Image
+        numbers follow from the order of entry, and with them everything that depends on numbers, so that a run can be
+        repeated.
         """
 
         def intrinsics(i: int) -> tuple[int, int, str, float]:
@@ -101,7 +102,7 @@ class FeatureDatabase:
             with pycolmap.Database.open(self.path) as database:
                 like = database.read_image_with_name(first)
                 assert like is not None
-                _drop_absurd_focal_length(database, like.camera_id, self._photos[self.names.index(first)])
+                _correct_focal_length(database, like.camera_id, self._photos[self.names.index(first)])
                 frame = database.read_frame(like.frame_id)
                 for name in others:
                     image = pycolmap.Image(name=name, camera_id=like.camera_id)
@@ -184,12 +185,17 @@ def _cores() -> int:
     return len(psutil.Process().cpu_affinity() or [0]) if psutil.LINUX else os.cpu_count() or 1
 
 
-def _drop_absurd_focal_length(database: pycolmap.Database, camera_id: int, photo: Photo) -> None:
-    """Make the camera one of a photo without EXIF, where pycolmap took a focal length from it that is not believed.
+def _correct_focal_length(database: pycolmap.Database, camera_id: int, photo: Photo) -> None:
+    """Count digital zoom; and drop a focal length from EXIF that is not believed.
 
-    pycolmap reads the 35 mm equivalent itself, also from EXIF that the photos stage cannot read.
+    pycolmap reads the 35 mm equivalent itself, also from EXIF that the photos stage cannot read, and knows no digital
+    zoom.
     """
     camera = database.read_camera(camera_id)
+    if photo.digital_zoom > 1 and photo.focal_px is not None and camera.has_prior_focal_length:
+        camera.focal_length = photo.focal_px
+        database.update_camera(camera)
+        return
     believed = is_believed_focal(camera.mean_focal_length(), camera.width, camera.height)
     if not camera.has_prior_focal_length or (believed and not photo.focal_doubted):
         return
