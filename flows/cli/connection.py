@@ -195,8 +195,7 @@ class EmbeddedServer:
         self._secret = f"spaceport:{secrets.token_urlsafe(32)}"
         self._ends = threading.Event()
         environment.pop("PREFECT_API_KEY", None)  # of Prefect Cloud
-        # Prefect's temporary server would admit every user of this machine.
-        environment["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
+        environment["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"  # whatever the user has set
         environment["PREFECT_API_URL"], environment["PREFECT_API_AUTH_STRING"] = self._api_url, self._secret
 
     @contextmanager

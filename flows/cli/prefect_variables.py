@@ -24,9 +24,8 @@ def configure_prefect(settings: Settings, environment: MutableMapping[str, str] 
     """
     defaults = {
         "PREFECT_HOME": str(settings.home / "prefect"),
-        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-        # The default of 20 s is too short for a cold start on two cores.
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        # Prefect's temporary server would admit every user of this machine, and write to the database of `spaceport up`.
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         # The telemetry task can log a 60-line "database is locked" traceback at start.
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",

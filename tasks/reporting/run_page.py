@@ -127,7 +127,7 @@ class RunPage:
             parent = FlowRunFilterParentFlowRunId(any_=[self._artifacts.flow_run_id])
             runs = get_client(sync_client=True).read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=parent))
         except Exception as error:  # noqa: BLE001 - the run has ended well, whether or not this is known
-            run_logger().warning("where the stages ran could not be asked (%s)", error)
+            run_logger().warning("the server did not answer where the stages ran (%s)", error)
             return dict.fromkeys(stages, "its own deployment")
         return {stage: f"pool {run.work_pool_name}" for stage in stages for run in runs if stage in run.tags}
 

@@ -268,7 +268,7 @@ def _cancelled_with_parent(child_id: UUID) -> Iterator[None]:
                 if _own_state(client) in (StateType.CANCELLING, StateType.CANCELLED):
                     client.set_flow_run_state(child_id, Cancelling(message=WITH_PARENT))
         except Exception as error:  # noqa: BLE001 - must not hide the error that ends this run
-            run_logger().warning("whether the stage's own run is to be cancelled could not be asked (%s)", error)
+            run_logger().warning("the server did not answer whether to cancel the stage's own run (%s)", error)
         raise
 
 

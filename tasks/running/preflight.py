@@ -97,7 +97,7 @@ def _check_apart(photos: str, destination: str, workspace: str) -> None:
     for what, place in (("destination", destination), ("workspace", workspace)):
         if any(_is_inside(place, folder) for folder in read):
             raise DestinationError(
-                f"The {what} {place} lies inside the photo folder {photos}: name one outside of it "
+                f"The {what} {place} is inside the photo folder {photos}: name one outside it "
                 f"({'--out' if what == 'destination' else '--workspace'} in a terminal)."
             )
     for name in RESULT_FOLDERS:

@@ -145,7 +145,7 @@ def test_an_out_inside_the_photos(
 ) -> None:
     photos_of_number(4)(tmp_path / "photos")
     assert run_cli(monkeypatch, "run", str(tmp_path / "photos"), "--out", str(tmp_path / "photos" / "out")) == 2
-    assert "lies inside the photo folder" in capsys.readouterr().err
+    assert "is inside the photo folder" in capsys.readouterr().err
 
 
 def without_root_powers() -> list[str]:

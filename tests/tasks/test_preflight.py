@@ -2,7 +2,7 @@
 
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -176,10 +176,10 @@ def half_a_model(folder: Path) -> dict[str, Any]:
     [
         (below_a_file, DestinationError, "cannot be written"),
         (workspace_below_a_file, DestinationError, r"The workspace .* cannot be written \(Not a directory\)"),
-        (inside_the_photos, DestinationError, "destination .* lies inside the photo folder"),
-        (workspace_inside_the_photos, DestinationError, "workspace .* lies inside the photo folder"),
+        (inside_the_photos, DestinationError, "destination .* is inside the photo folder"),
+        (workspace_inside_the_photos, DestinationError, "workspace .* is inside the photo folder"),
         (over_the_photos, DestinationError, "where the result's folder colmap would go"),
-        (inside_the_images_of_a_model, DestinationError, "lies inside the photo folder"),
+        (inside_the_images_of_a_model, DestinationError, "is inside the photo folder"),
         (over_the_images_of_a_model, DestinationError, "where the result's folder colmap would go"),
         (over_a_page, DestinationError, "would replace index.html in .*/site, which no earlier result has put there"),
         (over_a_model, DestinationError, "would replace colmap/sparse/0/cameras.bin in"),
@@ -240,6 +240,7 @@ def test_a_gpu_is_asked_for_only_where_training_runs_in_this_process(
     with pytest.raises(MissingPartError, match=r"No GPU here\. Or choose the CPU"):
         check_run(**{**given, "options": options})
     monkeypatch.setenv("SPACEPORT_DISPATCH", "train")
+    monkeypatch.setattr(preflight, "get_client", lambda **options: nullcontext())
     asked: list[str] = []
     monkeypatch.setattr(preflight, "_check_pool", lambda client, stage: asked.append(stage))
     check_run(**{**given, "options": options})
@@ -258,7 +259,7 @@ def test_a_bucket_that_is_not_there(given: dict[str, Any], s3_environment: S3Ser
     with pytest.raises(DestinationError, match="There is no bucket for s3://no-such-bucket/workspace"):
         check_run(**{**given, "workspace": "s3://no-such-bucket/workspace"})
     bucket = s3_environment.new_bucket()
-    with pytest.raises(DestinationError, match="lies inside the photo folder"):
+    with pytest.raises(DestinationError, match="is inside the photo folder"):
         check_run(**{**given, "photos": f"s3://{bucket}/flight/", "destination": f"s3://{bucket}/flight/out"})
 
 

@@ -217,7 +217,7 @@ def _translated(error: Exception, place: str, refused: type[InputError]) -> Spac
     if isinstance(error, RetriesExceededError):
         return StorageError(f"{place} could not be read to the end: {error.last_exception}.")
     if isinstance(error, S3DownloadFailedError):
-        return StorageError(f"{place} was changed by somebody else at the same moment: {_one_line(error)}")
+        return StorageError(f"{place} was changed by another process at the same time: {_one_line(error)}")
     if isinstance(error, boto.ClientError):
         return _answered(error, place, refused)
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.ProfileNotFound):
@@ -241,7 +241,7 @@ def _answered(error: boto.ClientError, place: str, refused: type[InputError]) ->
     if status >= 500 or status == 429 or code in _THROTTLING_CODES | _TIMEOUT_CODES | _BROKEN_BODY_CODES:
         return StorageError(f"S3 could not serve {place} just now ({error.operation_name} says {said}).")
     if code in LOST_RACE_CODES:
-        return StorageError(f"{place} was changed by somebody else at the same moment ({said}).")
+        return StorageError(f"{place} was changed by another process at the same time ({said}).")
     if status in (401, 403) or code in _CREDENTIAL_CODES:
         return refused(
             f"Access to {place} was denied ({error.operation_name} says {said}): check the credentials and that they "

@@ -164,7 +164,7 @@ def replace_objects(
         beside.upload(filled, new)
         confirm()
         if not folder.write(page, leading_into((filled / page).read_bytes(), version), only_over=before.etag):
-            raise StorageError(f"{folder.uri}/{page} was changed by somebody else at the same moment; try again.")
+            raise StorageError(f"{folder.uri}/{page} was changed by another process at the same time; try again.")
     except BaseException:
         with suppress(SpaceportError):  # the first error is the one to hear of; what stays is removed next time
             _remove_unless_shown(folder, page, version, staged)

@@ -66,7 +66,7 @@ def test_many_and_large_files_travel(folder: S3Folder, tmp_path: Path, monkeypat
     assert stored is not None
     folder.download([(stored, tmp_path / "down" / "large")])
     assert (tmp_path / "down" / "large").read_bytes() == large
-    with pytest.raises(StorageError, match="changed by somebody else"):
+    with pytest.raises(StorageError, match="changed by another process"):
         folder.download([(replace(stored, etag='"0"'), tmp_path / "other")])
     folder.delete([*names, "large"])
     assert list(folder.objects()) == []
