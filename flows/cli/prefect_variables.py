@@ -24,7 +24,7 @@ def configure_prefect(settings: Settings, environment: MutableMapping[str, str] 
     """
     defaults = {
         "PREFECT_HOME": str(settings.home / "prefect"),
-        # Prefect's temporary server would admit every user of this machine, and write to the database of `spaceport up`.
+        # Prefect's temporary server would admit every user of this machine and write to `spaceport up`'s database.
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         # The telemetry task can log a 60-line "database is locked" traceback at start.
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
