@@ -16,8 +16,10 @@ from tasks.core.pixels.profiles import SRGB, find_colours
 SRGB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 # A picture of eight colours that all of the spaces have.
 COLOURS = np.array(
-    [(200, 90, 60), (60, 160, 90), (70, 90, 190), (128, 128, 128)]
-    + [(230, 220, 200), (40, 30, 50), (180, 180, 60), (9, 9, 9)],
+    [
+        *[(200, 90, 60), (60, 160, 90), (70, 90, 190), (128, 128, 128)],
+        *[(230, 220, 200), (40, 30, 50), (180, 180, 60), (9, 9, 9)],
+    ],
     np.uint8,
 )
 
