@@ -18,7 +18,7 @@ CORE_LAYERS = (
     {"options"},
     {"photos", "sfm", "training", "sog", "viewer", "report", "demo"},
     {"render"},
-    {"scene", "gaussians", "ply", "storage", "refs", "photoset", "measurements"},
+    {"scene", "gaussians", "ply", "storage", "refs", "photoset", "measurements", "pixels"},
     {"stage_code", "kernel_cache", "usage", "image_file"},
     {
         "georeference",

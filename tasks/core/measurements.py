@@ -40,6 +40,8 @@ class PhotosSection(Section):
     usable: int
     rejected: tuple[RejectedPhoto, ...] = ()
     flight_log: str | None = None  # how the photos' places were found in a flight log; null where none was given
+    not_read: dict[str, int] = Field(default_factory=dict)  # files that are not offered as photos, by extension
+    notes: tuple[str, ...] = ()  # sentences on these files, and on what was done to the photos' pixels
 
 
 class LeftOutPhoto(Section):

@@ -104,6 +104,8 @@ class CheckedPhotos(BaseModel):
 
     photo_set: PhotoSet
     rejected: tuple[RejectedPhoto, ...] = ()
+    not_read: dict[str, int] = {}  # other files, by extension
+    notes: tuple[str, ...] = ()  # sentences on how photos were changed
 
     @property
     def photos(self) -> tuple[Photo, ...]:

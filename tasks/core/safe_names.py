@@ -67,6 +67,11 @@ def reason(error: BaseException) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
+def storable(name: str) -> str:
+    """Return a name with a replacement character for each byte that is not UTF-8, and each control character."""
+    return "".join("\ufffd" if unicodedata.category(character) in (*CONTROL, "Cs") else character for character in name)
+
+
 def printable(text: str) -> str:
     """Escape control characters, changes of direction, and bytes that were not UTF-8."""
     return "".join(

@@ -112,12 +112,6 @@ class Scene:
         with open_image(self.image_path(camera)) as image:
             return np.asarray(image.convert("RGB"))
 
-    def split(self, hold_out_every: int = 8) -> tuple[tuple[Camera, ...], tuple[Camera, ...]]:
-        """Training cameras and held-out cameras: every n-th in name order, from the first on (as the 3DGS papers)."""
-        by_name = sorted(self.cameras, key=lambda camera: camera.name)
-        held_out = tuple(by_name[::hold_out_every])
-        return tuple(camera for i, camera in enumerate(by_name) if i % hold_out_every), held_out
-
     def save(self) -> None:
         """Write `scene.json`, `points.npz` and, if there is one, `georeference.json` into the scene's folder."""
         if self.georeference is not None:

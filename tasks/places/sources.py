@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 
 from tasks.core.errors import PhotosError, StorageError, UnsafeNameError, UnstorableNameError
 from tasks.core.paths import local_path
-from tasks.core.photos.files import is_photo_name, offered_photos
+from tasks.core.photos.files import is_hidden, is_photo_name, no_photos, offered_photos
 from tasks.core.photos.flight_log import log_among, require_log_size
 from tasks.core.photoset import RejectedPhoto
 from tasks.core.progress import Progress, ProgressCallback
-from tasks.core.safe_names import TakenNames, below, printable, shown
+from tasks.core.safe_names import TakenNames, below, printable, shown, storable
 from tasks.core.storage import S3Folder, StoredObject, Workspace, hash_file, hash_files
 from tasks.places.workspace import open_folder, open_workspace
 
@@ -27,6 +27,7 @@ class RemotePhotos:
     place: S3Folder  # the folder or the archive that the URI names
     objects: tuple[StoredObject, ...]  # the photos of the folder, or the one archive
     flight_log: StoredObject | None = None  # beside the photos of a folder
+    others: tuple[str, ...] = ()  # names of objects in the folder that are not read
 
     @property
     def needed(self) -> tuple[StoredObject, ...]:
@@ -99,11 +100,11 @@ def list_photos(uri: str, place: S3Folder, flight_log: str = "") -> RemotePhotos
     if not objects:
         raise PhotosError(f"There is nothing at {uri}: upload photos there, or correct the name.")
     if not photos:
-        kinds = ", ".join(sorted({PurePosixPath(found.name).suffix.lower() or "no extension" for found in objects})[:6])
-        raise PhotosError(
-            f"No photos among {len(objects)} objects at {uri} (found: {kinds}): give JPEG, PNG, HEIC, WebP or TIFF."
-        )
-    return RemotePhotos(uri, place, photos, _flight_log(uri, objects, flight_log) if flight_log else None)
+        raise PhotosError(no_photos(f"{len(objects)} objects at {uri}", [found.name for found in objects]))
+    log = _flight_log(uri, objects, flight_log) if flight_log else None
+    read = {*photos, log}
+    others = tuple(found.name for found in objects if found not in read and not is_hidden(found.name))
+    return RemotePhotos(uri, place, photos, log, others)
 
 
 def _flight_log(uri: str, objects: list[StoredObject], wanted: str) -> StoredObject:
@@ -130,7 +131,7 @@ def local_names(uri: str, objects: tuple[StoredObject, ...]) -> tuple[dict[Store
     rejected: list[RejectedPhoto] = []
     for found in objects:
         try:
-            names[found] = taken.take(found.name.lstrip("/"))  # an empty folder in a key means nothing
+            names[found] = taken.take(storable(found.name.lstrip("/")))  # an empty folder in a key means nothing
         except UnstorableNameError as error:
             rejected.append(RejectedPhoto(name=printable(found.name), reason=str(error).removesuffix(".")))
         except UnsafeNameError as error:

@@ -36,6 +36,7 @@ from tasks.core.render.interface import Image
 from tasks.core.render.warmup import compile_kernels
 from tasks.core.scene import Camera, Scene
 from tasks.core.training.coverage import project
+from tasks.core.training.held_out import split_views
 from tasks.core.training.options import TRAIN_PRESETS
 from tasks.core.training.trainer import train
 from tasks.core.transforms import Float64, similarity_from_points
@@ -152,7 +153,7 @@ def main() -> None:
         alignment, world = Alignment.of(scene, true_cameras), build_world()
         small = [
             camera.resized(SMALL_PX, round(SMALL_PX * camera.height / camera.width))
-            for camera in scene.split(HOLD_OUT_EVERY)[1]
+            for camera in split_views(scene, HOLD_OUT_EVERY)[1]
         ]
         held_out = [alignment.truth_of(camera, world) for camera in small]
         everywhere = [

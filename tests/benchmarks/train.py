@@ -29,6 +29,7 @@ from tasks.core.scene import Scene
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.training.coverage import covered_pixels
 from tasks.core.training.evaluate import evaluate_completely, mean_of
+from tasks.core.training.held_out import split_views
 from tasks.core.training.options import TRAIN_PRESETS, TrainOptions
 from tasks.core.training.trainer import TrainingStats, train
 from tasks.core.training.views import load_view
@@ -85,7 +86,7 @@ def measure_opensplat(program: str, scene: Scene, options: TrainOptions, folder:
     """Let OpenSplat train for about so many seconds on the views that are not held out, and measure what it wrote."""
     from tests.benchmarks.opensplat import train_for  # needs pycolmap, which ours must not share a process with
 
-    training, held_out = scene.split(HOLD_OUT_EVERY)
+    training, held_out = split_views(scene, HOLD_OUT_EVERY)
     ply, took, steps = train_for(program, scene, [camera.name for camera in training], folder, seconds)
     views = [load_view(scene, camera, options.max_image_size) for camera in held_out]
     covered = covered_pixels([view.cameras[0] for view in views], training, scene.points)

@@ -6,7 +6,7 @@ import pytest
 
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.refs import PhotosRef, RunContext
-from tasks.photos import ingest_photos
+from tasks.photos import PHOTOS, ingest_photos
 from tests.core.photos.test_ingest import encoded, folder_of
 
 
@@ -44,10 +44,19 @@ def test_a_photo_more_or_another_one_is_another_set(source: Path, context: RunCo
     assert len(set(digests)) == 3
 
 
-def test_files_that_the_stage_does_not_read_do_not_count(source: Path, context: RunContext) -> None:
-    ingested(source, context)
+def test_bytes_of_files_that_the_stage_does_not_read_do_not_count_but_their_number_does(
+    source: Path, context: RunContext
+) -> None:
+    before = ingested(source, context)
     (source / "film.mp4").write_bytes(b"video")
     (source / "notes.txt").write_bytes(b"words")
+    after = ingested(source, context)
+    assert not after.cached, "the report has to name them"
+    assert after.digest == before.digest, "sfm's key"
+    notes = PHOTOS.measured(after, context).notes
+    assert notes[0] == "2 other files were not read: .mp4 (1), .txt (1)."
+    assert notes[1].startswith("Videos (.mp4) are not read: extract their frames first")
+    (source / "film.mp4").write_bytes(b"another video")
     assert ingested(source, context).cached
 
 

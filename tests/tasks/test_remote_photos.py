@@ -30,6 +30,7 @@ def photo(seed: int) -> bytes:
     return file.getvalue()
 
 
+LONG = "x" * 256 + ".jpg"  # a key may have 1024 bytes, a part of a path 255
 PHOTOS = {f"{name}.jpg": photo(seed) for seed, name in enumerate(("photo1", "photo2", "sub/Süd 3"))}
 
 
@@ -118,29 +119,31 @@ def test_names_cannot_lead_out_of_the_folder() -> None:
 
 
 def test_a_key_that_is_no_file_name_costs_that_photo_alone(uploaded: str, bucket: S3Folder, tmp_path: Path) -> None:
-    bucket.write("uploads/north field/a\nb.jpg", photo(10))
+    bucket.write("uploads/north field/a\nb.jpg", photo(10))  # becomes one
+    bucket.write(f"uploads/north field/{LONG}", photo(11))
     context = RunContext(workspace=str(tmp_path), run="flight-1")
     found = ingest_photos.fn(uploaded, PhotosOptions(), context)
-    assert (found.usable, found.rejected) == (3, 1)
+    assert (found.usable, found.rejected) == (4, 1)
     section = photos.PHOTOS.measured(found, context)
-    assert section.found == 4
+    assert section.found == 5
     [rejected] = section.rejected
-    assert rejected.name == "a\\nb.jpg"
-    assert "holds control characters" in rejected.reason
+    assert rejected.name == LONG
+    assert "has a part of more than 255 bytes" in rejected.reason
+    assert section.not_read == {".json": 1}
+    assert section.notes == ("1 other file was not read: .json (1).",)
 
 
 def test_a_key_longer_than_a_file_name_costs_that_photo_alone() -> None:
     """A key may have 1024 bytes, a part of a path 255."""
-    long = "x" * 256 + ".jpg"
-    names, [rejected] = local_names("s3://b/odd", stored("a.jpg", long))
+    names, [rejected] = local_names("s3://b/odd", stored("a.jpg", LONG))
     assert list(names.values()) == ["a.jpg"]
-    assert rejected.name == long
+    assert rejected.name == LONG
     assert "has a part of more than 255 bytes" in rejected.reason
 
 
 def test_photos_of_which_none_has_a_file_name_are_refused(bucket: S3Folder, tmp_path: Path) -> None:
-    bucket.write("uploads/west/a\nb.jpg", photo(9))
-    with pytest.raises(PhotosError, match=r"No photo at s3://.*/uploads/west/ can be used; a\\nb\.jpg: .* control"):
+    bucket.write(f"uploads/west/{LONG}", photo(9))
+    with pytest.raises(PhotosError, match=r"No photo at s3://.*/uploads/west/ can be used; x*\.jpg: .* 255 bytes"):
         remote(f"s3://{bucket.bucket}/uploads/west/", tmp_path).download(tmp_path / "west", lambda progress: None)
 
 

@@ -13,11 +13,18 @@ from pathlib import Path
 
 from tasks.core.errors import PhotosError, UnsafeNameError, UnstorableNameError
 from tasks.core.image_file import ImageError
-from tasks.core.photos.files import is_photo_name, require_photo_size
+from tasks.core.photos.files import (
+    SNIFFED_BYTES,
+    begins_like_photo,
+    is_photo_name,
+    may_hide_photo,
+    no_photos,
+    require_photo_size,
+)
 from tasks.core.photos.flight_log import log_among
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.photoset import RejectedPhoto
-from tasks.core.safe_names import DAMAGED_ZIP, TakenNames, below, reason, shown
+from tasks.core.safe_names import DAMAGED_ZIP, TakenNames, below, reason, shown, storable
 from tasks.core.storage.disk import disk_full, free_bytes
 
 CHUNK_BYTES = 1 << 20
@@ -29,13 +36,14 @@ GIB = 1 << 30
 class Members:
     """The files of an archive whose directory is in order, under names that fit below one folder."""
 
-    files: tuple[tuple[zipfile.ZipInfo, str], ...]
+    photos: tuple[tuple[zipfile.ZipInfo, str], ...]
+    others: tuple[tuple[zipfile.ZipInfo, str], ...]
     rejected: tuple[RejectedPhoto, ...]  # photos that cannot be unpacked, though nothing is wrong with the others
 
     @property
-    def photos(self) -> list[tuple[zipfile.ZipInfo, str]]:
-        """The files that are offered as photos."""
-        return [(member, name) for member, name in self.files if is_photo_name(name)]
+    def files(self) -> tuple[tuple[zipfile.ZipInfo, str], ...]:
+        """Photos and others."""
+        return self.photos + self.others
 
 
 def require_archive(source: Path) -> None:
@@ -121,9 +129,8 @@ def require_photos(archive: Path, members: Members) -> None:
     if members.rejected:
         first = members.rejected[0]
         raise PhotosError(f"No photo in {archive.name} can be used; {first.name}: {first.reason}.")
-    raise PhotosError(
-        f"No photos among {len(members.files)} files in {archive.name}: give JPEG, PNG, HEIC, WebP or TIFF in it."
-    )
+    names = [name for _, name in members.files]
+    raise PhotosError(no_photos(f"{len(names)} files in {archive.name}", names))
 
 
 def checked_members(archive: Path, opened: zipfile.ZipFile, options: PhotosOptions) -> Members:
@@ -144,7 +151,7 @@ def checked_members(archive: Path, opened: zipfile.ZipFile, options: PhotosOptio
         )
     if _is_bomb(declared, sum(member.compress_size for member in members), options):
         raise _bomb(archive.name, "it", options)
-    return _named(archive, members)
+    return _named(archive, opened, members)
 
 
 def _require_harmless(archive: Path, member: zipfile.ZipInfo, options: PhotosOptions) -> None:
@@ -162,24 +169,44 @@ def _require_harmless(archive: Path, member: zipfile.ZipInfo, options: PhotosOpt
         raise _bomb(archive.name, f"its member {name}", options)
 
 
-def _named(archive: Path, members: list[zipfile.ZipInfo]) -> Members:
+def _named(archive: Path, opened: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> Members:
     """Members with names of their own; photos that do no harm but cannot be unpacked are apart."""
     taken = TakenNames()
-    files: list[tuple[zipfile.ZipInfo, str]] = []
+    photos: list[tuple[zipfile.ZipInfo, str]] = []
+    others: list[tuple[zipfile.ZipInfo, str]] = []
     rejected: list[RejectedPhoto] = []
     for member in members:
-        is_photo = is_photo_name(member.filename.replace("\\", "/"))
+        written = storable(_written_name(member))
+        posix = written.replace("\\", "/")
+        is_photo = is_photo_name(posix) or (may_hide_photo(posix) and _sniffed(opened, member))
         try:
             if is_photo:
                 require_photo_size(member.file_size)
-            files.append((member, taken.take(member.filename)))
+            (photos if is_photo else others).append((member, taken.take(written)))
         except (ImageError, UnstorableNameError) as error:
             if is_photo:
-                name = shown(member.filename).strip("'")
-                rejected.append(RejectedPhoto(name=name, reason=str(error).removesuffix(".")))
+                rejected.append(RejectedPhoto(name=shown(written).strip("'"), reason=str(error).removesuffix(".")))
         except UnsafeNameError as error:
             raise PhotosError(f"{archive.name} is unsafe: {error} Pack it again without that file.") from error
-    return Members(tuple(files), tuple(rejected))
+    return Members(tuple(photos), tuple(others), tuple(rejected))
+
+
+def _written_name(member: zipfile.ZipInfo) -> str:
+    """The member's name. Many programs write UTF-8 without saying so, and zipfile reads that as code page 437."""
+    if not member.flag_bits & 0x800:
+        try:
+            return member.filename.encode("cp437").decode("utf-8")
+        except UnicodeError:
+            pass
+    return member.filename
+
+
+def _sniffed(opened: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    try:
+        with opened.open(member) as file:
+            return begins_like_photo(file.read(SNIFFED_BYTES))
+    except (*DAMAGED_ZIP, OSError):  # it is reported if it is a photo that is read
+        return False
 
 
 def _unpack_member(

@@ -3,23 +3,27 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from tasks.core.errors import PhotosError, UnsafeNameError
 from tasks.core.image_file import ImageError
 from tasks.core.photos.archive import require_archive, unpack
-from tasks.core.photos.files import Offered, natural_order, offered_photos
+from tasks.core.photos.files import Offered, folder_content, natural_order
 from tasks.core.photos.flight_log import find_log, read_flight_log
 from tasks.core.photos.log_match import place_photos
 from tasks.core.photos.memory import MemoryBudget
 from tasks.core.photos.options import PhotosOptions
-from tasks.core.photos.pixels import StagedPhoto, stage_photo
+from tasks.core.photos.other_files import count_kinds
+from tasks.core.photos.pixels import DeepPhoto, StagedPhoto, stage_or_sample, stage_photo
+from tasks.core.photos.twins import without_twins
 from tasks.core.photos.zoom import zoomed
 from tasks.core.photoset import IMAGES_FOLDER, PHOTOS_FILE, CheckedPhotos, Photo, PhotoSet, RejectedPhoto
+from tasks.core.pixels.levels import Levels, common_levels
+from tasks.core.pixels.plain import change_notes
 from tasks.core.progress import Progress, ProgressCallback
-from tasks.core.safe_names import WANTED_NAME_BYTES, TakenNames, below, printable, safe_name
+from tasks.core.safe_names import WANTED_NAME_BYTES, TakenNames, below, printable, safe_name, storable
 
 MIN_PHOTOS = 3
 STAGING_FOLDER = ".staging"
@@ -47,13 +51,16 @@ def ingest(source: Path, out: Path, options: PhotosOptions, on_progress: Progres
     staging.mkdir(parents=True, exist_ok=True)
     try:
         folder, refused = _as_folder(source, staging / "unpacked", options)
-        log = read_flight_log(find_log(options.flight_log, folder)) if options.flight_log else ()
-        offered = offered_photos(folder)
-        staged, rejected = _stage_all(offered, staging, options, on_progress)
-        unique, twins = _without_twins(staged)
+        log_file = find_log(options.flight_log, folder) if options.flight_log else None
+        log = read_flight_log(log_file) if log_file else ()
+        content = folder_content(folder)
+        staged, rejected = _stage_all(content.photos, staging, options, on_progress)
+        unique, twins = without_twins(staged)
         photos = CheckedPhotos(
             photo_set=PhotoSet(photos=zoomed(_place(_in_capture_order(unique), out / IMAGES_FOLDER))),
             rejected=tuple(sorted([*refused, *rejected, *twins], key=lambda photo: natural_order(photo.name))),
+            not_read=count_kinds(name for name in content.others if folder / name != log_file),
+            notes=tuple(change_notes([photo.change for photo in unique], "photo")),
         )
         _require_enough(source, photos)
         if log:
@@ -80,45 +87,70 @@ def _as_folder(source: Path, unpacked: Path, options: PhotosOptions) -> tuple[Pa
     return unpacked, unpack(source, unpacked, options)
 
 
+Outcome = StagedPhoto | DeepPhoto | RejectedPhoto
+
+
 def _stage_all(
-    offered: list[Offered], staging: Path, options: PhotosOptions, on_progress: ProgressCallback
+    offered: Sequence[Offered], staging: Path, options: PhotosOptions, on_progress: ProgressCallback
 ) -> tuple[list[StagedPhoto], list[RejectedPhoto]]:
-    """Check and store all photos on all cores (Pillow decodes without the interpreter's lock)."""
+    """Check and store all photos on all cores (Pillow decodes without the interpreter's lock).
+
+    Photos with more than 8 bits of grey are decoded twice: the first time only to find the range of their set.
+    """
     memory = MemoryBudget()
+    done = 0
 
-    def outcome(numbered: tuple[int, Offered]) -> StagedPhoto | RejectedPhoto:
+    def first(numbered: tuple[int, Offered]) -> Outcome:
         index, photo = numbered
-        try:
-            safe_name(photo.name, WANTED_NAME_BYTES)
-            return stage_photo(photo, staging / f"{index:06d}", options, memory)
-        except (ImageError, UnsafeNameError) as reason:
-            return RejectedPhoto(name=printable(photo.name), reason=str(reason).removesuffix("."))
+        return _or_rejected(photo, lambda: stage_or_sample(photo, staging / f"{index:06d}", options, memory))
 
-    staged: list[StagedPhoto] = []
-    rejected: list[RejectedPhoto] = []
+    def count(result: Outcome) -> Outcome:
+        nonlocal done
+        if not isinstance(result, DeepPhoto):
+            done += 1
+            on_progress(Progress(done, len(offered), f"checked {done}/{len(offered)} photos"))
+        return result
+
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     try:
-        for done, result in enumerate(pool.map(outcome, enumerate(offered)), start=1):
-            if isinstance(result, StagedPhoto):
-                staged.append(result)
-            else:
-                rejected.append(result)
-            on_progress(Progress(done, len(offered), f"checked {done}/{len(offered)} photos"))
+        found = [count(result) for result in pool.map(first, enumerate(offered))]
+        levels = _levels_of_sets([photo for photo in found if isinstance(photo, DeepPhoto)])
+
+        def second(result: Outcome) -> Outcome:
+            if not isinstance(result, DeepPhoto):
+                return result
+            photo, path = result.offered, result.path
+            return _or_rejected(photo, lambda: stage_photo(photo, path, options, memory, levels[_set_of(result)]))
+
+        if levels:
+            deep = [isinstance(result, DeepPhoto) for result in found]
+            found = [
+                count(result) if new else result for new, result in zip(deep, pool.map(second, found), strict=True)
+            ]
     finally:
         pool.shutdown(cancel_futures=True)
-    return staged, rejected
+    staged = [photo for photo in found if isinstance(photo, StagedPhoto)]
+    return staged, [photo for photo in found if isinstance(photo, RejectedPhoto)]
 
 
-def _without_twins(staged: list[StagedPhoto]) -> tuple[list[StagedPhoto], list[RejectedPhoto]]:
-    """One of each content: the first by name. Duplicates would weigh double in training."""
-    first: dict[str, StagedPhoto] = {}
-    twins: list[RejectedPhoto] = []
-    for photo in staged:
-        original = first.setdefault(photo.sha256, photo)
-        if original is not photo:
-            reason = f"byte-identical to {printable(original.offered.name)}"
-            twins.append(RejectedPhoto(name=printable(photo.offered.name), reason=reason))
-    return list(first.values()), twins
+def _or_rejected(photo: Offered, stage: Callable[[], StagedPhoto | DeepPhoto]) -> Outcome:
+    name = storable(photo.name)
+    try:
+        safe_name(name, WANTED_NAME_BYTES)
+        return stage()
+    except (ImageError, UnsafeNameError) as reason:
+        return RejectedPhoto(name=printable(name), reason=str(reason).removesuffix("."))
+
+
+def _levels_of_sets(photos: list[DeepPhoto]) -> dict[tuple[str | None, bool], Levels]:
+    """The levels that become black and white in the photos of each camera."""
+    sets = {_set_of(photo) for photo in photos}
+    return {each: common_levels(photo.sample for photo in photos if _set_of(photo) == each) for each in sets}
+
+
+def _set_of(photo: DeepPhoto) -> tuple[str | None, bool]:
+    """What photos must have in common for one range: the camera, and whether its levels are whole numbers."""
+    return photo.camera, photo.sample.mode == "F"
 
 
 def _in_capture_order(staged: list[StagedPhoto]) -> list[StagedPhoto]:
@@ -131,7 +163,7 @@ def _place(staged: list[StagedPhoto], images: Path) -> Iterable[Photo]:
     """Move the stored photos to their names below `images/`."""
     taken = TakenNames()  # a.heic and a.png may both become a.jpg
     for photo in staged:
-        name = taken.take(PurePosixPath(safe_name(photo.offered.name)).with_suffix(photo.suffix).as_posix())
+        name = taken.take(PurePosixPath(safe_name(storable(photo.offered.name))).with_suffix(photo.suffix).as_posix())
         target = below(images, name)
         target.parent.mkdir(parents=True, exist_ok=True)
         photo.path.replace(target)

@@ -18,6 +18,7 @@ from typing import IO
 from PIL import Image
 
 from tasks.core.image_file import ImageError
+from tasks.core.pixels.levels import DEEP_MODES
 
 MOST_SCANS = 50  # cameras write 1, progressive encoders about 10
 COEFFICIENT_BYTES = 2  # of each component of a pixel, if none is scaled down
@@ -31,10 +32,10 @@ MARKER = re.compile(rb"\xff+([^\x00\xff])")
 MARKER_IN_SCAN = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # FF 00 is a data byte FF, and FF D0 to FF D7 are restarts
 
 BUDGET_BYTES = 1_500_000_000
-DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # grey of more than 8 bits
 JPEG_FORMATS = ("JPEG", "MPO")
 PIXEL_BYTES = dict.fromkeys(("1", "L", "P"), 1) | dict.fromkeys(DEEP_MODES[2:], 2)  # of Pillow's modes; 4 in all others
 COLOUR_BYTES = 4
+JUDGED_SCALE, JUDGED_PX = 8, 128  # of a JPEG that is kept: its pixels are only looked at, at an eighth of its size
 CONVERTED_BYTES = 2 * COLOUR_BYTES  # a colour picture and its turned copy, or what it is encoded to
 TRIMMED_BYTES = 32 << 20  # above this size, memory is returned immediately
 READ_WHOLE = ("WEBP", "HEIF", "AVIF")  # files that both Pillow and the decoder read into memory
@@ -135,6 +136,11 @@ def _return_free_memory() -> None:
         trim(0)
 
 
+def judged_size(width: int, height: int) -> tuple[int, int]:
+    """Return the least size at which a JPEG is decoded that is only looked at (px)."""
+    return max(width // JUDGED_SCALE, min(width, JUDGED_PX)), max(height // JUDGED_SCALE, min(height, JUDGED_PX))
+
+
 def decoding_bytes(image: Image.Image, file: IO[bytes], file_bytes: int, kept: bool) -> int:
     """The most memory that a photo needs while it is decoded, computed from its header.
 
@@ -152,7 +158,8 @@ def decoding_bytes(image: Image.Image, file: IO[bytes], file_bytes: int, kept: b
         beside = coefficient_bytes(file)
         of_file = file_bytes if beside else 0  # the file is read whole to count its scans
         if kept:
-            return pixels * beside + pixels // 64 + of_file  # decoded at an eighth of its size
+            small = min(image.size) >= JUDGED_SCALE * JUDGED_PX
+            return pixels * beside + (pixels // JUDGED_SCALE**2 if small else pixels) + of_file
     elif image.format == "TIFF" and image.info.get("compression") != "raw":
         beside = -(-_sample_bits(image) // 8)  # one strip may hold the whole picture
     if kept:

@@ -8,12 +8,12 @@ photos. Positions are in pixels, (0, 0) is the image's corner.
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from PIL import Image
 from tasks.core.errors import FormatError
 from tasks.core.image_file import ImageError, open_image, reading_image
 from tasks.core.measurements import SfmSection
+from tasks.core.pixels.levels import Levels, LevelSample, common_levels, sample_levels
+from tasks.core.pixels.plain import Change, change_notes, kind_of, plain
 from tasks.core.progress import Progress, ProgressCallback
 from tasks.core.safe_names import below, shown
 from tasks.core.scene import IMAGES_FOLDER
@@ -30,6 +32,8 @@ from tasks.core.sfm.worker import PLAN_FILE, Job, SceneJob
 
 SUPERSAMPLING = 2  # the warp runs at twice the resolution, then 2x2 pixels are averaged: no aliasing
 JPEG_QUALITY = 96
+Given = TypeVar("Given")
+Done = TypeVar("Done")
 AS_NAMED = ("PNG", "WEBP", "TIFF", "BMP")  # a photo of any other name becomes a JPEG: a GIF has 256 colours
 
 
@@ -73,14 +77,21 @@ def make_scene(job: Job, on_progress: ProgressCallback) -> SfmSection | None:
         section = run_worker(job, on_progress)
         plan = read_plan(job.work / PLAN_FILE)
         images = job.out / IMAGES_FOLDER
-        require_whole([path for path in sorted(images.rglob("*")) if path.is_file()])  # of a given model, as they are
+        copied = [path for path in sorted(images.rglob("*")) if path.is_file()]  # of a given model, as they are
+        ranges = _ranges([*copied, *(step.source for step in plan.values())])
+        changes = make_plain(copied, ranges)
 
         def report(done: int) -> None:
             percent = WORKER_PERCENT + (100 - WORKER_PERCENT) * done / len(plan)
             on_progress(Progress(percent, 100, f"undistorted {done}/{len(plan)} images"))
 
-        undistort_photos([(step.source, below(images, name), step.warp) for name, step in plan.items()], report)
-        return section
+        changes += undistort_photos(
+            [(step.source, below(images, name), step.warp) for name, step in plan.items()], report, ranges
+        )
+        notes = change_notes([change for change in changes if change is not None], "image")
+        if section is None or not notes:
+            return section
+        return section.model_copy(update={"degradations": (*section.degradations, *notes)})
     finally:
         shutil.rmtree(job.work, ignore_errors=True)
 
@@ -125,59 +136,100 @@ def read_plan(path: Path) -> dict[str, Step]:
         return {str(name): Step(Path(str(photo)), warps[number]) for name, photo, number in entries}
 
 
-def undistort_photo(source: Path, target: Path, warp: Warp) -> None:
+def undistort_photo(source: Path, target: Path, warp: Warp, levels: Levels | None = None) -> Change | None:
     """Read a photo, undistort it, and store it in the format of the target's suffix, else as JPEG.
 
     source: as large as `warp` says. The photo is scaled to twice the target's resolution first, where it is larger.
+    `levels` are black and white of its set, if it has more than 8 bits of grey. Returns how its colours were changed.
     """
     sources = np.clip(warp.sources, 0, [warp.source_width, warp.source_height])
     scale = min(1.0, SUPERSAMPLING * _magnification(warp))
     working = (max(round(warp.source_width * scale), 1), max(round(warp.source_height * scale), 1))
     with open_image(source) as image:
-        image.draft("RGB", working)  # JPEG only: decodes at 1/2, 1/4 or 1/8, never below the working size
-        photo = image.convert("RGB")
+        kind = kind_of(image)
+        if kind.plain:
+            image.draft("RGB", working)  # JPEG only: decodes at 1/2, 1/4 or 1/8, never below the working size
+        picture, transparent = plain(image, kind, levels)
+        photo = picture.convert("RGB")
     if photo.size != working:
         photo = photo.resize(working, Image.Resampling.LANCZOS)
     sources = sources * np.divide(working, [warp.source_width, warp.source_height])
     large = (warp.width * SUPERSAMPLING, warp.height * SUPERSAMPLING)
     undistorted = photo.transform(large, Image.Transform.MESH, _mesh(warp, sources), Image.Resampling.BICUBIC)
     target.parent.mkdir(parents=True, exist_ok=True)
-    undistorted = undistorted.reduce(SUPERSAMPLING)
+    _store(undistorted.reduce(SUPERSAMPLING), target)
+    return None if kind.plain and not kind.colours.fault else Change(source.name, kind, transparent, levels)
+
+
+def _store(picture: Image.Image, target: Path) -> None:
     named = Image.registered_extensions().get(target.suffix.lower())
     if named == "PNG":
-        undistorted.save(target, named, compress_level=3)
+        picture.save(target, named, compress_level=3)
     else:
-        undistorted.save(target, named if named in AS_NAMED else "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        picture.save(target, named if named in AS_NAMED else "JPEG", quality=JPEG_QUALITY, subsampling=0)
 
 
-def undistort_photos(jobs: list[tuple[Path, Path, Warp]], on_done: Callable[[int], None]) -> None:
+def undistort_photos(
+    jobs: list[tuple[Path, Path, Warp]], on_done: Callable[[int], None], ranges: dict[Path, Levels] | None = None
+) -> list[Change | None]:
     """Call `undistort_photo` for all (source, target, warp), on all cores; `on_done` receives how many are finished.
 
-    Raises FormatError for a photo that is damaged.
+    ranges: black and white of sources with more than 8 bits of grey. Raises FormatError for a photo that is damaged.
     """
 
-    def undistort(job: tuple[Path, Path, Warp]) -> None:
+    def undistort(job: tuple[Path, Path, Warp]) -> Change | None:
         with _reading(job[0]):
-            undistort_photo(*job)
+            return undistort_photo(*job, (ranges or {}).get(job[0]))
 
-    _for_all(undistort, jobs, on_done)
+    return _for_all(undistort, jobs, on_done)
 
 
-def require_whole(images: list[Path]) -> None:
-    """Decode images that are used as they are, on all cores. Raises FormatError for one that is damaged."""
+def make_plain(images: list[Path], ranges: dict[Path, Levels]) -> list[Change | None]:
+    """Decode images that are used as they are, on all cores, and store those anew whose colours are not plain.
 
-    def decode(path: Path) -> None:
+    Raises FormatError for one that is damaged.
+    """
+
+    def rewrite(path: Path) -> Change | None:
+        with _reading(path), open_image(path) as image:
+            kind = kind_of(image)
+            if kind.plain:
+                image.load()
+                return Change(path.name, kind, False, None) if kind.colours.fault else None
+            picture, transparent = plain(image, kind, ranges.get(path))
+        _store(picture, path)
+        return Change(path.name, kind, transparent, ranges.get(path))
+
+    return _for_all(rewrite, images, lambda _: None)
+
+
+def _ranges(images: Iterable[Path]) -> dict[Path, Levels]:
+    """Return black and white of all images with more than 8 bits of grey, which they have in common."""
+    found: list[Path] = []
+    for path in images:
+        with _reading(path), open_image(path) as image:
+            if kind_of(image).deep:
+                found.append(path)
+    if not found:
+        return {}
+
+    def sample(path: Path) -> LevelSample:
         with _reading(path), open_image(path) as image:
             image.load()
+            return sample_levels(image)
 
-    _for_all(decode, images, lambda _: None)
+    levels = common_levels(_for_all(sample, found, lambda _: None))
+    return dict.fromkeys(found, levels)
 
 
-def _for_all(do: Callable[[Any], None], jobs: list[Any], on_done: Callable[[int], None]) -> None:
+def _for_all(do: Callable[[Given], Done], jobs: list[Given], on_done: Callable[[int], None]) -> list[Done]:
+    results: list[Done] = []
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     try:
-        for done, _ in enumerate(pool.map(do, jobs), start=1):
-            on_done(done)
+        for result in pool.map(do, jobs):
+            results.append(result)
+            on_done(len(results))
+        return results
     finally:
         pool.shutdown(cancel_futures=True)
 

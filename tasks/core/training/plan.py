@@ -14,6 +14,7 @@ from tasks.core.training import schedule
 from tasks.core.training.coverage import photos_showing
 from tasks.core.training.depth import SparseDepths
 from tasks.core.training.engine import CpuEngine, Engine
+from tasks.core.training.held_out import split_views
 from tasks.core.training.memory import SPARE_SHARE, affordable_gaussians, cpu_bytes_each
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.views import (
@@ -193,5 +194,5 @@ def split_cameras(scene: Scene, hold_out_every: int) -> tuple[tuple[Camera, ...]
         )
     if hold_out_every == 0:
         return scene.cameras, ()
-    training, held_out = scene.split(hold_out_every)
+    training, held_out = split_views(scene, hold_out_every)
     return (training, held_out) if len(training) >= MIN_CAMERAS else (scene.cameras, ())

@@ -29,6 +29,7 @@ from tasks.core.photos.memory import (
     require_few_scans,
 )
 from tasks.core.photos.options import PhotosOptions
+from tasks.core.pixels import levels
 from tasks.places.sources import local_source
 from tests.core.photos.test_ingest import encoded, exif, folder_of, picture, run, three
 
@@ -85,7 +86,7 @@ def test_a_deep_photo_that_cannot_be_scaled_costs_itself_alone(tmp_path: Path, m
     def failing(_: object) -> None:
         raise AttributeError("x")
 
-    monkeypatch.setattr(pixels, "_values", failing)
+    monkeypatch.setattr(levels, "_values", failing)
     with pytest.raises(ImageError):
         stage(encoded(9, "PNG", "I;16"), tmp_path)
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from tasks.core.training import refine, schedule
 from tasks.core.training.engine import CpuEngine
+from tasks.core.training.held_out import split_views
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.population import PARAMETERS, Population
 from tasks.core.training.refine import share_for, some_left_out
@@ -77,7 +78,7 @@ def test_it_keeps_what_differs_from_photo_to_photo_out_of_the_splat(
     monkeypatch.setattr(refine, "NO_DROPOUT_FROM", 7)
     scene, every = made_scene(tmp_path / "made", cameras=8), 4
     rng, patch_px, sigma = np.random.default_rng(5), 4, 40
-    for camera in scene.split(every)[0]:
+    for camera in split_views(scene, every)[0]:
         path = scene.folder / "images" / camera.name
         photo = np.asarray(Image.open(path)).astype(np.float64)
         patches = rng.normal(0, sigma, (camera.height // patch_px, camera.width // patch_px, 3))

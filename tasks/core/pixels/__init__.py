@@ -1,0 +1,1 @@
+"""Pixels of any picture as every stage takes them: 8 bits, sRGB, nothing transparent."""
