@@ -34,6 +34,7 @@ _SWITCHED: dict[str, SplatModel] = {
 
 _GEOMETRY = ("opacity", "scale_0", "scale_1", "rot_0", "rot_1", "rot_2", "rot_3")  # what a point cloud has not
 _RGB = ("red", "green", "blue")
+_FILTER = "filter_3D"  # of Mip-Splatting and programs after it: the least width of a Gaussian, in scene units
 _FLAT = -math.inf  # log scale of an axis without length
 
 
@@ -96,7 +97,8 @@ def open_ply(path: Path) -> PlyData:
 def gaussians_of_ply(data: PlyData, name: str) -> Gaussians:
     """Return the Gaussians of an opened .ply. Raises FormatError, which names a missing property.
 
-    A 2DGS .ply has no scale_2: that axis has no length. Red, green and blue may replace f_dc (`has_rgb`).
+    A 2DGS .ply has no scale_2: that axis has no length. Red, green and blue may replace f_dc (`has_rgb`), and a 3D
+    smoothing filter is applied (`has_filter`).
     """
     if "vertex" not in data:
         raise FormatError(f"{name} has no element 'vertex', so it is not a splat .ply.")
@@ -149,14 +151,34 @@ def gaussians_of_ply(data: PlyData, name: str) -> Gaussians:
     scales = np.full((n, 3), _FLAT, np.float32)
     axes = 2 if _is_2dgs(present) else 3
     scales[:, :axes] = columns(*(f"scale_{axis}" for axis in range(axes)))
+    logits = np.array(columns("opacity")[:, 0])
+    if _FILTER in present:
+        scales, logits = _filtered(scales, logits, columns(_FILTER))
     return Gaussians(
         means=np.array(columns("x", "y", "z")),
         quats=np.array(columns("rot_0", "rot_1", "rot_2", "rot_3")),
         log_scales=scales,
-        raw_opacities=np.array(columns("opacity")[:, 0]),
+        raw_opacities=logits,
         sh0=base_colors().reshape(n, 1, 3),
         shN=sh_rest,
     )
+
+
+def _filtered(log_scales: Float32, logits: Float32, widths: Float32) -> tuple[Float32, Float32]:
+    """Log scales [N, 3] and opacities [N] after the 3D smoothing filter of these widths [N, 1].
+
+    Variances add up, and opacity falls as the volume grows: Yu et al., "Mip-Splatting", CVPR 2024, equation 9.
+    """
+    with np.errstate(all="ignore"):  # any number may be damaged: the writers refuse what is not finite
+        sharp = 2 * log_scales.astype(np.float64)
+        wide = np.logaddexp(sharp, 2 * np.log(np.abs(widths.astype(np.float64))))
+        opacities = np.exp(0.5 * (sharp - wide).sum(axis=1) - np.logaddexp(0, -logits.astype(np.float64)))
+        return (wide / 2).astype(np.float32), (np.log(opacities) - np.log1p(-opacities)).astype(np.float32)
+
+
+def has_filter(data: PlyData) -> bool:
+    """Whether the .ply has the 3D smoothing filter of Mip-Splatting, which reading applies."""
+    return "vertex" in data and _FILTER in (data["vertex"].data.dtype.names or ())
 
 
 def has_rgb(data: PlyData) -> bool:
@@ -174,12 +196,12 @@ def model_of_ply(data: PlyData) -> SplatModel:
     """Return how to render the splat.
 
     The properties of a 2DGS .ply are stronger than comments. Otherwise the last comment that names a model decides, as
-    in programs that write it.
+    in programs that write it. A 3D smoothing filter without such a comment comes from training with antialiasing.
     """
     if "vertex" in data and _is_2dgs(data["vertex"].data.dtype.names or ()):
         return "2dgs"
     known = [model for model in map(_model_of_comment, data.comments) if model is not None]
-    return known[-1] if known else "default"
+    return known[-1] if known else "antialiased" if has_filter(data) else "default"
 
 
 def _model_of_comment(comment: str) -> SplatModel | None:

@@ -16,7 +16,7 @@ from plyfile import PlyData
 
 from tasks.core.errors import DestinationError, FormatError
 from tasks.core.gaussians import SH_C0, SH_COEFFICIENTS, Float32, Gaussians
-from tasks.core.ply import SplatModel, gaussians_of_ply, has_rgb, model_of_ply, open_ply, write_ply
+from tasks.core.ply import SplatModel, gaussians_of_ply, has_filter, has_rgb, model_of_ply, open_ply, write_ply
 from tasks.core.progress import ProgressCallback, ignore_progress
 from tasks.core.sog.layout import LOD_META_FILE, META_FILE
 from tasks.core.sog.options import CompressOptions
@@ -34,6 +34,11 @@ _PARTS = ("position", "rotation", "scale", "color")
 # Formats of other programs, which splat-transform reads.
 _OTHER_SUFFIXES = (".splat", ".ksplat", ".spz", ".lcc", ".lcc2")
 _CAN_BE_READ = "only .ply, .compressed.ply, .sog, meta.json and lod-meta.json can be read"
+_RGB_NOTE = (
+    "{} has red, green and blue instead of f_dc, as nerfstudio writes with --ply-color-mode rgb: they are the splat's "
+    "colours, the same from every side."
+)
+_FILTER_NOTE = "{} has filter_3D, as Mip-Splatting writes: it is applied to the sizes and opacities."
 
 
 @dataclass(frozen=True)
@@ -63,11 +68,9 @@ def read_splat(path: Path) -> Splat:
         data = open_ply(path)
         if is_compressed(data):
             return Splat(read_compressed(data, path.name), model_of_ply(data))
-        colors = (
-            f"{path.name} has red, green and blue instead of f_dc, as nerfstudio writes with --ply-color-mode rgb: "
-            "they are the splat's colours, the same from every side."
-        )
-        return Splat(gaussians_of_ply(data, path.name), model_of_ply(data), (colors,) if has_rgb(data) else ())
+        said = ((has_rgb(data), _RGB_NOTE), (has_filter(data), _FILTER_NOTE))
+        notes = tuple(note.format(path.name) for holds, note in said if holds)
+        return Splat(gaussians_of_ply(data, path.name), model_of_ply(data), notes)
     if path.name == LOD_META_FILE:
         return Splat(*read_streamed(path))
     if path.is_dir() and not (path / META_FILE).exists():

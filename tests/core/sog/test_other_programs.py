@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from plyfile import PlyData, PlyElement
+from scipy.special import expit
 from typer.testing import CliRunner
 
 from flows.cli.app import app
@@ -215,6 +216,24 @@ def test_rgb_instead_of_harmonics_is_converted_and_said(tmp_path: Path, kind: st
     assert np.abs(back - rgb).max() < 0.51 / 255  # half a step
 
 
+def test_the_filter_of_mip_splatting_is_applied_and_said(tmp_path: Path) -> None:
+    """As its own create_fused_ply.py does."""
+    splat = terrain(300, 0)
+    widths = np.random.default_rng(0).uniform(0.01, 0.5, 300).astype(np.float32)
+    source = with_columns(splat, tmp_path / "a.ply", lambda columns: columns.update(filter_3D=widths))
+    said = convert(source, tmp_path / "b.ply")
+    assert "filter_3D" in said.notes[0]
+    read = read_splat(tmp_path / "b.ply")
+    assert read.model == "antialiased"
+    variances = np.exp(2 * splat.log_scales.astype(np.float64))
+    wider = variances + widths[:, None].astype(np.float64) ** 2
+    np.testing.assert_allclose(np.exp(2 * read.gaussians.log_scales), wider, rtol=1e-5)
+    share = np.sqrt(variances.prod(axis=1) / wider.prod(axis=1))
+    np.testing.assert_allclose(
+        expit(read.gaussians.raw_opacities), expit(splat.raw_opacities.astype(np.float64)) * share, rtol=1e-4
+    )
+
+
 def test_a_point_cloud_is_called_one(tmp_path: Path) -> None:
     def cloud(columns: dict[str, np.ndarray]) -> None:
         for name in [name for name in columns if name not in "xyz"]:
@@ -264,8 +283,8 @@ def test_a_codebook_without_its_first_entry_is_read_as_viewers_do(tmp_path: Path
 
 
 def test_levels_of_detail_are_read_at_their_finest(tmp_path: Path) -> None:
-    splat = terrain(3000, 2)
-    write_streamed(splat, tmp_path / "lod", leaf_count=700, coarsest_count=200, model="antialiased")
+    splat = terrain(1500, 2)
+    write_streamed(splat, tmp_path / "lod", leaf_count=400, coarsest_count=200, model="antialiased")
     for source in (tmp_path / "lod" / "lod-meta.json", tmp_path / "lod"):
         convert(source, tmp_path / "a.ply")
         read = read_splat(tmp_path / "a.ply")
@@ -287,8 +306,8 @@ def leaves(node: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_parts_of_files_the_environment_and_boxes_without_the_finest_level_are_read(tmp_path: Path) -> None:
-    splat = terrain(3000, 1)
-    write_streamed(splat, tmp_path, leaf_count=700, coarsest_count=200)
+    splat = terrain(1500, 1)
+    write_streamed(splat, tmp_path, leaf_count=400, coarsest_count=200)
     whole = len(read_splat(tmp_path).gaussians)
     write_sog(terrain(40, 0), tmp_path / "far" / "meta.json")
 
