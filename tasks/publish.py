@@ -31,6 +31,7 @@ from tasks.core.sog.layout import LOD_FOLDER, LOD_META_FILE
 from tasks.core.stage_code import StageCode, installed_version
 from tasks.core.storage import StoredFile, describe_files
 from tasks.core.usage import PeakMemory
+from tasks.core.viewer.options import PublishOptions
 from tasks.core.viewer.page import ViewerSettings, start_view, write_page
 from tasks.photos import PHOTOS
 from tasks.places.destination import Destination, open_destination
@@ -75,6 +76,8 @@ PUBLISH = Stage(
         (
             "tasks/publish.py",
             "tasks/core/report/report.html.j2",
+            "tasks/core/viewer/early.js",
+            "tasks/core/viewer/page.css",
             "tasks/core/viewer/page.html.j2",
             "tasks/core/viewer/start.js",
             "tasks/core/viewer/npm/package-lock.json",
@@ -113,7 +116,7 @@ def publish_splat(
         def report(publish_start: float, memory: PeakMemory) -> Report:
             return _compose_report(outputs, options, publish_start, started_at, context, estimate, memory)
 
-        return _deliver(outputs, target, folder / DELIVERED_FILE, report, context)
+        return _deliver(outputs, target, folder / DELIVERED_FILE, report, context, options.publish)
 
     output = run_stage(
         PUBLISH,
@@ -146,6 +149,7 @@ def _deliver(
     list_file: Path,
     report_of: Callable[[float, PeakMemory], Report],
     context: RunContext,
+    options: PublishOptions,
 ) -> PublishSection:
     """Assemble the result, deliver it, and write the list of its files."""
     start = time.time()
@@ -169,7 +173,7 @@ def _deliver(
         for picture in (PREVIEW_FILE, FLY_AROUND_FILE):
             shutil.copy2(drawn / picture, partial)
         report_progress(Progress(2, 5, "viewer page"))
-        _write_pages(partial, view)
+        _write_pages(partial, view, in_files=options.page == "files")
         report_progress(Progress(3, 5, "report"))
         report = report_of(start, memory)
         from tasks.core.report.html import write_report  # loads matplotlib, which takes a second
@@ -212,14 +216,15 @@ def _pictures(outputs: Outputs, view: ViewerSettings, context: RunContext) -> Re
     )
 
 
-def _write_pages(folder: Path, view: ViewerSettings) -> None:
-    """Write the page that contains its splat; for a large splat also the page that streams it, for web browsers."""
+def _write_pages(folder: Path, view: ViewerSettings, *, in_files: bool) -> None:
+    """Write the page that shows the splat; for a large splat also the page that streams it, for web browsers."""
     pictures = folder / PREVIEW_FILE, FLY_AROUND_FILE
     streamed = f"{LOD_FOLDER}/{LOD_META_FILE}"
     stream_page = STREAM_PAGE_FILE if (folder / streamed).is_file() else None
-    write_page(folder / SPLAT_FILE, folder / PAGE_FILE, view, *pictures, stream_page)
+    splat = SPLAT_FILE if in_files else folder / SPLAT_FILE
+    write_page(splat, folder / PAGE_FILE, view, *pictures, stream_page, in_files=in_files)
     if stream_page is not None:
-        write_page(streamed, folder / STREAM_PAGE_FILE, view, *pictures)
+        write_page(streamed, folder / STREAM_PAGE_FILE, view, *pictures, in_files=in_files)
 
 
 def _days(photos: PhotosRef | None, context: RunContext) -> str | None:

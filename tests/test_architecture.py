@@ -26,6 +26,7 @@ CORE_LAYERS = (
         "machine_memory",
         "option_model",
         "paths",
+        "ply_header",
         "progress",
         "safe_names",
         "source_digest",

@@ -172,6 +172,7 @@ CHOICES = {  # options of each stage; none of them names anything outside the up
         *("early_stop", "exposure_compensation", "fill_gaps", "random_seed"),
     },
     "compress": {"sh_degree", "max_palette", "max_psnr_drop_db", "stream_above"},
+    "publish": {"page"},
 }
 
 
@@ -276,6 +277,7 @@ def lowered(ready: Ready, limits: Limits) -> Ready:
                 "sfm": options.sfm.model_dump(),
                 "train": {**limited, **chosen},
                 "compress": options.compress.model_dump(),
+                "publish": options.publish.model_dump(),
             }
         ),
         fresh=ready.fresh,

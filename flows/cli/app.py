@@ -1,6 +1,5 @@
 """`spaceport …`: the command line. Exit status 0 done, 2 the input or the command is wrong, 1 anything else."""
 
-import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -127,35 +126,57 @@ def options() -> None:
 
 @app.command()
 def view(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that `spaceport run` filled.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="The folder that `spaceport run` filled; or a splat: .sog, .ply, meta.json or lod-meta.json, or the "
+            "folder of one of these two.",
+        ),
+    ],
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.", min=0, max=65535)] = 8080,
 ) -> None:
-    """Serve the viewer page of a result on this machine until Ctrl-C."""
-    from tasks.core.viewer.serve import serve
+    """Serve the viewer page of a result, or a page made for a splat, on this machine until Ctrl-C."""
+    from flows.cli.view import view as serve_view
 
-    with serve(folder, port) as url:
-        console.print(f"{plain(url)}  (Ctrl-C ends)")
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            console.print("ended")
+    serve_view(folder, port, console)
 
 
 @app.command()
 def convert(
     source: Annotated[
-        Path, typer.Argument(metavar="IN", help="A splat: .ply, .compressed.ply, .sog or an unbundled SOG's meta.json.")
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="A splat: .ply, .compressed.ply, .sog, an unbundled SOG's meta.json, a streamed one's lod-meta.json "
+            "(its finest level is read), or the folder of one of them.",
+        ),
     ],
     target: Annotated[
         Path, typer.Argument(metavar="OUT", help="The file to write: .ply, .sog, or meta.json for an unbundled SOG.")
     ],
+    drop_invalid: Annotated[
+        bool,
+        typer.Option("--drop-invalid", help="Leave out Gaussians with numbers that are not finite or no rotation."),
+    ] = False,
 ) -> None:
     """Convert a splat between .ply and SOG, bundled or not."""
     from tasks.core.sog.convert import convert as convert_splat
 
-    convert_splat(source, target)
-    sizes_mb = target.stat().st_size / 1e6, source.stat().st_size / 1e6
-    console.print(f"{plain(target)}: {sizes_mb[0]:.1f} MB, {plain(source)}: {sizes_mb[1]:.1f} MB")
+    converted = convert_splat(source, target, drop_invalid=drop_invalid)
+    for note in converted.notes:
+        console.print(plain(note), highlight=False, soft_wrap=True)
+    console.print(
+        f"{plain(target)}: {converted.count:,} Gaussians, {_megabytes(target):.1f} MB; {plain(source)}: "
+        f"{_megabytes(source):.1f} MB",
+        soft_wrap=True,
+    )
+
+
+def _megabytes(splat: Path) -> float:
+    """Size of a file, or of all files in a folder."""
+    files = splat.rglob("*") if splat.is_dir() else [splat]
+    return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
 
 
 checks.register(app, console)

@@ -65,7 +65,7 @@ def register(app: typer.Typer, console: Console) -> None:
 def examine() -> list[Finding]:
     """Check everything that a run needs on this machine."""
     from tasks.core.render.backends import rasterizer_for
-    from tasks.core.viewer.page import viewer_version
+    from tasks.core.viewer.bundle import viewer_version
 
     settings = Settings()
     memory = psutil.virtual_memory()

@@ -21,6 +21,7 @@ from tasks.core.photos.options import PhotosOptions
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sog.options import CompressOptions
 from tasks.core.training.options import BY_MACHINE, CUDA_BUDGETS, TRAIN_PRESETS, Backend, TrainOptions, budgeted
+from tasks.core.viewer.options import PublishOptions
 
 Preset = Literal["draft", "standard", "high"]
 # Options of training whose values differ between presets or machines.
@@ -54,6 +55,7 @@ class ReconstructOptions(OptionModel):
         default_factory=lambda: nothing_chosen("standard"), title="Training"
     )
     compress: CompressOptions = Field(default_factory=CompressOptions, title="Compression")
+    publish: PublishOptions = Field(default_factory=PublishOptions, title="Publishing")
 
     @model_validator(mode="wrap")
     @classmethod
@@ -160,7 +162,7 @@ def describe_options() -> list[tuple[str, str, str, str]]:
     defaults = ReconstructOptions()
     schemas = ReconstructOptions.model_json_schema()["$defs"]
     rows = []
-    for stage in ("photos", "sfm", "train", "compress"):
+    for stage in ("photos", "sfm", "train", "compress", "publish"):
         model: BaseModel = getattr(defaults, stage)
         schema = schemas[type(model).__name__]["properties"]
         for option in type(model).model_fields:

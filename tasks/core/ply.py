@@ -1,5 +1,6 @@
 """Gaussians as .ply, in the layout of the 3D Gaussian Splatting paper's code, which every viewer and editor reads."""
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,17 +9,33 @@ from numpy.typing import NDArray
 from plyfile import PlyData, PlyElement, PlyParseError
 
 from tasks.core.errors import FormatError
-from tasks.core.gaussians import SH_COEFFICIENTS, Float32, Gaussians
+from tasks.core.gaussians import SH_C0, SH_COEFFICIENTS, Float32, Gaussians
+from tasks.core.ply_header import PlyFile
 from tasks.core.safe_names import reason
 
 SplatModel = Literal["default", "antialiased", "2dgs"]  # how to render a splat; models other than ours are marked
 
-MAX_GAUSSIANS = 20_000_000  # about 5 GB at degree 3
-_MAX_HEADER_BYTES = 1 << 16
+# The comment that Brush, splat-transform and we write, and its words for the models.
+_MODEL_COMMENT = "SplatRenderMode"
+_MODEL_WORDS: dict[SplatModel, str] = {"default": "default", "antialiased": "mip", "2dgs": "2dgs"}
+# Comments that name a model, without letter case and punctuation. `antialiased 1` is Postshot's, `train_flags` a
+# proposal (graphdeco-inria/gaussian-splatting#1209), `rasterize_mode` the word of gsplat and nerfstudio.
+_MODEL_KEYS = ("splatrendermode", "rasterizemode")
+_MODEL_NAMES: dict[str, SplatModel] = {
+    **dict.fromkeys(("default", "classic"), "default"),
+    **dict.fromkeys(("mip", "antialiased"), "antialiased"),
+    "2dgs": "2dgs",
+}
+_SWITCHES = ("antialiased", "antialiasing", "antialias")
+_SWITCHED: dict[str, SplatModel] = {
+    **dict.fromkeys(("1", "true", "yes", "on"), "antialiased"),
+    **dict.fromkeys(("0", "false", "no", "off"), "default"),
+}
 
-# The comment that Brush and splat-transform write and read, and its words for the models.
-_MODEL_COMMENT = "SplatRenderMode: "
-_MODEL_WORDS: dict[str, SplatModel] = {"default": "default", "mip": "antialiased", "2dgs": "2dgs"}
+_GEOMETRY = ("opacity", "scale_0", "scale_1", "rot_0", "rot_1", "rot_2", "rot_3")  # what a point cloud has not
+_RGB = ("red", "green", "blue")
+_FILTER = "filter_3D"  # of Mip-Splatting and programs after it: the least width of a Gaussian, in scene units
+_FLAT = -math.inf  # log scale of an axis without length
 
 
 def write_ply(gaussians: Gaussians, path: Path, model: SplatModel = "default") -> None:
@@ -32,15 +49,16 @@ def write_ply(gaussians: Gaussians, path: Path, model: SplatModel = "default") -
     for i in range(3 * rest):
         columns[f"f_rest_{i}"] = gaussians.shN[:, i % rest, i // rest]
     columns["opacity"] = gaussians.raw_opacities
-    for i in range(3):
+    # Programs that read 2DGS know two scales. A splat that was turned around on its way keeps all three.
+    flat = model == "2dgs" and bool((gaussians.log_scales[:, 2:] <= gaussians.log_scales[:, :2]).all())
+    for i in range(2 if flat else 3):
         columns[f"scale_{i}"] = gaussians.log_scales[:, i]
     for i in range(4):
         columns[f"rot_{i}"] = gaussians.quats[:, i]
     vertices = np.empty(n, dtype=[(name, "<f4") for name in columns])
     for name, values in columns.items():
         vertices[name] = values
-    word = next(word for word, named in _MODEL_WORDS.items() if named == model)
-    comments = [] if model == "default" else [_MODEL_COMMENT + word]
+    comments = [] if model == "default" else [f"{_MODEL_COMMENT}: {_MODEL_WORDS[model]}"]
     PlyData([PlyElement.describe(vertices, "vertex")], text=False, byte_order="<", comments=comments).write(str(path))
 
 
@@ -59,14 +77,16 @@ def require_regular(path: Path) -> None:
 
 
 def open_ply(path: Path) -> PlyData:
-    """Open the elements of a .ply, memory-mapped if it is binary.
+    """Open the elements of a .ply, memory-mapped if it is binary. Its comments contain the ASCII of the file's.
 
     Never allocates more than the file's size can fill. Raises FormatError.
     """
     try:
         require_regular(path)
-        _check_header(path)
-        return PlyData.read(str(path))
+        with PlyFile(path) as file:
+            data = PlyData.read(file)
+            data.comments = [comment.encode("ascii", "ignore").decode() for comment in file.comments]
+        return data
     except FileNotFoundError:
         raise FormatError(f"{path} does not exist.") from None
     # plyfile lets some of numpy's errors about damaged numbers pass
@@ -74,57 +94,21 @@ def open_ply(path: Path) -> PlyData:
         raise FormatError(f"{path.name} is not a splat .ply: {reason(error)}.") from error
 
 
-def _check_header(path: Path) -> None:
-    """Raise FormatError if the header declares more than the file can contain, or lists, which no splat has."""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(0)
-        head, found, _ = file.read(_MAX_HEADER_BYTES).partition(b"end_header")
-    if not head.startswith(b"ply") or not found:
-        raise FormatError(f"{path.name} is not a splat .ply: no header ends within {_MAX_HEADER_BYTES:,} bytes.")
-    binary, count, least, names = True, 0, len(head) + len("end_header\n"), set[str]()
-    for line in head.decode("ascii", "replace").splitlines():
-        words = line.split()
-        if words[:1] == ["format"]:
-            binary = "ascii" not in words
-        elif words[:1] == ["element"]:
-            if len(words) != 3 or not words[2].isdecimal() or len(words[2]) > 12:
-                raise FormatError(f"{path.name}: '{line.strip()[:80]}' of the header names no number of rows.")
-            count, names = int(words[2]), set()
-            if words[1] == "vertex" and count > MAX_GAUSSIANS:
-                raise FormatError(f"{path.name}: vertex is {count:,}; at most {MAX_GAUSSIANS:,} Gaussians can be read.")
-        elif words[:1] == ["property"]:
-            if "list" in words and not count:
-                continue  # some exporters declare zero faces
-            if "list" in words:
-                raise FormatError(f"{path.name} has the list '{words[-1][:80]}', so it is a mesh and not a splat .ply.")
-            width = _LEAST_TEXT if not binary else _WIDTHS.get(words[1] if len(words) == 3 else "", 0)
-            if not width or words[-1] in names:
-                raise FormatError(
-                    f"{path.name}: '{line.strip()[:80]}' of the header is no property, or is there twice."
-                )
-            names.add(words[-1])
-            least += count * width
-    if least - (not binary) > size:  # text may lack its last line break
-        raise FormatError(f"{path.name} has {size:,} bytes; its header promises {least:,}. The file is cut short.")
-
-
-_LEAST_TEXT = 2  # a digit, and a space or line break
-_WIDTHS = {
-    **dict.fromkeys(("char", "uchar", "int8", "uint8"), 1),
-    **dict.fromkeys(("short", "ushort", "int16", "uint16"), 2),
-    **dict.fromkeys(("int", "uint", "float", "int32", "uint32", "float32"), 4),
-    **dict.fromkeys(("double", "float64"), 8),
-}
-
-
 def gaussians_of_ply(data: PlyData, name: str) -> Gaussians:
-    """Return the Gaussians of an opened .ply. Raises FormatError, which names a missing property."""
+    """Return the Gaussians of an opened .ply. Raises FormatError, which names a missing property.
+
+    A 2DGS .ply has no scale_2: that axis has no length. Red, green and blue may replace f_dc (`has_rgb`), and a 3D
+    smoothing filter is applied (`has_filter`).
+    """
     if "vertex" not in data:
         raise FormatError(f"{name} has no element 'vertex', so it is not a splat .ply.")
     vertices: NDArray[Any] = data["vertex"].data
     present = vertices.dtype.names or ()
     n = len(vertices)
+    if {"x", "y", "z"} <= set(present) and not set(_GEOMETRY) & set(present):
+        raise FormatError(
+            f"{name} has points without opacity, size and rotation: it is a point cloud and not a splat .ply."
+        )
     # If all properties are float32, as every exporter writes them, rows are read once for all of their columns.
     plain = all(vertices.dtype[column] == np.dtype("<f4") for column in present)
     table = vertices.view("<f4").reshape(n, len(present)) if plain and present else None
@@ -143,24 +127,91 @@ def gaussians_of_ply(data: PlyData, name: str) -> Gaussians:
                 filled[:, place] = vertices[wanted]
         return filled
 
+    def base_colors() -> Float32:
+        if not has_rgb(data):
+            return np.array(columns("f_dc_0", "f_dc_1", "f_dc_2"))
+        colors = columns(*_RGB)
+        kind = vertices.dtype["red"]
+        most = 1.0 if kind.kind == "f" else 65535.0 if kind == np.uint16 else 255.0
+        with np.errstate(invalid="ignore"):  # a NaN is neither
+            fits = not n or bool(colors.min() >= 0 and colors.max() <= most)
+        if not fits:
+            raise FormatError(
+                f"{name} has red, green and blue from {colors.min():g} to {colors.max():g} instead of f_dc; whole "
+                "numbers, or numbers from 0 to 1, can be read."
+            )
+        return ((colors / most - 0.5) / SH_C0).astype(np.float32)
+
     rest = sum(column.startswith("f_rest_") for column in present)
     if rest % 3 or rest // 3 + 1 not in SH_COEFFICIENTS:
         raise FormatError(f"{name} has {rest} f_rest properties; a splat has 0, 9, 24 or 45.")
     sh_rest = np.empty((n, rest // 3, 3), np.float32)
     if rest:
         sh_rest[:] = columns(*(f"f_rest_{i}" for i in range(rest))).reshape(n, 3, rest // 3).transpose(0, 2, 1)
+    scales = np.full((n, 3), _FLAT, np.float32)
+    axes = 2 if _is_2dgs(present) else 3
+    scales[:, :axes] = columns(*(f"scale_{axis}" for axis in range(axes)))
+    logits = np.array(columns("opacity")[:, 0])
+    if _FILTER in present:
+        scales, logits = _filtered(scales, logits, columns(_FILTER))
     return Gaussians(
         means=np.array(columns("x", "y", "z")),
         quats=np.array(columns("rot_0", "rot_1", "rot_2", "rot_3")),
-        log_scales=np.array(columns("scale_0", "scale_1", "scale_2")),
-        raw_opacities=np.array(columns("opacity")[:, 0]),
-        sh0=np.array(columns("f_dc_0", "f_dc_1", "f_dc_2")).reshape(n, 1, 3),
+        log_scales=scales,
+        raw_opacities=logits,
+        sh0=base_colors().reshape(n, 1, 3),
         shN=sh_rest,
     )
 
 
+def _filtered(log_scales: Float32, logits: Float32, widths: Float32) -> tuple[Float32, Float32]:
+    """Log scales [N, 3] and opacities [N] after the 3D smoothing filter of these widths [N, 1].
+
+    Variances add up, and opacity falls as the volume grows: Yu et al., "Mip-Splatting", CVPR 2024, equation 9.
+    """
+    with np.errstate(all="ignore"):  # any number may be damaged: the writers refuse what is not finite
+        sharp = 2 * log_scales.astype(np.float64)
+        wide = np.logaddexp(sharp, 2 * np.log(np.abs(widths.astype(np.float64))))
+        opacities = np.exp(0.5 * (sharp - wide).sum(axis=1) - np.logaddexp(0, -logits.astype(np.float64)))
+        return (wide / 2).astype(np.float32), (np.log(opacities) - np.log1p(-opacities)).astype(np.float32)
+
+
+def has_filter(data: PlyData) -> bool:
+    """Whether the .ply has the 3D smoothing filter of Mip-Splatting, which reading applies."""
+    return "vertex" in data and _FILTER in (data["vertex"].data.dtype.names or ())
+
+
+def has_rgb(data: PlyData) -> bool:
+    """Whether colours are red, green and blue instead of f_dc, as nerfstudio writes with --ply-color-mode rgb."""
+    present = data["vertex"].data.dtype.names or () if "vertex" in data else ()
+    return {*_RGB} <= set(present) and not any(f"f_dc_{i}" in present for i in range(3))
+
+
+def _is_2dgs(present: tuple[str, ...]) -> bool:
+    """Whether these are the properties of a 2DGS .ply, whose Gaussians are flat: all of a splat but scale_2."""
+    return {*_GEOMETRY} <= set(present) and "scale_2" not in present
+
+
 def model_of_ply(data: PlyData) -> SplatModel:
-    """Return how to render the splat: the last comment that names a model decides, as in programs that write it."""
-    words = [line[len(_MODEL_COMMENT) :].strip() for line in data.comments if line.startswith(_MODEL_COMMENT)]
-    known = [_MODEL_WORDS[word] for word in words if word in _MODEL_WORDS]
-    return known[-1] if known else "default"
+    """Return how to render the splat.
+
+    The properties of a 2DGS .ply are stronger than comments. Otherwise the last comment that names a model decides, as
+    in programs that write it. A 3D smoothing filter without such a comment comes from training with antialiasing.
+    """
+    if "vertex" in data and _is_2dgs(data["vertex"].data.dtype.names or ()):
+        return "2dgs"
+    known = [model for model in map(_model_of_comment, data.comments) if model is not None]
+    return known[-1] if known else "antialiased" if has_filter(data) else "default"
+
+
+def _model_of_comment(comment: str) -> SplatModel | None:
+    """The model that a comment of the header names, if any."""
+    key, *values = comment.lower().replace(":", " ").replace("=", " ").split() or [""]
+    key = key.replace("_", "").replace("-", "")
+    if key in _MODEL_KEYS and len(values) == 1:
+        return _MODEL_NAMES.get(values[0])
+    if key in _SWITCHES and len(values) == 1:
+        return _SWITCHED.get(values[0])
+    if key == "trainflags" and any(flag in _SWITCHES for flag in values):
+        return "antialiased"
+    return None

@@ -9,6 +9,7 @@ from tasks.core.georeference import GEOREFERENCE_FILE
 from tasks.core.safe_names import MAX_KEY_BYTES, safe_name
 from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER
 from tasks.core.sog.layout import LOD_FOLDER
+from tasks.core.viewer.bundle import VIEWER_FILES, VIEWER_FOLDER
 
 PAGE_FILE = "index.html"
 REPORT_FILE = "report.html"
@@ -16,7 +17,8 @@ REPORT_DATA_FILE = "report.json"
 SPLAT_FILE, PLY_FILE = "scene.sog", "scene.ply"
 PREVIEW_FILE, FLY_AROUND_FILE, STREAM_PAGE_FILE = "preview.jpg", "fly-around.webp", "stream.html"
 COLMAP_FOLDER = "colmap"
-RESULT_FOLDERS = (COLMAP_FOLDER, LOD_FOLDER)
+RESULT_FOLDERS = (COLMAP_FOLDER, LOD_FOLDER, VIEWER_FOLDER)
+SOMETIMES_WRITTEN = (STREAM_PAGE_FILE, *VIEWER_FILES)
 ALWAYS_WRITTEN = (
     *(PAGE_FILE, REPORT_FILE, REPORT_DATA_FILE, SPLAT_FILE, PLY_FILE, PREVIEW_FILE, FLY_AROUND_FILE, GEOREFERENCE_FILE),
     *(f"{COLMAP_FOLDER}/{MODEL_FOLDER}/{part}.bin" for part in ("cameras", "images", "points3D")),

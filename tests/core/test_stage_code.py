@@ -23,6 +23,7 @@ COMPUTE_NO_OUTPUT = {
     "tasks.core.photos.headers",  # estimates, from EXIF alone
     "tasks.core.render.warmup",  # runs kernels to have them compiled
     "tasks.core.sog.convert",  # `spaceport convert`
+    "tasks.core.sog.streamed_reader",  # `spaceport convert`
 }
 
 

@@ -14,7 +14,7 @@ from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.training.options import TRAIN_PRESETS
 from tests.flows.test_form_in_browser import PAYLOADS
 
-GROUPS = ("photos", "sfm", "train", "compress")
+GROUPS = ("photos", "sfm", "train", "compress", "publish")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The whole line, real from end to end, on a small demo flight."""
 
 import json
+import re
 import shutil
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ from tasks.core.scene import Camera, Scene
 from tasks.core.sog.reader import read_sog
 from tasks.core.storage import MANIFEST_FILE, S3Folder, verify_output
 from tasks.core.transforms import rotation_angle_deg, similarity_from_points
+from tasks.core.viewer.bundle import VIEWER_FILES
 from tasks.places.destination import open_destination
 from tasks.places.result_files import CONTENTS_FILE
 from tasks.places.workspace import open_workspace
@@ -182,7 +184,7 @@ def test_the_page_shows_the_scene(result: Result, tmp_path: Path) -> None:
         about = page.evaluate("document.querySelector('#about').innerText")
     [photo_set] = (result.workspace / "stages" / "photos").iterdir()
     [day] = {photo.taken_at[:10] for photo in PhotoSet.load(photo_set).photos if photo.taken_at}
-    assert about == f"small flight\n{datetime.fromisoformat(day):%-d %B %Y}ReportFly-around"
+    assert about == f"small flight\n{datetime.fromisoformat(day):%-d %B %Y} Report Fly-around"
     assert shot.std() > 20, "8-bit levels; an empty page has none"
 
 
@@ -237,6 +239,16 @@ def test_a_result_that_was_damaged_or_replaced_is_published_again(
     assert (out / "scene.ply").read_bytes() == (result.out / "scene.ply").read_bytes()
     Report.model_validate_json((out / "report.json").read_bytes())
     assert result.run(out).cached
+
+
+def test_the_page_in_files_is_published_without_code(result: Result, tmp_path: Path) -> None:
+    in_files = parse_options("draft", [*SMALL, "publish.page=files"])
+    assert result.run(tmp_path / "out", in_files).cache_hits == ("photos", "sfm", "train", "compress")
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"<style|<script>|<script type=.module.>| style=| on\w+=", page)
+    assert {f"viewer/{path.name}" for path in (tmp_path / "out" / "viewer").iterdir()} == {*VIEWER_FILES}
+    result.run(tmp_path / "out")
+    assert not (tmp_path / "out" / "viewer").exists()
 
 
 def test_a_run_without_an_estimate_ends_well(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

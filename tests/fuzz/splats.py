@@ -1,4 +1,4 @@
-"""Splats of others, .ply, .compressed.ply, .sog of both versions and unbundled SOG: Gaussians, or one sentence.
+"""Splats of others, .ply, .compressed.ply, .sog of both versions, unbundled and streamed SOG: Gaussians, or a sentence.
 
 What can be read is also converted: what a viewer gets holds finite numbers, or nothing is written.
 """
@@ -20,7 +20,7 @@ from tasks.core.errors import FormatError, InputError
 from tasks.core.gaussians import Gaussians
 from tasks.core.ply import write_ply
 from tasks.core.sog.convert import convert, read_splat
-from tasks.core.sog.layout import META_FILE
+from tasks.core.sog.layout import LOD_META_FILE, META_FILE
 from tasks.core.sog.writer import write_sog
 from tests.core.sog.splats import terrain
 
@@ -31,7 +31,19 @@ CONVERTED_SHARE = 0.05  # of the splats that could be read: writing costs a hund
 GOLDEN = Path(__file__).parents[1] / "core/sog/golden"
 HEADER_WORDS = (
     *(b"list", b"ascii", b"binary_big_endian", b"double", b"uchar", b"-1", b"0", b"19999999", b"99999999999999999999"),
-    *(b"element", b"property", b"vertex", b"packed_position", b"f_rest_44", b"end_header", b"comment", b"", b"\xff"),
+    *(
+        b"element",
+        b"property",
+        b"vertex",
+        b"packed_position",
+        b"f_rest_44",
+        b"end_header",
+        b"comment",
+        b"comment antialiased",
+        b"\r",
+        b"",
+        b"\xff",
+    ),
 )
 VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0, 1, 2, 3, 65536, 65537, 20_000_001, 2**63, 10**30, 1e300, -1e300, float("nan"), float("inf")),
@@ -42,11 +54,11 @@ PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.Z
 
 def damage_splat(chance: random.Random, folder: Path) -> None:
     """One round: a splat of some format, with bytes, header words, members or values of meta.json replaced."""
-    path = chance.choice([_ply, _compressed_ply, _bundle, _bundle, _unbundled])(chance, folder)
+    path = chance.choice([_ply, _compressed_ply, _bundle, _bundle, _unbundled, _streamed])(chance, folder)
     before = sorted(folder.rglob("*"))
     try:
         with np.errstate(all="raise", under="ignore"):  # a warning here is an accident elsewhere
-            read, _ = read_splat(path)
+            read = read_splat(path).gaussians
     except FormatError as error:
         _require_short(error)
         return
@@ -61,7 +73,7 @@ def damage_splat(chance: random.Random, folder: Path) -> None:
         _require_short(error)
         assert not target.exists(), "what is refused is not written"
         return
-    converted, _ = read_splat(target)
+    converted = read_splat(target).gaussians
     assert len(converted) == len(read)
 
 
@@ -96,6 +108,25 @@ def _unbundled(chance: random.Random, folder: Path) -> Path:
     for name, content in _damaged_members(chance).items():
         _put(folder / name, content)
     return folder / META_FILE
+
+
+def _streamed(chance: random.Random, folder: Path) -> Path:
+    """One box in two levels, one of them in parts; only its list and its first file are damaged."""
+    (folder / "0_0").mkdir()
+    (folder / "1_0").mkdir()
+    for name, content in _damaged_members(chance).items():
+        _put(folder / "0_0" / name, content)
+    for name, content in _members().items():
+        _put(folder / "1_0" / name, content)
+    half = COUNT // 2
+    parts = [{"file": 1, "offset": start, "count": half} for start in (0, half)]
+    leaves: list[Any] = [{"lods": {"0": {"file": 0, "offset": 0, "count": COUNT}, "1": parts[0]}}]
+    leaves.append({"lods": {"1": parts[1]}})
+    meta: Any = {"version": 1, "lodLevels": 2, "filenames": ["0_0/meta.json", "1_0/meta.json"]}
+    meta["tree"] = {"children": leaves}
+    for _ in range(chance.choice([0, 1, 2])):
+        _damage_meta(chance, meta)
+    return _put(folder / LOD_META_FILE, json.dumps(meta).encode())
 
 
 def _put(path: Path, data: bytes) -> Path:

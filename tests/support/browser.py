@@ -54,11 +54,16 @@ class Page:
         """Run a script in every page that is opened from now on, before the page's own."""
         self._call("Page.addScriptToEvaluateOnNewDocument", source=script)
 
-    def resize(self, width: int, height: int, *, dark: bool = False) -> None:
-        """Give the window a size in px and a colour scheme."""
+    def resize(self, width: int, height: int, *, dark: bool = False, still: bool = False) -> None:
+        """Give the window a size in px and a colour scheme; `still` is the wish for little motion."""
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._call("Emulation.setEmulatedMedia", features=[scheme])
+        motion = {"name": "prefers-reduced-motion", "value": "reduce" if still else "no-preference"}
+        self._call("Emulation.setEmulatedMedia", features=[scheme, motion])
+
+    def run_scripts(self, allowed: bool) -> None:
+        """Whether pages run their scripts from now on; `evaluate` always does."""
+        self._call("Emulation.setScriptExecutionDisabled", value=not allowed)
 
     def evaluate(self, expression: str) -> Any:
         """The JSON value of a JavaScript expression; a promise is awaited."""

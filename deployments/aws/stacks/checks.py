@@ -10,7 +10,7 @@ from aws_cdk import Acknowledgment, App, CfnResource, Validations
 from cdk_nag import AwsSolutionsChecks
 from constructs import IConstruct
 
-AWS_KEY = "Encrypted with an AWS key. A key of our own costs $1 a month and would shut out only users whom IAM shuts out too."
+AWS_KEY = "Encrypted with an AWS key. Our own would cost $1 a month and shut out only users whom IAM shuts out too."
 SQS_KEY = "Encrypted by SQS itself (SqsManagedSseEnabled), which the rule does not know."
 
 

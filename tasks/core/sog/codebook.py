@@ -64,12 +64,14 @@ def _best_cuts(w0: Float64, w1: Float64, w2: Float64, segments: int) -> NDArray[
     return bounds
 
 
-def make_codebook(values: Float32, weights: Float64 | None = None, step: float | None = None) -> Float32:
-    """The 256 ascending numbers that represent `values` [M] best (least squared error, tails slightly favoured).
+def make_codebook(
+    values: Float32, weights: Float64 | None = None, step: float | None = None, count: int = CODEBOOK_ENTRIES
+) -> Float32:
+    """The `count` ascending numbers that represent `values` [M] best (least squared error, tails slightly favoured).
 
-    weights: [M] how often each value counts. Fewer than 256 distinct values are kept exactly.
-    step: entries are multiples of it if 256 of them suffice. At a given error, even levels cost least after entropy
-    coding, so they are used where fewer than 256 are enough (Gish and Pierce, IEEE Trans. Inf. Theory 14, 1968).
+    weights: [M] how often each value counts. Fewer than `count` distinct values are kept exactly.
+    step: entries are multiples of it if `count` of them suffice. At a given error, even levels cost least after entropy
+    coding, so they are used where fewer are enough (Gish and Pierce, IEEE Trans. Inf. Theory 14, 1968).
     """
     if step is not None:
         values = (np.rint(values / step) * step).astype(np.float32)
@@ -82,14 +84,14 @@ def make_codebook(values: Float32, weights: Float64 | None = None, step: float |
         w0, w1, w2 = (np.add.reduceat(w, starts) for w in (w0, w1, w2))
     middle = w1.sum() / w0.sum()  # sums of squares around the mean keep their digits
     w1, w2 = w1 - middle * w0, w2 - 2 * middle * w1 + middle**2 * w0
-    if len(w0) <= CODEBOOK_ENTRIES:
+    if len(w0) <= count:
         entries = middle + w1 / w0
     else:
         lift = np.maximum(1.0, _TAIL_WEIGHT * w0.sum() / len(w0) / w0)
         sums = [np.concatenate([[0.0], np.cumsum(w * lift)]) for w in (w0, w1, w2)]
-        bounds = _best_cuts(sums[0], sums[1], sums[2], CODEBOOK_ENTRIES)[:-1]
+        bounds = _best_cuts(sums[0], sums[1], sums[2], count)[:-1]
         entries = middle + np.add.reduceat(w1 * lift, bounds) / np.add.reduceat(w0 * lift, bounds)
-    padded = np.concatenate([entries, np.full(CODEBOOK_ENTRIES - len(entries), entries[-1])])
+    padded = np.concatenate([entries, np.full(count - len(entries), entries[-1])])
     return padded.astype(np.float32)
 
 

@@ -4,6 +4,7 @@ A compressed .ply has 16 bytes a Gaussian, relative to the bounds of a chunk of 
 https://developer.playcanvas.com/user-manual/gaussian-splatting/formats/ply/#compressed-ply-format
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.core.sog import quick_start  # noqa: F401 - before anything else loads numpy or numba
@@ -15,11 +16,13 @@ from plyfile import PlyData
 
 from tasks.core.errors import DestinationError, FormatError
 from tasks.core.gaussians import SH_C0, SH_COEFFICIENTS, Float32, Gaussians
-from tasks.core.ply import SplatModel, gaussians_of_ply, model_of_ply, open_ply, write_ply
+from tasks.core.ply import SplatModel, gaussians_of_ply, has_filter, has_rgb, model_of_ply, open_ply, write_ply
 from tasks.core.progress import ProgressCallback, ignore_progress
-from tasks.core.sog.layout import META_FILE
+from tasks.core.sog.layout import LOD_META_FILE, META_FILE
 from tasks.core.sog.options import CompressOptions
 from tasks.core.sog.reader import read_sog_and_model
+from tasks.core.sog.storable import require_numbers, without_invalid, without_rotation
+from tasks.core.sog.streamed_reader import read_streamed
 from tasks.core.sog.writer import write_sog
 
 _PER_CHUNK = 256
@@ -28,15 +31,60 @@ _OPACITY_CLAMP = 1e-6  # opacities 0 and 1 have no logit
 _PARTS = ("position", "rotation", "scale", "color")
 
 
-def read_splat(path: Path) -> tuple[Gaussians, SplatModel]:
-    """Read a .ply, plain or compressed, a .sog, or an unbundled SOG (a folder with meta.json, or that file)."""
-    if path.suffix.lower() == ".ply":
+# Formats of other programs, which splat-transform reads.
+_OTHER_SUFFIXES = (".splat", ".ksplat", ".spz", ".lcc", ".lcc2")
+_CAN_BE_READ = "only .ply, .compressed.ply, .sog, meta.json and lod-meta.json can be read"
+_RGB_NOTE = (
+    "{} has red, green and blue instead of f_dc, as nerfstudio writes with --ply-color-mode rgb: they are the splat's "
+    "colours, the same from every side."
+)
+_FILTER_NOTE = "{} has filter_3D, as Mip-Splatting writes: it is applied to the sizes and opacities."
+
+
+@dataclass(frozen=True)
+class Splat:
+    """What a file contains, and in `notes` a sentence for each thing about it that a user should know."""
+
+    gaussians: Gaussians
+    model: SplatModel
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Converted:
+    """How many Gaussians were written, and sentences about what became of the others and of unusual ones."""
+
+    count: int
+    notes: tuple[str, ...]
+
+
+def read_splat(path: Path) -> Splat:
+    """Read a .ply, plain or compressed; a .sog; a meta.json or lod-meta.json, or the folder of one of them.
+
+    Of a splat in levels of detail, the finest level is read. Raises FormatError.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".ply":
         data = open_ply(path)
-        read = read_compressed if is_compressed(data) else gaussians_of_ply
-        return read(data, path.name), model_of_ply(data)
-    if path.suffix.lower() == ".sog" or path.name == META_FILE or path.is_dir():
-        return read_sog_and_model(path)
-    raise FormatError(f"{path.name}: only .ply, .compressed.ply, .sog and meta.json can be read.")
+        if is_compressed(data):
+            return Splat(read_compressed(data, path.name), model_of_ply(data))
+        said = ((has_rgb(data), _RGB_NOTE), (has_filter(data), _FILTER_NOTE))
+        notes = tuple(note.format(path.name) for holds, note in said if holds)
+        return Splat(gaussians_of_ply(data, path.name), model_of_ply(data), notes)
+    if path.name == LOD_META_FILE:
+        return Splat(*read_streamed(path))
+    if path.is_dir() and not (path / META_FILE).exists():
+        if not (path / LOD_META_FILE).exists():
+            raise FormatError(f"{path.name} has no {META_FILE} and no {LOD_META_FILE}: name the file of the splat.")
+        return Splat(*read_streamed(path / LOD_META_FILE))
+    if suffix == ".sog" or path.name == META_FILE or path.is_dir():
+        return Splat(*read_sog_and_model(path))
+    if suffix in _OTHER_SUFFIXES:
+        raise FormatError(
+            f"{path.name}: {_CAN_BE_READ}. Convert it first, with splat-transform for example: "
+            f"npx @playcanvas/splat-transform {path.name} {path.stem}.ply"
+        )
+    raise FormatError(f"{path.name}: {_CAN_BE_READ}.")
 
 
 def convert(
@@ -44,23 +92,45 @@ def convert(
     target: Path,
     options: CompressOptions | None = None,
     on_progress: ProgressCallback = ignore_progress,
-) -> int:
-    """Convert a splat and return how many Gaussians it has. Options apply when a SOG is written.
+    *,
+    drop_invalid: bool = False,
+) -> Converted:
+    """Convert a splat. Options apply when a SOG is written.
 
     The target is a .ply, a .sog, or a meta.json; the files of an unbundled SOG are written into the folder of that
-    meta.json. Raises FormatError for a source that does not match its name, DestinationError for any other target.
+    meta.json. drop_invalid leaves out Gaussians whose numbers are not finite or that have no rotation.
+
+    Raises FormatError for a source that does not match its name or that holds numbers that are not finite,
+    DestinationError for any other target.
     """
     is_sog = target.suffix.lower() == ".sog" or target.name == META_FILE
-    if not is_sog and (target.suffix.lower() != ".ply" or target.name.endswith(".compressed.ply")):
+    if not is_sog and (target.suffix.lower() != ".ply" or target.name.lower().endswith(".compressed.ply")):
         raise DestinationError(f"{target.name}: only .ply, .sog and meta.json can be written.")
     if not target.parent.is_dir():
         raise DestinationError(f"The folder {target.parent} does not exist; create it first.")
-    gaussians, model = read_splat(source)
+    splat = read_splat(source)
+    gaussians, notes = splat.gaussians, list(splat.notes)
+    total = len(gaussians)
+    if drop_invalid:
+        gaussians = without_invalid(gaussians)
+        notes.append(
+            f"{total - len(gaussians):,} of {total:,} Gaussians were left out, because they have numbers that are not "
+            "finite or no rotation."
+        )
+        if total and not len(gaussians):
+            raise FormatError(f"{source.name}: none of the {total:,} Gaussians can be kept.")
+    require_numbers(gaussians)
+    unturned = int(without_rotation(gaussians).sum())
+    if unturned:
+        notes.append(
+            f"{unturned:,} of {total:,} Gaussians have no rotation (a zero quaternion) and are drawn unrotated, as by "
+            "other programs; --drop-invalid leaves them out."
+        )
     if is_sog:
-        write_sog(gaussians, target, options, on_progress, model=model)
+        write_sog(gaussians, target, options, on_progress, model=splat.model)
     else:
-        write_ply(gaussians, target, model)
-    return len(gaussians)
+        write_ply(gaussians, target, splat.model)
+    return Converted(len(gaussians), tuple(notes))
 
 
 def is_compressed(data: PlyData) -> bool:

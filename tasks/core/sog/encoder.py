@@ -34,6 +34,9 @@ _EFFORTS = (
     (layout.MAX_WEBP_SIDE**2, {"sh0.webp": 3, "means_u.webp": 0, "shN_centroids.webp": 2}),
 )
 _LEAST_EFFORT = 1
+# A log scale of minus infinity is stored this far below the shortest finite one, as by splat-transform: the axis is
+# 5e8 times as short.
+_FLATTER = 20.0
 
 Pictures = dict[str, bytes]
 Encoded = tuple[dict[str, Any], Pictures]  # a part of meta.json, and pictures by file name
@@ -76,7 +79,11 @@ class Encoder:
 
     def scales(self) -> Encoded:
         """Picture scales and its codebook."""
-        codebook, pixels = self._indexed(self._gaussians.log_scales, self._precision.scale_step)
+        log_scales, step = self._gaussians.log_scales, self._precision.scale_step
+        if np.isfinite(log_scales.min()):
+            codebook, pixels = self._indexed(log_scales, step)
+        else:
+            codebook, pixels = self._indexed_with_flat(log_scales, step)
         part = {"scales": {"codebook": _shortest(codebook), "files": ["scales.webp"]}}
         return part, {"scales.webp": self._webp("scales.webp", pixels)}
 
@@ -115,6 +122,19 @@ class Encoder:
         """A codebook of values [N, 3] and their pixels."""
         codebook, pixels = make_codebook(values.ravel(), step=step), self._blank()
         fill_nearest(values, self._order, codebook, pixels)
+        return codebook, pixels
+
+    def _indexed_with_flat(self, log_scales: Float32, step: float | None) -> tuple[Float32, NDArray[np.uint8]]:
+        """As `_indexed`, for log scales some of which are minus infinity; these get the first entry."""
+        finite = log_scales[np.isfinite(log_scales)]
+        shortest = finite.min() if len(finite) else np.float32(0)
+        flat = np.float32(shortest - _FLATTER)
+        rest = make_codebook(finite, step=step, count=layout.CODEBOOK_ENTRIES - 1) if len(finite) else None
+        codebook = np.full(layout.CODEBOOK_ENTRIES, flat, np.float32)
+        if rest is not None:
+            codebook[1:] = rest
+        pixels = self._blank()
+        fill_nearest(np.where(np.isneginf(log_scales), flat, log_scales), self._order, codebook, pixels)
         return codebook, pixels
 
     def _blank(self) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ Specification: https://developer.playcanvas.com/user-manual/gaussian-splatting/f
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter
 
 from tasks.core.ply import SplatModel
 
@@ -23,9 +23,26 @@ QUAT_TAG = 252  # alpha of a quats pixel is 252 + index of the component that wa
 MAX_LOG_POSITION = 88.72
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
-Finite = Annotated[float, Field(allow_inf_nan=False, ge=-3.4e38, le=3.4e38)]
+MAX_NUMBER = 3.4e38  # of float32
+Finite = Annotated[float, Field(allow_inf_nan=False, ge=-MAX_NUMBER, le=MAX_NUMBER)]
 LogPosition = Annotated[float, Field(allow_inf_nan=False, ge=-MAX_LOG_POSITION, le=MAX_LOG_POSITION)]
-Codebook = Annotated[tuple[Finite, ...], Field(min_length=CODEBOOK_ENTRIES, max_length=CODEBOOK_ENTRIES)]
+
+
+def _with_first_entry(codebook: Any) -> Any:
+    """A codebook with its first entry, as viewers fill it in: early writers left null there for minus infinity."""
+    if not isinstance(codebook, list) or len(codebook) != CODEBOOK_ENTRIES or codebook[0] is not None:
+        return codebook
+    second, last = codebook[1], codebook[-1]
+    if not all(isinstance(value, int | float) and abs(value) < MAX_NUMBER for value in (second, last)):
+        return codebook
+    return [second + (second - last) / (CODEBOOK_ENTRIES - 1), *codebook[1:]]
+
+
+Codebook = Annotated[
+    tuple[Finite, ...],
+    Field(min_length=CODEBOOK_ENTRIES, max_length=CODEBOOK_ENTRIES),
+    BeforeValidator(_with_first_entry),
+]
 
 
 class Part(BaseModel):
@@ -79,10 +96,13 @@ class Sh0Part(Part):
 
 
 class ShNPart(Part):
-    """View-dependent colour: a palette picture and a 16-bit label for each Gaussian."""
+    """View-dependent colour: a palette picture and a 16-bit label for each Gaussian.
 
-    count: int = Field(ge=1, le=MAX_PALETTE)
-    bands: int = Field(ge=1, le=3)
+    Some writers leave out `count` and `bands`; the palette's size says both.
+    """
+
+    count: int | None = Field(default=None, ge=1, le=MAX_PALETTE)
+    bands: int | None = Field(default=None, ge=1, le=3)
     codebook: Codebook
     files: tuple[FileName, FileName]
 
@@ -94,11 +114,17 @@ class Meta(Part):
     asset: Asset = Asset()
     count: int = Field(ge=1)
     model: SplatModel | None = None
+    antialias: bool = Field(default=False, exclude=True)  # of the specification of 2025, before `model`
     means: MeansPart
     scales: ScalesPart
     quats: QuatsPart
     sh0: Sh0Part
     shN: ShNPart | None = None
+
+    @property
+    def drawn_as(self) -> SplatModel:
+        """How to draw the splat."""
+        return self.model or ("antialiased" if self.antialias else "default")
 
 
 class ShapedMeans(MeansPart):

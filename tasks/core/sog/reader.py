@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from tasks.core.errors import FormatError
 from tasks.core.gaussians import SH_COEFFICIENTS, Float32, Gaussians
-from tasks.core.ply import MAX_GAUSSIANS, SplatModel, require_regular
+from tasks.core.ply import SplatModel, require_regular
+from tasks.core.ply_header import MAX_GAUSSIANS
 from tasks.core.safe_names import DAMAGED_ZIP, reason
 from tasks.core.sog import attributes, layout
 from tasks.core.sog.pictures import Pixels, ReadMember
@@ -43,7 +44,7 @@ def read_sog_and_model(path: Path, max_gaussians: int = MAX_GAUSSIANS) -> tuple[
         pixels = Pixels(read, meta.count, path.name)
         if isinstance(meta, layout.Meta1):
             return decode_version_1(meta, pixels, path.name), "default"
-        return decode(meta, pixels, path.name), meta.model or "default"
+        return decode(meta, pixels, path.name), meta.drawn_as
 
 
 @contextmanager
@@ -52,7 +53,7 @@ def _members(path: Path) -> Iterator[ReadMember]:
     if path.name == layout.META_FILE:
         path = path.parent
     if path.is_dir():
-        yield lambda name, limit: _read_file(path / name, limit)
+        yield lambda name, limit: read_bounded(path / name, limit)
         return
     try:
         require_regular(path)
@@ -65,7 +66,8 @@ def _members(path: Path) -> Iterator[ReadMember]:
         yield lambda name, limit: _read_zipped(archive, path.name, name, limit)
 
 
-def _read_file(path: Path, limit: int) -> bytes:
+def read_bounded(path: Path, limit: int) -> bytes:
+    """Return the content of a regular file of at most `limit` bytes. Raises FormatError."""
     try:
         require_regular(path)
         with path.open("rb") as file:
@@ -180,10 +182,20 @@ def _between(mins: float | tuple[float, ...], maxs: float | tuple[float, ...], v
 def _view_dependence(meta: layout.Meta, pixels: Pixels, bundle: str) -> Float32:
     if meta.shN is None:
         return np.zeros((meta.count, 0, 3), np.float32)
-    coefficients = SH_COEFFICIENTS[meta.shN.bands] - 1
-    centroids = pixels.of_size(meta.shN.files[0], layout.palette_size(meta.shN.count, coefficients))
+    count, bands = meta.shN.count, meta.shN.bands
+    if count is None or bands is None:
+        centroids, coefficients = pixels.of_palette(meta.shN.files[0])
+        if bands is not None and coefficients != SH_COEFFICIENTS[bands] - 1:
+            raise FormatError(
+                f"{bundle}: {meta.shN.files[0]} has {coefficients} coefficients an entry, which does not fit the "
+                f"{bands} bands of shN in meta.json."
+            )
+        count = count or len(centroids) // coefficients
+    else:
+        coefficients = SH_COEFFICIENTS[bands] - 1
+        centroids = pixels.of_size(meta.shN.files[0], layout.palette_size(count, coefficients))
     palette = _look_up(meta.shN.codebook, centroids[:, :3]).reshape(-1, coefficients, 3)
-    return _chosen(palette, meta.shN.count, meta.shN.files[1], pixels, bundle)
+    return _chosen(palette, min(count, len(palette)), meta.shN.files[1], pixels, bundle)
 
 
 def _chosen(palette: Float32, count: int, labels_file: str, pixels: Pixels, bundle: str) -> Float32:

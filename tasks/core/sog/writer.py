@@ -5,7 +5,6 @@ import shutil
 import tempfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from tasks.core.sog.codebook import make_codebook
 from tasks.core.sog.encoder import Encoder, Pictures
 from tasks.core.sog.layout import META_FILE
 from tasks.core.sog.options import FINEST, LADDER, CompressOptions, Precision
+from tasks.core.sog.storable import require_numbers, with_rotations
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip; fixed, so that the same Gaussians give the same bytes
 
@@ -72,7 +72,7 @@ def _write_zip(path: Path, members: dict[str, bytes]) -> None:
 
 
 def require_storable(gaussians: Gaussians) -> None:
-    """Raise FormatError for no Gaussians, too many, or numbers that are not finite."""
+    """Raise FormatError for no Gaussians, too many, or numbers that cannot be stored."""
     n = len(gaussians)
     if n == 0:
         raise FormatError("There are 0 Gaussians; a .sog needs at least 1.")
@@ -80,22 +80,7 @@ def require_storable(gaussians: Gaussians) -> None:
         raise FormatError(
             f"{n:,} Gaussians do not fit into one .sog (at most {layout.MAX_WEBP_SIDE**2:,}); prune them."
         )
-    for field in fields(gaussians):
-        array = getattr(gaussians, field.name)
-        # an infinite logit is an opacity of exactly 0 or 1, which 8 bits can hold
-        logits = field.name == "raw_opacities"
-        if array.size == 0 or (np.isfinite(array.min()) and np.isfinite(array.max())):  # a NaN would be both of them
-            continue
-        rows = array.reshape(n, -1)
-        bad = (np.isnan(rows) if logits else ~np.isfinite(rows)).any(axis=1)
-        if bad.any():
-            raise FormatError(
-                f"{field.name} of {int(bad.sum()):,} of {n:,} Gaussians are not finite numbers (the first is number "
-                f"{int(bad.argmax())}); remove those Gaussians."
-            )
-    zero = int((~gaussians.quats.any(axis=1)).sum())
-    if zero:
-        raise FormatError(f"quats of {zero:,} of {n:,} Gaussians are zero, so they have no rotation; remove them.")
+    require_numbers(gaussians)
 
 
 def write_sog(
@@ -115,6 +100,7 @@ def write_sog(
     """
     options = options or CompressOptions()
     require_storable(gaussians)
+    gaussians = with_rotations(gaussians)
     if precision.by_appearance:
         gaussians = with_least_rotation(gaussians)
     meta: dict[str, Any] = {

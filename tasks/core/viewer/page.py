@@ -1,4 +1,4 @@
-"""Write one self-contained page: viewer and splat in one index.html that opens by double-click, without a network.
+"""Write the page that shows a splat: by itself in one index.html that opens by double-click, or with files beside it.
 
 `start_view` chooses the view that the page shows when it opens.
 """
@@ -13,9 +13,21 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from scipy.spatial.transform import Rotation
 
-from tasks.core.errors import MissingPartError
+from tasks.core.gaussians import Float32
 from tasks.core.scene import Camera, Scene
 from tasks.core.transforms import Float64, rigid
+from tasks.core.viewer.bundle import (
+    EARLY_FILE,
+    SCRIPT_FILE,
+    SORTER_FILE,
+    STYLE_FILE,
+    VIEWER_FOLDER,
+    viewer_license,
+    viewer_script,
+    viewer_style,
+    viewer_version,
+    with_sorter_file,
+)
 
 # A viewer's orbit camera has no heading when it looks straight down, so nadir views are tilted by at least this much.
 MIN_TILT_DEG = 15.0
@@ -23,19 +35,11 @@ _AIM_WEIGHT = 1 / 45.0  # looking 45° past the subject costs as much as being a
 _STEEP_DEG = 30.0  # a view within this angle of straight down looks like a map; see _STEEP_WEIGHT
 _TURN_DEG = 20.0  # a camera is turned to the subject by at most this much
 _WIDEST_GAP_DEG = 75.0  # cameras are all around a place if no wider sector is without one
+_BULK, _STAND_OFF = 0.8, 2.5  # without cameras: this share of a splat counts, seen from so many times its radius
+_SLANT = 0.6  # and from above, by this slope
 _STEEP_WEIGHT = 1.0  # a steep view is chosen only if no slanted one is within the capture's rim
 
 _HERE = Path(__file__).parent
-_PACKAGE = _HERE / "npm" / "node_modules" / "@playcanvas" / "supersplat-viewer"
-_EXPORT = "export { createViewer };"  # the line of the bundle that the start script relies on
-
-# The viewer has no limits to zooming and turning, nor an option for them, so the page adds its own limits here.
-_LIMITS = {
-    "this.controller.zoomRange = new Vec2(0.01, Infinity);": "this.controller.zoomRange = "
-    "new Vec2(...(globalThis.spaceportLimits?.zoom ?? [0.01, Infinity]));",
-    "this.controller.pitchRange = new Vec2(-90, 90);": "this.controller.pitchRange = "
-    "new Vec2(...(globalThis.spaceportLimits?.pitchDeg ?? [-90, 90]));",
-}
 
 # The viewer moves at a fixed number of units a second for any size of splat, so each is shown at the same distance.
 _DISTANCE = 6.0
@@ -79,6 +83,21 @@ def start_view(scene: Scene, title: str, date: str | None = None) -> ViewerSetti
     return ViewerSettings(title, camera, target, scene.up, date, _stand_around(centers - target, scene.up))
 
 
+def view_without_cameras(means: Float32, title: str, up: Float64) -> ViewerSettings:
+    """A slanted view of the middle of a splat that came without cameras. means [N, 3], N >= 1."""
+    target = np.median(means.astype(np.float64), axis=0)
+    distance = _STAND_OFF * max(float(np.quantile(np.linalg.norm(means - target, axis=1), _BULK)), 1e-6)
+    side = np.cross(up, [0.0, 0.0, 1.0] if abs(up[2]) < 0.9 else [1.0, 0.0, 0.0])
+    forward = -(side / np.linalg.norm(side) + _SLANT * up)
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, up)
+    right /= np.linalg.norm(right)
+    rotation = np.stack([right, np.cross(forward, right), forward])
+    pose = rigid(rotation, -rotation @ (target - distance * forward))
+    width, height = 960, 600
+    return ViewerSettings(title, Camera("", width, height, width, width, width / 2, height / 2, pose), target, up)
+
+
 def _stand_around(offsets: Float64, up: Float64) -> bool:
     """Whether every sector without cameras is narrower than _WIDEST_GAP_DEG, seen from the target along `up`."""
     east = np.cross(up, [0.0, 1.0, 0.0] if abs(up[1]) < 0.9 else [1.0, 0.0, 0.0])
@@ -120,11 +139,6 @@ def _level(camera: Camera, target: Float64, up: Float64) -> Camera:
     return replace(camera, cx=camera.width / 2, cy=camera.height / 2, cam_from_world=pose)
 
 
-def viewer_version() -> str:
-    """Version of the installed viewer package; MissingPartError when it is absent."""
-    return str(json.loads(_package_file("package.json"))["version"])
-
-
 def write_page(
     splat: Path | str,
     target: Path,
@@ -132,54 +146,68 @@ def write_page(
     poster: Path | None = None,
     fly_around: str | None = None,
     stream_page: str | None = None,
+    *,
+    report: str | None = "report.html",
+    in_files: bool = False,
 ) -> None:
-    """Write a page that shows a splat from the start view, with a link to report.html next to it.
+    """Write a page that shows a splat from the start view.
 
     splat: a .sog to embed, so that the page opens by double-click; or the relative URL of a .sog, meta.json or
         lod-meta.json, for a page on a web server.
-    poster: a JPEG of the start view, shown until the splat appears.
+    poster: a JPEG of the start view, shown until the splat appears. It lies beside the page.
     fly_around: relative URL of a moving picture to link to.
     stream_page: relative URL of the page to open instead when a web server serves this one.
+    report: relative URL of the report to link to.
+    in_files: write script and style as VIEWER_FILES, so that the page contains no code; `splat` is then a URL.
 
     Its content security policy keeps the browser from contacting any other host. Query parameters: `noui` shows only
     the picture, `webgpu` draws with WebGPU where the browser supports it.
 
     Raises MissingPartError when the viewer package is not installed, or is another version than the pinned one.
     """
-    bundle = _package_file("public/index.js")
-    if _EXPORT not in bundle or "<!--" in bundle or any(bundle.count(old) != 1 for old in _LIMITS):
-        raise MissingPartError(
-            f"supersplat-viewer {viewer_version()} is not the version this program was written for; run `make setup`."
-        )
-    for old, new in _LIMITS.items():
-        bundle = bundle.replace(old, new)
-    bundle = bundle.replace("//# sourceMappingURL=index.js.map", "").replace("</script", "<\\/script")
+    assert not (in_files and isinstance(splat, Path)), "a page of files loads its splat"
+    script = viewer_script()
+    style = viewer_style() + (_HERE / STYLE_FILE).read_text(encoding="utf-8")
+    early, start = ((_HERE / name).read_text(encoding="utf-8") for name in (EARLY_FILE, "start.js"))
+    if in_files:
+        script, sorter = with_sorter_file(script)
+        content = {SCRIPT_FILE: script + start, STYLE_FILE: style, EARLY_FILE: early, SORTER_FILE: sorter}
+        for name, text in content.items():
+            (target.parent / VIEWER_FOLDER).mkdir(exist_ok=True)
+            (target.parent / VIEWER_FOLDER / name).write_text(text, encoding="utf-8")
+    loaded = isinstance(splat, str)
+    poster_url = None
+    if poster is not None:
+        poster_url = poster.name if in_files else "data:image/jpeg;base64," + _base64(poster)
     environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True)
     page = environment.get_template("page.html.j2").render(
         title=settings.title,
         date=settings.date,
-        poster=None if poster is None else "data:image/jpeg;base64," + base64.b64encode(poster.read_bytes()).decode(),
+        poster=poster_url,
+        picture=None if poster is None else poster.name,
         fly_around=fly_around,
+        report=report,
         stream_page=stream_page,
-        streamed=isinstance(splat, str),
+        loaded=loaded,
+        files={name: f"{VIEWER_FOLDER}/{name}" for name in (SCRIPT_FILE, STYLE_FILE, EARLY_FILE)} if in_files else None,
         version=viewer_version(),
-        license=_package_file("LICENSE").replace("--", "- -"),
-        css=Markup(_package_file("public/index.css")),
-        viewer=Markup(bundle),
-        start=Markup((_HERE / "start.js").read_text(encoding="utf-8")),
-        settings=_for_script(_start_data(settings) | {"content": splat if isinstance(splat, str) else None}),
-        sog=None if isinstance(splat, str) else base64.b64encode(splat.read_bytes()).decode(),
+        license=viewer_license().replace("--", "- -"),
+        css=Markup(style),
+        early=Markup(early),
+        script=Markup(_inside_script(script + start)),
+        settings=_for_script(_start_data(settings) | {"content": splat if loaded else None}),
+        sog=None if isinstance(splat, str) else _base64(splat),
     )
     target.write_text(page, encoding="utf-8")
 
 
-def _package_file(name: str) -> str:
-    try:
-        return (_PACKAGE / name).read_text(encoding="utf-8")
-    except OSError as error:
-        raise MissingPartError(
-            "The viewer package is not installed; run `make setup` (or `npm ci --prefix tasks/core/viewer/npm`)."
-        ) from error
+def _base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def _inside_script(script: str) -> str:
+    """The script in a form that no HTML parser takes for the end of its element."""
+    return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def _for_script(data: object) -> Markup:

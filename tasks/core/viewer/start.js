@@ -3,12 +3,35 @@
     const element = (id) => document.getElementById(id);
     const data = JSON.parse(element('settings').textContent);
     const { settings, rotation, scale, half_fov_tangents: [across, down] } = data;
+    const pose = settings.cameras[0].initial;
+    globalThis.spaceportLimits = data.limits;
 
     // The viewer's field of view is that of the window's longer side; the first view shows all of the start camera's.
     const aspect = innerWidth / innerHeight;
-    const horizontal = Math.max(across, down * aspect);
+    let horizontal = Math.max(across, down * aspect);
+    if (aspect < 1 && across > down * aspect) {
+        // In an upright window this would be a strip between black ones, so the view is narrower: half-way, in ratio,
+        // to a view that only shows what the start camera sees.
+        horizontal = Math.sqrt(across * down * aspect);
+        steepen(Math.atan(horizontal / aspect) - Math.atan(down));
+    }
     const fov = (360 / Math.PI) * Math.atan(aspect > 1 ? horizontal : horizontal / aspect);
-    settings.cameras[0].initial.fov = Math.min(Math.max(fov, 10), 120); // the range that the viewer accepts
+    pose.fov = Math.min(Math.max(fov, 10), 120); // the range that the viewer accepts
+
+    // A view from above is turned down by so much that the window's upper edge is where the start camera's is: above
+    // that edge the sky begins, which is black.
+    function steepen(angle) {
+        const [x, y, z] = pose.position.map((value, axis) => value - pose.target[axis]);
+        const level = Math.hypot(x, z);
+        const pitch = Math.atan2(y, level);
+        const steeper = Math.min(pitch + angle, Math.max(pitch, 1.4));
+        if (pitch > 0.3 && level > 0) {
+            const distance = Math.hypot(level, y);
+            const shorter = (distance * Math.cos(steeper)) / level;
+            const offset = [x * shorter, distance * Math.sin(steeper), z * shorter];
+            pose.position = offset.map((value, axis) => value + pose.target[axis]);
+        }
+    }
 
     // A blob and not a data URL: Firefox refuses data URLs above 32 MB.
     const held = () => {
@@ -36,13 +59,15 @@
     }
     // A signed link opens one file; the report beside this page has a link of its own.
     if (parameters.has('X-Amz-Signature')) {
-        document.querySelectorAll('#about a').forEach((link) => link.remove());
+        document.querySelectorAll('#about a, #trouble a').forEach((link) => link.remove());
     }
     const complain = (error) => {
-        const message = document.createElement('p');
-        message.id = 'trouble';
-        message.textContent = `The splat cannot be drawn: ${error?.message ?? error}`;
-        document.body.append(message);
+        const drawing = document.createElement('canvas').getContext('webgl2');
+        element('what').textContent = drawing
+            ? `The splat cannot be drawn: ${error?.message ?? error}`
+            : 'The splat cannot be drawn: this browser has no WebGL 2. It may be switched off with the hardware ' +
+              'acceleration, in the settings of the browser, or the browser is too old.';
+        document.documentElement.classList.remove('scripts');
     };
 
     createViewer({
@@ -51,9 +76,15 @@
         contentUrl,
         contentFilename,
         ui: !parameters.has('noui'),
-        noanim: parameters.has('noanim'),
+        noanim: parameters.has('noanim') || matchMedia('(prefers-reduced-motion: reduce)').matches,
         renderer: parameters.has('webgpu') ? 'webgpu' : 'webgl'
     }).then((viewer) => {
+        // The viewer's panels keep pointer and wheel to themselves.
+        for (const panel of document.querySelectorAll('.sse-infoPanelContent, .sse-xrModalContent')) {
+            for (const kind of ['pointerdown', 'wheel']) {
+                panel.addEventListener(kind, (event) => event.stopPropagation());
+            }
+        }
         // The viewer's world is y-up and it turns every splat by its own default; the scene's up is put there instead.
         const orient = (entity) => {
             if (entity.name === 'gsplat') {

@@ -50,9 +50,10 @@ def test_the_file_holds_what_it_was_made_from() -> None:
 
 def test_we_read_a_compressed_ply_as_that_program_does() -> None:
     """Made with `terrain(300, 1, seed=9)` and decoded by the same program; two chunks, the second not full."""
-    ours, model = read_splat(GOLDEN / "splat_transform.compressed.ply")
+    splat = read_splat(GOLDEN / "splat_transform.compressed.ply")
+    ours = splat.gaussians
     theirs = read_ply(GOLDEN / "decoded_compressed.ply")
-    assert model == "default"
+    assert splat.model == "default"
     assert len(ours) == 300
     # float32 of the same formulas; an opacity of 255/255 is infinite there and the logit of 1 - 1e-6 here
     for name, tolerance in (("means", 1e-5), ("log_scales", 1e-5), ("quats", 1e-6), ("sh0", 1e-5), ("shN", 1e-6)):
@@ -107,8 +108,9 @@ def written_version_1(source: Gaussians, folder: Path) -> Path:
 @pytest.mark.parametrize("degree", [1, 2, 3])
 def test_version_1_is_read(tmp_path: Path, degree: int) -> None:
     source = terrain(300, degree)
-    back, model = read_splat(written_version_1(source, tmp_path))
-    assert model == "default"
+    splat = read_splat(written_version_1(source, tmp_path))
+    back = splat.gaussians
+    assert splat.model == "default"
     for name in ("log_scales", "sh0", "raw_opacities", "shN"):
         before, after = getattr(source, name), getattr(back, name)
         # half of one of 255 even steps between the bounds
@@ -121,4 +123,4 @@ def test_the_model_travels_through_every_format(tmp_path: Path) -> None:
     write_ply(terrain(40, 1), tmp_path / "a.ply", "antialiased")
     for source, target in (("a.ply", "b.sog"), ("b.sog", "meta.json"), ("meta.json", "c.ply")):
         convert(tmp_path / source, tmp_path / target)
-        assert read_splat(tmp_path / target)[1] == "antialiased"
+        assert read_splat(tmp_path / target).model == "antialiased"
