@@ -24,7 +24,7 @@ from tasks.reporting.recording import current_recording
 from tasks.running.run_folder import noted_keys
 from tasks.running.stage import Stage, open_output, run_stage
 
-LIBRARIES = ("pycolmap", "PIL", "numpy")
+LIBRARIES = ("pycolmap", "PIL", "numpy", "scipy")
 # The workers are separate programs, so no import refers to them.
 CAMERAS = Stage(  # an output of its own within the stage, since it does not depend on the size of the images
     "cameras", StageCode(("tasks.core.sfm.cameras", "tasks.core.sfm.pipeline"), LIBRARIES), SfmSection

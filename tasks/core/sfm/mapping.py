@@ -10,6 +10,7 @@ import numpy as np
 import pycolmap
 
 from tasks.core.machine_memory import oom_kills
+from tasks.core.sfm.evidence import LEAST_MATCHES, evidence_of, without_impossible_cameras
 from tasks.core.sfm.features import FeatureDatabase
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.worker import ending, how_it_ended
@@ -26,7 +27,9 @@ ONE_THREAD_AT_MOST = 100
 GROWTH, GROWTH_OF_MANY = 1.3, 1.6
 MAX_DISAGREEMENT_DEG = 5.0  # median; two good solutions differ by 0.2°, a wrong global one was 20° off
 FEW_FEATURES = 100  # a sharp photo has thousands
-LEAST_MATCHES = 15  # points that two photos must share to count as a pair: pycolmap's min_num_inliers
+DOUBTFUL_WORTH = 0.5
+COMMON_SHARE = 0.5  # of the smaller model's photos, that tells whether two models agree
+FEWEST_COMMON = 3  # photos, the same
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Mapped:
     model: pycolmap.Reconstruction | None
     models: int
     note: str = ""  # on the other mapper, where both were tried
+    doubt: str = ""  # what speaks against the model by its own numbers, a phrase
 
     @property
     def registered(self) -> int:
@@ -45,28 +49,60 @@ class Mapped:
 
     def is_good(self, photos: int) -> bool:
         """Whether nothing is left to rescue."""
-        return self.models == 1 and self.registered >= GOOD_SHARE * photos
+        return self.models == 1 and self.registered >= GOOD_SHARE * photos and not self.doubt
+
+    @property
+    def worth(self) -> float:
+        """Of two models the one with more photos is better, where those of a doubtful model count half."""
+        return self.registered * (DOUBTFUL_WORTH if self.doubt else 1.0)
 
 
 def map_photos(database: FeatureDatabase, folder: Path, options: SfmOptions) -> Mapped:
     """Place the photos with the mapper that the options name.
 
-    `auto` falls back to the global mapper when the incremental result is poor, and keeps the better one.
+    `auto` falls back to the global mapper when the incremental result is poor, and keeps the better one. What the
+    global mapper alone has found must be believable by its own numbers.
     """
     photos = len(database.names)
     logger.info("phase mapping %d", photos)
     if options.mapper == "global":
-        return map_globally(database, folder / "global", options)
-    incremental = map_incrementally(database, folder / "incremental", options)
+        return _judged(map_globally(database, folder / "global", options), database)
+    incremental = _judged(map_incrementally(database, folder / "incremental", options), database)
     if options.mapper == "incremental" or incremental.is_good(photos):
         return incremental
     logger.info("incremental: %d of %d in %d models; trying global", incremental.registered, photos, incremental.models)
-    rescue = map_globally(database, folder / "global", options)
-    if rescue.registered > incremental.registered and agree(incremental, rescue):
-        return replace(rescue, note=f"incremental: {incremental.registered} in {incremental.models} models")
-    if rescue.registered > incremental.registered:
+    rescue = _judged(map_globally(database, folder / "global", options), database)
+    found = f"global: {rescue.registered} in {rescue.models} models"
+    if rescue.worth <= incremental.worth:
+        return replace(incremental, note=rescue.note or found)
+    if rescue.doubt and incremental.model is not None:
+        return replace(incremental, note=f"{found}, but {rescue.doubt}")
+    if comparable(incremental, rescue) and not agree(incremental, rescue):
         return replace(incremental, note=f"global: {rescue.registered}, but turned otherwise")
-    return replace(incremental, note=rescue.note or f"global: {rescue.registered} in {rescue.models} models")
+    return replace(rescue, note=f"incremental: {incremental.registered} in {incremental.models} models")
+
+
+def _judged(mapped: Mapped, database: FeatureDatabase) -> Mapped:
+    """Take out cameras that no lens makes, and note what speaks against the rest."""
+    if mapped.model is None:
+        return mapped
+    lost = without_impossible_cameras(mapped.model)
+    if lost:
+        logger.warning("%s: %d photos had impossible focal lengths", mapped.mapper, lost)
+    doubt = evidence_of(mapped.model, database.scale).doubt(mapped.models)
+    if lost > mapped.registered:
+        doubt = f"{lost} photos have focal lengths that no lens has"
+    if doubt:
+        logger.warning("%s: %s", mapped.mapper, doubt)
+    return replace(mapped, doubt=doubt)
+
+
+def comparable(first: Mapped, second: Mapped) -> bool:
+    """Return whether the two models have enough photos in common for `agree` to tell."""
+    if first.model is None or second.model is None:
+        return False
+    common = rotations(first.model).keys() & rotations(second.model).keys()
+    return len(common) >= max(FEWEST_COMMON, COMMON_SHARE * min(first.registered, second.registered))
 
 
 def map_incrementally(database: FeatureDatabase, folder: Path, options: SfmOptions) -> Mapped:

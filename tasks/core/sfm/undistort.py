@@ -8,7 +8,7 @@ photos. Positions are in pixels, (0, 0) is the image's corner.
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,12 +24,13 @@ from tasks.core.image_file import ImageError, open_image, reading_image
 from tasks.core.measurements import SfmSection
 from tasks.core.progress import Progress, ProgressCallback
 from tasks.core.safe_names import below, shown
-from tasks.core.scene import IMAGES_FOLDER
+from tasks.core.scene import HIDDEN_FILE, IMAGES_FOLDER, load_masks, save_masks
 from tasks.core.sfm.process import WORKER_PERCENT, run_worker
-from tasks.core.sfm.worker import PLAN_FILE, Job, SceneJob
+from tasks.core.sfm.worker import OVERLAY_FILE, PLAN_FILE, Job, SceneJob
 
 SUPERSAMPLING = 2  # the warp runs at twice the resolution, then 2x2 pixels are averaged: no aliasing
 JPEG_QUALITY = 96
+Mask = NDArray[np.bool_]
 AS_NAMED = ("PNG", "WEBP", "TIFF", "BMP")  # a photo of any other name becomes a JPEG: a GIF has 256 colours
 
 
@@ -60,11 +61,14 @@ def undistort_scene(cameras: Path, photos: Path, out: Path, image_size: int, on_
     make_scene(
         SceneJob(source=photos.resolve(), cameras=cameras.resolve(), out=out.resolve(), image_size=image_size),
         on_progress,
+        load_masks(cameras / OVERLAY_FILE),
     )
 
 
-def make_scene(job: Job, on_progress: ProgressCallback) -> SfmSection | None:
+def make_scene(job: Job, on_progress: ProgressCallback, hidden: Mapping[str, Mask] | None = None) -> SfmSection | None:
     """Write the scene that the job asks for, with its images; return what the worker measured.
+
+    `hidden` are masks of what shows no place in the photos, by name, each as large as a small copy of its photo.
 
     Raises what `undistort_scene` raises.
     """
@@ -80,6 +84,7 @@ def make_scene(job: Job, on_progress: ProgressCallback) -> SfmSection | None:
             on_progress(Progress(percent, 100, f"undistorted {done}/{len(plan)} images"))
 
         undistort_photos([(step.source, below(images, name), step.warp) for name, step in plan.items()], report)
+        save_masks(job.out / HIDDEN_FILE, undistort_masks(hidden or {}, plan))
         return section
     finally:
         shutil.rmtree(job.work, ignore_errors=True)
@@ -148,6 +153,30 @@ def undistort_photo(source: Path, target: Path, warp: Warp) -> None:
         undistorted.save(target, named, compress_level=3)
     else:
         undistorted.save(target, named if named in AS_NAMED else "JPEG", quality=JPEG_QUALITY, subsampling=0)
+
+
+def undistort_masks(masks: Mapping[str, Mask], plan: Mapping[str, Step]) -> dict[str, Mask]:
+    """Return the masks of the plan's images [height, width], a pixel set where the mask of the photo is near it."""
+    made: dict[tuple[int, int], Mask] = {}
+    found = {}
+    for name, step in plan.items():
+        if name not in masks:
+            continue
+        key = id(masks[name]), id(step.warp)
+        if key not in made:
+            made[key] = _undistorted_mask(masks[name], step.warp)
+        found[name] = made[key]
+    return found
+
+
+def _undistorted_mask(mask: Mask, warp: Warp) -> Mask:
+    rows, columns = mask.shape
+    sources = np.clip(warp.sources, 0, [warp.source_width, warp.source_height])
+    sources = sources * np.divide((columns, rows), [warp.source_width, warp.source_height])
+    shown = Image.fromarray(mask.astype(np.uint8) * 255)
+    large = (warp.width * SUPERSAMPLING, warp.height * SUPERSAMPLING)
+    undistorted = shown.transform(large, Image.Transform.MESH, _mesh(warp, sources), Image.Resampling.BILINEAR)
+    return np.asarray(np.asarray(undistorted.reduce(SUPERSAMPLING)) > 0)
 
 
 def undistort_photos(jobs: list[tuple[Path, Path, Warp]], on_done: Callable[[int], None]) -> None:
