@@ -28,6 +28,7 @@ GROWTH, GROWTH_OF_MANY = 1.3, 1.6
 MAX_DISAGREEMENT_DEG = 5.0  # median; two good solutions differ by 0.2°, a wrong global one was 20° off
 FEW_FEATURES = 100  # a sharp photo has thousands
 DOUBTFUL_WORTH = 0.5
+CLEARLY_LESS = 0.8  # of a reprojection error
 COMMON_SHARE = 0.5  # of the smaller model's photos, that tells whether two models agree
 FEWEST_COMMON = 3  # photos, the same
 
@@ -46,6 +47,19 @@ class Mapped:
     def registered(self) -> int:
         """How many photos the model holds."""
         return 0 if self.model is None else int(self.model.num_reg_images())
+
+    @property
+    def error_px(self) -> float:
+        """Mean reprojection error in px of the photos; NaN without points."""
+        if self.model is None or not self.model.num_points3D():
+            return float("nan")
+        return float(self.model.compute_mean_reprojection_error())
+
+    def is_better_than(self, other: "Mapped") -> bool:
+        """Whether to prefer this model: for more photos, or for as many by clearer evidence."""
+        if self.worth != other.worth:
+            return self.worth > other.worth
+        return self.mapper != "global" == other.mapper or self.error_px < CLEARLY_LESS * other.error_px
 
     def is_good(self, photos: int) -> bool:
         """Whether nothing is left to rescue."""

@@ -121,6 +121,7 @@ class Climb:
     found: list[Mapped] = field(default_factory=list)
     databases: list[FeatureDatabase] = field(default_factory=list)
     tries: list[SfmTry] = field(default_factory=list)
+    best_number: int = 0
 
     def attempt(self, rung: str, database: FeatureDatabase, choice: PairChoice) -> None:
         """Match pairs and map. Raises RegistrationError where the photos have no depth, whatever is tried."""
@@ -133,18 +134,20 @@ class Climb:
         self.tries.append(SfmTry(rung=rung, matcher=choice.matcher, mapper=mapped.mapper, note=mapped.note, **counts))
         self.found.append(mapped)
         self.databases.append(database)
+        if len(self.found) == 1 or mapped.is_better_than(self.best):
+            self.best_number = len(self.found) - 1
 
     @property
     def best(self) -> Mapped:
-        """The first of the best models; a rescue is less sure than what needed none."""
-        return max(self.found, key=lambda mapped: (mapped.worth, mapped.mapper == "incremental"))
+        """The best model."""
+        return self.found[self.best_number]
 
     def placed(self) -> set[str]:
         """Names of the photos in the best model."""
         best = self.best
         if best.model is None:
             return set()
-        database = self.databases[self.found.index(best)]
+        database = self.databases[self.best_number]
         return {database.user_name(best.model.image(i).name) for i in best.model.reg_image_ids()}
 
     def failed(self) -> tuple[FailedCamera, ...]:
@@ -189,9 +192,7 @@ def map_with_escalation(job: CamerasJob, photos: PhotoSet) -> Ladder:
         database.leave_out_still_points()
         climb.attempt("moving points", database, choice)
 
-    rescued = job.options.mapper == "auto" and climb.best.mapper == "global"
-    unsure = rescued or not climb.best.is_good(len(photos.photos))
-    if unsure and (apart := database.with_zoomed_apart(job.work / "zoom")) is not None:
+    if (apart := database.with_zoomed_apart(job.work / "zoom")) is not None:
         logger.info("some photos show everything larger: trying them with a camera of their own")
         climb.attempt("zoomed photos apart", apart, choice)
         if climb.best is climb.found[-1]:
@@ -220,14 +221,13 @@ def map_with_escalation(job: CamerasJob, photos: PhotoSet) -> Ladder:
         climb.attempt(rung, database, choice)
 
     best = climb.best
-    number = climb.found.index(best)
-    database = climb.databases[number]
+    database = climb.databases[climb.best_number]
     why, failed = reasons(database, best), climb.failed()
     overlays = {photo: mask for photo in photos.photos if (mask := database.overlay_of(photo)) is not None}
     if best.model is not None:
         for image in best.model.images.values():
             image.name = database.user_name(image.name)
-    return Ladder(best, tuple(climb.tries), climb.tries[number], why, failed, overlays)
+    return Ladder(best, tuple(climb.tries), climb.tries[climb.best_number], why, failed, overlays)
 
 
 def _enough_pairs(registered: int, photos: int) -> bool:

@@ -9,6 +9,7 @@ import copy
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ import pycolmap
 from tasks.core.sfm.evidence import LEAST_MATCHES
 from tasks.core.transforms import Float64
 
-LEAST_STEP = np.log(1.15)  # of the size of features between two zooms
-SPREAD_SHARE = 0.3  # of the step, by which sizes of photos of one zoom deviate at most, half of their range
+LEAST_STEP = np.log(1.12)  # of the size of features between two zooms
+SPREAD_SHARE = 0.6  # of the step: the range of sizes within one zoom
 FEWEST_PHOTOS = 3  # at each zoom
 
 
@@ -54,18 +55,29 @@ def find_zoomed(database: Path) -> tuple[Zoomed, ...]:
     relative = _relative(steps)
     found = []
     for camera in sorted(set(cameras.values())):
-        images = sorted((i for i in relative if cameras[i] == camera), key=lambda i: relative[i])
-        values = np.array([relative[i] for i in images])
-        if len(images) < 2 * FEWEST_PHOTOS:
-            continue
-        gaps = np.diff(values)
-        cut = FEWEST_PHOTOS + int(np.argmax(gaps[FEWEST_PHOTOS - 1 : len(gaps) - FEWEST_PHOTOS + 1]))
-        plain, zoomed = values[:cut], values[cut:]
-        step = float(np.median(zoomed) - np.median(plain))
-        spread = max(float(np.ptp(part)) / 2 for part in (plain, zoomed))
-        if step >= LEAST_STEP and spread <= SPREAD_SHARE * step:
-            found.append(Zoomed(camera, tuple(sorted(images[cut:])), float(np.exp(step))))
+        of_camera = {i: size for i, size in relative.items() if cameras[i] == camera}
+        found.extend(Zoomed(camera, images, factor) for images, factor in _larger(of_camera))
     return tuple(found)
+
+
+def _larger(sizes: dict[int, float]) -> list[tuple[tuple[int, ...], float]]:
+    """Return groups of photos that show everything larger, and by which factor; none if sizes form no clear groups.
+
+    `sizes`: logarithms of how large photos show things.
+    """
+    images = sorted(sizes, key=lambda i: (sizes[i], i))
+    values = np.array([sizes[i] for i in images])
+    cuts = [0, *(np.flatnonzero(np.diff(values) >= LEAST_STEP) + 1), len(images)]
+    groups = [slice(int(begin), int(end)) for begin, end in pairwise(cuts)]
+    if len(groups) < 2 or any(group.stop - group.start < FEWEST_PHOTOS for group in groups):
+        return []
+    middles = np.array([np.median(values[group]) for group in groups])
+    if max(np.ptp(values[group]) for group in groups) > SPREAD_SHARE * np.diff(middles).min():
+        return []
+    return [
+        (tuple(sorted(images[group])), float(np.exp(middle - middles[0])))
+        for group, middle in zip(groups[1:], middles[1:], strict=True)
+    ]
 
 
 def _relative(steps: list[tuple[int, int, float]]) -> dict[int, float]:
@@ -85,6 +97,7 @@ def _relative(steps: list[tuple[int, int, float]]) -> dict[int, float]:
 
 def split_cameras(database: Path, zoomed: tuple[Zoomed, ...], options: pycolmap.TwoViewGeometryOptions) -> None:
     """Enter a camera of its own for the zoomed photos of each camera, and verify all pairs again."""
+    moved: list[tuple[int, int, int]] = []
     with pycolmap.Database.open(database) as known:
         for group in zoomed:
             camera = copy.deepcopy(known.read_camera(group.camera))
@@ -93,15 +106,13 @@ def split_cameras(database: Path, zoomed: tuple[Zoomed, ...], options: pycolmap.
             rig = pycolmap.Rig()
             rig.add_ref_sensor(camera.sensor_id)
             rig_id = known.write_rig(rig)
-            for number in group.images:
-                image = known.read_image(number)
-                image.camera_id = camera.camera_id
-                known.update_image(image)
-                frame = pycolmap.Frame(rig_id=rig_id)
-                frame.add_data_id(image.data_id)
-                frame.frame_id = image.frame_id
-                known.update_frame(frame)
-    with closing(sqlite3.connect(database)) as connection:
+            moved.extend((camera.camera_id, rig_id, number) for number in group.images)
+    with closing(sqlite3.connect(database)) as connection:  # pycolmap checks image and frame against each other
+        for camera_id, rig_id, number in moved:
+            of_image = "frame_id in (select frame_id from frame_data where data_id = ?)"
+            connection.execute(f"update frames set rig_id = ? where {of_image}", (rig_id, number))
+            connection.execute("update frame_data set sensor_id = ? where data_id = ?", (camera_id, number))
+            connection.execute("update images set camera_id = ? where image_id = ?", (camera_id, number))
         connection.execute("delete from two_view_geometries")
         connection.commit()
     pycolmap.geometric_verification(database, two_view_geometry_options=options)
