@@ -64,6 +64,8 @@ class FeatureDatabase:
         self._photos_folder = photos_folder
         self._photos = photos
         self._options = options
+        cropped = largest_of_crops(photos)
+        self.has_crops = any(photo.camera in cropped for photo in photos if photo.focal_px is not None)
         self._image_size = features_image_size(photos, options.max_features_image_size)
         self.overlays: dict[FrameKind, Mask] = {}  # what never changes in the photos of one camera
         self.still_points_count = True  # matches that do not move between their photos

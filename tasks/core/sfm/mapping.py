@@ -26,9 +26,10 @@ ONE_THREAD_AT_MOST = 100
 # instead of 47, and their cameras err no more (0.028 degrees from the truth, median).
 GROWTH, GROWTH_OF_MANY = 1.3, 1.6
 MAX_DISAGREEMENT_DEG = 5.0  # median; two good solutions differ by 0.2°, a wrong global one was 20° off
+FEWEST_POINTS = 30  # of a photo that one mapper alone has placed: pycolmap's abs_pose_min_num_inliers
 FEW_FEATURES = 100  # a sharp photo has thousands
 DOUBTFUL_WORTH = 0.5
-CLEARLY_LESS = 0.8  # of a reprojection error
+CLEARLY_LESS = 0.9  # of a reprojection error: a focal length more, which is not needed, takes some hundredths off
 COMMON_SHARE = 0.5  # of the smaller model's photos, that tells whether two models agree
 FEWEST_COMMON = 3  # photos, the same
 
@@ -82,10 +83,12 @@ def map_photos(database: FeatureDatabase, folder: Path, options: SfmOptions) -> 
     if options.mapper == "global":
         return _judged(map_globally(database, folder / "global", options), database)
     incremental = _judged(map_incrementally(database, folder / "incremental", options), database)
-    if options.mapper == "incremental" or incremental.is_good(photos):
+    if options.mapper == "incremental" or incremental.is_good(photos) or database.has_crops:
         return incremental
     logger.info("incremental: %d of %d in %d models; trying global", incremental.registered, photos, incremental.models)
     rescue = _judged(map_globally(database, folder / "global", options), database)
+    if comparable(incremental, rescue) and agree(incremental, rescue):
+        leave_out_strangers(rescue, incremental)
     found = f"global: {rescue.registered} in {rescue.models} models"
     if rescue.worth <= incremental.worth:
         return replace(incremental, note=rescue.note or found)
@@ -130,6 +133,9 @@ def map_incrementally(database: FeatureDatabase, folder: Path, options: SfmOptio
     pipeline.ba_global_max_refinements = 2
     pipeline.ba_local_max_refinements = 1
     pipeline.ba_global_function_tolerance = 1e-6
+    if database.has_crops:  # with a focal length each, of which the whole photo's is known, they would find many ways
+        pipeline.ba_refine_focal_length = pipeline.mapper.abs_pose_refine_focal_length = False
+        pipeline.ba_refine_extra_params = pipeline.mapper.abs_pose_refine_extra_params = False
     folder.mkdir(parents=True, exist_ok=True)
     models = pycolmap.incremental_mapping(database.path, database.images, folder, pipeline)
     return _largest("incremental", list(models.values()))
@@ -162,16 +168,47 @@ def agree(first: Mapped, second: Mapped) -> bool:
     """
     if first.model is None or second.model is None:
         return True
-    ours, theirs = rotations(first.model), rotations(second.model)
+    apart_deg = list(_turned_otherwise_deg(first.model, second.model).values())
+    if len(apart_deg) < 2:
+        return True
+    disagreement_deg = float(np.median(apart_deg))
+    logger.info("the mappers differ by %.2f deg (median of %d photos)", disagreement_deg, len(apart_deg))
+    return disagreement_deg <= MAX_DISAGREEMENT_DEG
+
+
+def _turned_otherwise_deg(first: pycolmap.Reconstruction, second: pycolmap.Reconstruction) -> dict[str, float]:
+    """How far the common photos are turned against each other, by name, in worlds turned to agree; needs two."""
+    ours, theirs = rotations(first), rotations(second)
     common = sorted(ours.keys() & theirs.keys())
     if len(common) < 2:
-        return True
+        return {}
     between = np.stack([ours[name].T @ theirs[name] for name in common])  # the same matrix for each, if they agree
     u, _, vt = np.linalg.svd(np.median(between, axis=0))
     mean = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
-    disagreement_deg = float(np.median(rotation_angle_deg(between @ mean.T)))
-    logger.info("the mappers differ by %.2f deg (median of %d photos)", disagreement_deg, len(common))
-    return disagreement_deg <= MAX_DISAGREEMENT_DEG
+    return dict(zip(common, rotation_angle_deg(between @ mean.T).tolist(), strict=True))
+
+
+def leave_out_strangers(rescue: Mapped, incremental: Mapped) -> None:
+    """Take out of a rescue what nothing supports.
+
+    Those are photos that the other model turns otherwise, and photos that only the rescue has, with fewer points than
+    the incremental mapper asks for.
+    """
+    if rescue.model is None or incremental.model is None:
+        return
+    apart_deg = _turned_otherwise_deg(incremental.model, rescue.model)
+    placed = rotations(incremental.model).keys()
+    images = [rescue.model.image(i) for i in rescue.model.reg_image_ids()]
+    strange = {
+        image.frame_id
+        for image in images
+        if apart_deg.get(image.name, 0.0) > MAX_DISAGREEMENT_DEG
+        or (image.name not in placed and image.num_points3D < FEWEST_POINTS)
+    }
+    for frame in sorted(strange):
+        rescue.model.deregister_frame(frame)
+    if strange:
+        logger.warning("global: %d photos are left out that nothing supports", len(strange))
 
 
 def rotations(model: pycolmap.Reconstruction) -> dict[str, Float64]:
