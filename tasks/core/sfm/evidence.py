@@ -199,7 +199,7 @@ def is_fooled(database: Path, still_px: float) -> bool:
         def moves(pair: tuple[int, int], matches: np.ndarray) -> Float64:
             for number in pair:
                 if number not in places:
-                    places[number] = np.array(known.read_keypoints(number))[:, :2]
+                    places[number] = np.array(known.read_keypoints(number), np.float64)[:, :2]
             between = places[pair[0]][matches[:, 0]] - places[pair[1]][matches[:, 1]]
             return np.asarray(np.linalg.norm(between, axis=1))
 

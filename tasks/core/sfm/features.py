@@ -12,10 +12,12 @@ from collections.abc import Collection
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import psutil
 import pycolmap
+from numpy.typing import NDArray
 
 from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.photoset import IMAGES_FOLDER, Photo, is_believed_focal
@@ -218,9 +220,9 @@ class FeatureDatabase:
             for i, kind in zip(numbers, kinds, strict=True)
         ]
         small_copies = write_all_grey(jobs, options.max_image_size, options.num_threads)
-        for kind, small in zip(kinds, small_copies, strict=True):
-            if small is not None:
-                changes[kind].add(small)
+        for kind, pixels in zip(kinds, small_copies, strict=True):
+            if pixels is not None:
+                changes[kind].add(pixels)
         with pycolmap.Database.open(self.path) as database:
             entered = {image.name: image for image in database.read_all_images()}
             images = [entered[self.names[i]] for i in numbers]
@@ -250,13 +252,12 @@ class FeatureDatabase:
             for number, photo in photos.items():
                 if frame_kind(photo) not in grown:
                     continue
-                kept = None
-                for table, kind in (("keypoints", np.float32), ("descriptors", np.uint8)):
-                    find = f"select rows, cols, data from {table} where image_id = ?"
-                    rows, columns, data = connection.execute(find, (number,)).fetchone()
-                    values = np.frombuffer(data or b"", kind).reshape(rows, columns)
-                    if kept is None:
-                        kept = ~covers(grown[frame_kind(photo)], values[:, :2], photo.width, photo.height)
+                keypoints = _read_rows(connection, "keypoints", number, np.float32)
+                kept = ~covers(grown[frame_kind(photo)], keypoints[:, :2], photo.width, photo.height)
+                for table, values in (
+                    ("keypoints", keypoints),
+                    ("descriptors", _read_rows(connection, "descriptors", number, np.uint8)),
+                ):
                     change = f"update {table} set rows = ?, data = ? where image_id = ?"
                     connection.execute(change, (int(kept.sum()), values[kept].tobytes(), number))
             _write_overlays(connection, self.overlays)
@@ -326,6 +327,15 @@ OVERLAY_TABLE = "unchanging"  # of ours in the database, so that a later run has
 def frame_kind(photo: Photo) -> FrameKind:
     """Return what photos of one camera have in common."""
     return photo.width, photo.height, photo.camera or ""
+
+
+Kind = TypeVar("Kind", bound=np.generic)
+
+
+def _read_rows(connection: sqlite3.Connection, table: str, image: int, kind: type[Kind]) -> NDArray[Kind]:
+    find = f"select rows, cols, data from {table} where image_id = ?"
+    rows, columns, data = connection.execute(find, (image,)).fetchone()
+    return np.frombuffer(data or b"", kind).reshape(rows, columns)
 
 
 def _write_overlays(connection: sqlite3.Connection, overlays: dict[FrameKind, Mask]) -> None:

@@ -50,7 +50,8 @@ def failed_cameras(photos: Collection[Photo], placed: Collection[str], least_sha
     """
     groups = defaultdict[tuple[str, int, int], list[Photo]](list)
     for photo in photos:
-        groups[photo.camera or "", *sorted((photo.width, photo.height))].append(photo)
+        short, long = sorted((photo.width, photo.height))
+        groups[photo.camera or "", short, long].append(photo)
     failed = [
         FailedCamera(_name(group[0]), tuple(group))
         for group in groups.values()

@@ -14,9 +14,11 @@ Mask = NDArray[np.bool_]  # [h, w] of a small copy of the frame; True where it n
 SIDE = 800  # px of the small copies' long side, at most: strokes of a title are still a pixel wide
 FEWEST_PHOTOS = 8  # of one camera: fewer are alike by chance
 LEAST_CHANGE = 8.0  # grey levels (of 255), of places that change: below it the photos themselves are alike
-NOISE = 3.0  # grey levels by which compression alone changes what is fixed
-STILL_SHARE = 0.15  # of the usual change: compression and reflections
-CHANGED = 8  # grey levels from the first photo, which compression does not reach
+STILL = 3.0, 5.0  # grey levels of deviation by compression alone, at least and at most
+STILL_SHARE = 0.08  # of the usual change, between the two: reflections
+# Right beside a patch, of the usual change. A cloudy sky, here and there as bright in all photos, changes less.
+BESIDE_SHARE = 0.4
+CHANGED = 16  # grey levels from the first photo, which compression does not reach
 CHANGED_SHARE = 0.5  # of the photos, right beside a patch: beside a sky one photo in many shows something else
 BOUNDED_SHARE = 0.6  # of a patch's surroundings that must change as much
 INNER_EDGE = 16.0  # grey levels a pixel of the small copy
@@ -39,8 +41,10 @@ class FrameChanges:
 
     def __init__(self) -> None:
         self.photos = 0
-        self._first = np.zeros((0, 0), np.uint8)
-        self._sum, self._squares, self._changed = (np.zeros((0, 0), np.uint32) for _ in range(3))
+        self._first: NDArray[np.uint8] = np.zeros((0, 0), np.uint8)
+        self._sum: NDArray[np.uint32] = np.zeros((0, 0), np.uint32)
+        self._squares: NDArray[np.uint32] = np.zeros((0, 0), np.uint32)
+        self._changed: NDArray[np.uint32] = np.zeros((0, 0), np.uint32)
 
     def add(self, small: NDArray[np.uint8]) -> None:
         """Count one photo, a grey copy [h, w]; all are of the same size."""
@@ -61,10 +65,11 @@ class FrameChanges:
         usual = float(np.percentile(deviation, 75))
         if usual < LEAST_CHANGE:
             return None
-        still = deviation <= max(NOISE, STILL_SHARE * usual)
+        still = deviation <= np.clip(STILL_SHARE * usual, *STILL)
         if still.mean() < SMALLEST_SHARE or still.mean() > MOST_SHARE:
             return None
-        mask = _bounded(still, self._changed >= CHANGED_SHARE * self.photos, mean)
+        changing = (deviation >= BESIDE_SHARE * usual) & (self._changed >= CHANGED_SHARE * self.photos)
+        mask = _bounded(still, changing, mean)
         return mask if mask is not None and mask.mean() <= MOST_SHARE else None
 
 

@@ -53,7 +53,7 @@ def find_zoomed(database: Path) -> tuple[Zoomed, ...]:
     if not steps:
         return ()
     relative = _relative(steps)
-    found = []
+    found: list[Zoomed] = []
     for camera in sorted(set(cameras.values())):
         of_camera = {i: size for i, size in relative.items() if cameras[i] == camera}
         found.extend(Zoomed(camera, images, factor) for images, factor in _larger(of_camera))

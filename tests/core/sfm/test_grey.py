@@ -38,7 +38,7 @@ def test_contrast_is_raised_where_it_is_low_and_nowhere_too_much() -> None:
     raised = equalised(pale).astype(float)
     gains = [raised[:, half].std() / pale[:, half].std() for half in (slice(50, 350), slice(450, 750))]
     assert 2 < gains[0] <= MOST_CONTRAST + 1  # what is cut off a peak is shared out again
-    assert gains[0] > 2 * gains[1]
+    assert gains[0] > 1.5 * gains[1]
     tile = (slice(0, 60), slice(0, 90))  # of one curve and its neighbours
     assert np.corrcoef(pale[tile].ravel(), raised[tile].ravel())[0, 1] > 0.95
     flat = equalised(np.full((240, 320), 128, np.uint8))
