@@ -55,7 +55,9 @@ class LeftOutPhoto(Section):
 class SfmTry(Section):
     """One try to register the photos; a more expensive one follows if it was not good enough."""
 
-    rung: str  # "first try", "more neighbours", "all pairs", "finer features"
+    # "first try", "moving points", "zoomed photos apart", "more neighbours", "all pairs", "raised contrast",
+    # "finer features"
+    rung: str
     matcher: str
     pairs: int
     mapper: str
@@ -90,7 +92,7 @@ class SfmSection(Section):
     mapper: str  # "incremental", "global", or "given"
     rung: str = "given"  # of the ladder of efforts, whose result is used
     tries: tuple[SfmTry, ...] = ()  # in order, the last one not always the best
-    degradations: tuple[str, ...] = ()  # metadata of the photos that was not believed
+    degradations: tuple[str, ...] = ()  # what was not believed, was left out, or makes the cameras doubtful
 
 
 class CurvePoint(Section):

@@ -1,13 +1,14 @@
 """A scene: cameras, undistorted images and sparse points. Output of sfm, input of training, compression and reports.
 
 Layout of the folder: `images/<name>` (undistorted, at the training resolution), `sparse/0/*.bin` (the same model for
-COLMAP and its friends), `scene.json` (cameras and frame), `points.npz` (sparse points and which photos show them), and
-`georeference.json` where the scene has one.
+COLMAP and its friends), `scene.json` (cameras and frame), `points.npz` (sparse points and which photos show them),
+`georeference.json` where the scene has one, and `hidden.npz` where parts of the images show no place (as a title).
 
 Axes: cameras look along +z, x right, y down (OpenCV, as COLMAP). The centre of the top-left pixel is at (0.5, 0.5) px.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from tasks.core.transforms import Float64, rigid_inverse
 
 SCENE_FILE = "scene.json"
 POINTS_FILE = "points.npz"
+HIDDEN_FILE = "hidden.npz"
 IMAGES_FOLDER = "images"
 MODEL_FOLDER = "sparse/0"
 
@@ -112,6 +114,11 @@ class Scene:
         with open_image(self.image_path(camera)) as image:
             return np.asarray(image.convert("RGB"))
 
+    @cached_property
+    def hidden(self) -> dict[str, NDArray[np.bool_]]:
+        """Masks [height, width] of what shows no place, by the names of cameras that have one; many share an array."""
+        return load_masks(self.folder / HIDDEN_FILE)
+
     def save(self) -> None:
         """Write `scene.json`, `points.npz` and, if there is one, `georeference.json` into the scene's folder."""
         if self.georeference is not None:
@@ -150,3 +157,33 @@ class Scene:
             georeference=Georeference.load(folder),
             observations=observations,
         )
+
+
+def save_masks(file: Path, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+    """Write masks by name, arrays that several names share once; no file where there is no mask.
+
+    Bits are packed and not compressed: with pycolmap loaded, zlib aborts the process.
+    """
+    if not masks:
+        return
+    distinct = list({id(mask): mask for mask in masks.values()}.values())
+    numbers = {id(mask): number for number, mask in enumerate(distinct)}
+    arrays: dict[str, NDArray[Any]] = {f"mask{number}": np.packbits(mask) for number, mask in enumerate(distinct)}
+    arrays["shapes"] = np.array([mask.shape for mask in distinct], dtype=np.int64)
+    arrays["names"] = np.array(list(masks), dtype=np.str_)
+    arrays["masks"] = np.array([numbers[id(mask)] for mask in masks.values()], dtype=np.int64)
+    with file.open("wb") as opened:
+        np.savez(opened, allow_pickle=False, **arrays)
+
+
+def load_masks(file: Path) -> dict[str, NDArray[np.bool_]]:
+    """Read what `save_masks` wrote; empty without a file."""
+    if not file.is_file():
+        return {}
+    with np.load(file, allow_pickle=False) as arrays:
+        shapes: list[list[int]] = arrays["shapes"].tolist()
+        masks = [
+            np.unpackbits(arrays[f"mask{number}"], count=rows * columns).reshape(rows, columns).astype(bool)
+            for number, (rows, columns) in enumerate(shapes)
+        ]
+        return {str(name): masks[number] for name, number in zip(arrays["names"], arrays["masks"], strict=True)}

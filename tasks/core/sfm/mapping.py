@@ -10,6 +10,7 @@ import numpy as np
 import pycolmap
 
 from tasks.core.machine_memory import oom_kills
+from tasks.core.sfm.evidence import LEAST_MATCHES, evidence_of, without_impossible_cameras
 from tasks.core.sfm.features import FeatureDatabase
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.worker import ending, how_it_ended
@@ -25,8 +26,12 @@ ONE_THREAD_AT_MOST = 100
 # instead of 47, and their cameras err no more (0.028 degrees from the truth, median).
 GROWTH, GROWTH_OF_MANY = 1.3, 1.6
 MAX_DISAGREEMENT_DEG = 5.0  # median; two good solutions differ by 0.2°, a wrong global one was 20° off
+FEWEST_POINTS = 30  # of a photo that one mapper alone has placed: pycolmap's abs_pose_min_num_inliers
 FEW_FEATURES = 100  # a sharp photo has thousands
-LEAST_MATCHES = 15  # points that two photos must share to count as a pair: pycolmap's min_num_inliers
+DOUBTFUL_WORTH = 0.5
+CLEARLY_LESS = 0.9  # of a reprojection error: a focal length more, which is not needed, takes some hundredths off
+COMMON_SHARE = 0.5  # of the smaller model's photos, that tells whether two models agree
+FEWEST_COMMON = 3  # photos, the same
 
 
 @dataclass(frozen=True)
@@ -37,36 +42,84 @@ class Mapped:
     model: pycolmap.Reconstruction | None
     models: int
     note: str = ""  # on the other mapper, where both were tried
+    doubt: str = ""  # what speaks against the model by its own numbers, a phrase
 
     @property
     def registered(self) -> int:
         """How many photos the model holds."""
         return 0 if self.model is None else int(self.model.num_reg_images())
 
+    @property
+    def error_px(self) -> float:
+        """Mean reprojection error in px of the photos; NaN without points."""
+        if self.model is None or not self.model.num_points3D():
+            return float("nan")
+        return float(self.model.compute_mean_reprojection_error())
+
+    def is_better_than(self, other: "Mapped") -> bool:
+        """Whether to prefer this model: for more photos, or for as many by clearer evidence."""
+        if self.worth != other.worth:
+            return self.worth > other.worth
+        return self.mapper != "global" == other.mapper or self.error_px < CLEARLY_LESS * other.error_px
+
     def is_good(self, photos: int) -> bool:
         """Whether nothing is left to rescue."""
-        return self.models == 1 and self.registered >= GOOD_SHARE * photos
+        return self.models == 1 and self.registered >= GOOD_SHARE * photos and not self.doubt
+
+    @property
+    def worth(self) -> float:
+        """Of two models the one with more photos is better, where those of a doubtful model count half."""
+        return self.registered * (DOUBTFUL_WORTH if self.doubt else 1.0)
 
 
 def map_photos(database: FeatureDatabase, folder: Path, options: SfmOptions) -> Mapped:
     """Place the photos with the mapper that the options name.
 
-    `auto` falls back to the global mapper when the incremental result is poor, and keeps the better one.
+    `auto` falls back to the global mapper when the incremental result is poor, and keeps the better one. What the
+    global mapper alone has found must be believable by its own numbers.
     """
     photos = len(database.names)
     logger.info("phase mapping %d", photos)
     if options.mapper == "global":
-        return map_globally(database, folder / "global", options)
-    incremental = map_incrementally(database, folder / "incremental", options)
-    if options.mapper == "incremental" or incremental.is_good(photos):
+        return _judged(map_globally(database, folder / "global", options), database)
+    incremental = _judged(map_incrementally(database, folder / "incremental", options), database)
+    if options.mapper == "incremental" or incremental.is_good(photos) or database.has_crops:
         return incremental
     logger.info("incremental: %d of %d in %d models; trying global", incremental.registered, photos, incremental.models)
-    rescue = map_globally(database, folder / "global", options)
-    if rescue.registered > incremental.registered and agree(incremental, rescue):
-        return replace(rescue, note=f"incremental: {incremental.registered} in {incremental.models} models")
-    if rescue.registered > incremental.registered:
+    rescue = _judged(map_globally(database, folder / "global", options), database)
+    if comparable(incremental, rescue) and agree(incremental, rescue):
+        leave_out_strangers(rescue, incremental)
+    found = f"global: {rescue.registered} in {rescue.models} models"
+    if rescue.worth <= incremental.worth:
+        return replace(incremental, note=rescue.note or found)
+    if rescue.doubt and incremental.model is not None:
+        return replace(incremental, note=f"{found}, but {rescue.doubt}")
+    if comparable(incremental, rescue) and not agree(incremental, rescue):
         return replace(incremental, note=f"global: {rescue.registered}, but turned otherwise")
-    return replace(incremental, note=rescue.note or f"global: {rescue.registered} in {rescue.models} models")
+    return replace(rescue, note=f"incremental: {incremental.registered} in {incremental.models} models")
+
+
+def _judged(mapped: Mapped, database: FeatureDatabase) -> Mapped:
+    """Take out cameras that no lens makes, and note what speaks against the rest."""
+    if mapped.model is None:
+        return mapped
+    lost = without_impossible_cameras(mapped.model)
+    if lost:
+        logger.warning("%s: %d photos had impossible focal lengths", mapped.mapper, lost)
+    doubt = evidence_of(mapped.model, database.scale).doubt(mapped.models)
+    if lost > mapped.registered:
+        doubt = f"{lost} photos have focal lengths that no lens has"
+    if doubt:
+        logger.warning("%s: %s", mapped.mapper, doubt)
+    return replace(mapped, doubt=doubt)
+
+
+def comparable(first: Mapped, second: Mapped) -> bool:
+    """Return whether the two models have enough photos in common for `agree` to tell."""
+    if first.model is None or second.model is None:
+        return False
+    common = rotations(first.model).keys() & rotations(second.model).keys()
+    return len(common) >= max(FEWEST_COMMON, COMMON_SHARE * min(first.registered, second.registered))
 
 
 def map_incrementally(database: FeatureDatabase, folder: Path, options: SfmOptions) -> Mapped:
@@ -80,6 +133,9 @@ def map_incrementally(database: FeatureDatabase, folder: Path, options: SfmOptio
     pipeline.ba_global_max_refinements = 2
     pipeline.ba_local_max_refinements = 1
     pipeline.ba_global_function_tolerance = 1e-6
+    if database.has_crops:  # with a focal length each, of which the whole photo's is known, they would find many ways
+        pipeline.ba_refine_focal_length = pipeline.mapper.abs_pose_refine_focal_length = False
+        pipeline.ba_refine_extra_params = pipeline.mapper.abs_pose_refine_extra_params = False
     folder.mkdir(parents=True, exist_ok=True)
     models = pycolmap.incremental_mapping(database.path, database.images, folder, pipeline)
     return _largest("incremental", list(models.values()))
@@ -112,16 +168,47 @@ def agree(first: Mapped, second: Mapped) -> bool:
     """
     if first.model is None or second.model is None:
         return True
-    ours, theirs = rotations(first.model), rotations(second.model)
+    apart_deg = list(_turned_otherwise_deg(first.model, second.model).values())
+    if len(apart_deg) < 2:
+        return True
+    disagreement_deg = float(np.median(apart_deg))
+    logger.info("the mappers differ by %.2f deg (median of %d photos)", disagreement_deg, len(apart_deg))
+    return disagreement_deg <= MAX_DISAGREEMENT_DEG
+
+
+def _turned_otherwise_deg(first: pycolmap.Reconstruction, second: pycolmap.Reconstruction) -> dict[str, float]:
+    """How far the common photos are turned against each other, by name, in worlds turned to agree; needs two."""
+    ours, theirs = rotations(first), rotations(second)
     common = sorted(ours.keys() & theirs.keys())
     if len(common) < 2:
-        return True
+        return {}
     between = np.stack([ours[name].T @ theirs[name] for name in common])  # the same matrix for each, if they agree
     u, _, vt = np.linalg.svd(np.median(between, axis=0))
     mean = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
-    disagreement_deg = float(np.median(rotation_angle_deg(between @ mean.T)))
-    logger.info("the mappers differ by %.2f deg (median of %d photos)", disagreement_deg, len(common))
-    return disagreement_deg <= MAX_DISAGREEMENT_DEG
+    return dict(zip(common, rotation_angle_deg(between @ mean.T).tolist(), strict=True))
+
+
+def leave_out_strangers(rescue: Mapped, incremental: Mapped) -> None:
+    """Take out of a rescue what nothing supports.
+
+    Those are photos that the other model turns otherwise, and photos that only the rescue has, with fewer points than
+    the incremental mapper asks for.
+    """
+    if rescue.model is None or incremental.model is None:
+        return
+    apart_deg = _turned_otherwise_deg(incremental.model, rescue.model)
+    placed = rotations(incremental.model).keys()
+    images = [rescue.model.image(i) for i in rescue.model.reg_image_ids()]
+    strange = {
+        image.frame_id
+        for image in images
+        if apart_deg.get(image.name, 0.0) > MAX_DISAGREEMENT_DEG
+        or (image.name not in placed and image.num_points3D < FEWEST_POINTS)
+    }
+    for frame in sorted(strange):
+        rescue.model.deregister_frame(frame)
+    if strange:
+        logger.warning("global: %d photos are left out that nothing supports", len(strange))
 
 
 def rotations(model: pycolmap.Reconstruction) -> dict[str, Float64]:

@@ -40,10 +40,13 @@ def processes_for(pairs: int, cores: int) -> int:
     return max(1, min(cores, pairs // LEAST_PAIRS))
 
 
-def match_pairs(database: Path, pairs: Sequence[NamePair], seed: int, processes: int) -> None:
+def match_pairs(
+    database: Path, pairs: Sequence[NamePair], seed: int, processes: int, still_px: float | None = None
+) -> None:
     """Match and verify the pairs that the database has no result of yet, and add what was found to it.
 
-    The result does not depend on the number of processes.
+    The result does not depend on the number of processes. Matches that move by less than `still_px` px of the photos
+    are left out, if it is given.
 
     Raises:
         StageError: a process failed; one of those of `ending`.
@@ -59,8 +62,9 @@ def match_pairs(database: Path, pairs: Sequence[NamePair], seed: int, processes:
         folder.mkdir()
         _write_part(database, folder / PART_DATABASE, {name for pair in part for name in pair})
         write_pairs(folder / PAIRS_FILE, part)
-    with _running([[sys.executable, "-m", match_part.__name__, str(folder), str(seed)] for folder in folders]):
-        match_here(database, own, seed)
+    arguments = [str(seed), "" if still_px is None else str(still_px)]
+    with _running([[sys.executable, "-m", match_part.__name__, str(folder), *arguments] for folder in folders]):
+        match_here(database, own, seed, still_px)
     for folder in folders:
         _take_results(database, folder / PART_DATABASE)
         shutil.rmtree(folder)
@@ -103,11 +107,11 @@ def _write_part(database: Path, part: Path, names: set[str]) -> None:
         connection.executemany(
             "insert into wanted select image_id from whole.images where name = ?", [(name,) for name in sorted(names)]
         )
-        tables = connection.execute(
-            "select name from whole.sqlite_master where type = 'table' and name not like 'sqlite_%'"
-        )
+        named = "select name from {}.sqlite_master where type = 'table' and name not like 'sqlite_%'"
+        of_part = {name for (name,) in connection.execute(named.format("main"))}  # without a table of our own
+        tables = connection.execute(named.format("whole"))
         for (table,) in tables.fetchall():
-            if table in RESULTS:
+            if table in RESULTS or table not in of_part:
                 continue
             which = "where image_id in wanted" if table in FEATURES else ""
             connection.execute(f"insert into main.{table} select * from whole.{table} {which}")

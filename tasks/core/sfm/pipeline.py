@@ -2,25 +2,35 @@
 
 import logging
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pycolmap
 
 from tasks.core.errors import RegistrationError
 from tasks.core.measurements import LeftOutPhoto, SfmSection, SfmTry
-from tasks.core.photoset import FOCAL_LENGTHS_MM, PhotoSet
+from tasks.core.photoset import Photo, PhotoSet
+from tasks.core.scene import save_masks
+from tasks.core.sfm import doubts
+from tasks.core.sfm.evidence import is_flat
 from tasks.core.sfm.features import FeatureDatabase
 from tasks.core.sfm.frame import enu_position, place_in_frame
+from tasks.core.sfm.lenses import COMPARED_PAIRS, FailedCamera, failed_cameras
 from tasks.core.sfm.mapping import Mapped, map_photos, reasons
+from tasks.core.sfm.overlay import Mask
 from tasks.core.sfm.pairs import FEW_PHOTOS, PairChoice, choose_pairs, wider_pairs
-from tasks.core.sfm.worker import CAMERAS_MODEL, DATABASE_FILE, KEPT_DATABASE_FILE, CamerasJob, work
+from tasks.core.sfm.worker import CAMERAS_MODEL, DATABASE_FILE, KEPT_DATABASE_FILE, OVERLAY_FILE, CamerasJob, work
 
 logger = logging.getLogger(__name__)
 
 MORE_PAIRS_BELOW = 0.9  # registered share
 MIN_REGISTERED = 3
 NAMED_PHOTOS = 8
+NO_DEPTH = (
+    "The camera {how}: all of the {count} photos that show the same thing show it from one place, so they have no "
+    "depth. Move sideways between photos, by a tenth of the distance to what they show or more, so that each place is "
+    "seen from 3 or more positions."
+)
 COUNT, FRAME_HEAD = struct.Struct("<Q"), struct.Struct("<II7dI")  # https://colmap.github.io/format.html
 FRAME_DATA_BYTES = 16
 
@@ -36,6 +46,7 @@ def find_in_worker(job: CamerasJob) -> SfmSection:
     write_model(model, job.out / CAMERAS_MODEL)
     if georeference is not None:
         georeference.save(job.out)
+    save_masks(job.out / OVERLAY_FILE, {photo.name: mask for photo, mask in ladder.overlays.items()})
     registered = {model.image(i).name for i in model.reg_image_ids()}
     left_out = tuple(
         LeftOutPhoto(
@@ -61,7 +72,14 @@ def find_in_worker(job: CamerasJob) -> SfmSection:
         mapper=ladder.best.mapper,
         rung=ladder.chosen.rung,
         tries=ladder.tries,
-        degradations=(*doubts(photos), *placement.degradations),
+        degradations=(
+            *doubts.of_exif(photos),
+            *doubts.of_overlays(ladder.overlays),
+            *doubts.of_failed_cameras(ladder.failed, ladder.reasons),
+            *doubts.of_model(ladder.best.doubt),
+            *doubts.of_flatness(is_flat(model), any(c.has_prior_focal_length for c in model.cameras.values())),
+            *placement.degradations,
+        ),
     )
 
 
@@ -84,74 +102,134 @@ def write_model(model: pycolmap.Reconstruction, folder: Path) -> None:
     (folder / "frames.bin").write_bytes(b"".join([data[: COUNT.size], *placed, *entries.values()]))
 
 
-def doubts(photos: PhotoSet) -> tuple[str, ...]:
-    """Return sentences on EXIF values of the photos that are not believed."""
-    doubted = sum(photo.focal_doubted for photo in photos.photos)
-    shortest, longest = FOCAL_LENGTHS_MM
-    said = (
-        f"The focal length in EXIF of {doubted} of {len(photos.photos)} photos is not believed: no lens has less than "
-        f"{shortest:.0f} or more than {longest:,.0f} mm (35 mm equivalent). It was found from the photos alone."
-    )
-    return (said,) if doubted else ()
-
-
 @dataclass(frozen=True)
 class Ladder:
     """All efforts in order, and the best model that they produced, with the user's image names."""
 
     best: Mapped
     tries: tuple[SfmTry, ...]
+    chosen: SfmTry  # the effort that produced the best model: the first one that placed as many photos
     reasons: dict[str, str]  # by name of each photo that the best model lacks
+    failed: tuple[FailedCamera, ...] = ()  # cameras that are left out as a whole
+    overlays: dict[Photo, Mask] = field(default_factory=dict)  # what never changes in photos of one camera
+
+
+@dataclass
+class Climb:
+    """The efforts so far."""
+
+    job: CamerasJob
+    photos: tuple[Photo, ...]
+    found: list[Mapped] = field(default_factory=list)
+    databases: list[FeatureDatabase] = field(default_factory=list)
+    tries: list[SfmTry] = field(default_factory=list)
+    best_number: int = 0
+
+    def attempt(self, rung: str, database: FeatureDatabase, choice: PairChoice) -> None:
+        """Match pairs and map. Raises RegistrationError where the photos have no depth, whatever is tried."""
+        # a rerun must continue from exactly what this effort had found, so that it ends with the same cameras
+        database.match(choice, self.job.work / DATABASE_FILE if not self.tries else None)
+        if how := database.no_depth():
+            raise RegistrationError(NO_DEPTH.format(how=how, count=len(self.photos)))
+        mapped = map_photos(database, self.job.work / f"models-{len(self.tries)}", self.job.options)
+        counts = {"registered": mapped.registered, "models": mapped.models, "pairs": len(choice.pairs)}
+        self.tries.append(SfmTry(rung=rung, matcher=choice.matcher, mapper=mapped.mapper, note=mapped.note, **counts))
+        self.found.append(mapped)
+        self.databases.append(database)
+        if len(self.found) == 1 or mapped.is_better_than(self.best):
+            self.best_number = len(self.found) - 1
 
     @property
-    def chosen(self) -> SfmTry:
-        """The effort that produced the best model: the first one that placed as many photos."""
-        return max(self.tries, key=lambda made: made.registered)
+    def best(self) -> Mapped:
+        """The best model."""
+        return self.found[self.best_number]
+
+    def placed(self) -> set[str]:
+        """Names of the photos in the best model."""
+        best = self.best
+        if best.model is None:
+            return set()
+        database = self.databases[self.best_number]
+        return {database.user_name(best.model.image(i).name) for i in best.model.reg_image_ids()}
+
+    def failed(self) -> tuple[FailedCamera, ...]:
+        """Cameras none of whose photos is in the best model, which the others' photos make."""
+        if self.best.registered == len(self.photos):
+            return ()
+        return failed_cameras(self.photos, self.placed(), self.job.options.min_registered_share)
+
+    def worth_trying(self, choice: PairChoice) -> int:
+        """How many photos more pairs may place: without cameras that have nothing in common with the scene."""
+        hopeless, placed = 0, self.placed()
+        for camera in self.failed():
+            names = {photo.name for photo in camera.photos}
+            sides = ((self.photos[a].name, self.photos[b].name) for a, b in choice.pairs)
+            across = sum((a in names and b in placed) or (b in names and a in placed) for a, b in sides)
+            if across >= COMPARED_PAIRS * len(names) and not self.databases[-1].has_pair_between(names, placed):
+                hopeless += len(names)
+        return len(self.photos) - hopeless
+
+    @property
+    def limit(self) -> float:
+        """How many photos must be placed: a share of those whose cameras can be placed at all."""
+        lost = sum(len(camera.photos) for camera in self.failed())
+        return max(self.job.options.min_registered_share * (len(self.photos) - lost), MIN_REGISTERED)
 
 
 def map_with_escalation(job: CamerasJob, photos: PhotoSet) -> Ladder:
-    """Place the photos with as little effort as is enough: chosen pairs, more neighbours, all pairs, finer features."""
-    found: list[Mapped] = []
-    databases: list[FeatureDatabase] = []
-    tries: list[SfmTry] = []
+    """Place the photos with as little effort as is enough.
 
-    def attempt(rung: str, database: FeatureDatabase, choice: PairChoice) -> None:
-        # a rerun must continue from exactly what this effort had found, so that it ends with the same cameras
-        database.match(choice, job.work / DATABASE_FILE if not tries else None)
-        mapped = map_photos(database, job.work / f"models-{len(tries)}", job.options)
-        counts = {"registered": mapped.registered, "models": mapped.models, "pairs": len(choice.pairs)}
-        tries.append(SfmTry(rung=rung, matcher=choice.matcher, mapper=mapped.mapper, note=mapped.note, **counts))
-        found.append(mapped)
-        databases.append(database)
-
+    Chosen pairs, then without what does not move in them, more neighbours, all pairs, raised contrast, finer features.
+    """
+    climb = Climb(job, photos.photos)
     choice = choose_pairs(photos.photos, job.options)
     database = FeatureDatabase(job.work / "first", job.source, photos.photos, job.options)
     if not database.restore(job.work / KEPT_DATABASE_FILE):
         database.add_cameras()
         database.extract()
         database.snapshot(job.work / DATABASE_FILE)
-    attempt("first try", database, choice)
+    climb.attempt("first try", database, choice)
+    if not climb.best.is_good(len(photos.photos)) and database.is_fooled():
+        logger.info("many pairs agree by points that do not move: matching without them")
+        database.leave_out_still_points()
+        climb.attempt("moving points", database, choice)
+
+    if (apart := database.with_zoomed_apart(job.work / "zoom")) is not None:
+        logger.info("some photos show everything larger: trying them with a camera of their own")
+        climb.attempt("zoomed photos apart", apart, choice)
+        if climb.best is climb.found[-1]:
+            database = apart
 
     for wider in wider_pairs(photos.photos, choice, job.options):
-        if _enough_pairs(max(mapped.registered for mapped in found), len(photos.photos)):
+        if _enough_pairs(climb.best.registered, climb.worth_trying(choice)):
             break
-        logger.info("%d of %d registered: comparing more pairs", found[-1].registered, len(photos.photos))
+        logger.info("%d of %d registered: comparing more pairs", climb.found[-1].registered, len(photos.photos))
         choice = wider
-        attempt("all pairs" if wider.matcher == "exhaustive" else "more neighbours", database, choice)
+        climb.attempt("all pairs" if wider.matcher == "exhaustive" else "more neighbours", database, choice)
 
-    if max(mapped.registered for mapped in found) < _limit(job, photos):
-        logger.info("too few of %d registered: looking for finer features", len(photos.photos))
-        database = FeatureDatabase(job.work / "finer", job.source, photos.photos, job.options)
+    still_points_count, equalised = database.still_points_count, False
+    for rung in ("raised contrast", "finer features"):
+        if climb.best.registered >= climb.limit or (rung == "raised contrast" and not database.has_low_contrast()):
+            continue
+        logger.info("too few of %d registered: %s", len(photos.photos), rung)
+        doubled = rung == "finer features"
+        equalised = not doubled or (equalised and climb.best is climb.found[-1])  # where it has helped
+        database = FeatureDatabase(
+            job.work / ("finer" if doubled else "contrast"), job.source, photos.photos, job.options
+        )
+        database.still_points_count = still_points_count
         database.add_cameras()
-        database.extract(doubled=True)
-        attempt("finer features", database, choice)
+        database.extract(doubled=doubled, equalised=equalised)
+        climb.attempt(rung, database, choice)
 
-    best = max(found, key=lambda mapped: mapped.registered)  # the first of equals
-    why = reasons(databases[found.index(best)], best)
+    best = climb.best
+    database = climb.databases[climb.best_number]
+    why, failed = reasons(database, best), climb.failed()
+    overlays = {photo: mask for photo in photos.photos if (mask := database.overlay_of(photo)) is not None}
     if best.model is not None:
         for image in best.model.images.values():
             image.name = database.user_name(image.name)
-    return Ladder(best, tuple(tries), why)
+    return Ladder(best, tuple(climb.tries), climb.tries[climb.best_number], why, failed, overlays)
 
 
 def _enough_pairs(registered: int, photos: int) -> bool:
@@ -159,14 +237,12 @@ def _enough_pairs(registered: int, photos: int) -> bool:
     return registered >= (photos if photos <= FEW_PHOTOS else MORE_PAIRS_BELOW * photos)
 
 
-def _limit(job: CamerasJob, photos: PhotoSet) -> float:
-    return max(job.options.min_registered_share * len(photos.photos), MIN_REGISTERED)
-
-
 def _require_enough(job: CamerasJob, photos: PhotoSet, ladder: Ladder) -> pycolmap.Reconstruction:
     mapped = ladder.best
+    lost_cameras = sum(len(camera.photos) for camera in ladder.failed)
     total, registered = len(photos.photos), mapped.registered
-    if mapped.model is not None and registered >= _limit(job, photos):
+    least = max(job.options.min_registered_share * (total - lost_cameras), MIN_REGISTERED)
+    if mapped.model is not None and registered >= least:
         return mapped.model
     placed = set()
     if mapped.model is not None:
@@ -177,10 +253,12 @@ def _require_enough(job: CamerasJob, photos: PhotoSet, ladder: Ladder) -> pycolm
     )
     limit = f"{job.options.min_registered_share:.0%}, and at least {MIN_REGISTERED}"
     parts = f" They fell into {mapped.models} separate parts." if mapped.models > 1 else ""
+    more = " ".join(("", *doubts.of_crops(photos)))
     raise RegistrationError(
         f"{registered} of {total} photos could be placed in one scene ({registered / total:.0%}); need {limit}.{parts} "
         f"Not placed: {names}. Each place should be seen in 3 or more sharp photos from different positions: add "
-        "photos between these and the others, leave out what shows something else, or lower sfm.min_registered_share."
+        f"photos between these and the others, leave out what shows something else, or lower sfm.min_registered_share."
+        f"{more}"
     )
 
 

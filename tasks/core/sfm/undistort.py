@@ -8,7 +8,7 @@ photos. Positions are in pixels, (0, 0) is the image's corner.
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,14 +26,15 @@ from tasks.core.pixels.levels import Levels, LevelSample, common_levels, sample_
 from tasks.core.pixels.plain import Change, change_notes, kind_of, plain
 from tasks.core.progress import Progress, ProgressCallback
 from tasks.core.safe_names import below, shown
-from tasks.core.scene import IMAGES_FOLDER
+from tasks.core.scene import HIDDEN_FILE, IMAGES_FOLDER, load_masks, save_masks
 from tasks.core.sfm.process import WORKER_PERCENT, run_worker
-from tasks.core.sfm.worker import PLAN_FILE, Job, SceneJob
+from tasks.core.sfm.worker import OVERLAY_FILE, PLAN_FILE, Job, SceneJob
 
 SUPERSAMPLING = 2  # the warp runs at twice the resolution, then 2x2 pixels are averaged: no aliasing
 JPEG_QUALITY = 96
 Given = TypeVar("Given")
 Done = TypeVar("Done")
+Mask = NDArray[np.bool_]
 AS_NAMED = ("PNG", "WEBP", "TIFF", "BMP")  # a photo of any other name becomes a JPEG: a GIF has 256 colours
 
 
@@ -64,11 +65,14 @@ def undistort_scene(cameras: Path, photos: Path, out: Path, image_size: int, on_
     make_scene(
         SceneJob(source=photos.resolve(), cameras=cameras.resolve(), out=out.resolve(), image_size=image_size),
         on_progress,
+        load_masks(cameras / OVERLAY_FILE),
     )
 
 
-def make_scene(job: Job, on_progress: ProgressCallback) -> SfmSection | None:
+def make_scene(job: Job, on_progress: ProgressCallback, hidden: Mapping[str, Mask] | None = None) -> SfmSection | None:
     """Write the scene that the job asks for, with its images; return what the worker measured.
+
+    `hidden` are masks of what shows no place in the photos, by name, each as large as a small copy of its photo.
 
     Raises what `undistort_scene` raises.
     """
@@ -88,6 +92,7 @@ def make_scene(job: Job, on_progress: ProgressCallback) -> SfmSection | None:
         changes += undistort_photos(
             [(step.source, below(images, name), step.warp) for name, step in plan.items()], report, ranges
         )
+        save_masks(job.out / HIDDEN_FILE, undistort_masks(hidden or {}, plan))
         notes = change_notes([change for change in changes if change is not None], "image")
         if section is None or not notes:
             return section
@@ -167,6 +172,30 @@ def _store(picture: Image.Image, target: Path) -> None:
         picture.save(target, named, compress_level=3)
     else:
         picture.save(target, named if named in AS_NAMED else "JPEG", quality=JPEG_QUALITY, subsampling=0)
+
+
+def undistort_masks(masks: Mapping[str, Mask], plan: Mapping[str, Step]) -> dict[str, Mask]:
+    """Return the masks of the plan's images [height, width], a pixel set where the mask of the photo is near it."""
+    made: dict[tuple[int, int], Mask] = {}
+    found = {}
+    for name, step in plan.items():
+        if name not in masks:
+            continue
+        key = id(masks[name]), id(step.warp)
+        if key not in made:
+            made[key] = _undistorted_mask(masks[name], step.warp)
+        found[name] = made[key]
+    return found
+
+
+def _undistorted_mask(mask: Mask, warp: Warp) -> Mask:
+    rows, columns = mask.shape
+    sources = np.clip(warp.sources, 0, [warp.source_width, warp.source_height])
+    sources = sources * np.divide((columns, rows), [warp.source_width, warp.source_height])
+    shown = Image.fromarray(mask.astype(np.uint8) * 255)
+    large = (warp.width * SUPERSAMPLING, warp.height * SUPERSAMPLING)
+    undistorted = shown.transform(large, Image.Transform.MESH, _mesh(warp, sources), Image.Resampling.BILINEAR)
+    return np.asarray(np.asarray(undistorted.reduce(SUPERSAMPLING)) > 0)
 
 
 def undistort_photos(

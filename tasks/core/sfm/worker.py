@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 LOG_FILE = "sfm.log"
 CAMERAS_MODEL = "sparse/0"  # of found cameras, in COLMAP's format; the cameras are those of the photos, with distortion
+OVERLAY_FILE = "unchanging.npz"  # masks of what never changes in the photos, by name; absent where everything does
 WORK_FOLDER = ".work"  # database and intermediate models, removed at the end
 ANSWER_FILE = "answer.json"
 PLAN_FILE = "undistort.npz"

@@ -44,7 +44,11 @@ def compress(
     sog = out / SOG_FILE
     cameras = {camera.name: camera for camera in scene.cameras}
     photos = {name: scene.image(cameras[name]).astype(np.float32) / 255 for name in held_out}
-    before_db = {name: psnr(_render(rasterizer, gaussians, cameras[name]), photo) for name, photo in photos.items()}
+    shown = {name: ~scene.hidden[name] for name in held_out if name in scene.hidden}
+    before_db = {
+        name: psnr(_render(rasterizer, gaussians, cameras[name]), photo, shown.get(name))
+        for name, photo in photos.items()
+    }
     pictures = out / HELD_OUT_FOLDER
     pictures.mkdir(exist_ok=True)
 
@@ -56,7 +60,7 @@ def compress(
         for done, (name, photo) in enumerate(photos.items(), start=1):
             after = _render(rasterizer, decoded, cameras[name])
             _save(after, pictures / held_out_picture(name))
-            drops_db.append(before_db[name] - psnr(after, photo))
+            drops_db.append(before_db[name] - psnr(after, photo, shown.get(name)))
             _part_of(report, 1, 2)(Progress(done, len(photos), f"measured {done}/{len(photos)} held-out views"))
         drop_db = float(np.mean(drops_db)) if drops_db else None
         degradations = _too_lossy(drop_db, options.max_psnr_drop_db)

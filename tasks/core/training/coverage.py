@@ -108,6 +108,11 @@ def _gaps(
     cells = np.argwhere(~taken)[:, ::-1]  # [M, 2] column and row
     size = np.array([camera.width, camera.height])
     new = np.minimum((cells + generator.random(cells.shape)) * side, size - 0.5)  # [M, 2] px
+    if (hidden := view.hidden_at(0)) is not None:  # the colour there is not the place's
+        x, y = new.astype(int).T
+        new = new[~hidden[y, x]]
+        if not len(new):
+            return np.empty((0, 3)), np.empty((0, 3), np.uint8)
 
     distances, nearest = cKDTree(pixels).query(new, k=NEIGHBOURS)
     new_depths = np.median(depths[nearest], axis=1)

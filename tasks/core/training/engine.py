@@ -60,6 +60,7 @@ class Engine(Protocol):
         gain: NDArray[np.float32],
         settings: StepSettings,
         depth: DepthTargets | None = None,
+        hidden: NDArray[np.bool_] | None = None,
     ) -> StepResult:
         """Update the Gaussians that the camera sees so that `gain` times the render comes closer to the photo.
 
@@ -76,6 +77,7 @@ class Engine(Protocol):
             settings: the schedule's settings for this step.
             depth: depths of the photo's surface, if this step compares them; Gaussians that the photo does not show
                 are not changed.
+            hidden: [H, W], pixels of the photo that count as rendered perfectly, whatever they show.
         """
 
 
@@ -105,6 +107,7 @@ class CpuEngine:
         gain: NDArray[np.float32],
         settings: StepSettings,
         depth: DepthTargets | None = None,
+        hidden: NDArray[np.bool_] | None = None,
     ) -> StepResult:
         """Forward, loss, backward, Adam; see `Engine.step`."""
         workers = numba.get_num_threads()
@@ -115,12 +118,16 @@ class CpuEngine:
             self._d_image = np.zeros((height, 3 * width), np.float32)
             self._exposed = np.zeros((height, width, 3), np.float32)
         np.multiply(image, gain, out=self._exposed)
+        if hidden is not None:
+            photo = np.where(hidden[..., None], (self._exposed.clip(0, 1) * 255 + 0.5).astype(np.uint8), photo)
         loss = l1_ssim(
             self._exposed.reshape(height, -1), photo.reshape(height, -1), np.float32(settings.ssim_weight), workers,
             self._scratch, self._d_image,
         )  # fmt: skip
         d_image = self._d_image.reshape(height, width, 3)
         d_image *= gain
+        if hidden is not None:
+            d_image[hidden] = 0
         gradients = self._rasterizer.backward_sparse(d_image)
         if depth is not None and settings.depth_weight > 0:
             self._add_depth(gradients, population, depth, settings.depth_weight)

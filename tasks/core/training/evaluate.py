@@ -50,7 +50,7 @@ class Evaluation:
 
     psnr_db: tuple[float, ...]
     color_corrected_psnr_db: tuple[float, ...]
-    qualities: tuple[Quality, ...]  # over all pixels of each view
+    qualities: tuple[Quality, ...]  # over all pixels of each view that show the place
     covered: tuple[Quality, ...]  # over the pixels of each view that several other photos see
     covered_share: float | None  # of all pixels of all views
     first_image: Image | None  # the render of the first view, for people to look at; None without views
@@ -62,7 +62,7 @@ class Evaluation:
 
 
 def evaluate(gaussians: Gaussians, views: Sequence[View], rasterizer: Rasterizer) -> Evaluation:
-    """Render every view at full size on black and take its PSNR."""
+    """Render every view at full size on black and take its PSNR over the pixels that show the place."""
     return _evaluated(gaussians, views, rasterizer, (), complete=False)
 
 
@@ -87,13 +87,15 @@ def _evaluated(
     first_image = None
     for index, (view, image) in enumerate(zip(views, images, strict=True)):
         first_image = image if first_image is None else first_image
-        photo = view.photos[0] / np.float32(255)
+        photo, shown = view.photos[0] / np.float32(255), view.shown
         if not complete:
-            psnrs.append(psnr(image, photo))
+            psnrs.append(psnr(image, photo, shown))
             continue
-        qualities.append(Quality.of(image, photo))
+        qualities.append(Quality.of(image, photo, shown))
         psnrs.append(qualities[-1].psnr_db)
-        of_covered.append(Quality.of(image, photo, covered[index]))
+        of_covered.append(Quality.of(image, photo, covered[index] if shown is None else covered[index] & shown))
+        if shown is not None:
+            image, photo = image[shown][None], photo[shown][None]  # a row of pixels
         corrected.append(psnr(color_corrected(image, photo), photo))
     share = float(np.concatenate([mask.ravel() for mask in covered]).mean()) if len(covered) else None
     return Evaluation(tuple(psnrs), tuple(corrected), tuple(qualities), tuple(of_covered), share, first_image)

@@ -18,6 +18,7 @@ from tasks.core.training.held_out import split_views
 from tasks.core.training.memory import SPARE_SHARE, affordable_gaussians, cpu_bytes_each
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.views import (
+    MaskLevels,
     Photo,
     PhotoFile,
     View,
@@ -83,8 +84,9 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
     wanted = schedule.most_gaussians(pixels, shown_by, options.max_gaussians, options.pixels_per_gaussian)
     capped = options.model_copy(update={"max_gaussians": wanted})
     stored, of_photos = room_for_photos(scene.cameras, capped, folder)
-    views = [load_view(scene, camera, options.max_image_size, stored) for camera in training_cameras]
-    held_out = [load_view(scene, camera, options.max_image_size, stored) for camera in held_out_cameras]
+    masks: MaskLevels = {}
+    views = [load_view(scene, camera, options.max_image_size, stored, masks) for camera in training_cameras]
+    held_out = [load_view(scene, camera, options.max_image_size, stored, masks) for camera in held_out_cameras]
     joins = options.use_all_photos and bool(held_out)
     engine = engine_for(capped, views + held_out if joins else views)
     depths = SparseDepths(scene, views + held_out)

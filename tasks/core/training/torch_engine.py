@@ -60,6 +60,8 @@ class TorchEngine:
         self._rasterize = rasterize
         self.photos = photos or PhotoStore(device, math.inf, math.inf)
         self._background = torch.zeros(3, device=device)
+        # the array is kept, so that no other one can get its id
+        self._masks: dict[int, tuple[NDArray[np.bool_], Tensor]] = {}
         self._loss_every = loss_every
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self._losses = 0
@@ -73,6 +75,7 @@ class TorchEngine:
         gain: NDArray[np.float32],
         settings: StepSettings,
         depth: DepthTargets | None = None,
+        hidden: NDArray[np.bool_] | None = None,
     ) -> StepResult:
         """Forward, loss, autograd, Adam; see `Engine.step`."""
         leaves = {
@@ -82,8 +85,14 @@ class TorchEngine:
         # Copies to the host are requested before the long half of the step, so that it only waits for the short half
         sample = self._sampled(image.detach())
         rows = visible.nonzero()[:, 0] if visible.dtype == torch.bool else visible
-        target, moments = self.photos.get(photo, with_moments=settings.ssim_weight > 0)
         exposed = image * torch.from_numpy(gain).to(self.device, non_blocking=True)
+        if hidden is None:
+            target, moments = self.photos.get(photo, with_moments=settings.ssim_weight > 0)
+        else:  # the target depends on the render, and its moments do as well
+            pixels, moments = self.photos.get(photo, with_moments=False)
+            here = self._mask(hidden)
+            rendered = exposed.detach()
+            target, exposed = torch.where(here, rendered, pixels), torch.where(here, rendered, exposed)
         loss = l1_ssim(exposed, target, settings.ssim_weight, moments)
         if loss.requires_grad:
             loss.backward()
@@ -98,6 +107,12 @@ class TorchEngine:
             pulls = (pulls[rows] if visible.dtype == torch.bool else pulls).norm(dim=1)
             update(population, {name: leaf.grad for name, leaf in leaves.items()}, pulls, rows, settings)
         return StepResult(self._noted(loss.detach()), sample())
+
+    def _mask(self, hidden: NDArray[np.bool_]) -> Tensor:
+        """The mask [H, W, 1] on the device; views share masks, so there are few."""
+        if id(hidden) not in self._masks:
+            self._masks[id(hidden)] = hidden, torch.from_numpy(hidden)[..., None].to(self.device)
+        return self._masks[id(hidden)][1]
 
     def _sampled(self, image: Tensor) -> Callable[[], NDArray[np.float32]]:
         """Start copying every SAMPLED_EVERY-th pixel to the host; the returned function waits for the copy."""
@@ -226,11 +241,12 @@ class MemoryGuard:
         gain: NDArray[np.float32],
         settings: StepSettings,
         depth: DepthTargets | None = None,
+        hidden: NDArray[np.bool_] | None = None,
     ) -> StepResult:
         """See `Engine.step`."""
         while True:
             try:
-                return self._engine.step(population, camera, photo, gain, settings, depth)
+                return self._engine.step(population, camera, photo, gain, settings, depth, hidden)
             except torch.OutOfMemoryError as error:
                 # As long as the traceback exists, its frames hold the tensors of the failed step
                 out_of_memory = error.with_traceback(None)

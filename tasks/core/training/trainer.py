@@ -199,7 +199,9 @@ def _join(state: TrainingState, plan: Plan, options: TrainOptions, rasterizer: R
     for index, view in enumerate(plan.held_out, start=len(plan.views)):
         image = rasterizer.render(gaussians, view.cameras[0])
         every = slice(None, None, SAMPLED_EVERY)
-        state.exposures.update(index, view.photos[0][every, every], image[every, every], share=1.0)
+        hidden = view.hidden_at(0)
+        of_sample = None if hidden is None else hidden[every, every]
+        state.exposures.update(index, view.photos[0][every, every], image[every, every], share=1.0, hidden=of_sample)
 
 
 def _means(suffix: str, qualities: Sequence[Quality]) -> dict[str, float | None]:
@@ -251,9 +253,13 @@ def _step(state: TrainingState, plan: Plan, options: TrainOptions) -> float:
             gain,
             settings,
             plan.depths.of(index, level) if of_depth else None,
+            view.hidden_at(level),
         )
     if options.exposure_compensation and progress >= schedule.EXPOSURE_FROM:
-        state.exposures.update(index, view.photos[level][::SAMPLED_EVERY, ::SAMPLED_EVERY], sample)
+        every = slice(None, None, SAMPLED_EVERY)
+        hidden = view.hidden_at(level)
+        of_sample = None if hidden is None else hidden[every, every]
+        state.exposures.update(index, view.photos[level][every, every], sample, hidden=of_sample)
     state.step += 1
     if not math.isfinite(loss):
         raise TrainingDivergedError(f"The loss is {loss} at step {state.step} of {options.steps}; {WAY_OUT}")
@@ -320,7 +326,7 @@ def _note(
 ) -> None:
     """Add an evaluation to the curve, and report its first view."""
     photo, image = view.photos[0], measured.first_image
-    sharpness = math.nan if image is None else detail(image, photo / np.float32(255))
+    sharpness = math.nan if image is None else detail(image, photo / np.float32(255), view.shown)
     state.curve.append(
         CurvePoint(
             step=state.step,

@@ -30,6 +30,7 @@ from tasks.core.storage.disk import free_bytes, watching_disk
 from tasks.core.training.schedule import MAX_HALVINGS, SMALLEST_SIDE_PX
 
 Photo = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
 
 CHANNELS = 3
 
@@ -47,6 +48,16 @@ class View:
 
     cameras: tuple[Camera, ...]
     photos: tuple[Photo, ...]  # [H, W, 3] each
+    hidden: tuple[Mask, ...] = ()  # [H, W] each, of pixels that show no place; none where all pixels count
+
+    def hidden_at(self, level: int) -> Mask | None:
+        """The mask of what shows no place at this level, which neither trains nor is measured."""
+        return self.hidden[level] if self.hidden else None
+
+    @property
+    def shown(self) -> Mask | None:
+        """The pixels [H, W] of the largest photo that count; None where all do."""
+        return ~self.hidden[0] if self.hidden else None
 
     @property
     def most_halvings(self) -> int:
@@ -72,10 +83,20 @@ def in_memory(pixels: Photo) -> Photo:
     return np.array(pixels)
 
 
-def load_view(scene: Scene, camera: Camera, max_image_size: int, stored: Callable[[Photo], Photo] = in_memory) -> View:
+MaskLevels = dict[tuple[int, tuple[int, int]], tuple[Mask, ...]]  # by id of the scene's mask and size of the photo
+
+
+def load_view(
+    scene: Scene,
+    camera: Camera,
+    max_image_size: int,
+    stored: Callable[[Photo], Photo] = in_memory,
+    masks: MaskLevels | None = None,
+) -> View:
     """Read a photo, make it no larger than `max_image_size` px on its longer side, and halve it.
 
-    `stored` takes the pixels of each level and returns the array to keep.
+    `stored` takes the pixels of each level and returns the array to keep. Views that get the same `masks` share those
+    of what shows no place.
     """
     level = Image.fromarray(scene.image(camera))
     sizes = level_sizes(camera, max_image_size)
@@ -83,7 +104,21 @@ def load_view(scene: Scene, camera: Camera, max_image_size: int, stored: Callabl
     for size in sizes:
         level = level if size == level.size else level.resize(size, Image.Resampling.BOX)
         photos.append(stored(np.asarray(level)))
-    return View(tuple(camera.resized(*size) for size in sizes), tuple(photos))
+    mask = scene.hidden.get(camera.name)
+    hidden: tuple[Mask, ...] = ()
+    if mask is not None:
+        masks = {} if masks is None else masks
+        key = id(mask), sizes[0]
+        if key not in masks:
+            masks[key] = tuple(_hidden_at(mask, size) for size in sizes)
+        hidden = masks[key]
+    return View(tuple(camera.resized(*size) for size in sizes), tuple(photos), hidden)
+
+
+def _hidden_at(mask: Mask, size: tuple[int, int]) -> Mask:
+    """The pixels of a smaller photo (width, height) that show any of the mask's."""
+    whole = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.array(whole.resize(size, Image.Resampling.BOX)) > 0
 
 
 class EndlessShuffle:
@@ -185,7 +220,12 @@ class Exposures:
         return Exposures(np.concatenate([self.log_gains, np.zeros((photos, 3), np.float32)]), self.gauge)
 
     def update(
-        self, index: int, photo: NDArray[np.uint8], render: NDArray[np.float32], share: float = FOLLOWED_SHARE
+        self,
+        index: int,
+        photo: NDArray[np.uint8],
+        render: NDArray[np.float32],
+        share: float = FOLLOWED_SHARE,
+        hidden: Mask | None = None,
     ) -> None:
         """Move a photo's gain by `share` towards the ratio of its pixels to the render's.
 
@@ -194,9 +234,12 @@ class Exposures:
             photo: uint8 [h, w, 3], 255 is 1.
             render: [h, w, 3].
             share: of the way to the ratio, 0..1.
+            hidden: [h, w], pixels that do not count.
         """
         seen = photo / np.float32(255)
         usable = ((seen > DARKEST) & (render > DARKEST) & (seen < 1)).all(axis=2)
+        if hidden is not None:
+            usable &= ~hidden
         if usable.sum() < FEWEST_PIXELS:
             return
         ratio = np.median(np.log(seen[usable] / render[usable]), axis=0)

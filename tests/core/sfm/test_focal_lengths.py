@@ -12,7 +12,7 @@ from tasks.core.photos.ingest import ingest
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.photoset import PhotoSet
 from tasks.core.progress import ignore_progress
-from tasks.core.sfm import pipeline
+from tasks.core.sfm import doubts
 from tasks.core.sfm.features import FeatureDatabase
 from tasks.core.sfm.options import SfmOptions
 
@@ -71,9 +71,9 @@ def test_what_only_pycolmap_can_read_is_not_believed_either(tmp_path: Path) -> N
 
 def test_the_report_says_how_many_are_not_believed(tmp_path: Path) -> None:
     absurd: dict[int, object] = {Base.FocalLengthIn35mmFilm: 65535}
-    [said] = pipeline.doubts(photo_set(tmp_path / "a", [absurd, absurd, {}]))
+    [said] = doubts.of_exif(photo_set(tmp_path / "a", [absurd, absurd, {}]))
     assert said.startswith("The focal length in EXIF of 2 of 3 photos is not believed")
-    assert pipeline.doubts(photo_set(tmp_path / "b", [{}] * 3)) == ()
+    assert doubts.of_exif(photo_set(tmp_path / "b", [{}] * 3)) == ()
 
 
 def test_photos_at_two_digital_zooms_have_two_cameras(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_they_end_when_the_worker_is_killed(flight: Flight, tmp_path: Path, monk
 def test_each_process_has_the_memory_that_it_needs(features: FeatureDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(
-        features_module, "match_pairs", lambda database, pairs, seed, processes: asked.append(processes)
+        features_module, "match_pairs", lambda database, pairs, seed, processes, still_px: asked.append(processes)
     )
     monkeypatch.setattr(features_module, "_cores", lambda: 16)
     choice = PairChoice("exhaustive", tuple(combinations(range(len(features.names)), 2)))

@@ -33,6 +33,8 @@ class Ladder:
     """Replaces database and mapper: records the requests, and registers as many photos as the test asks."""
 
     registered: list[int]
+    low_contrast: bool = False
+    still_points_count: bool = True
     asked: list[str] = field(default_factory=list)
 
     def __call__(self, *_: object) -> "Ladder":
@@ -47,11 +49,26 @@ class Ladder:
     def add_cameras(self) -> None:
         pass
 
-    def extract(self, *, doubled: bool = False) -> None:
-        self.asked.append("doubled" if doubled else "features")
+    def extract(self, *, doubled: bool = False, equalised: bool = False) -> None:
+        self.asked.append(("doubled" if doubled else "features") + (", raised" if equalised else ""))
+
+    def no_depth(self) -> str:
+        return ""
+
+    def is_fooled(self) -> bool:
+        return False
+
+    def with_zoomed_apart(self, _: Path) -> None:
+        return None
+
+    def has_low_contrast(self) -> bool:
+        return self.low_contrast
+
+    def overlay_of(self, _: Photo) -> None:
+        return None
 
     def match(self, choice: PairChoice, kept: Path | None) -> None:
-        assert (kept is None) == ("exhaustive" in self.asked or self.asked.count("sequential") > 0)  # of the first only
+        assert (kept is None) == (len(self.asked) > 1)  # of the first only
         self.asked.append(choice.matcher)
 
     def user_name(self, name: str) -> str:
@@ -120,3 +137,20 @@ def test_many_photos_are_compared_with_more_neighbours_first(
     tries = climb(100, Ladder(list(registered)), tmp_path, monkeypatch).tries
     assert [(made.rung, made.registered) for made in tries] == list(zip(rungs, registered, strict=True))
     assert all(less.pairs <= more.pairs for less, more in pairwise(tries))
+
+
+@pytest.mark.parametrize(
+    ("registered", "rungs", "asked"),
+    [
+        ([3, 5, 25], ["raised contrast"], ["features, raised"]),
+        ([3, 5, 9, 25], ["raised contrast", "finer features"], ["features, raised", "doubled, raised"]),
+        ([9, 9, 5, 25], ["raised contrast", "finer features"], ["features, raised", "doubled"]),
+    ],
+)
+def test_contrast_is_raised_in_pale_photos_before_finer_features(
+    registered: list[int], rungs: list[str], asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ladder = Ladder(list(registered), low_contrast=True)
+    tries = climb(COUNT, ladder, tmp_path, monkeypatch).tries
+    assert [made.rung for made in tries][2:] == rungs
+    assert [what for what in ladder.asked[1:] if what.startswith(("features", "doubled"))] == asked
