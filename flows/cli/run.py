@@ -112,10 +112,12 @@ def _reconstruct(
     console: Console,
 ) -> None:
     from flows.cli.terminal import showing_progress
-    from tasks.running.preflight import check_run
+    from tasks.running.preflight import check_run, note_on
 
     # The flow makes the same checks; here they need no Prefect, so an error appears within a second.
     check_run(source, target, options, settings.absolute_workspace)
+    if note := note_on(source):
+        console.print(f"[yellow]note[/] {plain(note)}", highlight=False, soft_wrap=True)
     _say_estimate(source, options, settings, console)
 
     def say(text: str) -> None:

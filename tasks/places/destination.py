@@ -21,7 +21,7 @@ from tasks.places.result_files import (
     PAGE_FILE,
     PARTS_FOLDERS,
     REPORT_DATA_FILE,
-    STREAM_PAGE_FILE,
+    SOMETIMES_WRITTEN,
     is_part,
     is_report_of_ours,
     read_list,
@@ -80,7 +80,12 @@ class Destination(ABC):
         Raises DestinationError.
         """
         if names is None:
-            names = {*ALWAYS_WRITTEN, STREAM_PAGE_FILE, *(f"{folder}/any" for folder in PARTS_FOLDERS), *self._parts()}
+            names = {
+                *ALWAYS_WRITTEN,
+                *SOMETIMES_WRITTEN,
+                *(f"{folder}/any" for folder in PARTS_FOLDERS),
+                *self._parts(),
+            }
         found = self._in_the_way(set(names), set(names) - self._listed())
         if self._read(CONTENTS_FILE) is None and is_report_of_ours(self._read(REPORT_DATA_FILE) or b""):
             found -= set(names)  # files of a result that is older than the lists; links to other places never are ours
