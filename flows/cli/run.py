@@ -36,6 +36,7 @@ def run_locally(
     settings, server = _use_workspace(workspace)
 
     source = photos if is_remote_source(photos) else str(local_source(photos))
+    _refuse_model(source)
     target = out if out is not None else str(Path("spaceport-out") / capture_name(source))
     _reconstruct(source, target, options, fresh, settings, server, console)
 
@@ -78,6 +79,15 @@ def _photograph_demo(photos: Path, console: Console) -> None:
             if place.is_dir():
                 shutil.rmtree(place)
             entry.replace(place)
+
+
+def _refuse_model(source: str) -> None:
+    """Raise FormatError for a given model that cannot be used. Importing Prefect for the other checks takes longer."""
+    from tasks.core.sfm.given_model import read_given
+    from tasks.core.sfm.given_places import is_given_model
+
+    if not is_remote_source(source) and is_given_model(local_path(source)):
+        read_given(local_path(source))
 
 
 def _say_estimate(source: str, options: ReconstructOptions, settings: Settings, console: Console) -> None:
