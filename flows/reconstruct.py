@@ -30,8 +30,8 @@ def reconstruct(
     """Turn photos into a 3D Gaussian splat with a viewer page and a report.
 
     Args:
-        photos: A folder or .zip of photos, local or on S3 (s3://bucket/folder), or a local folder with a COLMAP model
-            (sparse/0 and images).
+        photos: A folder or .zip of photos, local or on S3 (s3://bucket/folder), or a local folder with a model of
+            COLMAP, nerfstudio or Polycam.
         destination: The folder, local or s3://bucket/folder, that receives scene.sog, scene.ply, index.html,
             report.html, report.json and colmap/. Left empty, it is the run's own folder in the workspace.
         options: Preset and the options of every stage.

@@ -19,6 +19,7 @@ from tasks.core.measurements import (
     Report,
     SecondsSection,
 )
+from tasks.core.model_frame import MODEL_FRAME_FILE
 from tasks.core.options import ReconstructOptions
 from tasks.core.photoset import PHOTOS_FILE, PhotoSet
 from tasks.core.ply import read_ply
@@ -167,6 +168,8 @@ def _deliver(
         # written as null if there is none: the file of an earlier run must not seem to belong to this splat
         described = "null" if loaded.georeference is None else loaded.georeference.model_dump_json(indent=1)
         (partial / GEOREFERENCE_FILE).write_text(described, encoding="utf-8")
+        if (scene / MODEL_FRAME_FILE).is_file():
+            shutil.copy2(scene / MODEL_FRAME_FILE, partial)
         report_progress(Progress(1, 5, "preview and fly-around"))
         view = start_view(loaded, outputs.scene.capture, _days(outputs.photos, context))
         drawn = open_output(_pictures(outputs, view, context), context)

@@ -10,8 +10,10 @@ from tasks.core.paths import local_path
 from tasks.core.progress import Progress
 from tasks.core.refs import PhotosRef, Ref, RunContext, SceneRef
 from tasks.core.scene import Scene
+from tasks.core.sfm import given_places
 from tasks.core.sfm.cameras import find_cameras as find_in_photos
-from tasks.core.sfm.import_model import import_model, is_colmap_model, model_files
+from tasks.core.sfm.given_model import read_given
+from tasks.core.sfm.import_model import import_model
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.process import WORKER_PERCENT
 from tasks.core.sfm.undistort import undistort_scene
@@ -81,21 +83,25 @@ def _cameras(photos: PhotosRef, naming_options: dict[str, JsonValue], options: S
 
 @IMPORT.task
 def import_cameras(source: str, image_size: int, context: RunContext) -> SceneRef:
-    """Take a user's own COLMAP model (sparse/0 and images) as the Scene. Raises FormatError."""
+    """Take a user's own model (of COLMAP, a transforms.json, Polycam's export) as the Scene. Raises FormatError."""
     path = local_path(source).resolve()
+    given = read_given(path)
     return _scene_stage(
         capture_name(path),
         IMPORT,
         context.model_copy(update={"dispatched": True}),  # the model is on this machine, so compute here
-        inputs=[digest_of(path, model_files(path))],
-        options={"given": True, "image_size": image_size},
+        inputs=[digest_of(given.folder, given.files)],
+        options={"given": given.label, "image_size": image_size, "notes": list(given.notes)},
         compute=lambda out: import_model(path, out, image_size, stage_progress(IMPORT.name)),
     )
 
 
 def is_given_model(source: str) -> bool:
-    """Whether the source is a local folder with a COLMAP model, which is imported instead of ingested as photos."""
-    return not is_remote_source(source) and is_colmap_model(local_path(source))
+    """Whether the source is a local folder with a user's own model, which is imported instead of ingested as photos.
+
+    It may also be a transforms.json itself.
+    """
+    return not is_remote_source(source) and given_places.is_given_model(local_path(source))
 
 
 def _scene_stage(

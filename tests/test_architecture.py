@@ -24,6 +24,7 @@ CORE_LAYERS = (
         "georeference",
         "library_loading",
         "machine_memory",
+        "model_frame",
         "option_model",
         "paths",
         "ply_header",

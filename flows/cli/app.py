@@ -59,7 +59,8 @@ def run(
     photos: Annotated[
         str,
         typer.Argument(
-            metavar="PHOTOS", help="A folder or .zip of photos, also as s3://…, or a COLMAP folder (sparse/0 + images)."
+            metavar="PHOTOS",
+            help="A folder or .zip of photos, also as s3://…, or one with a model of COLMAP, nerfstudio or Polycam.",
         ),
     ],
     out: Annotated[
@@ -84,7 +85,8 @@ def estimate(
     photos: Annotated[
         str,
         typer.Argument(
-            metavar="PHOTOS", help="A folder or .zip of photos, a folder on S3, or a COLMAP folder (sparse/0 + images)."
+            metavar="PHOTOS",
+            help="A folder or .zip of photos, a folder on S3, or one with a model of COLMAP, nerfstudio or Polycam.",
         ),
     ],
     preset: PresetOption = None,

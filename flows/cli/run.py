@@ -36,6 +36,7 @@ def run_locally(
     settings, server = _use_workspace(workspace)
 
     source = photos if is_remote_source(photos) else str(local_source(photos))
+    _refuse_model(source)
     target = out if out is not None else str(Path("spaceport-out") / capture_name(source))
     _reconstruct(source, target, options, fresh, settings, server, console)
 
@@ -80,6 +81,15 @@ def _photograph_demo(photos: Path, console: Console) -> None:
             entry.replace(place)
 
 
+def _refuse_model(source: str) -> None:
+    """Raise FormatError for a given model that cannot be used. Importing Prefect for the other checks takes longer."""
+    from tasks.core.sfm.given_model import read_given
+    from tasks.core.sfm.given_places import is_given_model
+
+    if not is_remote_source(source) and is_given_model(local_path(source)):
+        read_given(local_path(source))
+
+
 def _say_estimate(source: str, options: ReconstructOptions, settings: Settings, console: Console) -> None:
     """Print one line before anything is computed; nothing for an archive on S3, whose photos are not known yet."""
     from tasks.core.estimate.machine import usable_cores
@@ -112,10 +122,12 @@ def _reconstruct(
     console: Console,
 ) -> None:
     from flows.cli.terminal import showing_progress
-    from tasks.running.preflight import check_run
+    from tasks.running.preflight import check_run, note_on
 
     # The flow makes the same checks; here they need no Prefect, so an error appears within a second.
     check_run(source, target, options, settings.absolute_workspace)
+    if note := note_on(source):
+        console.print(f"[yellow]note[/] {plain(note)}", highlight=False, soft_wrap=True)
     _say_estimate(source, options, settings, console)
 
     def say(text: str) -> None:

@@ -8,6 +8,7 @@ import hashlib
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.core.georeference import Georeference
+from tasks.core.model_frame import ModelFrame
 from tasks.core.photoset import RejectedPhoto
 from tasks.core.safe_names import safe_name
 
@@ -88,7 +89,8 @@ class SfmSection(Section):
     gps_residual_rms_m: float | None = None  # of the photos whose GPS the georeference was fitted to
     georeference: Georeference | None = None  # also in georeference.json, beside the splat
     frame: FrameSection | None = None  # null for a given model
-    matcher: str  # "exhaustive", "spatial+sequential", or "given" for a user's own COLMAP model
+    model_frame: ModelFrame | None = None  # of a user's own model; also in model_frame.json, beside the splat
+    matcher: str  # "exhaustive", "spatial+sequential", or "given" for a user's own model
     mapper: str  # "incremental", "global", or "given"
     rung: str = "given"  # of the ladder of efforts, whose result is used
     tries: tuple[SfmTry, ...] = ()  # in order, the last one not always the best

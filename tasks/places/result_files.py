@@ -6,6 +6,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tasks.core.errors import UnsafeNameError
 from tasks.core.georeference import GEOREFERENCE_FILE
+from tasks.core.model_frame import MODEL_FRAME_FILE
 from tasks.core.safe_names import MAX_KEY_BYTES, safe_name
 from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER
 from tasks.core.sog.layout import LOD_FOLDER
@@ -23,6 +24,7 @@ ALWAYS_WRITTEN = (
     *(PAGE_FILE, REPORT_FILE, REPORT_DATA_FILE, SPLAT_FILE, PLY_FILE, PREVIEW_FILE, FLY_AROUND_FILE, GEOREFERENCE_FILE),
     *(f"{COLMAP_FOLDER}/{MODEL_FOLDER}/{part}.bin" for part in ("cameras", "images", "points3D")),
 )
+SOMETIMES_WRITTEN = (STREAM_PAGE_FILE, MODEL_FRAME_FILE)  # for a large splat, and for a given model
 # Folders whose file names depend on the photos and on the splat, and the kinds of these files.
 PARTS_FOLDERS = (f"{COLMAP_FOLDER}/{MODEL_FOLDER}", f"{COLMAP_FOLDER}/{IMAGES_FOLDER}", LOD_FOLDER)
 PARTS_SUFFIXES = (".bin", ".json", ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")

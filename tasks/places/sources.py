@@ -194,6 +194,7 @@ def capture_name(source: str | Path) -> str:
         local = local_path(str(source)).absolute()
         path = PurePosixPath(local)
         is_archive = path.suffix.lower() == ".zip" and not local.is_dir()
+    path = path.parent if path.suffix.lower() == ".json" else path  # a transforms.json: its folder has the name
     name = path.stem if is_archive else path.name
     name = path.parent.name if name.lower() in {"images", "photos", "input"} and path.parent.name else name
     return printable(name) if name.strip(".") else UNNAMED_CAPTURE

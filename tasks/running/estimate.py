@@ -24,7 +24,7 @@ from tasks.sfm import is_given_model
 
 
 def capture_at(source: str, workspace: str, options: PhotosOptions | None = None) -> Capture:
-    """Read the photos' headers in a folder or .zip, a folder on S3, or a folder with a COLMAP model.
+    """Read the photos' headers in a folder or .zip, a folder on S3, or a folder with a user's own model.
 
     `options` limits the size of an archive, whose directory is checked before anything in it is read.
 

@@ -8,18 +8,20 @@ from pathlib import Path
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
-from tasks.core.errors import DestinationError, MissingPartError
+from tasks.core.errors import DestinationError, MissingPartError, PhotosError
 from tasks.core.options import ReconstructOptions
 from tasks.core.paths import local_path
-from tasks.core.photos.archive import check_archive
+from tasks.core.photos.archive import check_archive, open_archive
 from tasks.core.refs import RunContext
-from tasks.core.scene import IMAGES_FOLDER
-from tasks.core.sfm.import_model import find_model
+from tasks.core.safe_names import printable
+from tasks.core.sfm.given_model import read_given
+from tasks.core.sfm.given_places import folders_read, model_among, unused_model
 from tasks.core.storage import S3Workspace, Workspace
 from tasks.places.destination import open_destination
 from tasks.places.result_files import RESULT_FOLDERS
 from tasks.places.sources import is_remote_source, open_source
 from tasks.places.workspace import open_workspace
+from tasks.reporting.progress import run_logger
 from tasks.running.dispatch import DEPLOY, no_deployment
 from tasks.running.retries import stage_task
 from tasks.running.settings import settings_in_use
@@ -32,6 +34,13 @@ CHECK = "check"
 def check_before_spending(photos: str, destination: str, options: ReconstructOptions, context: RunContext) -> None:
     """Run `check_run` as a task, so that it appears in the run's graph and is retried if a store is away."""
     check_run(photos, destination, options, context.workspace)
+    if note := note_on(photos):
+        run_logger().info(note)
+
+
+def note_on(photos: str) -> str | None:
+    """Return a sentence on cameras beside the photos that the run does not use; None if there are none."""
+    return None if is_remote_source(photos) else unused_model(local_path(photos))
 
 
 def check_run(photos: str, destination: str, options: ReconstructOptions, workspace: str) -> None:
@@ -47,7 +56,7 @@ def check_run(photos: str, destination: str, options: ReconstructOptions, worksp
         DestinationError: the workspace or the destination cannot be written, one of them overlaps with the photos, or
             the result would replace files that are not ours.
         PhotosError: the photos do not exist, cannot be read, or are not photos.
-        FormatError: the given COLMAP model is incomplete.
+        FormatError: the given model is incomplete, or does not fit its images.
         OptionsError: SPACEPORT_MACHINES is invalid.
         MissingPartError: training needs a GPU that is not usable here, or a stage has no deployment or pool.
     """
@@ -84,16 +93,23 @@ def _check_workspace(store: Workspace, name: str) -> None:
 
 def _check_photos(photos: str, options: ReconstructOptions, workspace: str) -> None:
     if is_given_model(photos):
-        find_model(local_path(photos))
+        read_given(local_path(photos))
         return
     source = open_source(photos, workspace)
     if isinstance(source, Path) and source.suffix.lower() == ".zip" and source.is_file():
         check_archive(source, options.photos)
+        with open_archive(source) as archive:
+            model = model_among(archive.namelist())
+        if model is not None:
+            raise PhotosError(
+                f"{source.name} contains a model with cameras ({printable(model)}), which is only used from a folder: "
+                "unpack the archive and name the folder, or leave the model out of the archive."
+            )
 
 
 def _check_apart(photos: str, destination: str, workspace: str) -> None:
     """Refuse places inside the photo folder, where the next run would take results for photos or replace photos."""
-    read = [photos, f"{photos.rstrip('/')}/{IMAGES_FOLDER}"] if is_given_model(photos) else [photos]  # may be a link
+    read = [str(folder) for folder in folders_read(local_path(photos))] if is_given_model(photos) else [photos]
     for what, place in (("destination", destination), ("workspace", workspace)):
         if any(_is_inside(place, folder) for folder in read):
             raise DestinationError(

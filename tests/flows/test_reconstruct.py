@@ -21,6 +21,7 @@ from tasks import publish
 from tasks.core.demo.flight import fly, ground_truth_path, load_ground_truth
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.measurements import Report
+from tasks.core.model_frame import MODEL_FRAME_FILE, ModelFrame
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.photoset import PhotoSet
 from tasks.core.ply import read_ply
@@ -307,6 +308,14 @@ def test_a_colmap_model_enters_after_sfm(result: Result, tmp_path: Path) -> None
     assert report.sfm.matcher == report.sfm.mapper == "given"
     assert report.sfm.registered == FLIGHT.photos
     assert published.num_gaussians > 0
+    assert report.sfm.model_frame is not None
+    assert ModelFrame.load(tmp_path / "out") == report.sfm.model_frame, "beside the splat"
+    centers = np.stack([camera.center for camera in result.scene.cameras])
+    back = np.array(report.sfm.model_frame.model_from_scene)
+    [stored] = (result.workspace / "stages" / "sfm").glob(f"*/{MODEL_FRAME_FILE}")
+    cameras = {camera.name: camera.center for camera in Scene.load(stored.parent).cameras}
+    found = np.stack([cameras[camera.name] for camera in result.scene.cameras])
+    np.testing.assert_allclose(found @ back[:3, :3].T + back[:3, 3], centers, atol=1e-6 * result.scene.extent)
 
 
 def test_a_run_replaces_an_older_result_and_nothing_else(result: Result, tmp_path: Path) -> None:

@@ -164,6 +164,24 @@ def broken_archive(folder: Path) -> dict[str, Any]:
     return {"photos": str(folder / "photos.zip")}
 
 
+def a_model_in_the_archive(folder: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(folder / "photos.zip", "w") as archive:
+        archive.write(folder / "photos/0.jpg", "flight/images/0.jpg")
+        for part in ("cameras", "images", "points3D"):
+            archive.writestr(f"flight/sparse/0/{part}.bin", b"x")
+    return {"photos": str(folder / "photos.zip")}
+
+
+def a_model_of_other_photos(folder: Path) -> dict[str, Any]:
+    (folder / "model/sparse/0").mkdir(parents=True)
+    (folder / "photos").rename(folder / "model/images")
+    (folder / "model/sparse/0/cameras.txt").write_text("1 PINHOLE 64 48 60 60 32 24\n")
+    lines = "".join(f"{i} 1 0 0 0 {i} 0 0 1 other {i}.jpg\n\n" for i in range(1, 5))
+    (folder / "model/sparse/0/images.txt").write_text(lines)
+    (folder / "model/sparse/0/points3D.txt").touch()
+    return {"photos": str(folder / "model")}
+
+
 def half_a_model(folder: Path) -> dict[str, Any]:
     (folder / "model" / "sparse" / "0").mkdir(parents=True)
     for part in ("cameras", "images"):
@@ -196,6 +214,8 @@ def half_a_model(folder: Path) -> dict[str, Any]:
         (no_photos_in_the_archive, PhotosError, "No photos among 1 files"),
         (broken_archive, PhotosError, "not a complete .zip"),
         (half_a_model, FormatError, "no complete COLMAP model"),
+        (a_model_of_other_photos, FormatError, r"4 of the model's 4 images are not in .*: other 1\.jpg, other 2\.jpg"),
+        (a_model_in_the_archive, PhotosError, r"contains a model with cameras \(flight/sparse/0\)"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -5,20 +5,18 @@ turn out to be necessary (docs/sfm.md, *The ladder*), the estimate does not incl
 """
 
 import math
-import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.core.errors import PhotosError
 from tasks.core.estimate.machine import Machine, Work
 from tasks.core.gaussians import SH_COEFFICIENTS
 from tasks.core.options import ReconstructOptions
-from tasks.core.photos.headers import PhotoHeaders, read_headers
+from tasks.core.photos.headers import PhotoHeaders
 from tasks.core.photoset import Photo
 from tasks.core.report.preview import FRAME_WIDTH_PX, FRAMES
-from tasks.core.scene import IMAGES_FOLDER
+from tasks.core.sfm.given_model import read_given
 from tasks.core.sfm.grey import features_image_size, scaled_size
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.pairs import choose_pairs
@@ -83,15 +81,13 @@ USUAL_OVERLAP = 16.0
 USUAL_HALVINGS = 2  # how coarse training begins, where photos are large enough
 PRUNED_SHARE = 0.1  # of the Gaussians, by the final prune: fox and demo 8 %, brighton 18 %
 
-POINTS_FILES = ("sparse/0/points3D.bin", "sparse/points3D.bin", "points3D.bin")
-
 
 @dataclass(frozen=True)
 class Capture:
     """Photos in capture order, as headers or the photos stage describe them."""
 
     photos: tuple[Photo, ...]
-    given_points: int | None = None  # of a user's own COLMAP model, which replaces structure from motion
+    given_points: int | None = None  # of a user's own model, which replaces structure from motion; None if not known
     is_given_model: bool = False
 
     @property
@@ -105,22 +101,11 @@ class Capture:
         return cls(headers.photos)
 
     @classmethod
-    def of_given_model(cls, folder: Path) -> "Capture":
-        """Return the capture of a folder with a COLMAP model and `images`. Raises PhotosError if it has no images."""
-        if not (folder / IMAGES_FOLDER).is_dir():
-            raise PhotosError(f"{folder} has no folder 'images': put the photos of the COLMAP model there.")
-        headers = read_headers(folder / IMAGES_FOLDER)
-        return cls(headers.photos, _points(folder), is_given_model=True)
-
-
-def _points(folder: Path) -> int | None:
-    """The number of the model's points, from the first bytes of points3D.bin; None where the model is text."""
-    for name in POINTS_FILES:
-        if (folder / name).is_file():
-            with (folder / name).open("rb") as file:
-                head = file.read(8)
-            return int(struct.unpack("<Q", head)[0]) if len(head) == 8 else None
-    return None
+    def of_given_model(cls, place: Path) -> "Capture":
+        """Return the capture of a user's own model. Raises FormatError, and InputError if it has no images."""
+        given = read_given(place)
+        photos = (Photo(name=each.name, width=each.size[0], height=each.size[1], sha256="") for each in given.images)
+        return cls(tuple(photos), given.points, is_given_model=True)
 
 
 @dataclass(frozen=True)
@@ -203,7 +188,7 @@ def sfm_cost(capture: Capture, options: SfmOptions, image_size: int, machine: Ma
     read_seconds, write_seconds = UNDISTORT_SECONDS_PER_MEGAPIXEL
     undistorting = Work(parallel=read_seconds * capture.megapixels + write_seconds * written)
     start = Work(serial=WORKER_SECONDS)
-    if capture.is_given_model:
+    if capture.is_given_model and capture.given_points != 0:  # without points they are triangulated from the photos
         return Cost((start + undistorting).seconds_on(machine), WORKER_BYTES)
     long_side = features_image_size(photos, options.max_features_image_size)
     sizes = [scaled_size(photo.width, photo.height, long_side) for photo in photos]

@@ -268,8 +268,11 @@ def enu_position(gps: Gps, georeference: Georeference | None) -> tuple[float, fl
     return float(east), float(north), float(up)
 
 
-def normalise(model: pycolmap.Reconstruction, uprights: Sequence[Uprightness] | None = None) -> None:
-    """Turn up to +z, put the cameras' centroid at the origin, and their median distance from it at 1."""
+def normalise(model: pycolmap.Reconstruction, uprights: Sequence[Uprightness] | None = None) -> Float64:
+    """Turn up to +z, put the cameras' centroid at the origin, and their median distance from it at 1.
+
+    Returns the similarity [3, 4] that the model was moved by.
+    """
     views = Views.of(model)
     centroid = views.centers.mean(axis=0)
     unit = float(np.median(np.linalg.norm(views.centers - centroid, axis=1)))
@@ -282,6 +285,7 @@ def normalise(model: pycolmap.Reconstruction, uprights: Sequence[Uprightness] | 
     scale = 1 / max(unit, 1e-12)
     matrix = np.column_stack([scale * rotation, -scale * rotation @ centroid])
     model.transform(pycolmap.Sim3d(matrix))
+    return matrix
 
 
 def rotation_between(source: Float64, target: Float64) -> Float64:

@@ -11,7 +11,9 @@ from PIL import Image
 from tasks.core.errors import FormatError, InputError
 from tasks.core.progress import ignore_progress
 from tasks.core.scene import Scene
-from tasks.core.sfm.import_model import import_model, is_colmap_model, model_files
+from tasks.core.sfm.given_model import read_given
+from tasks.core.sfm.given_places import is_given_model
+from tasks.core.sfm.import_model import import_model
 from tasks.core.storage import hash_files
 from tasks.core.transforms import similarity_from_points
 from tests.core.sfm.conftest import COUNT, Flight
@@ -59,7 +61,7 @@ def test_distorted_text_model_is_undistorted_and_scaled(given: Path, flight: Fli
         image.name = spaceless
     shutil.rmtree(given / "sparse/0")
     model.write_text(given / "sparse")
-    assert is_colmap_model(given)
+    assert is_given_model(given)
     import_model(given, tmp_path / "out", 200, ignore_progress)
     scene = Scene.load(tmp_path / "out")
     assert_same_shape(scene, flight.scene)
@@ -69,9 +71,9 @@ def test_distorted_text_model_is_undistorted_and_scaled(given: Path, flight: Fli
 
 
 def test_what_is_a_colmap_model(given: Path, tmp_path: Path) -> None:
-    assert is_colmap_model(given)
-    assert not is_colmap_model(given / "images")
-    assert not is_colmap_model(tmp_path / "missing")
+    assert is_given_model(given)
+    assert not is_given_model(given / "images")
+    assert not is_given_model(tmp_path / "missing")
 
 
 def test_a_model_half_binary_half_text_is_refused_and_not_left_out(given: Path, tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_a_model_half_binary_half_text_is_refused_and_not_left_out(given: Path, 
     pycolmap.Reconstruction(model).write_text(model)
     for name in ("cameras.bin", "images.txt", "points3D.txt"):
         (model / name).unlink()
-    assert is_colmap_model(given)
+    assert is_given_model(given)
     with pytest.raises(FormatError, match=r"needs cameras, images and points3D, all \.bin or all \.txt"):
         import_model(given, tmp_path / "out", 320, ignore_progress)
 
@@ -88,17 +90,48 @@ def test_a_model_half_binary_half_text_is_refused_and_not_left_out(given: Path, 
 def test_the_models_folder_may_be_a_link(place: str, given: Path, tmp_path: Path) -> None:
     (given / place).rename(tmp_path / "model")
     (given / place).symlink_to(tmp_path / "model")
-    before = hash_files(given, model_files(given))
+    before = hash_files(given, read_given(given).files)
     import_model(given, tmp_path / "out", 320, ignore_progress)
     points = tmp_path / "model" / ("0/points3D.bin" if place == "sparse" else "points3D.bin")
     points.write_bytes(points.read_bytes() + b"more")
-    assert hash_files(given, model_files(given)) != before
+    assert hash_files(given, read_given(given).files) != before
+
+
+@pytest.mark.parametrize("lens", [False, True], ids=["ready", "lens"])
+def test_points_are_triangulated_for_a_model_without_any(
+    lens: bool, given: Path, flight: Flight, tmp_path: Path
+) -> None:
+    """Half a minute into the run it advised to take more photos."""
+    model = pycolmap.Reconstruction(given / "sparse/0")
+    for number in list(model.points3D):
+        model.delete_point3D(number)
+    if lens:
+        for camera in model.cameras.values():
+            parameters = [*camera.params, 1e-4, 0, 0, 0]
+            camera.model = pycolmap.CameraModelId.OPENCV
+            camera.params = parameters
+    model.write_binary(given / "sparse/0")
+    section = import_model(given, tmp_path / "out", 320, ignore_progress)
+    scene = Scene.load(tmp_path / "out")
+    assert_same_shape(scene, flight.scene)
+    assert section.degradations == (
+        f"The model has no points: {section.points:,} were triangulated from the images, with the model's cameras as "
+        "they are.",
+    )
+    assert section.points == len(scene.points.xyz) > 200  # the model had 1,099 of photos that are half as large again
+    assert section.mean_reprojection_error_px is not None
+    assert section.mean_reprojection_error_px < 1  # px; its poses were found from these photos
+    assert len(scene.observations.points) > 2 * section.points
+    assert scene.points.rgb.std() > 10, "points have the photos' colours"
 
 
 def test_missing_parts_are_named(given: Path, tmp_path: Path) -> None:
-    (given / "images/strip a/view 2.jpg").unlink()
-    with pytest.raises(FormatError, match=r"1 of the model's 9 images are not in .*: strip a/view 2.jpg"):
+    for number in range(2, 8):
+        (given / f"images/strip a/view {number}.jpg").rename(tmp_path / f"view {number}.jpg")
+    with pytest.raises(FormatError, match=r"6 of the model's 9 images are not in .*: strip a/view 2.jpg"):
         import_model(given, tmp_path / "a", 320, ignore_progress)
+    for number in range(3, 8):
+        (tmp_path / f"view {number}.jpg").rename(given / f"images/strip a/view {number}.jpg")
     Image.new("RGB", (50, 40)).save(given / "images/strip a/view 2.jpg")
     with pytest.raises(FormatError, match=r"view 2.jpg has 50x40 px, but the model's camera has 320x"):
         import_model(given, tmp_path / "b", 320, ignore_progress)
