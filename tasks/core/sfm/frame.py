@@ -108,10 +108,8 @@ def _georeferenced(
     """
     rows = [row for row, name in enumerate(views.names) if name in gps]
     if len(rows) < LEAST_PLACES:
-        raise _NoPlaceError(
-            f"{len(rows) or 'none'} of the {len(views.names)} placed photos {'has' if len(rows) == 1 else 'have'} GPS, "
-            f"and {LEAST_PLACES} are needed"
-        )
+        have = f"{len(rows)} of the {len(views.names)} placed photos {'has' if len(rows) == 1 else 'have'} GPS"
+        raise _NoPlaceError(f"{have}, and {LEAST_PLACES} are needed" if rows else "no photo has GPS")
     names = [views.names[row] for row in rows]
     places = [gps[name] for name in names]
     doubts: list[str] = []
