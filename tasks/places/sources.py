@@ -167,7 +167,14 @@ def local_source(source: str) -> Path:
         raise PhotosError(f"{source} is neither a folder nor a regular file; give a folder or a .zip of photos.")
     if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
         raise PhotosError(f"{source} cannot be read: its owner has to permit it.")
-    return path.resolve()
+    resolved = path.resolve()
+    try:
+        str(resolved).encode()
+    except UnicodeEncodeError:  # it is passed on as text; names below it may have any bytes
+        raise PhotosError(
+            f"The path {printable(storable(str(resolved)))} is not in UTF-8: rename that folder or archive."
+        ) from None
+    return resolved
 
 
 def digest_of(source: Path, files: Iterable[Path]) -> str:

@@ -1,9 +1,11 @@
 """Names of the photos stage's output and of those after it: what changes them, and what does not."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from tasks.core.errors import PhotosError
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.refs import PhotosRef, RunContext
 from tasks.photos import PHOTOS, ingest_photos
@@ -58,6 +60,14 @@ def test_bytes_of_files_that_the_stage_does_not_read_do_not_count_but_their_numb
     assert notes[1].startswith("Videos (.mp4) are not read: extract their frames first")
     (source / "film.mp4").write_bytes(b"another video")
     assert ingested(source, context).cached
+
+
+def test_a_folder_whose_own_name_is_not_utf_8_is_refused_in_a_sentence(tmp_path: Path, context: RunContext) -> None:
+    """Its path is passed on as text. Names below it may have any bytes."""
+    odd = Path(os.fsdecode(bytes(tmp_path) + b"/fl\xe9che"))
+    folder_of(odd, {f"{n}.jpg": encoded(n) for n in range(3)})
+    with pytest.raises(PhotosError, match="fl\ufffdche is not in UTF-8: rename that folder"):
+        ingested(odd, context)
 
 
 def test_bytes_of_raw_files_are_not_read(source: Path, context: RunContext) -> None:

@@ -39,7 +39,7 @@ PHOTO_SUFFIXES = (
     frozenset([*READ_BY_PILLOW, *READ_BY_HEIF]) | RAW_SUFFIXES
 )  # raw files are listed too, and then rejected by name
 # Files whose first bytes may be those of a photo, and that are none: videos, previews of videos and of other programs.
-NEVER_PHOTOS = VIDEO_SUFFIXES | {".thm", ".lrv", ".insp", ".jxl", ".jps", ".pns"}
+NEVER_PHOTOS = VIDEO_SUFFIXES | {".thm", ".lrv", ".insp", ".jps", ".pns"}
 SYSTEM_FILES = ("thumbs.db", "desktop.ini", "ehthumbs.db")
 SNIFFED_BYTES = 16
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif")

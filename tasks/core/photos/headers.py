@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from tasks.core.errors import UnsafeNameError
 from tasks.core.image_file import ImageError, open_image, reading_image
 from tasks.core.photos import pixels  # noqa: F401 - teaches Pillow to open HEIC
 from tasks.core.photos.archive import checked_members, open_archive, require_archive, require_photos
@@ -19,6 +20,7 @@ from tasks.core.photos.files import is_raw_name, natural_order, offered_photos, 
 from tasks.core.photos.memory import MemoryBudget, defer_exif
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.photoset import Photo
+from tasks.core.safe_names import WANTED_NAME_BYTES, safe_name, storable
 
 HEADER_BYTES = 128 * 1024  # EXIF is at most 64 kB, and the size follows it
 # Of members whose header is not in their first bytes (some decoders want the whole file): so much of each, and of all
@@ -113,9 +115,13 @@ def _whole(archive: zipfile.ZipFile, member: zipfile.ZipInfo, allowance: _Allowa
 
 
 def _read(memory: MemoryBudget, source: HeaderSource) -> Photo | None:
-    if is_raw_name(source.name):
+    try:
+        name = safe_name(storable(source.name), WANTED_NAME_BYTES)
+    except UnsafeNameError:
         return None
-    return _photo(memory, source.name, source.open) or _photo(memory, source.name, source.whole)
+    if is_raw_name(name):
+        return None
+    return _photo(memory, name, source.open) or _photo(memory, name, source.whole)
 
 
 def _photo(memory: MemoryBudget, name: str, opener: Callable[[], IO[bytes] | None]) -> Photo | None:

@@ -20,7 +20,7 @@ from tasks.core.photos.pixels import DeepPhoto, StagedPhoto, stage_or_sample, st
 from tasks.core.photos.twins import without_twins
 from tasks.core.photos.zoom import zoomed
 from tasks.core.photoset import IMAGES_FOLDER, PHOTOS_FILE, CheckedPhotos, Photo, PhotoSet, RejectedPhoto
-from tasks.core.pixels.levels import Levels, common_levels
+from tasks.core.pixels.levels import COLOUR, Levels, common_levels
 from tasks.core.pixels.plain import change_notes
 from tasks.core.progress import Progress, ProgressCallback
 from tasks.core.safe_names import WANTED_NAME_BYTES, TakenNames, below, printable, safe_name, storable
@@ -142,15 +142,15 @@ def _or_rejected(photo: Offered, stage: Callable[[], StagedPhoto | DeepPhoto]) -
         return RejectedPhoto(name=printable(name), reason=str(reason).removesuffix("."))
 
 
-def _levels_of_sets(photos: list[DeepPhoto]) -> dict[tuple[str | None, bool], Levels]:
+def _levels_of_sets(photos: list[DeepPhoto]) -> dict[tuple[str | None, str], Levels]:
     """The levels that become black and white in the photos of each camera."""
     sets = {_set_of(photo) for photo in photos}
     return {each: common_levels(photo.sample for photo in photos if _set_of(photo) == each) for each in sets}
 
 
-def _set_of(photo: DeepPhoto) -> tuple[str | None, bool]:
-    """What photos must have in common for one range: the camera, and whether its levels are whole numbers."""
-    return photo.camera, photo.sample.mode == "F"
+def _set_of(photo: DeepPhoto) -> tuple[str | None, str]:
+    """What photos must have in common for one range: the camera, and whether it is colour, whole numbers or floats."""
+    return photo.camera, photo.sample.mode if photo.sample.mode in (COLOUR, "F") else "I"
 
 
 def _in_capture_order(staged: list[StagedPhoto]) -> list[StagedPhoto]:

@@ -27,8 +27,8 @@ class PhotosOptions(OptionModel):
     conversion_quality: int = Field(
         95,
         title="Quality of converted photos",
-        description="JPEG quality of photos that have to be rotated or converted from HEIC, WebP, TIFF, GIF or BMP "
-        "(1 to 100). Upright JPEG and PNG files are kept byte for byte.",
+        description="JPEG quality of photos that have to be rotated, or converted to sRGB or from HEIC, WebP, TIFF, "
+        "GIF or BMP (1 to 100). Upright JPEG and PNG files in sRGB are kept byte for byte.",
         ge=50,
         le=100,
     )

@@ -108,7 +108,7 @@ def stage_photo(
         OSError: the disk fails.
     """
     with _opened(offered) as file:
-        header = _read_header(file, options, memory)
+        header = _read_header(file, options, memory, levels)
         with memory.taking(header.needed_bytes):
             return _stage(offered, file, header, path, options, levels)
 
@@ -138,7 +138,9 @@ def _opened(offered: Offered) -> BufferedReader:
         raise ImageError(f"cannot be read ({error.strerror})") from None
 
 
-def _read_header(file: IO[bytes], options: PhotosOptions, memory: MemoryBudget) -> _Header:
+def _read_header(
+    file: IO[bytes], options: PhotosOptions, memory: MemoryBudget, levels: Levels | None = None
+) -> _Header:
     size = os.fstat(file.fileno()).st_size
     if size == 0:
         raise ImageError("the file is empty")
@@ -149,7 +151,7 @@ def _read_header(file: IO[bytes], options: PhotosOptions, memory: MemoryBudget) 
             raise ImageError(f"{image.width}x{image.height} px is too small; need {options.min_side_px} px")
         deferred = defer_exif(image)
         exif = read_exif(image)
-        kind = kind_of(image)
+        kind = kind_of(image).at(levels)
         kept = image.format in COPIED_SUFFIXES and kind.plain and exif.orientation == 1
         if image.format in JPEG_FORMATS and coefficient_bytes(file):
             require_few_scans(file)
@@ -182,7 +184,7 @@ def _stage(
         change = Change(name, header.kind, transparent=False, levels=None)
         return StagedPhoto(offered, path, suffix, header.width, header.height, digest, header.exif, True, change, small)
     with reading_image():
-        upright, transparent = plain(decoded.pop(), header.kind, levels)
+        upright, transparent = plain(decoded.pop(), header.kind, levels, lambda: _opened_again(file))
         if header.exif.orientation in UPRIGHT_BY:
             upright = upright.transpose(UPRIGHT_BY[header.exif.orientation])
     _require_contrast(upright)
@@ -192,6 +194,11 @@ def _stage(
     path.write_bytes(content)
     change = Change(name, header.kind, transparent, levels)
     return StagedPhoto(offered, path, suffix, *upright.size, digest, header.exif, False, change, small)
+
+
+def _opened_again(file: BufferedReader) -> Image.Image:
+    file.seek(0)
+    return open_image(file)
 
 
 def _decoded(file: IO[bytes], header: _Header) -> tuple[Image.Image, tuple[float, float, float, float] | None]:

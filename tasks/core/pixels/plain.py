@@ -4,12 +4,23 @@ Transparent pixels become black, which is the background that training assumes. 
 that nobody has seen.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from PIL import Image
 
 from tasks.core.image_file import ImageError
-from tasks.core.pixels.levels import DEEP_MODES, Levels, common_levels, eight_bit, sample_levels, strips
+from tasks.core.pixels.levels import (
+    DEEP_MODES,
+    Levels,
+    common_levels,
+    eight_bit,
+    eight_bit_colour,
+    is_deep_colour,
+    lower_bytes,
+    sample_levels,
+    strips,
+)
 from tasks.core.pixels.profiles import Colours, find_colours, in_srgb
 
 ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -24,11 +35,16 @@ class Kind:
     mode: str  # Pillow's
     alpha: bool  # whether it may have transparent pixels
     colours: Colours
+    deep_colour: bool = False  # of 16 bits for red, green and blue
 
     @property
     def deep(self) -> bool:
-        """Whether it has grey of more than 8 bits, which needs the set's Levels."""
-        return self.mode in DEEP_MODES
+        """Whether it has more than 8 bits, which needs the set's Levels."""
+        return self.mode in DEEP_MODES or self.deep_colour
+
+    def at(self, levels: Levels | None) -> "Kind":
+        """The kind where the set's levels are known: all of 16 bits in colour are what Pillow decodes."""
+        return replace(self, deep_colour=self.deep_colour and not (levels and levels.whole))
 
     @property
     def plain(self) -> bool:
@@ -40,19 +56,27 @@ def kind_of(image: Image.Image) -> Kind:
     """Return the kind of an opened image; nothing is decoded."""
     deep = image.mode in DEEP_MODES
     alpha = not deep and (image.mode in ALPHA_MODES or "transparency" in image.info)
-    return Kind(image.mode, alpha, find_colours(image))
+    return Kind(image.mode, alpha, find_colours(image), is_deep_colour(image))
 
 
-def plain(picture: Image.Image, kind: Kind, levels: Levels | None = None) -> tuple[Image.Image, bool]:
+def plain(
+    picture: Image.Image, kind: Kind, levels: Levels | None = None, again: Callable[[], Image.Image] | None = None
+) -> tuple[Image.Image, bool]:
     """Return a decoded picture in the mode L or RGB, and whether some of its pixels were transparent.
 
     The given picture may change. At no time is there more than the picture and one copy of it. `levels` are those of
-    the set, for a deep picture; without them it has a range of its own.
+    the set, for a deep picture; without them it has a range of its own. `again` opens the file once more, for 16-bit
+    colour.
 
     Raises ImageError for colours that cannot be converted, and Pillow's errors.
     """
     transparent = False
-    if kind.deep:
+    if kind.deep_colour and again is not None:
+        picture.load()
+        levels = levels or common_levels([sample_levels(picture)])
+        if not levels.whole:
+            picture = eight_bit_colour(picture, lower_bytes(again()), levels)
+    if picture.mode in DEEP_MODES:
         picture = eight_bit(picture, levels or common_levels([sample_levels(picture)]))
     elif kind.alpha:
         picture = converted(picture, "LA" if picture.mode in ("LA", "La") else "RGBA")
@@ -119,7 +143,7 @@ def change_notes(changes: list[Change], what: str) -> list[str]:
             ranges[str(change.levels)] = ranges.get(str(change.levels), 0) + 1
     for said, count in ranges.items():
         notes.append(
-            f"{counted(count, what)} with more than 8 bits of grey {were(count)} scaled alike: levels from {said} are "
+            f"{counted(count, what)} of more than 8 bits {were(count)} scaled alike: levels from {said} are "
             "black to white."
         )
     transparent = [change.name for change in changes if change.transparent]

@@ -151,10 +151,10 @@ def undistort_photo(source: Path, target: Path, warp: Warp, levels: Levels | Non
     scale = min(1.0, SUPERSAMPLING * _magnification(warp))
     working = (max(round(warp.source_width * scale), 1), max(round(warp.source_height * scale), 1))
     with open_image(source) as image:
-        kind = kind_of(image)
+        kind = kind_of(image).at(levels)
         if kind.plain:
             image.draft("RGB", working)  # JPEG only: decodes at 1/2, 1/4 or 1/8, never below the working size
-        picture, transparent = plain(image, kind, levels)
+        picture, transparent = plain(image, kind, levels, lambda: open_image(source))
         photo = picture.convert("RGB")
     if photo.size != working:
         photo = photo.resize(working, Image.Resampling.LANCZOS)
@@ -221,11 +221,11 @@ def make_plain(images: list[Path], ranges: dict[Path, Levels]) -> list[Change | 
 
     def rewrite(path: Path) -> Change | None:
         with _reading(path), open_image(path) as image:
-            kind = kind_of(image)
+            kind = kind_of(image).at(ranges.get(path))
             if kind.plain:
                 image.load()
                 return Change(path.name, kind, False, None) if kind.colours.fault else None
-            picture, transparent = plain(image, kind, ranges.get(path))
+            picture, transparent = plain(image, kind, ranges.get(path), lambda: open_image(path))
         _store(picture, path)
         return Change(path.name, kind, transparent, ranges.get(path))
 
@@ -233,22 +233,23 @@ def make_plain(images: list[Path], ranges: dict[Path, Levels]) -> list[Change | 
 
 
 def _ranges(images: Iterable[Path]) -> dict[Path, Levels]:
-    """Return black and white of all images with more than 8 bits of grey, which they have in common."""
-    found: list[Path] = []
+    """Return black and white of all images of more than 8 bits, which those of grey and of colour have in common."""
+    found: dict[bool, list[Path]] = {}
     for path in images:
         with _reading(path), open_image(path) as image:
-            if kind_of(image).deep:
-                found.append(path)
-    if not found:
-        return {}
+            kind = kind_of(image)
+        if kind.deep:
+            found.setdefault(kind.deep_colour, []).append(path)
 
     def sample(path: Path) -> LevelSample:
         with _reading(path), open_image(path) as image:
             image.load()
             return sample_levels(image)
 
-    levels = common_levels(_for_all(sample, found, lambda _: None))
-    return dict.fromkeys(found, levels)
+    ranges: dict[Path, Levels] = {}
+    for paths in found.values():
+        ranges |= dict.fromkeys(paths, common_levels(_for_all(sample, paths, lambda _: None)))
+    return ranges
 
 
 def _for_all(do: Callable[[Given], Done], jobs: list[Given], on_done: Callable[[int], None]) -> list[Done]:

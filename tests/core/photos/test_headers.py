@@ -1,5 +1,6 @@
 """Headers agree with the result of the photos stage, which decodes everything."""
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -41,6 +42,14 @@ def test_an_archive_is_read_as_its_folder_would_be(tmp_path: Path) -> None:
         for name, content in FILES.items():
             archive.writestr(name, content)
     assert read_headers(tmp_path / "photos.zip") == read_headers(folder)
+
+
+def test_names_of_any_bytes_have_headers_too(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "photos", FILES)
+    Path(os.fsdecode(bytes(folder) + b"/caf\xe9.jpg")).write_bytes(encoded(5))
+    found = read_headers(folder)
+    assert "caf\ufffd.jpg" in [photo.name for photo in found.photos]
+    assert (len(found.photos), found.unreadable) == (len(FILES) + 1, 0)
 
 
 def test_what_has_no_header_is_counted(tmp_path: Path) -> None:

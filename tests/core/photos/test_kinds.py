@@ -1,6 +1,8 @@
 """Photos whose pixels are not plain: other colours, more than 8 bits, transparency. A whole set at a time."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -88,13 +90,72 @@ def test_temperatures_of_a_set_have_one_range_and_are_told_from_blank_by_it(kind
     parts = [scene(1), scene(2, 0.0, 0.3), scene(3, 0.6, 1.0), scene(4, 0.50, 0.53)]
     black, white = np.quantile(parts, [0.001, 0.999])
     assert means == pytest.approx([255 * (part.mean() - black) / (white - black) for part in parts], abs=1.5)  # levels
-    assert "4 photos with more than 8 bits of grey were scaled alike: levels from 7,0" in photos.notes[0]
+    assert "4 photos of more than 8 bits were scaled alike: levels from 7,0" in photos.notes[0]
 
 
 def test_twelve_bits_in_sixteen_are_as_bright_as_they_were(tmp_path: Path) -> None:
     run(folder_of(tmp_path / "in", deep_set(0, 4095, "PNG")), tmp_path / "out")
     found = pixels(tmp_path / "out", "0.jpg")
     assert np.abs(found - 255 * scene(1)).mean() < 1.5  # levels of 255: JPEG
+
+
+def png_of_16_bits(values: np.ndarray) -> bytes:
+    """A PNG of 16-bit red, green and blue (and alpha), which Pillow does not write."""
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in np.rint(values).astype(">u2"))
+    head = struct.pack(">2I5B", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    body = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def tiff_of_16_bits(values: np.ndarray, order: str) -> bytes:
+    """An uncompressed TIFF of 16-bit red, green and blue, in either order of bytes."""
+    height, width, _ = values.shape
+    pixels = np.rint(values).astype(f"{order}u2").tobytes()
+    sizes = struct.pack(f"{order}3H", 16, 16, 16)
+    entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 14)]
+    entries += [(277, 3, 1, 3), (278, 3, 1, height), (279, 4, 1, len(pixels))]
+    head = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}HI", 42, 14 + len(pixels)) + sizes
+    table = struct.pack(f"{order}H", len(entries))
+    for tag, kind, count, value in entries:
+        short = kind == 3 and count == 1
+        table += struct.pack(f"{order}HHI", tag, kind, count) + struct.pack(
+            f"{order}HH" if short else f"{order}I", *((value, 0) if short else (value,))
+        )
+    return head + pixels + table + bytes(4)
+
+
+def colour(seed: int) -> np.ndarray:
+    """Levels [96, 128, 3] in 0..1, of which the whole set has up to 1."""
+    return np.stack([scene(10 * seed + channel) for channel in range(3)], axis=-1) ** 0.5
+
+
+def test_twelve_bits_of_colour_in_sixteen_are_as_bright_as_they_were(tmp_path: Path) -> None:
+    """Pillow decodes the upper byte alone, which has 16 levels here."""
+    makers = {
+        "0.png": png_of_16_bits,
+        "1.tif": lambda values: tiff_of_16_bits(values, "<"),
+        "2.tif": lambda values: tiff_of_16_bits(values, ">"),
+        "3.png": lambda values: png_of_16_bits(np.dstack([values, np.full(values.shape[:2], 65535)])),
+    }
+    files = {name: make(4095 * colour(number)) for number, (name, make) in enumerate(makers.items())}
+    photos = run(folder_of(tmp_path / "in", files), tmp_path / "out")
+    for number, photo in enumerate(photos.photos):
+        found = pixels(tmp_path / "out", photo.name)
+        assert np.abs(found - 255 * colour(number)).mean() < 3  # levels: JPEG; 16 levels in all would be 8 apart
+    assert photos.notes == (
+        "4 photos of more than 8 bits were scaled alike: levels from 0 to 4,095 are black to white.",
+    )
+
+
+def test_sixteen_bits_of_colour_stay_as_they_are(tmp_path: Path) -> None:
+    files = {f"{number}.png": png_of_16_bits(65535 * colour(number)) for number in range(3)}
+    photos = run(folder_of(tmp_path / "in", files), tmp_path / "out")
+    assert {name: (tmp_path / "out/images" / name).read_bytes() for name in files} == files
+    assert photos.notes == ()
 
 
 def test_cameras_have_ranges_of_their_own(tmp_path: Path) -> None:

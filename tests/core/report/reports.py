@@ -42,7 +42,11 @@ def full_report(scene: Scene, held_out: tuple[str, ...]) -> Report:
         capture='Field <script>alert("x")</script> & barn',
         created_at="2026-11-23T09:30:00+00:00",
         photos=PhotosSection(
-            found=19, usable=18, rejected=(RejectedPhoto(name="notes <1>.txt", reason="not an image"),)
+            found=19,
+            usable=18,
+            rejected=(RejectedPhoto(name="notes <1>.txt", reason="not an image"),),
+            not_read={".<b>": 2},
+            notes=("2 other files were not read: .<b> (2).",),
         ),
         sfm=SfmSection(
             registered=len(scene.cameras),

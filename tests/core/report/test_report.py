@@ -19,6 +19,7 @@ from tasks.core.report.charts import camera_map, camera_map_picture, quality_cur
 from tasks.core.report.html import evenly_chosen, write_report
 from tasks.core.report.preview import write_fly_around, write_preview
 from tasks.core.scene import Camera, Scene
+from tasks.core.training.held_out import split_views
 from tests.core.report.reports import full_report, pictured_scene, save_renders
 from tests.core.sog.splats import terrain
 from tests.core.viewer.scenes import looking, orbit, scene_of
@@ -32,7 +33,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 
 @pytest.fixture(scope="module")
 def held_out(scene: Scene) -> tuple[str, ...]:
-    return tuple(camera.name for camera in scene.split()[1])
+    return tuple(camera.name for camera in split_views(scene, 8)[1])
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,7 @@ def test_every_measured_number_is_in_the_page(
         "24.00 dB · 70 %", "24.25 dB · 71 %",
         "31 250", "0.43 MB", "7.42 MB", "17.2× smaller", "5 min 59 s", "16 of 19 found",
         "0.61 px", "0.80 m rms", "in the largest of 2 models", "flight/90.jpg", "notes <1>.txt: not an image",
+        "2 other files were not read: .<b> (2).",
         "instead of 960 px", "from an earlier run", "0.21 dB", "1.48 GB", "preset draft", "train.seconds 300",
         "train 4 min 40 s 5 min 1 s", "in all 5 min 42 s 5 min 59 s", "1.39 GB expected",
         "python 3.11.2", "23 November 2026", *held_out, "24.00 dB", "24.25 dB", "2 400, ended by time budget",

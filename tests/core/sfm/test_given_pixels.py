@@ -50,7 +50,7 @@ def sixteen_bits(image: Image.Image) -> Image.Image:
         (cut_out, ".png", "SIMPLE_RADIAL", "3 images have transparent pixels: they are black"),
         (sixteen_bits, ".png", "PINHOLE", "levels from 0 to 65,535 are black to white"),
         (sixteen_bits, ".tif", "SIMPLE_RADIAL", "levels from 0 to 65,535 are black to white"),
-        (thermal, ".tif", "PINHOLE", "3 images with more than 8 bits of grey were scaled alike: levels from 7,0"),
+        (thermal, ".tif", "PINHOLE", "3 images of more than 8 bits were scaled alike: levels from 7,0"),
     ],
     ids=["cut out", "cut out, lens", "16 bits", "16 bits, lens", "thermal"],
 )
