@@ -26,12 +26,14 @@ from tasks.core.ply import read_ply
 from tasks.core.progress import Progress
 from tasks.core.refs import GaussiansRef, Outputs, PhotosRef, Publication, Ref, RunContext, SceneRef, SogRef
 from tasks.core.render.backends import rasterizer_for
+from tasks.core.report.in_files import take_apart
 from tasks.core.report.preview import write_fly_around, write_preview
 from tasks.core.scene import IMAGES_FOLDER, MODEL_FOLDER, Scene
 from tasks.core.sog.layout import LOD_FOLDER, LOD_META_FILE
 from tasks.core.stage_code import StageCode, installed_version
 from tasks.core.storage import StoredFile, describe_files
 from tasks.core.usage import PeakMemory
+from tasks.core.viewer.bundle import VIEWER_FOLDER
 from tasks.core.viewer.options import PublishOptions
 from tasks.core.viewer.page import ViewerSettings, start_view, write_page
 from tasks.photos import PHOTOS
@@ -72,7 +74,7 @@ PICTURES = Stage(  # an output of its own, since drawing takes most of the time
 PUBLISH = Stage(
     "publish",
     StageCode(
-        ("tasks.core.report.html", *PICTURES.code.modules),
+        ("tasks.core.report.html", "tasks.core.report.in_files", *PICTURES.code.modules),
         (*PICTURES.code.libraries, "matplotlib"),
         (
             "tasks/publish.py",
@@ -182,6 +184,8 @@ def _deliver(
         from tasks.core.report.html import write_report  # loads matplotlib, which takes a second
 
         write_report(report, loaded, sog / "held_out", partial / REPORT_FILE, partial / FLY_AROUND_FILE)
+        if options.page == "files":
+            take_apart(partial / REPORT_FILE, partial / VIEWER_FOLDER)
         (partial / REPORT_DATA_FILE).write_text(report.model_dump_json(indent=1), encoding="utf-8")
         report_progress(Progress(4, 5, "putting into place"))
         list_file.write_bytes(_DELIVERED.dump_json(describe_files(partial), indent=1))

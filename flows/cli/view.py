@@ -13,7 +13,7 @@ from rich.console import Console
 
 from flows.cli.terminal import plain
 from tasks.core.safe_names import DAMAGED_ZIP
-from tasks.core.sog.layout import LOD_FOLDER, LOD_META_FILE, META_FILE
+from tasks.core.sog.layout import LOD_FOLDER, LOD_META_FILE, META_FILE, is_lod_meta
 from tasks.core.sog.writer import GENERATOR, write_sog
 from tasks.core.transforms import Float64
 from tasks.core.viewer.serve import serve
@@ -39,7 +39,7 @@ def folder_with_page(place: Path) -> Iterator[tuple[Path, str]]:
     The levels of detail of a result have a page in the folder above. For any other splat one is made, in a temporary
     folder.
     """
-    folder = place.parent if place.name in (META_FILE, LOD_META_FILE) else place
+    folder = place.parent if is_lod_meta(place) else place
     above = folder.resolve().parent
     if folder.name == LOD_FOLDER and (above / CONTENTS_FILE).is_file() and (above / STREAM_PAGE_FILE).is_file():
         yield above, STREAM_PAGE_FILE

@@ -26,8 +26,8 @@ ALWAYS_WRITTEN = (
 )
 SOMETIMES_WRITTEN = (STREAM_PAGE_FILE, MODEL_FRAME_FILE)  # for a large splat, and for a given model
 # Folders whose file names depend on the photos and on the splat, and the kinds of these files.
-PARTS_FOLDERS = (f"{COLMAP_FOLDER}/{MODEL_FOLDER}", f"{COLMAP_FOLDER}/{IMAGES_FOLDER}", LOD_FOLDER)
-PARTS_SUFFIXES = (".bin", ".json", ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+PARTS_FOLDERS = (f"{COLMAP_FOLDER}/{MODEL_FOLDER}", f"{COLMAP_FOLDER}/{IMAGES_FOLDER}", LOD_FOLDER, VIEWER_FOLDER)
+PARTS_SUFFIXES = (".bin", ".css", ".js", ".json", ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 CONTENTS_FILE = "spaceport-files.json"  # lists the files that we wrote there; the next result removes those it lacks
 _CONTENTS = TypeAdapter(list[str])  # paths below the destination, posix
 

@@ -18,7 +18,7 @@ from tasks.core.errors import DestinationError, FormatError
 from tasks.core.gaussians import SH_C0, SH_COEFFICIENTS, Float32, Gaussians
 from tasks.core.ply import SplatModel, gaussians_of_ply, has_filter, has_rgb, model_of_ply, open_ply, write_ply
 from tasks.core.progress import ProgressCallback, ignore_progress
-from tasks.core.sog.layout import LOD_META_FILE, META_FILE
+from tasks.core.sog.layout import LOD_META_FILE, META_FILE, is_lod_meta, is_meta
 from tasks.core.sog.options import CompressOptions
 from tasks.core.sog.reader import read_sog_and_model
 from tasks.core.sog.storable import require_numbers, without_invalid, without_rotation
@@ -71,13 +71,13 @@ def read_splat(path: Path) -> Splat:
         said = ((has_rgb(data), _RGB_NOTE), (has_filter(data), _FILTER_NOTE))
         notes = tuple(note.format(path.name) for holds, note in said if holds)
         return Splat(gaussians_of_ply(data, path.name), model_of_ply(data), notes)
-    if path.name == LOD_META_FILE:
+    if is_lod_meta(path):
         return Splat(*read_streamed(path))
     if path.is_dir() and not (path / META_FILE).exists():
         if not (path / LOD_META_FILE).exists():
             raise FormatError(f"{path.name} has no {META_FILE} and no {LOD_META_FILE}: name the file of the splat.")
         return Splat(*read_streamed(path / LOD_META_FILE))
-    if suffix == ".sog" or path.name == META_FILE or path.is_dir():
+    if suffix == ".sog" or is_meta(path) or path.is_dir():
         return Splat(*read_sog_and_model(path))
     if suffix in _OTHER_SUFFIXES:
         raise FormatError(

@@ -4,6 +4,7 @@ Specification: https://developer.playcanvas.com/user-manual/gaussian-splatting/f
 """
 
 import math
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter
@@ -183,6 +184,16 @@ AnyMeta: TypeAdapter[Meta | Meta1] = TypeAdapter(
     Annotated[Annotated[Meta, Tag("2")] | Annotated[Meta1, Tag("1")], Discriminator(_version)],
     config=ConfigDict(defer_build=True),
 )
+
+
+def is_meta(path: Path) -> bool:
+    """Whether a file of this name describes an unbundled SOG. Some writers put the scene's name in front."""
+    return path.name.lower().endswith(META_FILE) and not is_lod_meta(path)
+
+
+def is_lod_meta(path: Path) -> bool:
+    """Whether a file of this name describes levels of detail."""
+    return path.name.lower().endswith(LOD_META_FILE)
 
 
 def picture_size(count: int) -> tuple[int, int]:

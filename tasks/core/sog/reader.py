@@ -27,7 +27,7 @@ _ZIP_ERRORS = (*DAMAGED_ZIP, OSError)
 
 
 def read_sog(path: Path, max_gaussians: int = MAX_GAUSSIANS) -> Gaussians:
-    """Read a .sog, a folder with meta.json, or that meta.json.
+    """Read a .sog, a folder with meta.json, or a meta.json, whose name may have something in front.
 
     Memory is bounded by `max_gaussians`, whatever the file says: 250 bytes for each Gaussian that the file claims to
     have. Raises FormatError that names the wrong field or file.
@@ -50,10 +50,9 @@ def read_sog_and_model(path: Path, max_gaussians: int = MAX_GAUSSIANS) -> tuple[
 @contextmanager
 def _members(path: Path) -> Iterator[ReadMember]:
     """A function that reads members of a bundle or folder, never more bytes than asked for."""
-    if path.name == layout.META_FILE:
-        path = path.parent
-    if path.is_dir():
-        yield lambda name, limit: read_bounded(path / name, limit)
+    if layout.is_meta(path) or path.is_dir():
+        folder, meta = (path, path / layout.META_FILE) if path.is_dir() else (path.parent, path)
+        yield lambda name, limit: read_bounded(meta if name == layout.META_FILE else folder / name, limit)
         return
     try:
         require_regular(path)

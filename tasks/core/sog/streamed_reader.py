@@ -14,7 +14,7 @@ from tasks.core.gaussians import Gaussians
 from tasks.core.ply import SplatModel
 from tasks.core.ply_header import MAX_GAUSSIANS
 from tasks.core.safe_names import below, shown
-from tasks.core.sog.layout import LOD_META_FILE, META_FILE
+from tasks.core.sog.layout import LOD_META_FILE, META_FILE, is_meta
 from tasks.core.sog.reader import read_bounded, read_sog_and_model
 
 _MAX_META_BYTES = 1 << 26  # a box of a leaf takes about 300 bytes
@@ -110,7 +110,7 @@ def _read_part(meta: Path, name: str, max_gaussians: int) -> tuple[Gaussians, Sp
         place = below(meta.parent, name)
     except UnsafeNameError as error:
         raise FormatError(f"{meta.name}: {error}") from error
-    if place.name != META_FILE and place.suffix.lower() != ".sog":
+    if not is_meta(place) and place.suffix.lower() != ".sog":
         raise FormatError(f"{meta.name}: {shown(name)} is neither a {META_FILE} nor a .sog.")
     try:
         return read_sog_and_model(place, max_gaussians)

@@ -13,7 +13,7 @@ class PublishOptions(OptionModel):
     page: Literal["single", "files"] = Field(
         default="single",
         title="Page",
-        description="single: index.html contains viewer and splat, and opens by double-click. files: script and style "
-        "are files in the folder viewer, and the splat is loaded beside the page; for web servers whose "
-        "Content-Security-Policy forbids code inside pages. Such a page does not open by double-click.",
+        description="single: index.html contains viewer and splat, and opens by double-click. files: script, style "
+        "and the report's pictures are files in the folder viewer, and the splat is loaded beside the page; for web "
+        "servers whose Content-Security-Policy forbids code inside pages. Such a page does not open by double-click.",
     )

@@ -294,6 +294,16 @@ def test_levels_of_detail_are_read_at_their_finest(tmp_path: Path) -> None:
         np.testing.assert_allclose(back.log_scales, splat.log_scales, atol=0.05)
 
 
+def test_a_meta_may_have_the_scenes_name_in_front(tmp_path: Path) -> None:
+    """As PlayCanvas' assets have."""
+    write_sog(terrain(60, 1), tmp_path / "meta.json")
+    (tmp_path / "meta.json").rename(tmp_path / "Church.meta.json")
+    assert convert(tmp_path / "Church.meta.json", tmp_path / "a.ply").count == 60
+    write_streamed(terrain(300, 0), tmp_path / "lod", leaf_count=200, coarsest_count=100)
+    (tmp_path / "lod" / "lod-meta.json").rename(tmp_path / "lod" / "church.LOD-meta.json")
+    assert convert(tmp_path / "lod" / "church.LOD-meta.json", tmp_path / "b.ply").count == 300
+
+
 def edited_lod(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     meta = json.loads((folder / "lod-meta.json").read_text())
     change(meta)

@@ -1,11 +1,7 @@
 """The page where things are missing: code, style, WebGL, its files; and inside of another page."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pytest
@@ -22,9 +18,9 @@ from tests.core.sog.splats import terrain
 from tests.core.viewer.scenes import Z_UP, looking
 from tests.core.viewer.test_page import shown, small
 from tests.support.browser import Page, chromium
+from tests.support.hoster import hoster
 
 SIZE = (480, 300)
-STRICT = "default-src 'self'; script-src 'self'; style-src 'self'"
 VIEW = ViewerSettings("Field", looking((4, -8, 5), (0, 0, 0.3), size=SIZE), np.array([0, 0, 0.3]), Z_UP)
 PANEL = "document.querySelector('#trouble')"
 
@@ -51,29 +47,6 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_files(folder: Path, splat: str, page: str) -> None:
     write_page(splat, folder / page, VIEW, folder / "preview.jpg", "fly-around.webp", in_files=True)
-
-
-@contextmanager
-def hoster(folder: Path, policy: str = STRICT) -> Iterator[str]:
-    """A web server with a policy of its own for every page."""
-
-    class Handler(SimpleHTTPRequestHandler):
-        def end_headers(self) -> None:
-            self.send_header("Content-Security-Policy", policy)
-            self.send_header("X-Content-Type-Options", "nosniff")
-            super().end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def panel_text(browser: Page) -> str:
@@ -107,7 +80,8 @@ def test_the_page_in_files_obeys_a_strict_policy(browser: Page, results: Path, c
         assert all(request.startswith(url) for request in browser.requests)
         ours = rasterizer_for("cpu").render(read_sog(folder / "scene.sog"), VIEW.camera)
         assert psnr(small(picture), small(ours)) > 33  # as in test_page
-        shown(browser, url + "page.html")
+        browser.open(url + "page.html")
+        browser.wait_for("window.spaceportViewer && !location.search")
         assert browser.errors == []
         assert browser.evaluate("document.querySelector('#about').offsetHeight") < 60, "the style is missing"
         assert not browser.evaluate(f"{PANEL}.offsetHeight")
