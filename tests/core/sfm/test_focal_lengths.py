@@ -74,3 +74,30 @@ def test_the_report_says_how_many_are_not_believed(tmp_path: Path) -> None:
     [said] = doubts.of_exif(photo_set(tmp_path / "a", [absurd, absurd, {}]))
     assert said.startswith("The focal length in EXIF of 2 of 3 photos is not believed")
     assert doubts.of_exif(photo_set(tmp_path / "b", [{}] * 3)) == ()
+
+
+def test_digital_zoom_counts_although_pycolmap_does_not_read_it(tmp_path: Path) -> None:
+    """Every second photo at 1.6 times: two cameras, each with its own focal length to begin with."""
+    read = photo_set(tmp_path, [{Base.FocalLengthIn35mmFilm: 24}] * 6)
+    told = [photo.model_copy(update={"focal_px": (photo.focal_px or 0) * (1.6 if i % 2 else 1)})
+            for i, photo in enumerate(read.photos)]  # fmt: skip
+    found = cameras_of(tmp_path, PhotoSet(photos=tuple(told)))
+    assert [prior for *_, prior in found] == [True, True]
+    assert found[1][1][0] == pytest.approx(1.6 * found[0][1][0], rel=1e-3)  # COLMAP rounds 43.27
+
+
+def test_a_crop_has_the_focal_length_of_the_whole_photo(tmp_path: Path) -> None:
+    """EXIF's 35 mm equivalent is of the whole photo, and a crop does not change the size of a pixel."""
+    (tmp_path / "in").mkdir()
+    sizes = [(192, 144), (160, 120), (180, 100), (150, 140), (170, 130)]
+    for i, size in enumerate(sizes):
+        exif = Image.Exif()
+        exif[Base.Make], exif[Base.Model] = "DJI", "FC300S"
+        exif.get_ifd(IFD.Exif).update({Base.FocalLengthIn35mmFilm: 24})
+        pixels = np.random.default_rng(i).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"in/{i}.jpg", exif=exif)
+    photos = ingest(tmp_path / "in", tmp_path / "photos", PhotosOptions(), ignore_progress).photo_set
+    whole_px = 24 / np.hypot(36, 24) * np.hypot(*sizes[0])
+    found = cameras_of(tmp_path, photos)
+    assert len(found) == len(sizes)
+    assert [parameters[0] for _, parameters, _ in found] == pytest.approx([whole_px] * len(sizes), rel=1e-3)
