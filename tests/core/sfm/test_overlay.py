@@ -1,4 +1,4 @@
-"""What every photo of a camera shows at the same place is found, and nothing else is taken for it."""
+"""Overlays: what every photo of a camera shows at the same place is found, and nothing else is taken for it."""
 
 from collections.abc import Callable
 from pathlib import Path
