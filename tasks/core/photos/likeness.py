@@ -1,4 +1,4 @@
-"""Whether two photos are one picture: re-encoded, resized, or with other colours and brightness.
+"""Recognise two photos of one picture: re-encoded, resized, or with other colours and brightness.
 
 Frames of a video and overlapping photos of a flight look alike as well. They differ in where things are, so two
 pictures count as one only if nothing has moved: in blocks of small grey copies, the shift that explains one from the

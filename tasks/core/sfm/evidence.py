@@ -1,4 +1,4 @@
-"""Whether photos have depth, and whether a model is more than a coincidence: from its own numbers.
+"""Evidence, from a model's own numbers, that photos have depth and that the model is more than a coincidence.
 
 A low reprojection error does not tell: photos from one place, or a title in all of them, fit a wrong model well.
 """
@@ -21,7 +21,8 @@ LEAST_POINTS = 20  # that a photo shows, the median over photos
 MOST_ERROR_PX = 1.6  # of the photos as features are looked for in them; all errors above 4 are removed anyway
 DOUBTFUL_ERROR_PX = 0.9  # the same, where the photos fell into several models
 FLAT_SHARE = 0.01  # of a scene's lesser width, that its points are off one plane: a beach from a drone has 0.02
-INNER_PERCENT = 90  # of the points, without those far off
+INNER_PERCENT = 97  # of the points, without those far off
+STRAIGHT_ON = 0.95  # cosine: a view that is slanted by 18 degrees tells the focal length
 FOCAL_RATIOS = (0.1, 10.0)  # focal length over the long side, as COLMAP's incremental mapper bounds it
 MOST_DISTORTION = 1.0  # absolute value of a distortion parameter, the same
 
@@ -84,7 +85,10 @@ def _widest_angle(point: Float64, centers: Sequence[Float64]) -> float:
 
 
 def is_flat(model: pycolmap.Reconstruction) -> bool:
-    """Whether all points are in one plane: from such photos alone a focal length cannot be told from a height."""
+    """Whether all points are in one plane that all photos see straight on.
+
+    From such photos alone a focal length cannot be told from a height.
+    """
     if model.num_points3D() < LEAST_POINTS:
         return False
     xyz = np.array([model.point3D(i).xyz for i in sorted(model.point3D_ids())])
@@ -94,7 +98,9 @@ def is_flat(model: pycolmap.Reconstruction) -> bool:
     _, _, axes = np.linalg.svd(near - near.mean(axis=0), full_matrices=False)
     along = np.abs((near - np.median(near, axis=0)) @ axes.T)
     across, thick = np.percentile(along[:, 1], INNER_PERCENT), np.percentile(along[:, 2], INNER_PERCENT)
-    return bool(thick <= FLAT_SHARE * across)
+    views = [model.image(i).cam_from_world().rotation.matrix()[2] for i in model.reg_image_ids()]
+    straight_on = np.abs(np.array(views) @ axes[2]).min() >= STRAIGHT_ON
+    return bool(straight_on and thick <= FLAT_SHARE * across)
 
 
 def without_impossible_cameras(model: pycolmap.Reconstruction) -> int:

@@ -1,4 +1,4 @@
-"""Where a user's own model and its images may be in a folder: the shapes that other programs leave."""
+"""Places of a user's own model and its images in a folder: the shapes that other programs leave."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""What a COLMAP model says of its cameras and images, read without pycolmap, within a second, before a run begins.
+"""Read cameras and images of a COLMAP model without pycolmap, within a second, before a run begins.
 
 Points and tracks are skipped. Layout: https://colmap.github.io/format.html. Names of text models are read to the end of
 their line: pycolmap ends them at the first space.

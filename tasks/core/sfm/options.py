@@ -56,7 +56,8 @@ class SfmOptions(OptionModel):
     min_registered_share: float = Field(
         0.6,
         title="Least registered share",
-        description="The run ends with an error when a smaller share of the usable photos can be placed (0 to 1).",
+        description="The run ends with an error when a smaller share of the usable photos can be placed (0 to 1). "
+        "Photos of a camera of which none can be placed, as a thermal one beside others, do not count.",
         ge=0.0,
         le=1.0,
     )

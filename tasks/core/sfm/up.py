@@ -1,4 +1,4 @@
-"""Where up is in a model, from all that photos know without GPS, each weighed by its error.
+"""Up in a model, from all that photos know without GPS, each weighed by its error.
 
 Each cue is linear in the unit vector u to the sky, in the model's axes: its residuals are `rows @ u - targets`, in
 standard deviations. Their squares are added up and minimised over unit vectors.

@@ -20,7 +20,8 @@ from tasks.core.transforms import Float64
 
 LEAST_STEP = np.log(1.12)  # of the size of features between two zooms
 SPREAD_SHARE = 0.6  # of the step: the range of sizes within one zoom
-FEWEST_PHOTOS = 3  # at each zoom
+FEWEST_PHOTOS = 5  # of a camera: fewer form groups by chance
+PHOTOS_FOR_ONE_ZOOM = 5  # of a camera, for each zoom beyond two: sizes that wander form many small groups
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,11 @@ def find_zoomed(database: Path) -> tuple[Zoomed, ...]:
     found: list[Zoomed] = []
     for camera in sorted(set(cameras.values())):
         of_camera = {i: size for i, size in relative.items() if cameras[i] == camera}
-        found.extend(Zoomed(camera, images, factor) for images, factor in _larger(of_camera))
+        found.extend(Zoomed(camera, images, factor) for images, factor in zoomed_groups(of_camera))
     return tuple(found)
 
 
-def _larger(sizes: dict[int, float]) -> list[tuple[tuple[int, ...], float]]:
+def zoomed_groups(sizes: dict[int, float]) -> list[tuple[tuple[int, ...], float]]:
     """Return groups of photos that show everything larger, and by which factor; none if sizes form no clear groups.
 
     `sizes`: logarithms of how large photos show things.
@@ -69,7 +70,7 @@ def _larger(sizes: dict[int, float]) -> list[tuple[tuple[int, ...], float]]:
     values = np.array([sizes[i] for i in images])
     cuts = [0, *(np.flatnonzero(np.diff(values) >= LEAST_STEP) + 1), len(images)]
     groups = [slice(int(begin), int(end)) for begin, end in pairwise(cuts)]
-    if len(groups) < 2 or any(group.stop - group.start < FEWEST_PHOTOS for group in groups):
+    if len(images) < FEWEST_PHOTOS or not 2 <= len(groups) <= max(2, len(images) // PHOTOS_FOR_ONE_ZOOM):
         return []
     middles = np.array([np.median(values[group]) for group in groups])
     if max(np.ptp(values[group]) for group in groups) > SPREAD_SHARE * np.diff(middles).min():

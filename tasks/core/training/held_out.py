@@ -1,4 +1,4 @@
-"""Which photos are held out: every n-th in name order, and never one whose near copy is trained on.
+"""Choose the photos that are held out: every n-th in name order, and never one whose near copy is trained on.
 
 A burst, or a picture in two files, shows one view several times. Held-out quality says nothing where training has seen
 the very view, so photos of one view are all trained on or all held out.

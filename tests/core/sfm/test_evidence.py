@@ -13,7 +13,7 @@ from tasks.core.photos.ingest import ingest
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.progress import ignore_progress
 from tasks.core.sfm.cameras import find_cameras
-from tasks.core.sfm.evidence import Evidence, Pairs, no_depth, without_impossible_cameras
+from tasks.core.sfm.evidence import Evidence, Pairs, is_flat, no_depth, without_impossible_cameras
 from tasks.core.sfm.options import SfmOptions
 from tests.core.sfm.flight import faces, render
 
@@ -130,3 +130,22 @@ def test_pairs_of_a_wall_that_is_passed_are_not_still() -> None:
         np.array([[1, 0, 0.004 * SIZE[0] * abs(a - b)], [0, 1, 0], [0, 0, 1]]) for a, b in combinations(range(8), 2)
     ]
     assert no_depth(*pairs_of(steps)) == ""
+
+
+@pytest.mark.parametrize(("thick", "slant_deg", "flat"), [(0.002, 0, True), (0.002, 30, False), (0.1, 0, False)])
+def test_a_plane_seen_straight_on_is_told(thick: float, slant_deg: float, flat: bool) -> None:
+    rng = np.random.default_rng(0)
+    model = pycolmap.Reconstruction()
+    model.add_camera_with_trivial_rig(
+        pycolmap.Camera(camera_id=1, model="PINHOLE", width=64, height=48, params=[50, 50, 32, 24])
+    )
+    turned = Rotation.random(random_state=1)
+    for i in range(1, 7):
+        view = Rotation.from_euler("x", 180 + slant_deg * (i == 6), degrees=True) * turned.inv()
+        model.add_image_with_trivial_frame(
+            pycolmap.Image(name=f"{i}.jpg", camera_id=1, image_id=i),
+            pycolmap.Rigid3d(np.column_stack([view.as_matrix(), np.zeros(3)])),
+        )
+    for xyz in turned.apply(rng.uniform(-1, 1, (400, 3)) * [10, 7, 7 * thick]):
+        model.add_point3D(xyz, pycolmap.Track())
+    assert is_flat(model) == flat

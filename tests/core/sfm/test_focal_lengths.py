@@ -82,3 +82,20 @@ def test_photos_at_two_digital_zooms_have_two_cameras(tmp_path: Path) -> None:
     plain, zoomed = sorted(shot(tmp_path, [lens, {**lens, Base.DigitalZoomRatio: 1.6}, lens]))
     assert plain[1][0] == pytest.approx(24 / np.hypot(36, 24) * np.hypot(*SIZE), rel=1e-3)
     assert zoomed[1][0] == pytest.approx(1.6 * plain[1][0], rel=1e-3)
+
+
+def test_a_crop_has_the_focal_length_of_the_whole_photo(tmp_path: Path) -> None:
+    """EXIF's 35 mm equivalent is of the whole photo, and a crop does not change the size of a pixel."""
+    (tmp_path / "in").mkdir()
+    sizes = [(192, 144), (160, 120), (180, 100), (150, 140), (170, 130)]
+    for i, size in enumerate(sizes):
+        exif = Image.Exif()
+        exif[Base.Make], exif[Base.Model] = "DJI", "FC300S"
+        exif.get_ifd(IFD.Exif).update({Base.FocalLengthIn35mmFilm: 24})
+        pixels = np.random.default_rng(i).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"in/{i}.jpg", exif=exif)
+    photos = ingest(tmp_path / "in", tmp_path / "photos", PhotosOptions(), ignore_progress).photo_set
+    whole_px = 24 / np.hypot(36, 24) * np.hypot(*sizes[0])
+    found = cameras_of(tmp_path, photos)
+    assert len(found) == len(sizes)
+    assert [parameters[0] for _, parameters, _ in found] == pytest.approx([whole_px] * len(sizes), rel=1e-3)

@@ -14,6 +14,7 @@ from tasks.core.photos.options import PhotosOptions
 from tasks.core.progress import ignore_progress
 from tasks.core.scene import Scene
 from tasks.core.sfm.options import SfmOptions
+from tests.core.sfm.conftest import Flight
 from tests.core.sfm.flight import HEIGHT, WIDTH, faces, render, true_cameras
 from tests.core.sfm.whole_stage import reconstruct
 
@@ -76,10 +77,9 @@ def test_a_title_and_a_clock_in_all_frames_do_not_decide(views: list[Image.Image
         assert scene.hidden[camera.name] is hidden
 
 
-def test_photos_without_a_title_have_no_masks(views: list[Image.Image], tmp_path: Path) -> None:
-    section, scene = reconstructed(views, lambda view, _: view, tmp_path)
-    assert (section.degradations, scene.hidden) == ((), {})
-    assert turned_deg(scene).max() < 0.5  # degrees
+def test_photos_without_a_title_have_no_masks(flight: Flight) -> None:
+    assert (flight.section.degradations, flight.scene.hidden) == ((), {})
+    assert [made.rung for made in flight.section.tries] == ["first try"]
 
 
 def zoomed(view: Image.Image, i: int) -> Image.Image:

@@ -1,5 +1,6 @@
 """The choice between two models."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from tasks.core.photoset import Photo
 from tasks.core.sfm.features import FeatureDatabase
-from tasks.core.sfm.mapping import Mapped, agree, reasons
+from tasks.core.sfm.mapping import Mapped, agree, comparable, leave_out_strangers, reasons
 from tasks.core.sfm.options import SfmOptions
 
 FEATURES = (900, 900, 900, 40, 900, 900, 900, 900)
@@ -53,6 +54,40 @@ def test_a_few_turned_cameras_do_not_matter() -> None:
     few = np.zeros((30, 3))
     few[:4] = [0, 0, 2]
     assert agree(mapped(turns, Rotation.identity()), mapped(Rotation.from_rotvec(few) * turns, world))
+
+
+def test_models_with_too_few_photos_in_common_tell_nothing() -> None:
+    turns = Rotation.random(30, random_state=0)
+    whole, few = mapped(turns, Rotation.identity()), mapped(turns[:8], Rotation.identity())
+    assert comparable(whole, few)
+    assert not comparable(whole, Mapped("incremental", None, 0))
+    assert few.model is not None
+    for i, image in enumerate(few.model.images.values()):
+        image.name = image.name if i < 3 else f"other {i}.jpg"
+    assert not comparable(whole, few)
+
+
+def test_photos_of_a_rescue_that_nothing_supports_are_taken_out() -> None:
+    """Two photos of 18 ended 69 degrees off, which the median of the common ones does not show."""
+    turns = Rotation.random(20, random_state=0)
+    twisted = Rotation.from_rotvec(np.array([[0, 0, 1.2 * (i == 4)] for i in range(20)])) * turns
+    rescue, incremental = mapped(twisted, Rotation.random(random_state=1)), mapped(turns[:18], Rotation.identity())
+    assert agree(incremental, rescue)
+    leave_out_strangers(rescue, incremental)
+    assert rescue.model is not None
+    left = {rescue.model.image(i).name for i in rescue.model.reg_image_ids()}
+    assert left == {f"{i}.jpg" for i in range(1, 19) if i != 5}  # 19 and 20 show no point
+
+
+def test_the_better_of_two_models_has_more_photos_or_clearer_evidence() -> None:
+    turns = Rotation.random(10, random_state=0)
+    ten, nine = mapped(turns, Rotation.identity()), mapped(turns[:9], Rotation.identity())
+    assert ten.is_better_than(nine)
+    assert not nine.is_better_than(ten)
+    assert nine.is_better_than(replace(ten, doubt="no depth"))
+    assert replace(ten, mapper="incremental").is_better_than(replace(ten, mapper="global"))
+    assert not replace(ten, mapper="global").is_better_than(replace(ten, mapper="incremental"))
+    assert not ten.is_better_than(ten)
 
 
 def test_nothing_to_compare_with() -> None:

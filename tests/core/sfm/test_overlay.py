@@ -1,12 +1,17 @@
-"""What every photo of a camera shows at the same place is found, and nothing else is taken for it."""
+"""Overlays: what every photo of a camera shows at the same place is found, and nothing else is taken for it."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pycolmap
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from tasks.core.photoset import IMAGES_FOLDER, Photo
+from tasks.core.sfm.features import FeatureDatabase
+from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.overlay import FEWEST_PHOTOS, FrameChanges, Mask, covers
 
 WIDTH, HEIGHT, COUNT = 640, 480, 12
@@ -134,3 +139,31 @@ def test_positions_in_a_photo_are_those_of_its_small_copy() -> None:
     mask[10:20, 5:8] = True
     xy = np.array([[5.5, 15.5], [4.5, 15.5], [7.9, 19.9], [39.9, 29.9]]) * 4
     assert covers(mask, xy, 160, 120).tolist() == [True, False, True, False]
+
+
+def test_features_leave_it_out_also_when_a_later_run_takes_them(tmp_path: Path) -> None:
+    (tmp_path / IMAGES_FOLDER).mkdir()
+    names = [f"{i}.png" for i in range(FEWEST_PHOTOS + 1)]
+    for name, photo in zip(names, drawn(title, len(names)), strict=True):
+        photo.save(tmp_path / IMAGES_FOLDER / name)
+    place(99).resize((320, 240)).save(tmp_path / IMAGES_FOLDER / "other.png")
+    photos = tuple(Photo(name=name, width=WIDTH, height=HEIGHT, sha256="") for name in names)
+    other = Photo(name="other.png", width=320, height=240, sha256="")
+    made = FeatureDatabase(tmp_path / "first", tmp_path, (*photos, other), SfmOptions(max_features=1000))
+    made.add_cameras()
+    made.extract()
+    mask = made.overlay_of(photos[0])
+    assert mask is not None
+    assert made.overlay_of(other) is None
+    with pycolmap.Database.open(made.path) as database:
+        for image in database.read_all_images():
+            places = np.asarray(database.read_keypoints(image.image_id))
+            assert len(places) == len(np.asarray(database.read_descriptors(image.image_id).data)) > 100
+            if image.name != made.names[-1]:
+                assert not covers(mask, places[:, :2], WIDTH, HEIGHT).any()
+    made.snapshot(tmp_path / "kept.db")
+    later = FeatureDatabase(tmp_path / "later", tmp_path, (*photos, other), SfmOptions(max_features=1000))
+    assert later.restore(tmp_path / "kept.db")
+    again = later.overlay_of(photos[0])
+    assert again is not None
+    assert np.array_equal(again, mask)

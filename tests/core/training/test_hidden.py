@@ -1,4 +1,4 @@
-"""What a photo shows at hidden pixels, as a title, neither trains nor is measured, on both backends."""
+"""Hidden pixels, as those of a title, neither train nor are measured, on both backends."""
 
 from collections.abc import Callable
 from dataclasses import replace
