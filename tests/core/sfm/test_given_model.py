@@ -15,7 +15,7 @@ from tasks.core.errors import FormatError, InputError
 from tasks.core.model_frame import ModelFrame
 from tasks.core.scene import Scene
 from tasks.core.sfm.given_model import read_given
-from tasks.core.sfm.given_places import is_given_model
+from tasks.core.sfm.given_places import is_given_model, model_among, unused_model
 from tasks.core.sfm.model_outline import CAMERA_MODELS, read_outline
 from tasks.core.sfm.undistort import read_plan
 from tasks.core.sfm.worker import PLAN_FILE, WORK_FOLDER
@@ -97,6 +97,38 @@ def test_usual_shapes(home: str, images: str, text: bool, tmp_path: Path) -> Non
     assert found.notes == ()
     assert found.points == 8
     assert set(found.files) >= {found.home / f"cameras.{'txt' if text else 'bin'}", given / images / "1.jpg"}
+
+
+def test_a_folder_around_the_folder(tmp_path: Path) -> None:
+    """Unpacking makes it. Its images were reconstructed anew, with their smaller copies, and no word of the model."""
+    given = tmp_path / "unpacked/garden"
+    write_given(given, count=COUNT)
+    assert is_given_model(tmp_path / "unpacked")
+    assert unused_model(tmp_path / "unpacked") is None
+    found = read_given(tmp_path / "unpacked")
+    assert (found.folder, found.label) == (given, "sparse/0")
+    assert scene_of(tmp_path / "unpacked", tmp_path / "out")[0].registered == COUNT
+    write_images(tmp_path / "unpacked/more", 1)
+    assert not is_given_model(tmp_path / "unpacked")
+    assert (unused_model(tmp_path / "unpacked") or "").startswith("garden contains a model with cameras, which was not")
+
+
+@pytest.mark.parametrize(
+    ("names", "model"),
+    [
+        (
+            ["a/images/1.jpg", "a/sparse/0/cameras.bin", "a/sparse/0/images.bin", "a/sparse/0/points3D.bin"],
+            "a/sparse/0",
+        ),
+        (["a\\cameras.txt", "a\\images.txt", "a\\points3D.txt"], "a"),
+        (["keyframes/corrected_cameras/1.json", "keyframes/images/1.jpg"], "keyframes/corrected_cameras"),
+        (["ns/transforms.json", "ns/sparse_pc.ply"], "ns/transforms.json"),
+        (["fox/transforms.json", "fox/images/1.jpg"], None),
+        (["cameras.bin", "1.jpg"], None),
+    ],
+)
+def test_a_model_in_an_archive_is_known_by_names(names: list[str], model: str | None) -> None:
+    assert model_among(names) == model
 
 
 def test_a_distorted_model_takes_the_photos_from_before(tmp_path: Path) -> None:
