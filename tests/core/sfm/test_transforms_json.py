@@ -244,5 +244,7 @@ def test_polycams_raw_export(base: str, tmp_path: Path) -> None:
 def test_no_points_in_random_pictures_is_said(tmp_path: Path) -> None:
     """With cameras that do not belong to the photos nothing can be triangulated."""
     given = write_set(tmp_path / "given", {**SHARED, "camera_model": "OPENCV", "frames": frames()}, points=False)
-    with pytest.raises(FormatError, match="The model has no points, and with its cameras only 0 could be triangulated"):
+    with pytest.raises(
+        FormatError, match="The model has too few points, and with its cameras only 0 could be triangulated"
+    ):
         scene_of(given, tmp_path / "out")
