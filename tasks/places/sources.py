@@ -13,6 +13,7 @@ from tasks.core.photos.flight_log import log_among, require_log_size
 from tasks.core.photoset import RejectedPhoto
 from tasks.core.progress import Progress, ProgressCallback
 from tasks.core.safe_names import TakenNames, below, printable, shown, storable
+from tasks.core.sfm.given_places import model_among
 from tasks.core.storage import S3Folder, StoredObject, Workspace, hash_file, hash_files
 from tasks.places.workspace import open_folder, open_workspace
 
@@ -96,6 +97,11 @@ def list_photos(uri: str, place: S3Folder, flight_log: str = "") -> RemotePhotos
             raise PhotosError(f"There is no {uri}: upload the archive first, or correct its name.")
         return RemotePhotos(uri, place, (found,))
     objects = [found for found in place.objects() if found.name and not found.name.endswith("/")]
+    if (model := model_among(found.name for found in objects)) is not None:
+        raise PhotosError(
+            f"{uri} contains a model with cameras ({printable(model)}), which is only used from a folder on this "
+            "machine: download it and name its folder, or leave the model out."
+        )
     photos = tuple(found for found in objects if is_photo_name(found.name))
     if not objects:
         raise PhotosError(f"There is nothing at {uri}: upload photos there, or correct the name.")

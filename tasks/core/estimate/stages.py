@@ -105,7 +105,7 @@ class Capture:
         """Return the capture of a user's own model. Raises FormatError, and InputError if it has no images."""
         given = read_given(place)
         photos = (Photo(name=each.name, width=each.size[0], height=each.size[1], sha256="") for each in given.images)
-        return cls(tuple(photos), given.points, is_given_model=True)
+        return cls(tuple(photos), 0 if given.lacks_points else given.points, is_given_model=True)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from tasks.core.sfm.transforms_json import (
 
 MIN_CAMERAS = 3
 LEAST_SHARE = 0.5  # of the model's images that must be there
+LEAST_POINTS = 20  # with which training can begin
 NAMED_IMAGES = 5
 
 Form = Literal["colmap", "transforms", "polycam"]
@@ -69,8 +70,8 @@ class GivenModel:
 
     @property
     def lacks_points(self) -> bool:
-        """Whether points have to be triangulated."""
-        return self.points == 0
+        """Whether points have to be triangulated; a .ply has to be read to know it."""
+        return self.points is not None and self.points < LEAST_POINTS
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from tasks.core.safe_names import printable
 from tasks.core.scene import IMAGES_FOLDER
 from tasks.core.sfm.image_files import is_image_name
 from tasks.core.sfm.model_outline import PARTS, SUFFIXES
@@ -22,6 +23,7 @@ FLAT_CONTAINERS = (".", "colmap", "colmap_text", "sparse_txt", "text")
 SPARSE = "sparse"
 IMAGE_FOLDERS = (IMAGES_FOLDER, "input")  # the second is of convert.py: the photos before they were undistorted
 DISTORTED = "distorted"
+MOST_WRAPPERS = 3  # folders around a folder
 
 
 def is_given_model(place: Path) -> bool:
@@ -32,7 +34,7 @@ def is_given_model(place: Path) -> bool:
     """
     if place.is_file():
         return place.suffix.lower() == ".json"
-    return bool(model_homes(place)) or find_transforms(place) is not None or find_polycam(place) is not None
+    return _has_model(given_folder(place))
 
 
 def model_among(names: Iterable[str]) -> str | None:
@@ -51,12 +53,35 @@ def model_among(names: Iterable[str]) -> str | None:
 
 def unused_model(place: Path) -> str | None:
     """Return a sentence on cameras in a folder of photos that are not used; None if there are none."""
-    return why_unused(place) if place.is_dir() and not is_given_model(place) else None
+    if not place.is_dir() or is_given_model(place):
+        return None
+    inner = sorted(path.name for path in _folders_in(place) if _has_model(path))
+    if inner:
+        return (
+            f"{printable(inner[0])} contains a model with cameras, which was not used: to use it, name that folder in "
+            f"place of {place}."
+        )
+    return why_unused(place)
 
 
 def given_folder(place: Path) -> Path:
-    """Return the folder of a given model, which may be named by its transforms.json."""
-    return place.parent if place.is_file() else place
+    """Return the folder of a given model.
+
+    It may be named by its transforms.json, or by a folder around it that holds nothing else, as unpacking makes it.
+    """
+    if place.is_file():
+        return place.parent
+    folder = place
+    for _ in range(MOST_WRAPPERS):
+        inner = list(_folders_in(folder))
+        if _has_model(folder) or len(inner) != 1 or _has_images(folder):
+            break
+        folder = inner[0]
+    return folder if _has_model(folder) else place
+
+
+def _has_model(folder: Path) -> bool:
+    return bool(model_homes(folder)) or find_transforms(folder) is not None or find_polycam(folder) is not None
 
 
 def folders_read(place: Path) -> list[Path]:

@@ -160,11 +160,12 @@ def is_below(folder: Path, file: Path) -> bool:
 def _path_below(folder: Path, written: str) -> str:
     try:
         return safe_name(written)
-    except UnsafeNameError:
-        if "\0" in written:
-            raise
+    except UnsafeNameError as error:
         home = Path(os.path.realpath(folder))
-        resolved = Path(os.path.realpath(home / written.replace("\\", "/")))
+        try:
+            resolved = Path(os.path.realpath(home / written.replace("\\", "/")))
+        except ValueError:  # a zero byte, or no text that a file's name can be
+            raise error from None
         if not resolved.is_relative_to(home):
             raise
         return safe_name(resolved.relative_to(home).as_posix())

@@ -15,7 +15,7 @@ from tasks.core.model_frame import ModelFrame
 from tasks.core.safe_names import below, printable, reason
 from tasks.core.scene import IMAGES_FOLDER
 from tasks.core.sfm.frame import normalise
-from tasks.core.sfm.given_model import MIN_CAMERAS, GivenModel, read_frames, read_given
+from tasks.core.sfm.given_model import LEAST_POINTS, MIN_CAMERAS, GivenModel, read_frames, read_given
 from tasks.core.sfm.image_sizes import GivenImage
 from tasks.core.sfm.model_checks import check_binary_model, check_numbers
 from tasks.core.sfm.scene_writer import undistort_model, write_scene
@@ -42,11 +42,11 @@ def import_in_worker(job: ImportJob) -> SfmSection:
         raise FormatError(f"The model in {given.home} has {len(images)} cameras with a pose; need {MIN_CAMERAS}.")
     _require_perspective(model)
     scale_cameras(model, given)
-    if given.lacks_points:
+    if (points := model.num_points3D()) < LEAST_POINTS:
         model = triangulate(model, images, job.work)
         notes.append(
-            f"The model has no points: {model.num_points3D():,} were triangulated from the images, with the model's "
-            "cameras as they are."
+            f"The model has {points or 'no'} points: {model.num_points3D():,} were triangulated from the images, with "
+            "the model's cameras as they are."
         )
     error_px = model.compute_mean_reprojection_error() if model.compute_num_observations() else None
     frame = ModelFrame.of(given.label, normalise(model))

@@ -91,7 +91,7 @@ def _binary(folder: Path) -> Outline:
             if not 0 <= kind < len(CAMERA_MODELS):
                 raise FormatError(f"Camera {number} of the model is of kind {kind}, which COLMAP 4 does not know.")
             model, parameters = CAMERA_MODELS[kind]
-            file.seek(PARAMETER_BYTES * parameters, os.SEEK_CUR)
+            _skip(file, PARAMETER_BYTES * parameters)
             cameras[number] = OutlineCamera(model, width, height)
     names: dict[int, str] = {}
     camera_of: dict[int, int] = {}
@@ -99,7 +99,7 @@ def _binary(folder: Path) -> Outline:
         for _ in range(_count(file)):
             number, *_, camera = IMAGE_HEAD.unpack(file.read(IMAGE_HEAD.size))
             names[number], camera_of[number] = utf8_name(_name(file), number), camera
-            file.seek(POINT2D_BYTES * _count(file), os.SEEK_CUR)
+            _skip(file, POINT2D_BYTES * _count(file))
     with _whole(folder / "points3D.bin") as file:
         points = _count(file)
         if COUNT.size + points * LEAST_POINT3D_BYTES > (folder / "points3D.bin").stat().st_size:
@@ -110,17 +110,22 @@ def _binary(folder: Path) -> Outline:
 @contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
     """Open a binary file of a model. Raises FormatError where an entry ends behind the file."""
-    size = path.stat().st_size
     try:
         with path.open("rb") as file:
             yield file
-            if file.tell() > size:
-                raise struct.error("the last entry ends behind the file")
-    except (struct.error, OverflowError, EOFError) as error:
+    except (struct.error, EOFError) as error:
         raise FormatError(
-            f"{path.name} is not complete or not COLMAP's: it announces more than its {size} bytes contain. Copy or "
-            "export the model again."
+            f"{path.name} is not complete or not COLMAP's: it announces more than its {path.stat().st_size} bytes "
+            "contain. Copy or export the model again."
         ) from error
+
+
+def _skip(file: IO[bytes], size_bytes: int) -> None:
+    """Go on behind so many bytes. Raises EOFError where the file ends before."""
+    end = file.tell() + size_bytes
+    if end > os.fstat(file.fileno()).st_size:
+        raise EOFError("an entry ends behind the file")
+    file.seek(end)
 
 
 def _count(file: IO[bytes]) -> int:

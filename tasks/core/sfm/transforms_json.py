@@ -22,6 +22,9 @@ TRANSFORMS_FILE = "transforms.json"
 # Of NeRF's synthetic scenes, whose photos for comparison are in files of their own
 TRAINING_FILE = "transforms_train.json"
 POINTS_FILES = ("sparse_pc.ply", "points3D.ply", "pointcloud.ply")  # where the file names none
+LARGEST = 1e9  # of all numbers: coordinates of the Earth's centre in metres are below 1e7
+LONGEST_VALUE = 20  # characters of a value in a message
+POSITIVE = frozenset({"fl_x", "fl_y", "w", "h", "camera_angle_x", "camera_angle_y", "x_fov", "y_fov"})
 MOST_BYTES = 256 << 20  # 100,000 frames
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 ROTATION_ERROR = 1e-2  # of the entries, after the scale was taken out; programs print at least six digits
@@ -196,8 +199,10 @@ def _intrinsics(values: Mapping[str, Any], what: str) -> Intrinsics:
         value = values.get(key)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise FormatError(f"{what} has {shown(str(value))} as {key}: need a number.")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+            raise FormatError(f"{what} has {shown(str(value)[:LONGEST_VALUE])} as {key}: need a number.")
+        if key in POSITIVE and value <= 0:
+            raise FormatError(f"{what} has {value:g} as {key}: need more than 0.")
         return float(value)
 
     def degrees(key: str) -> float | None:
@@ -221,6 +226,9 @@ def _intrinsics(values: Mapping[str, Any], what: str) -> Intrinsics:
     fx, fy = number("fl_x"), number("fl_y")
     angle_x = number("camera_angle_x") or degrees("x_fov")
     angle_y = number("camera_angle_y") or degrees("y_fov")
+    for angle in (angle_x, angle_y):
+        if angle is not None and angle >= math.pi:
+            raise FormatError(f"{what} has an angle of view of {angle:g} rad: need less than half a turn.")
     if not (fx or fy or angle_x or angle_y):
         raise FormatError(f"{what} has no focal length: need fl_x or camera_angle_x.")
     width, height = number("w"), number("h")
@@ -246,9 +254,9 @@ def _cam_from_world(matrix: object, what: str) -> Float64:
     """Return the pose of a camera-to-world matrix with OpenGL's axes, [4, 4] or [3, 4]; a scale in it is left out."""
     try:
         pose = np.array(matrix, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pose = np.zeros(0)
-    if pose.shape not in ((3, 4), (4, 4)) or not np.isfinite(pose).all():
+    if pose.shape not in ((3, 4), (4, 4)) or not (np.abs(pose) <= LARGEST).all():
         raise FormatError(f"{what} has no transform_matrix of 4 rows of 4 numbers: export it again.")
     turned, center = pose[:3, :3], pose[:3, 3]
     scale = float(np.cbrt(np.linalg.det(turned)))

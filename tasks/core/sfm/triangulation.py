@@ -30,8 +30,8 @@ def triangulate(model: pycolmap.Reconstruction, images: list[GivenImage], work: 
         camera = model.camera(image.camera)
         if image.size != (camera.width, camera.height):
             raise FormatError(
-                f"The model has no points, and {image.name} has another size than other images of its camera, so that "
-                "none can be triangulated: scale the images to one size."
+                f"The model has too few points, and {image.name} has another size than other images of its camera, so "
+                "that none can be triangulated: scale the images to one size."
             )
     source = work / "given"
     for image in images:
@@ -54,8 +54,8 @@ def triangulate(model: pycolmap.Reconstruction, images: list[GivenImage], work: 
     shown = [int(image.num_points3D) for image in found.images.values()]
     if sum(count >= FEW_POINTS for count in shown) < LEAST_SHARE * len(images):
         raise FormatError(
-            f"The model has no points, and with its cameras only {found.num_points3D():,} could be triangulated from "
-            f"{len(images)} images: export it with points, or give the photos alone."
+            f"The model has too few points, and with its cameras only {found.num_points3D():,} could be triangulated "
+            f"from {len(images)} images: export it with points, or give the photos alone."
         )
     names = {link: image.name for link, image in zip(database.names, images, strict=True)}
     for image in found.images.values():

@@ -15,16 +15,17 @@ from tasks.core.sfm.worker import WORK_FOLDER, ImportJob
 
 WIDTH, HEIGHT = 64, 48
 COUNT = 3
+POINTS = 24
 PARAMETERS = {"PINHOLE": [60.0, 60.0, 32.0, 24.0], "SIMPLE_RADIAL": [60.0, 32.0, 24.0, 0.01]}
 
 
 def small_model(camera_model: str = "PINHOLE", count: int = COUNT) -> pycolmap.Reconstruction:
-    """Cameras in a row, three of them or more, that see eight points."""
+    """Cameras in a row, three of them or more, that see 24 points."""
     model = pycolmap.Reconstruction()
     parameters = PARAMETERS[camera_model]
     camera = pycolmap.Camera(camera_id=1, model=camera_model, width=WIDTH, height=HEIGHT, params=parameters)
     model.add_camera_with_trivial_rig(camera)
-    points = np.array([(x, y, 5 + x) for x in (-1.0, 1) for y in (-1.0, 1) for _ in (0, 1)])
+    points = np.array([(x, y, 5 + x) for x in (-1.0, 1) for y in (-1.0, 1) for _ in range(POINTS // 4)])
     for number in range(1, count + 1):
         shift = np.array([0.3 * number, 0.1 * (number == 2), 0])
         rays = (points + shift)[:, :2] / (points + shift)[:, 2:]

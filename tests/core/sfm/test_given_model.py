@@ -15,11 +15,11 @@ from tasks.core.errors import FormatError, InputError
 from tasks.core.model_frame import ModelFrame
 from tasks.core.scene import Scene
 from tasks.core.sfm.given_model import read_given
-from tasks.core.sfm.given_places import is_given_model
+from tasks.core.sfm.given_places import is_given_model, model_among, unused_model
 from tasks.core.sfm.model_outline import CAMERA_MODELS, read_outline
 from tasks.core.sfm.undistort import read_plan
 from tasks.core.sfm.worker import PLAN_FILE, WORK_FOLDER
-from tests.core.sfm.given_model import HEIGHT, WIDTH, scene_of, small_model, write_given, write_images
+from tests.core.sfm.given_model import HEIGHT, POINTS, WIDTH, scene_of, small_model, write_given, write_images
 
 COUNT = 8
 NAMES = [f"{number}.jpg" for number in range(1, COUNT + 1)]
@@ -95,8 +95,40 @@ def test_usual_shapes(home: str, images: str, text: bool, tmp_path: Path) -> Non
     assert [image.name for image in found.images] == NAMES
     assert [image.file for image in found.images] == [given / images / name for name in NAMES]
     assert found.notes == ()
-    assert found.points == 8
+    assert found.points == POINTS
     assert set(found.files) >= {found.home / f"cameras.{'txt' if text else 'bin'}", given / images / "1.jpg"}
+
+
+def test_a_folder_around_the_folder(tmp_path: Path) -> None:
+    """Unpacking makes it. Its images were reconstructed anew, with their smaller copies, and no word of the model."""
+    given = tmp_path / "unpacked/garden"
+    write_given(given, count=COUNT)
+    assert is_given_model(tmp_path / "unpacked")
+    assert unused_model(tmp_path / "unpacked") is None
+    found = read_given(tmp_path / "unpacked")
+    assert (found.folder, found.label) == (given, "sparse/0")
+    assert scene_of(tmp_path / "unpacked", tmp_path / "out")[0].registered == COUNT
+    write_images(tmp_path / "unpacked/more", 1)
+    assert not is_given_model(tmp_path / "unpacked")
+    assert (unused_model(tmp_path / "unpacked") or "").startswith("garden contains a model with cameras, which was not")
+
+
+@pytest.mark.parametrize(
+    ("names", "model"),
+    [
+        (
+            ["a/images/1.jpg", "a/sparse/0/cameras.bin", "a/sparse/0/images.bin", "a/sparse/0/points3D.bin"],
+            "a/sparse/0",
+        ),
+        (["a\\cameras.txt", "a\\images.txt", "a\\points3D.txt"], "a"),
+        (["keyframes/corrected_cameras/1.json", "keyframes/images/1.jpg"], "keyframes/corrected_cameras"),
+        (["ns/transforms.json", "ns/sparse_pc.ply"], "ns/transforms.json"),
+        (["fox/transforms.json", "fox/images/1.jpg"], None),
+        (["cameras.bin", "1.jpg"], None),
+    ],
+)
+def test_a_model_in_an_archive_is_known_by_names(names: list[str], model: str | None) -> None:
+    assert model_among(names) == model
 
 
 def test_a_distorted_model_takes_the_photos_from_before(tmp_path: Path) -> None:
@@ -205,7 +237,7 @@ def test_missing_images_are_skipped_and_counted(text: bool, tmp_path: Path) -> N
     assert section.degradations == ("2 of the model's 8 images are not in images and were left out: 5.jpg, 7.jpg.",)
     assert section.unregistered == ("5.jpg", "7.jpg")
     assert section.registered == len(scene.cameras) == 6
-    assert section.points == 8
+    assert section.points == POINTS
     written = pycolmap.Reconstruction(tmp_path / "out/sparse/0")
     assert {image.name for image in written.images.values()} == {camera.name for camera in scene.cameras}
     assert written.point3D(1).track.length() == 6
@@ -239,12 +271,10 @@ def test_of_a_rig_that_lost_an_image_the_others_stay(tmp_path: Path) -> None:
     rig.add_ref_sensor(model.camera(1).sensor_id)
     rig.add_sensor(model.camera(2).sensor_id, pycolmap.Rigid3d(np.column_stack([np.eye(3), [0.1, 0, 0]])))
     model.add_rig(rig)
+    pixels = np.column_stack([20.0 + np.arange(POINTS), np.full(POINTS, 20.0)])
     for number in range(1, 5):
         frame = pycolmap.Frame(frame_id=number, rig_id=1)
-        images = [
-            pycolmap.Image(f"{side}/{number}.jpg", np.array([[30.0, 20.0]]), side, 10 * number + side)
-            for side in (1, 2)
-        ]
+        images = [pycolmap.Image(f"{side}/{number}.jpg", pixels, side, 10 * number + side) for side in (1, 2)]
         for image in images:
             frame.add_data_id(image.data_id)
             image.frame_id = number
@@ -253,10 +283,11 @@ def test_of_a_rig_that_lost_an_image_the_others_stay(tmp_path: Path) -> None:
         for image in images:
             model.add_image(image)
         model.register_frame(number)
-    track = pycolmap.Track()
-    for image in model.images.values():
-        track.add_element(image.image_id, 0)
-    model.add_point3D(np.array([0.0, 0, 5]), track, np.array([1, 2, 3], np.uint8))
+    for place in range(POINTS):
+        track = pycolmap.Track()
+        for image in model.images.values():
+            track.add_element(image.image_id, place)
+        model.add_point3D(np.array([place / 60, 0, 5]), track, np.array([1, 2, 3], np.uint8))
     centers = {image.name: image.projection_center() for image in model.images.values()}
     given = tmp_path / "given"
     (given / "sparse/0").mkdir(parents=True)
@@ -268,7 +299,7 @@ def test_of_a_rig_that_lost_an_image_the_others_stay(tmp_path: Path) -> None:
     assert section.registered == 7
     assert section.unregistered == ("2/3.jpg",)
     assert_same_cameras(scene, {name: place for name, place in centers.items() if name != "2/3.jpg"})
-    assert scene.points.track_lengths.tolist() == [7]
+    assert scene.points.track_lengths.tolist() == [7] * POINTS
 
 
 def assert_same_cameras(scene: Scene, centers: dict[str, np.ndarray]) -> None:
@@ -357,7 +388,7 @@ def test_names_with_spaces_in_text(tmp_path: Path) -> None:
     section, scene = scene_of(tmp_path / "given", tmp_path / "out")
     assert [camera.name for camera in scene.cameras] == [f"A photo ({name}" for name in NAMES]
     assert section.degradations == ()
-    assert section.points == 8
+    assert section.points == POINTS
 
 
 def test_images_of_a_text_model_without_lines_of_points(tmp_path: Path) -> None:

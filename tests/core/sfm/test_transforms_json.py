@@ -188,12 +188,21 @@ def broken(change: dict[str, Any], *, frame: dict[str, Any] | None = None) -> di
         (broken({"camera_model": "EQUIRECTANGULAR"}), "has a camera of model 'EQUIRECTANGULAR'; only perspective"),
         (broken({"fl_x": None, "fl_y": None}), "has no focal length: need fl_x or camera_angle_x"),
         (broken({"fl_x": "wide"}), "has 'wide' as fl_x: need a number"),
+        (broken({"fl_x": 10**400}), "has '10000000000000000000' as fl_x: need a number"),
+        (broken({"w": 0}), "has 0 as w: need more than 0"),
+        (broken({"camera_angle_x": 4}), "has an angle of view of 4 rad"),
+        (
+            broken({}, frame={"transform_matrix": [[1e12] * 4] * 4}),
+            "Frame 2 of transforms.json has no transform_matrix",
+        ),
         (broken({"k1": float("nan")}), "has 'nan' as k1: need a number"),
         (broken({"k1": 0.1, "k4": 0.1}), "has k4 = 0.1, which no camera model of COLMAP has"),
         (broken({}, frame={"transform_matrix": [[1, 2], [3]]}), "Frame 2 of transforms.json has no transform_matrix"),
         (broken({}, frame={"transform_matrix": np.diag([1, 1, -1, 1]).tolist()}), "that is no rotation"),
         (broken({}, frame={"file_path": None}), "Frame 2 of transforms.json has no file_path"),
         (broken({}, frame={"file_path": "/etc/passwd.jpg"}), "is an absolute path. Only images in"),
+        (broken({}, frame={"file_path": "/\ud800.jpg"}), "is an absolute path. Only images in"),
+        (broken({}, frame={"file_path": "/\0.jpg"}), "is an absolute path. Only images in"),
         (broken({}, frame={"file_path": "../../private.jpg"}), "leads out of its folder"),
         (broken({}, frame={"file_path": "images/1.jpg"}), "names 'images/1.jpg' twice"),
         (broken({"w": 64, "h": 64}), "1.jpg has 64x48 px, but the model's camera has 64x64"),
@@ -235,5 +244,7 @@ def test_polycams_raw_export(base: str, tmp_path: Path) -> None:
 def test_no_points_in_random_pictures_is_said(tmp_path: Path) -> None:
     """With cameras that do not belong to the photos nothing can be triangulated."""
     given = write_set(tmp_path / "given", {**SHARED, "camera_model": "OPENCV", "frames": frames()}, points=False)
-    with pytest.raises(FormatError, match="The model has no points, and with its cameras only 0 could be triangulated"):
+    with pytest.raises(
+        FormatError, match="The model has too few points, and with its cameras only 0 could be triangulated"
+    ):
         scene_of(given, tmp_path / "out")
