@@ -15,8 +15,10 @@ from tasks.core.photos.headers import HeaderSource, headers_of
 from tasks.core.photos.memory import MemoryBudget
 from tasks.core.photos.options import PhotosOptions
 from tasks.core.photos.pixels import stage_photo
+from tasks.core.pixels import icc
 from tasks.core.safe_names import printable
 from tests.core.photos.test_ingest import encoded, exif, picture
+from tests.core.photos.test_kinds import colour, png_of_16_bits, tiff_of_16_bits
 
 SUITE_ROUNDS = 1500
 # Numbers at which sizes, counts and offsets go wrong.
@@ -46,6 +48,10 @@ MAKERS: list[Callable[[], bytes]] = [
     lambda: encoded(1, "TIFF", exif=exif(orientation=6)),
     *(lambda kind=kind: encoded(1, "TIFF", compression=kind) for kind in ("tiff_lzw", "tiff_adobe_deflate", "jpeg")),
     lambda: encoded(1, "TIFF", "LAB"),
+    lambda: encoded(1, icc_profile=icc.display_p3().profile),
+    lambda: encoded(1, "PNG", "L", icc_profile=icc.adobe_rgb().profile),
+    lambda: png_of_16_bits(4095 * colour(1)),
+    lambda: tiff_of_16_bits(4095 * colour(1), "<"),
     lambda: encoded(1, "GIF", "P"),
     lambda: encoded(1, "GIF", "P", save_all=True, append_images=[picture(2, mode="P")]),
     lambda: encoded(1, "BMP"),

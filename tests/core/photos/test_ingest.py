@@ -350,6 +350,7 @@ REFUSED: dict[str, tuple[dict[str, bytes] | None, str]] = {
     "missing": (None, "does not exist"),
     "empty": ({}, "is empty"),
     "no photos": ({"a.txt": b"x", "b.csv": b"x", "c": b"x"}, "No photos among 3 files"),
+    "videos": ({"a.MP4": b"x", "b.srt": b"x"}, r"found: \.mp4, \.srt.* extract their frames first, as with ffmpeg"),
     "one": ({"a.jpg": encoded(1)}, "Only 1 of 1 photos"),
     "two": ({"a.jpg": encoded(1), "b.jpg": encoded(2)}, "Only 2 of 2 photos"),
     "two and a broken one": ({"a.jpg": encoded(1), "b.jpg": encoded(2), "c.jpg": b"x"}, "c.jpg: not an image"),

@@ -111,12 +111,22 @@ def png_of_16_bits(values: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def tiff_of_16_bits(values: np.ndarray, order: str) -> bytes:
-    """An uncompressed TIFF of 16-bit red, green and blue, in either order of bytes."""
+def tiff_of_16_bits(values: np.ndarray, order: str, packed: bool = False) -> bytes:
+    """A TIFF of 16-bit red, green and blue, in either order of bytes, as it is or deflated (which libtiff reads)."""
     height, width, _ = values.shape
     pixels = np.rint(values).astype(f"{order}u2").tobytes()
+    if packed:
+        pixels = zlib.compress(pixels)
+        pixels += bytes(len(pixels) % 2)
     sizes = struct.pack(f"{order}3H", 16, 16, 16)
-    entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 14)]
+    entries = [
+        (256, 3, 1, width),
+        (257, 3, 1, height),
+        (258, 3, 3, 8),
+        (259, 3, 1, 8 if packed else 1),
+        (262, 3, 1, 2),
+        (273, 4, 1, 14),
+    ]
     entries += [(277, 3, 1, 3), (278, 3, 1, height), (279, 4, 1, len(pixels))]
     head = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}HI", 42, 14 + len(pixels)) + sizes
     table = struct.pack(f"{order}H", len(entries))
@@ -139,7 +149,9 @@ def test_twelve_bits_of_colour_in_sixteen_are_as_bright_as_they_were(tmp_path: P
         "0.png": png_of_16_bits,
         "1.tif": lambda values: tiff_of_16_bits(values, "<"),
         "2.tif": lambda values: tiff_of_16_bits(values, ">"),
-        "3.png": lambda values: png_of_16_bits(np.dstack([values, np.full(values.shape[:2], 65535)])),
+        "4.tif": lambda values: tiff_of_16_bits(values, "<", packed=True),
+        "5.tif": lambda values: tiff_of_16_bits(values, ">", packed=True),
+        "6.png": lambda values: png_of_16_bits(np.dstack([values, np.full(values.shape[:2], 65535)])),
     }
     files = {name: make(4095 * colour(number)) for number, (name, make) in enumerate(makers.items())}
     photos = run(folder_of(tmp_path / "in", files), tmp_path / "out")
@@ -147,7 +159,7 @@ def test_twelve_bits_of_colour_in_sixteen_are_as_bright_as_they_were(tmp_path: P
         found = pixels(tmp_path / "out", photo.name)
         assert np.abs(found - 255 * colour(number)).mean() < 3  # levels: JPEG; 16 levels in all would be 8 apart
     assert photos.notes == (
-        "4 photos of more than 8 bits were scaled alike: levels from 0 to 4,095 are black to white.",
+        "6 photos of more than 8 bits were scaled alike: levels from 0 to 4,095 are black to white.",
     )
 
 
