@@ -26,15 +26,14 @@ from tasks.reporting.recording import current_recording
 from tasks.running.run_folder import noted_keys
 from tasks.running.stage import Stage, open_output, run_stage
 
-LIBRARIES = ("pycolmap", "PIL", "numpy")
-OF_CAMERAS = (*LIBRARIES, "scipy")
+LIBRARIES = ("pycolmap", "PIL", "numpy", "scipy")
 # The workers are separate programs, so no import refers to them.
 CAMERAS = Stage(  # an output of its own within the stage, since it does not depend on the size of the images
-    "cameras", StageCode(("tasks.core.sfm.cameras", "tasks.core.sfm.pipeline"), OF_CAMERAS), SfmSection
+    "cameras", StageCode(("tasks.core.sfm.cameras", "tasks.core.sfm.pipeline"), LIBRARIES), SfmSection
 )
 SFM = Stage(
     "sfm",
-    StageCode((*CAMERAS.code.modules, "tasks.core.sfm.undistort", "tasks.core.sfm.scene_writer"), OF_CAMERAS),
+    StageCode((*CAMERAS.code.modules, "tasks.core.sfm.undistort", "tasks.core.sfm.scene_writer"), LIBRARIES),
     SfmSection,
 )
 IMPORT = Stage("sfm", StageCode(("tasks.core.sfm.import_model", "tasks.core.sfm.importer"), LIBRARIES), SfmSection)
