@@ -25,7 +25,7 @@ _Z_UP, _Y_DOWN = np.array([0.0, 0.0, 1.0]), np.array([0.0, -1.0, 0.0])  # ours; 
 def view(place: Path, port: int, console: Console) -> None:
     """Serve a page until Ctrl-C. Raises InputError and FormatError."""
     with folder_with_page(place) as (folder, page), serve(folder, port, page) as url:
-        console.print(f"{plain(url)}{page if page != PAGE_FILE else ''}  (Ctrl-C ends)")
+        console.print(f"{plain(url)}{plain(page) if page != PAGE_FILE else ''}  (Ctrl-C ends)")
         try:
             threading.Event().wait()
         except KeyboardInterrupt:

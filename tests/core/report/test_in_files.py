@@ -24,7 +24,7 @@ def whole_picture(browser: Page, url: str) -> NDArray[np.uint8]:
 
 def test_a_report_in_files_looks_the_same_under_a_strict_policy(tmp_path: Path) -> None:
     scene = pictured_scene(tmp_path / "scene")
-    held_out = tuple(camera.name for camera in scene.split()[1])
+    held_out = tuple(camera.name for camera in scene.cameras[::8])
     renders = save_renders(scene, held_out, tmp_path / "held_out")
     for name in ("single", "files"):
         (tmp_path / name).mkdir()
