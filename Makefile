@@ -50,6 +50,7 @@ test: lint ## Lint, types and all tests that this machine can run, but those of 
 # Processes killed at random moments, servers and storage that are lost: as long as all other tests together.
 FAULTS := tests/faults tests/tasks/test_killed_training.py tests/tasks/test_killed_delivery.py tests/tasks/test_killed_delivery_on_s3.py \
 	tests/flows/test_embedded_server.py tests/flows/test_silent_server.py \
+	tests/core/sfm/test_aborts.py tests/core/sfm/test_process.py tests/core/sfm/test_cameras.py \
 	tests/deployments/test_down_and_up.py tests/deployments/test_keeper.py
 
 test-faults: $(READY) ## What is left when processes, servers, disks and storage fail in the middle
