@@ -14,12 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from tasks.core.errors import InputError, OptionsError, UnsafeNameError
 from tasks.core.options import Preset, ReconstructOptions
+from tasks.core.photos import other_files
 from tasks.core.safe_names import MAX_KEY_BYTES, safe_name, shown
 from tasks.core.training.options import CUDA_BUDGETS, TRAIN_PRESETS
 
 FOLDER = "uploads"
-READY_FILE = "READY.json"
-DONE, FAILED = "DONE.json", "FAILED.json"
+READY_FILE, DONE, FAILED = other_files.READY_FILE, other_files.DONE_FILE, other_files.FAILED_FILE
 _KEY = re.compile(rf"{FOLDER}/(?P<capture>.+?)(?P<end>/{re.escape(READY_FILE)}|\.zip)", re.DOTALL)
 _IDENTITY = re.compile(r"s3://(?P<bucket>[^/]+)/(?P<key>.+)#(?P<version>[^#]+)", re.DOTALL)
 _VERSION = re.compile(r"[!-\"$-~]{1,1024}")  # ASCII without spaces and #; a # ends the key in an identity

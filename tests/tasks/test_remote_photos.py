@@ -79,6 +79,16 @@ def test_an_archive_on_s3(bucket: S3Folder, tmp_path: Path) -> None:
     assert (found.capture, found.usable) == ("south", 3)
 
 
+def test_what_the_listener_answers_computes_nothing_again(uploaded: str, bucket: S3Folder, tmp_path: Path) -> None:
+    context = RunContext(workspace=str(tmp_path), run="flight-1")
+    first = ingest_photos.fn(uploaded, PhotosOptions(), context)
+    bucket.write("uploads/north field/DONE.json", b"{}")
+    again = ingest_photos.fn(uploaded, PhotosOptions(), context)
+    assert (first.cached, again.cached) == (False, True)
+    bucket.write("uploads/north field/film.mp4", b"...")
+    assert not ingest_photos.fn(uploaded, PhotosOptions(), context).cached, "the report counts it"
+
+
 def test_the_listing_tells_one_capture_from_another(uploaded: str, bucket: S3Folder, tmp_path: Path) -> None:
     before = remote(uploaded, tmp_path).digest
     bucket.write("uploads/north field/READY.json", b'{"preset": "draft"}')
@@ -129,8 +139,7 @@ def test_a_key_that_is_no_file_name_costs_that_photo_alone(uploaded: str, bucket
     [rejected] = section.rejected
     assert rejected.name == LONG
     assert "is longer than 884 bytes" in rejected.reason
-    assert section.not_read == {".json": 1}
-    assert section.notes == ("1 other file was not read: .json (1).",)
+    assert (section.not_read, section.notes) == ({}, ())
 
 
 def test_a_key_longer_than_a_file_name_costs_that_photo_alone() -> None:

@@ -6,6 +6,8 @@ from pathlib import PurePosixPath
 
 from tasks.core.safe_names import printable, storable
 
+# The listener's files in the folder of an upload: they are none of the user's, and appear after the photos.
+READY_FILE, DONE_FILE, FAILED_FILE = "READY.json", "DONE.json", "FAILED.json"
 NO_EXTENSION = "no extension"
 NAMED_KINDS = 8
 LONGEST_KIND = 16  # characters of an extension that are shown
@@ -24,8 +26,8 @@ def kind_of_file(name: str) -> str:
 
 
 def count_kinds(names: Iterable[str]) -> dict[str, int]:
-    """Return the number of files of each kind, the most frequent first."""
-    counts = Counter(map(kind_of_file, names))
+    """Return the number of files of each kind, the most frequent first. The listener's files do not count."""
+    counts = Counter(kind_of_file(name) for name in names if name not in (READY_FILE, DONE_FILE, FAILED_FILE))
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
