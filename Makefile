@@ -45,7 +45,7 @@ format: $(READY) ## Let ruff rewrite what it can
 
 # Three at a time on two cores: more than half of the time they wait, for servers and for one another's processes.
 test: lint ## Lint, types and all tests that this machine can run, but those of test-faults
-	$(BIN)/pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder $(FAULTS:%=--ignore=%)
+	$(BIN)/pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder $(FAULTS:%=--ignore=%) $(SLOW:%=--ignore=%)
 
 # Processes killed at random moments, servers and storage that are lost: as long as all other tests together.
 FAULTS := tests/faults tests/tasks/test_killed_training.py tests/tasks/test_killed_delivery.py tests/tasks/test_killed_delivery_on_s3.py \
@@ -53,8 +53,11 @@ FAULTS := tests/faults tests/tasks/test_killed_training.py tests/tasks/test_kill
 	tests/core/sfm/test_aborts.py tests/core/sfm/test_process.py tests/core/sfm/test_cameras.py \
 	tests/deployments/test_down_and_up.py tests/deployments/test_keeper.py
 
-test-faults: $(READY) ## What is left when processes, servers, disks and storage fail in the middle
-	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(FAULTS)
+# A cold cache compiles every kernel, and many runs on Postgres take two minutes.
+SLOW := tests/core/test_kernel_cache.py tests/deployments/test_postgres.py
+
+test-faults: $(READY) ## What is left when processes, servers, disks and storage fail in the middle; and what takes minutes
+	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(FAULTS) $(SLOW)
 
 # numba compiles for the processor it runs on, and each kind rounds in its own way. x86-64-v2 has neither AVX nor fused
 # multiply-add, haswell has both and no AVX-512, native is this machine's own.
