@@ -24,7 +24,7 @@ DARK_SHARE, BRIGHT_SHARE = 0.001, 0.999  # of the set's pixels below black and w
 COLOUR = "RGB"  # as the mode of a sample
 SWAPPED = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
 QUANTILES = 1001  # of each photo
-SAMPLED_PIXELS = 1 << 20  # of each photo, at most about
+SAMPLED_PIXELS = 1 << 18  # of each photo, about: what a thread computes with them is not in the photos' budget
 STRIP_PIXELS = 1 << 18  # as many are looked at at once: what each thread works with is not in the photos' budget
 
 

@@ -270,6 +270,5 @@ def test_eight_deep_photos_at_once_stay_within_the_budget(tmp_path: Path) -> Non
     side = 4000
     needed = 3 * side * side
     alone = peak_bytes(tmp_path, 64, needed, 1)  # the process itself, with all it has loaded
-    # One at a time takes 1.7 times as much as the budget, all eight at once 12 times. On a busy machine a thread may
-    # return its memory late, so that three were seen to hold theirs: 5.01 times.
-    assert peak_bytes(tmp_path, side, needed, 8) - alone < 8 * needed
+    # One at a time, and some megabytes of each thread; all eight at once would take more than eight times as much.
+    assert peak_bytes(tmp_path, side, needed, 8) - alone < 5 * needed
