@@ -6,6 +6,7 @@ process that has loaded tasks/core/photos, because only incoming photos have thi
 """
 
 import errno
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,11 @@ from PIL import (  # these modules register their formats with Pillow
 
 from tasks.core.safe_names import printable
 
+# Raised by Pillow when it reads or writes EXIF and chunks with values of the wrong types.
+MALFORMED = (
+    *(ValueError, TypeError, AttributeError, KeyError, IndexError, SyntaxError, OSError),
+    *(ArithmeticError, struct.error),
+)
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "HEIF", "AVIF")
 MOST_PIXELS = 180_000_000  # the largest cameras have 150 million; a picture of this size takes 0.7 GB in memory
 SHOWN_CHARACTERS = 160  # of a decoder's message, which may quote the file

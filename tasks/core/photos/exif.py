@@ -2,7 +2,6 @@
 
 import math
 import re
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,6 +10,7 @@ from typing import Any
 from PIL import Image
 from PIL.ExifTags import GPS, IFD, Base
 
+from tasks.core.image_file import MALFORMED
 from tasks.core.photos.xmp import XmpFacts, read_xmp, up_in_camera
 from tasks.core.photoset import ALTITUDES_M, FULL_FRAME_DIAGONAL_MM, Direction, Gps, is_believed_focal
 
@@ -20,12 +20,6 @@ GPS_CLOCK_MINUTES = 3.0  # between the photo and the GPS fix
 MOST_OFFSET_MINUTES = 14 * 60  # Kiritimati
 MOST_DIGITAL_ZOOM = 100.0
 CUT_DEGREES = 1 / 60 + 1e-9  # what is lost when an angle is cut to whole minutes
-
-# Raised by Pillow when it reads or writes EXIF with values of the wrong types.
-MALFORMED = (
-    *(ValueError, TypeError, AttributeError, KeyError, IndexError, SyntaxError, OSError),
-    *(ArithmeticError, struct.error),
-)
 
 KEPT_TAGS = (Base.Make, Base.Model, Base.DateTime)
 KEPT_EXIF_TAGS = (

@@ -1,7 +1,7 @@
 """A decoded picture of any kind as a plain one: 8 bits, sRGB, and nothing transparent.
 
-Transparent pixels become black, which is the background that training assumes. Their colours are remains of editing
-that nobody has seen.
+Transparent pixels become black, which is the background that training assumes. Their colours are left
+over from editing and were never meant to be visible.
 """
 
 from collections.abc import Callable

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageCms
 from PIL.ExifTags import IFD, Base
 
+from tasks.core.image_file import MALFORMED
 from tasks.core.pixels import icc
 from tasks.core.pixels.levels import DEEP_MODES
 from tasks.core.safe_names import printable
@@ -87,7 +88,7 @@ def _named_space(image: Image.Image) -> icc.ColourSpace | None:
         if image.format == "PNG":
             return _png_space(image.info)
         return icc.adobe_rgb() if image.format in WITH_EXIF and _says_adobe_rgb(image) else None
-    except Exception:  # noqa: BLE001 - EXIF and numbers that nothing can read name no colour space
+    except MALFORMED:  # EXIF or numbers that cannot be read name no colour space
         return None
 
 

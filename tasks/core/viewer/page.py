@@ -154,7 +154,7 @@ def write_page(
 
     splat: a .sog to embed, so that the page opens by double-click; or the relative URL of a .sog, meta.json or
         lod-meta.json, for a page on a web server.
-    poster: a JPEG of the start view, shown until the splat appears. It lies beside the page.
+    poster: a JPEG of the start view, shown until the splat appears; in the same folder as the page.
     fly_around: relative URL of a moving picture to link to.
     stream_page: relative URL of the page to open instead when a web server serves this one.
     report: relative URL of the report to link to.

@@ -76,3 +76,10 @@ def put(form: str, at: int, value: float) -> Callable[[bytes], bytes]:
     """A change that packs a value over the bytes from a position on."""
     packed = struct.pack(form, value)
     return lambda data: data[:at] + packed + data[at + len(packed) :]
+
+
+def rewritten(home: Path, change: Callable[[pycolmap.Reconstruction], None]) -> None:
+    """Change the model in a folder."""
+    model = pycolmap.Reconstruction(home)
+    change(model)
+    model.write_binary(home)

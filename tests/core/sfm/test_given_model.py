@@ -1,9 +1,7 @@
 """Folders with models in the shapes that other programs leave, and what the report says was chosen of them."""
 
 import os
-import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,16 @@ from tasks.core.sfm.given_places import is_given_model, model_among, unused_mode
 from tasks.core.sfm.model_outline import CAMERA_MODELS, read_outline
 from tasks.core.sfm.undistort import read_plan
 from tasks.core.sfm.worker import PLAN_FILE, WORK_FOLDER
-from tests.core.sfm.given_model import HEIGHT, POINTS, WIDTH, scene_of, small_model, write_given, write_images
+from tests.core.sfm.given_model import (
+    HEIGHT,
+    POINTS,
+    WIDTH,
+    rewritten,
+    scene_of,
+    small_model,
+    write_given,
+    write_images,
+)
 
 COUNT = 8
 NAMES = [f"{number}.jpg" for number in range(1, COUNT + 1)]
@@ -161,12 +168,6 @@ def test_images_that_the_model_lacks_are_counted(tmp_path: Path) -> None:
     assert read_given(tmp_path / "given").notes == (
         "1 of the 9 images in images is not in the model: without a camera it was left out.",
     )
-
-
-def rewritten(home: Path, change: Callable[[pycolmap.Reconstruction], None]) -> None:
-    model = pycolmap.Reconstruction(home)
-    change(model)
-    model.write_binary(home)
 
 
 @pytest.mark.parametrize("size", [(127, 97), (128, 96), (640, 480), (33, 25)])
@@ -336,76 +337,6 @@ def test_the_way_back_to_the_models_frame_is_beside_the_scene(
     back = np.array(section.model_frame.model_from_scene)
     points = scene.points.xyz @ back[:3, :3].T + back[:3, 3]
     np.testing.assert_allclose(points, [point.xyz for _, point in sorted(model.points3D.items())], atol=1e-5)
-
-
-# ---- names
-
-
-def renamed(home: Path, change: Callable[[str], str]) -> None:
-    def rename(model: pycolmap.Reconstruction) -> None:
-        for image in model.images.values():
-            image.name = change(image.name)
-
-    rewritten(home, rename)
-
-
-@pytest.mark.parametrize(
-    ("in_model", "on_disk", "says"),
-    [
-        ("{}.JPG", "{}.jpg", "8 images have names that differ from the model's in letter case, extension or folder"),
-        ("{}.png", "{}.jpg", "1.jpg was taken for 1.png."),
-        ("cam1\\{}.jpg", "cam1/{}.jpg", None),
-        ("./cam1//{}.jpg", "cam1/{}.jpg", None),
-        ("cam1/{}.jpg", "{}.jpg", "1.jpg was taken for cam1/1.jpg."),
-        ("{}.jpg", "cam1/{}.jpg", "cam1/1.jpg was taken for 1.jpg."),
-        ("images/{}.jpg", "{}.jpg", None),
-        ("Caf\u00e9 {}.jpg", "Cafe\u0301 {}.jpg", "Cafe\u0301 1.jpg was taken for Caf\u00e9 1.jpg."),
-    ],
-)
-def test_names_that_differ_a_little(in_model: str, on_disk: str, says: str | None, tmp_path: Path) -> None:
-    home = write_given(tmp_path / "given", count=COUNT)
-    renamed(home, lambda name: in_model.format(name.removesuffix(".jpg")))
-    for number in range(1, COUNT + 1):
-        target = tmp_path / "given/images" / on_disk.format(number)
-        target.parent.mkdir(exist_ok=True)
-        (tmp_path / f"given/images/{number}.jpg").rename(target)
-    found = read_given(tmp_path / "given")
-    assert [image.file for image in found.images] == [
-        tmp_path / "given/images" / on_disk.format(number) for number in range(1, COUNT + 1)
-    ]
-    assert len(found.notes) == (says is not None)
-    assert says is None or says in found.notes[0]
-    assert scene_of(tmp_path / "given", tmp_path / "out")[0].registered == COUNT
-
-
-def test_names_with_spaces_in_text(tmp_path: Path) -> None:
-    """RealityScan's names. pycolmap ends a name at its first space, so that all images had the same name."""
-    home = write_given(tmp_path / "given", count=COUNT, text=True)
-    text = re.sub(r"(\d+\.jpg)", r"A photo (\1", (home / "images.txt").read_text())
-    (home / "images.txt").write_bytes(text.replace("\n", "\r\n").encode())
-    for name in NAMES:
-        (tmp_path / "given/images" / name).rename(tmp_path / f"given/images/A photo ({name}")
-    section, scene = scene_of(tmp_path / "given", tmp_path / "out")
-    assert [camera.name for camera in scene.cameras] == [f"A photo ({name}" for name in NAMES]
-    assert section.degradations == ()
-    assert section.points == POINTS
-
-
-def test_images_of_a_text_model_without_lines_of_points(tmp_path: Path) -> None:
-    home = write_given(tmp_path / "given", count=COUNT, text=True)
-    lines = (home / "images.txt").read_text().split("\n")
-    (home / "images.txt").write_text("\n".join(line for line in lines if line.endswith(".jpg")))
-    with pytest.raises(FormatError, match=r"images\.txt has no line of points after image 1"):
-        read_given(tmp_path / "given")
-
-
-def test_a_file_with_a_similar_name_is_not_taken_for_a_single_missing_image(tmp_path: Path) -> None:
-    """It may be a mask, or the photo of another camera."""
-    write_given(tmp_path / "given", count=COUNT)
-    (tmp_path / "given/images/3.jpg").rename(tmp_path / "given/images/3.png")
-    (tmp_path / "given/images/cam2").mkdir()
-    (tmp_path / "given/images/4.jpg").rename(tmp_path / "given/images/cam2/4.jpg")
-    assert read_given(tmp_path / "given").missing == ("3.jpg", "4.jpg")
 
 
 def test_the_outline_knows_all_of_colmaps_cameras(tmp_path: Path) -> None:
