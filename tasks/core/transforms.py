@@ -63,3 +63,14 @@ def similarity_from_points(source: Float64, target: Float64) -> tuple[float, Flo
     rotation = u @ np.diag(sign) @ vt
     scale = float((singular * sign).sum() / (source_centred**2).sum(axis=1).mean())
     return scale, rotation, target_mean - scale * rotation @ source_mean
+
+
+def rotation_between(source: Float64, target: Float64) -> Float64:
+    """The smallest rotation [3, 3] that turns one unit vector [3] into another."""
+    axis, cosine = np.cross(source, target), float(source @ target)
+    if cosine < -1 + 1e-9:  # opposite: half a turn about anything square to it
+        square = np.cross(source, np.eye(3)[int(np.argmin(np.abs(source)))])
+        square /= np.linalg.norm(square)
+        return np.asarray(2 * np.outer(square, square) - np.eye(3))
+    skew = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    return np.asarray(np.eye(3) + skew + skew @ skew / (1 + cosine))  # Rodrigues

@@ -12,7 +12,7 @@ from tasks.core.photoset import Gps, Photo
 from tasks.core.safe_names import printable
 from tasks.core.sfm.gps_fit import INLIER_M, LEAST_PLACES, Fit, fit_to_places, fits_mirrored
 from tasks.core.sfm.up import Uprightness, hypotheses, points_of, undecided
-from tasks.core.transforms import Float64
+from tasks.core.transforms import Float64, rotation_between
 
 MAX_RESIDUAL_SHARE = 0.25  # of the GPS positions' spread: beyond it, noise decides where north is
 ONE_PLACE_M = 0.5  # spread of positions that are all the same
@@ -284,14 +284,3 @@ def normalise(model: pycolmap.Reconstruction, uprights: Sequence[Uprightness] | 
     matrix = np.column_stack([scale * rotation, -scale * rotation @ centroid])
     model.transform(pycolmap.Sim3d(matrix))
     return matrix
-
-
-def rotation_between(source: Float64, target: Float64) -> Float64:
-    """The smallest rotation [3, 3] that turns one unit vector [3] into another."""
-    axis, cosine = np.cross(source, target), float(source @ target)
-    if cosine < -1 + 1e-9:  # opposite: half a turn about anything square to it
-        square = np.cross(source, np.eye(3)[int(np.argmin(np.abs(source)))])
-        square /= np.linalg.norm(square)
-        return np.asarray(2 * np.outer(square, square) - np.eye(3))
-    skew = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    return np.asarray(np.eye(3) + skew + skew @ skew / (1 + cosine))  # Rodrigues

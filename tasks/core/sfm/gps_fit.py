@@ -18,11 +18,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
-from scipy.spatial.transform import Rotation
 
 from tasks.core.sfm.up import Cue, Uprightness, strongest, undecided
-from tasks.core.transforms import Float64
+from tasks.core.transforms import Float64, rotation_between
 
 INLIER_M = 10.0  # consumer GPS errs by 2 to 5 m
 DRIFTS_M = (0.3, 3.0)  # of altitudes over a flight, as a standard deviation; a consumer GPS has the second
@@ -34,6 +32,7 @@ LEAST_PLACES = 3
 FEW_PLACES = 8  # below it, the scatter of the residuals says little of the error, which is at least:
 FEW_SIGMA_M = (1.5, 3.0)
 MOST_PAIRS = 4000
+ZENITH = np.array([0.0, 0.0, 1.0])
 ROUNDS = 3  # of fitting and estimating the errors
 
 
@@ -86,20 +85,21 @@ def fit_to_places(centers: Float64, places_m: Float64, uprights: Sequence[Uprigh
 
 def fits_mirrored(centers: Float64, places_m: Float64, up: Float64, random_seed: int) -> bool:
     """Whether most places fit once east and west are exchanged, as they are when a hemisphere's letter is missing."""
-    planar = centers @ _to_vertical(up).T
+    planar = centers @ rotation_between(up, ZENITH).T
     plain = _agreeing_pair(planar, places_m, random_seed)
     swapped = _agreeing_pair(planar, places_m * [-1, 1, 1], random_seed)
     return swapped is not None and swapped[1].sum() > (0 if plain is None else plain[1].sum()) + len(centers) / 4
 
 
 def _fit(centers: Float64, places_m: Float64, upright: Uprightness, random_seed: int) -> Fit | None:
-    vertical = _to_vertical(upright.up)
+    vertical = rotation_between(upright.up, ZENITH)
     planar = centers @ vertical.T
     agreeing = _agreeing_pair(planar, places_m, random_seed)
     if agreeing is None:
         return None
     (scale, heading), inliers = agreeing
-    first = Rotation.from_euler("z", heading).as_matrix() @ vertical
+    cosine, sine = np.cos(heading), np.sin(heading)
+    first = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]]) @ vertical
     moved = scale * centers @ first.T
     shifts = (places_m - moved)[inliers]
     height = shifts[np.isfinite(shifts[:, 2]), 2]
@@ -139,6 +139,10 @@ def _refine(
 
     Without `believed`, any slope of the altitudes costs nothing.
     """
+    # Here, since they take 0.4 CPU-s, which photos without GPS need not pay.
+    from scipy.optimize import least_squares
+    from scipy.spatial.transform import Rotation
+
     scale, first, translation = start
     ours, theirs = centers[inliers], places_m[inliers]
     middle = ours.mean(axis=0)
@@ -244,8 +248,3 @@ def _extents_m(places_m: Float64) -> Float64:
 
 def _drift_m(sigma_m: tuple[float, float]) -> float:
     return float(np.clip(DRIFT_TO_NOISE * sigma_m[1], *DRIFTS_M))
-
-
-def _to_vertical(up: Float64) -> Float64:
-    """A rotation [3, 3] that turns the unit vector to +z."""
-    return Rotation.align_vectors([[0.0, 0.0, 1.0]], [up])[0].as_matrix()

@@ -60,7 +60,8 @@ class Mapped:
         """Whether to prefer this model: for more photos, or for as many by clearer evidence."""
         if self.worth != other.worth:
             return self.worth > other.worth
-        return self.mapper != "global" == other.mapper or self.error_px < CLEARLY_LESS * other.error_px
+        only_other_is_global = other.mapper == "global" and self.mapper != "global"
+        return only_other_is_global or self.error_px < CLEARLY_LESS * other.error_px
 
     def is_good(self, photos: int) -> bool:
         """Whether nothing is left to rescue."""

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from tasks.core.scene import Camera, Scene
 from tasks.core.transforms import Float64
 
-SAME_SHIFT = (
-    0.005  # of the picture's width, by which points move at most between photos of one view; median over points
-)
+SAME_SHIFT = 0.005  # of the picture's width, by which points move between photos of one view: the most, as a median
 SAME_DIRECTION = np.cos(np.radians(1.0))
 SAME_PLACE = 0.02  # of the depth of what a camera sees: farther apart, points move by more than SAME_SHIFT
 MOST_POINTS = 2000

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from tasks.core.georeference import Georeference
 from tasks.core.photoset import Gps, Photo
-from tasks.core.sfm.frame import Views, place_in_frame, rotation_between
+from tasks.core.sfm.frame import Views, place_in_frame
+from tasks.core.transforms import rotation_between
 from tests.core.sfm.flight import geodetic
 
 Array = NDArray[np.float64]
