@@ -1,7 +1,8 @@
 """Decisions before the first step, from the scene, the photos and the machine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,11 @@ from tasks.core.training.engine import CpuEngine, Engine
 from tasks.core.training.held_out import split_views
 from tasks.core.training.memory import SPARE_SHARE, affordable_gaussians, cpu_bytes_each
 from tasks.core.training.options import TrainOptions
+from tasks.core.training.photo_file import FEWEST_IN_MEMORY, PhotoFile
 from tasks.core.training.views import (
+    CHANNELS,
+    EndlessShuffle,
     MaskLevels,
-    Photo,
-    PhotoFile,
     View,
     evenly_chosen,
     in_memory,
@@ -47,6 +49,7 @@ class Plan:
     decisions: tuple[str, ...]  # for people
     steps: int  # before the held-out photos join
     joins: bool  # whether they join
+    photo_file: PhotoFile | None = None  # where the views' photos are unless all are in memory
 
     @property
     def all_views(self) -> list[View]:
@@ -57,6 +60,18 @@ class Plan:
     def share_before_joining(self) -> float:
         """The share of the whole training before the held-out photos join."""
         return 1 - schedule.JOINED_SHARE if self.joins else 1.0
+
+    def level_of(self, view: View, progress: float) -> int:
+        """The number of halvings of a view's photo at this progress."""
+        return min(schedule.halvings_at(progress), self.halvings, view.most_halvings)
+
+    def read_ahead(self, order: EndlessShuffle, progress: float) -> None:
+        """Begin to read the photos that come next in the order of all views, where photos are on the disk."""
+        if self.photo_file is None:
+            return
+        views = self.all_views
+        coming = [views[index] for index in order.upcoming(self.photo_file.most_ahead)]
+        self.photo_file.expect((view.photos, self.level_of(view, progress)) for view in coming)
 
     @property
     def curve_views(self) -> list[View]:
@@ -75,7 +90,7 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
     Raises:
         InputError: too few cameras.
         MissingPartError: the backend cannot run on this machine.
-        DiskFullError: neither memory nor the disk has room for the photos.
+        DiskFullError: the disk has no room for photos that memory does not suffice for.
     """
     training_cameras, held_out_cameras = split_cameras(scene, options.hold_out_every)
     shown_by = photos_showing_a_point(training_cameras, scene.points)
@@ -83,7 +98,8 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
     pixels = sum(width * height for width, height in sizes)
     wanted = schedule.most_gaussians(pixels, shown_by, options.max_gaussians, options.pixels_per_gaussian)
     capped = options.model_copy(update={"max_gaussians": wanted})
-    stored, of_photos = room_for_photos(scene.cameras, capped, folder)
+    file, of_photos = room_for_photos(scene.cameras, capped, folder)
+    stored = in_memory if file is None else file.stored
     masks: MaskLevels = {}
     views = [load_view(scene, camera, options.max_image_size, stored, masks) for camera in training_cameras]
     held_out = [load_view(scene, camera, options.max_image_size, stored, masks) for camera in held_out_cameras]
@@ -103,32 +119,43 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
         decisions=of_photos + _decisions(wanted, options, len(views), engine.name, shown_by, halvings, depths),
         steps=max(round(options.steps * (1 - schedule.JOINED_SHARE)), 1) if joins else options.steps,
         joins=joins,
+        photo_file=file,
     )
 
 
 def room_for_photos(
     cameras: Sequence[Camera], options: TrainOptions, folder: Path
-) -> tuple[Callable[[Photo], Photo], tuple[str, ...]]:
-    """Decide where the photos are kept: the `stored` of `load_view`, and a sentence for people unless it is memory.
+) -> tuple[PhotoFile | None, tuple[str, ...]]:
+    """Decide where the photos are kept: a file on the disk and a sentence for people, or None if all are in memory.
 
-    Raises DiskFullError if neither memory nor the disk of the folder has room for them.
+    When memory is short, fewer photos are in memory at once, so that the Gaussians have their room.
+
+    Raises DiskFullError if the disk of the folder has no room for the photos.
     """
     needed, free = photo_bytes(cameras, options.max_image_size), available_memory_bytes()
     on_cpu = resolve_backend(options.backend) == "cpu"
     gaussians = options.max_gaussians * cpu_bytes_each(options.sh_degree) if on_cpu else 0.0
-    if needed + gaussians <= free * (1 - SPARE_SHARE):
-        return in_memory, ()
+    room = free * (1 - SPARE_SHARE) - gaussians
+    asked = options.max_photos_in_memory or len(cameras)
+    if needed <= room and asked >= len(cameras):
+        return None, ()
+    largest = max(CHANNELS * prod(level_sizes(camera, options.max_image_size)[0]) for camera in cameras)
+    most = max(min(asked, int(max(room, 0) / largest)), FEWEST_IN_MEMORY)
+    if most == options.max_photos_in_memory:
+        reason = f"train.max_photos_in_memory is {asked:,}."
+    else:
+        reason = f"{free / 1e9:.2f} GB of memory are free, of which the Gaussians may need {gaussians / 1e9:.2f} GB."
     sentence = (
-        f"The {len(cameras):,} photos ({needed / 1e9:.2f} GB) are read from a file on the disk during training: "
-        f"{free / 1e9:.2f} GB of memory are free, of which the Gaussians may need {gaussians / 1e9:.2f} GB."
+        f"The {len(cameras):,} photos ({needed / 1e9:.2f} GB) are read from a file on the disk during training, and "
+        f"at most {most:,} of them are in memory: {reason}"
     )
-    return PhotoFile(folder, needed).stored, (sentence,)
+    return PhotoFile(folder, needed, most), (sentence,)
 
 
 def coarsest_level(views: Sequence[View]) -> int:
     """The number of halvings at which photos keep KEPT_DETAIL of their variance, the median over views."""
-    kept = [[float(photo.var()) / max(float(view.photos[0].var()), 1e-9) for photo in view.photos] for view in views]
-    shares = np.median(kept, axis=0)
+    variances = np.array([[float(photo.var()) for photo in view.photos] for view in views])  # [V, levels]
+    shares = np.median(variances / np.maximum(variances[:, :1], 1e-9), axis=0)
     return int(np.flatnonzero(shares >= schedule.KEPT_DETAIL).max(initial=0))
 
 

@@ -22,6 +22,7 @@ from tasks.core.training.depth import DepthTargets
 from tasks.core.training.engine import SAMPLED_EVERY, StepResult
 from tasks.core.training.memory import GpuBudget, gpu_budget
 from tasks.core.training.options import TrainOptions
+from tasks.core.training.photo_file import StoredPhoto
 from tasks.core.training.population import PARAMETERS, Population
 from tasks.core.training.schedule import FLAT_COLORS_UNTIL, HARMONICS_DECAY, StepSettings
 from tasks.core.training.torch_loss import PhotoStore, colored_by_depth, depth_loss, l1_ssim
@@ -59,6 +60,7 @@ class TorchEngine:
         self.device = device
         self._rasterize = rasterize
         self.photos = photos or PhotoStore(device, math.inf, math.inf)
+        self.photos_stay = True  # whether a photo's array is the same one in every step
         self._background = torch.zeros(3, device=device)
         # the array is kept, so that no other one can get its id
         self._masks: dict[int, tuple[NDArray[np.bool_], Tensor]] = {}
@@ -85,11 +87,12 @@ class TorchEngine:
         # Copies to the host are requested before the long half of the step, so that it only waits for the short half
         sample = self._sampled(image.detach())
         rows = visible.nonzero()[:, 0] if visible.dtype == torch.bool else visible
+        name = None if self.photos_stay else (camera.name, camera.width, camera.height)
         exposed = image * torch.from_numpy(gain).to(self.device, non_blocking=True)
         if hidden is None:
-            target, moments = self.photos.get(photo, with_moments=settings.ssim_weight > 0)
+            target, moments = self.photos.get(photo, settings.ssim_weight > 0, name)
         else:  # the target depends on the render, and its moments do as well
-            pixels, moments = self.photos.get(photo, with_moments=False)
+            pixels, moments = self.photos.get(photo, False, name)
             here = self._mask(hidden)
             rendered = exposed.detach()
             target, exposed = torch.where(here, rendered, pixels), torch.where(here, rendered, exposed)
@@ -204,8 +207,11 @@ def cuda_engine(options: TrainOptions, views: Sequence[View]) -> "MemoryGuard":
     )
     rasterize = Gsplat()
     rasterize.packed = budget.packed
-    photos = PhotoStore("cuda", budget.pixel_bytes, budget.moment_bytes, budget.pinned_bytes)
-    return MemoryGuard(TorchEngine("cuda", "cuda", rasterize, photos, LOSS_EVERY), rasterize, budget)
+    on_disk = any(isinstance(view.photos, StoredPhoto) for view in views)
+    photos = PhotoStore("cuda", budget.pixel_bytes, budget.moment_bytes, 0 if on_disk else budget.pinned_bytes)
+    engine = TorchEngine("cuda", "cuda", rasterize, photos, LOSS_EVERY)
+    engine.photos_stay = not on_disk
+    return MemoryGuard(engine, rasterize, budget)
 
 
 def free_bytes() -> float:

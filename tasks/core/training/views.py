@@ -12,24 +12,21 @@ Gains trained by gradient together with the colours, and ratios of mean colours,
 constant exposure they cost 1 and 3 dB on held-out photos.
 """
 
+import copy
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.core.errors import DiskFullError
 from tasks.core.scene import Camera, Scene
-from tasks.core.storage.disk import free_bytes, watching_disk
+from tasks.core.training.photo_file import Photo
 from tasks.core.training.schedule import MAX_HALVINGS, SMALLEST_SIDE_PX
 
-Photo = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 CHANNELS = 3
@@ -47,7 +44,7 @@ class View:
     """One photo and its camera; entry k of both lists has k times halved sides."""
 
     cameras: tuple[Camera, ...]
-    photos: tuple[Photo, ...]  # [H, W, 3] each
+    photos: Sequence[Photo]  # [H, W, 3] each; a `StoredPhoto` reads them from the disk
     hidden: tuple[Mask, ...] = ()  # [H, W] each, of pixels that show no place; none where all pixels count
 
     def hidden_at(self, level: int) -> Mask | None:
@@ -78,9 +75,9 @@ def level_sizes(camera: Camera, max_image_size: int) -> list[tuple[int, int]]:
     return sizes
 
 
-def in_memory(pixels: Photo) -> Photo:
-    """A photo [H, W, 3] in an array of its own, writeable because the kernels are compiled for that."""
-    return np.array(pixels)
+def in_memory(levels: Iterable[Photo]) -> tuple[Photo, ...]:
+    """The sizes of a photo in arrays of their own, writeable because the kernels are compiled for that."""
+    return tuple(np.array(pixels) for pixels in levels)
 
 
 MaskLevels = dict[tuple[int, tuple[int, int]], tuple[Mask, ...]]  # by id of the scene's mask and size of the photo
@@ -90,20 +87,20 @@ def load_view(
     scene: Scene,
     camera: Camera,
     max_image_size: int,
-    stored: Callable[[Photo], Photo] = in_memory,
+    stored: Callable[[Iterable[Photo]], Sequence[Photo]] = in_memory,
     masks: MaskLevels | None = None,
 ) -> View:
     """Read a photo, make it no larger than `max_image_size` px on its longer side, and halve it.
 
-    `stored` takes the pixels of each level and returns the array to keep. Views that get the same `masks` share those
-    of what shows no place.
+    `stored` takes the pixels of all levels and returns what to keep. Views that get the same `masks` share those of
+    what shows no place.
     """
     level = Image.fromarray(scene.image(camera))
     sizes = level_sizes(camera, max_image_size)
     photos = []
     for size in sizes:
         level = level if size == level.size else level.resize(size, Image.Resampling.BOX)
-        photos.append(stored(np.asarray(level)))
+        photos.append(np.asarray(level))
     mask = scene.hidden.get(camera.name)
     hidden: tuple[Mask, ...] = ()
     if mask is not None:
@@ -112,7 +109,7 @@ def load_view(
         if key not in masks:
             masks[key] = tuple(_hidden_at(mask, size) for size in sizes)
         hidden = masks[key]
-    return View(tuple(camera.resized(*size) for size in sizes), tuple(photos), hidden)
+    return View(tuple(camera.resized(*size) for size in sizes), stored(photos), hidden)
 
 
 def _hidden_at(mask: Mask, size: tuple[int, int]) -> Mask:
@@ -135,6 +132,13 @@ class EndlessShuffle:
             self.round, self._given = self._generator.permutation(len(self.round)), 0
         self._given += 1
         return int(self.round[self._given - 1])
+
+    def upcoming(self, count: int) -> list[int]:
+        """The next indices, at most `count`, up to the end of the next round; this changes nothing."""
+        coming: list[int] = self.round[self._given : self._given + count].tolist()
+        if len(coming) < count:
+            coming += copy.deepcopy(self._generator).permutation(len(self.round))[: count - len(coming)].tolist()
+        return coming
 
     def numbers(self) -> dict[str, Any]:
         """The state without `round`, in values that JSON supports."""
@@ -160,42 +164,6 @@ def evenly_chosen(views: Sequence[View], count: int) -> list[View]:
 def photo_bytes(cameras: Iterable[Camera], max_image_size: int) -> int:
     """Bytes of the cameras' photos at training size, smaller copies included."""
     return sum(CHANNELS * prod(size) for camera in cameras for size in level_sizes(camera, max_image_size))
-
-
-class PhotoFile:
-    """Photos that do not fit into memory: a mapped file on the folder's disk. The kernel caches as much as fits.
-
-    The file has no name and a fixed size. It disappears with its arrays.
-    """
-
-    def __init__(self, folder: Path, size_bytes: int) -> None:
-        """`size_bytes`: of all photos that will be stored, at least 1. Raises DiskFullError."""
-        free = free_bytes(folder)
-        if free < size_bytes:
-            raise DiskFullError(
-                f"The photos take {size_bytes / 1e9:.1f} GB in training. Neither the free memory suffices for them nor "
-                f"the disk of {folder} ({free / 1e9:.1f} GB are free there): lower train.max_image_size, make room, or "
-                "name a workspace on another disk."
-            )
-        self._folder = folder
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as this object
-        self._file.truncate(size_bytes)
-        # Shared and writeable: kernels are compiled for that, and such a mapping does not count as this process's
-        # memory. One for all photos: each mapping has a descriptor, and a process may have a thousand.
-        self._bytes = np.asarray(np.memmap(self._file, np.uint8, "r+"))
-        self._filled = 0
-
-    def stored(self, pixels: Photo) -> Photo:
-        """Append a photo [H, W, 3] and return it as an array that the file backs. Raises DiskFullError.
-
-        It is written to the file. Copying it through the mapping would kill the process if the disk is full.
-        """
-        begin, self._filled = self._filled, self._filled + pixels.nbytes
-        with watching_disk(self._folder):
-            self._file.seek(begin)
-            self._file.write(np.ascontiguousarray(pixels).data)
-            self._file.flush()
-        return self._bytes[begin : self._filled].reshape(pixels.shape)
 
 
 @dataclass
