@@ -104,7 +104,7 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
     views = [load_view(scene, camera, options.max_image_size, stored, masks) for camera in training_cameras]
     held_out = [load_view(scene, camera, options.max_image_size, stored, masks) for camera in held_out_cameras]
     joins = options.use_all_photos and bool(held_out)
-    engine = engine_for(capped, views + held_out if joins else views)
+    engine = engine_for(capped, views + held_out if joins else views, file is not None)
     depths = SparseDepths(scene, views + held_out)
     limit = wanted if engine.max_gaussians is None else min(wanted, engine.max_gaussians)
     halvings = min(coarsest_level(evenly_chosen(views, DETAIL_VIEWS)), max(view.most_halvings for view in views))
@@ -192,7 +192,7 @@ def _decisions(
     return tuple(sentences)
 
 
-def engine_for(options: TrainOptions, views: Sequence[View] = ()) -> Engine:
+def engine_for(options: TrainOptions, views: Sequence[View] = (), photos_on_disk: bool = False) -> Engine:
     """The engine of the options' backend, with its memory planned, on a GPU for these views.
 
     Raises MissingPartError when it cannot run here.
@@ -200,7 +200,7 @@ def engine_for(options: TrainOptions, views: Sequence[View] = ()) -> Engine:
     if resolve_backend(options.backend) == "cuda":
         from tasks.core.training.torch_engine import cuda_engine
 
-        return cuda_engine(options, views)
+        return cuda_engine(options, views, photos_on_disk)
     affordable = affordable_gaussians(available_memory_bytes(), options.sh_degree)
     if affordable >= options.max_gaussians:
         return CpuEngine(options.max_gaussians)

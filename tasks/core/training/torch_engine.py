@@ -22,7 +22,6 @@ from tasks.core.training.depth import DepthTargets
 from tasks.core.training.engine import SAMPLED_EVERY, StepResult
 from tasks.core.training.memory import GpuBudget, gpu_budget
 from tasks.core.training.options import TrainOptions
-from tasks.core.training.photo_file import StoredPhoto
 from tasks.core.training.population import PARAMETERS, Population
 from tasks.core.training.schedule import FLAT_COLORS_UNTIL, HARMONICS_DECAY, StepSettings
 from tasks.core.training.torch_loss import PhotoStore, colored_by_depth, depth_loss, l1_ssim
@@ -194,8 +193,11 @@ def adam(parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, row
     parameter.index_add_(0, rows, step, alpha=-1)
 
 
-def cuda_engine(options: TrainOptions, views: Sequence[View]) -> "MemoryGuard":
-    """The engine for these options and photos, planned for the memory that is free on the GPU now."""
+def cuda_engine(options: TrainOptions, views: Sequence[View], photos_on_disk: bool = False) -> "MemoryGuard":
+    """The engine for these options and photos, planned for the memory that is free on the GPU now.
+
+    With photos on the disk, the host's memory keeps none of them.
+    """
     # SSIM subtracts moments from one another; the ten bits of TF32's mantissa are too few for that.
     torch.backends.cudnn.allow_tf32 = False
     budget = gpu_budget(
@@ -207,10 +209,10 @@ def cuda_engine(options: TrainOptions, views: Sequence[View]) -> "MemoryGuard":
     )
     rasterize = Gsplat()
     rasterize.packed = budget.packed
-    on_disk = any(isinstance(view.photos, StoredPhoto) for view in views)
-    photos = PhotoStore("cuda", budget.pixel_bytes, budget.moment_bytes, 0 if on_disk else budget.pinned_bytes)
+    pinned_bytes = 0 if photos_on_disk else budget.pinned_bytes
+    photos = PhotoStore("cuda", budget.pixel_bytes, budget.moment_bytes, pinned_bytes)
     engine = TorchEngine("cuda", "cuda", rasterize, photos, LOSS_EVERY)
-    engine.photos_stay = not on_disk
+    engine.photos_stay = not photos_on_disk
     return MemoryGuard(engine, rasterize, budget)
 
 
