@@ -216,7 +216,8 @@ def train_cost(training: Training, options: TrainOptions, machine: Machine) -> C
         stepping = min(stepping, options.time_budget_seconds)
     seconds = stepping + _around_the_steps(training, options, on_gpu).seconds_on(machine)
     pixels = 1e6 * training.megapixels
-    photos = BYTES_PER_PHOTO_PIXEL * pixels * (training.views + training.held_out)
+    count, most = training.views + training.held_out, options.max_photos_in_memory
+    photos = BYTES_PER_PHOTO_PIXEL * pixels * (count if most is None else min(most, count))
     if on_gpu:  # whose own memory holds the Gaussians
         return Cost(seconds, T4_PROCESS_BYTES + photos)
     return Cost(seconds, PROCESS_BYTES + photos + BYTES_PER_GAUSSIAN * training.limit + BYTES_PER_STEP_PIXEL * pixels)
