@@ -127,7 +127,7 @@ class TrainSection(Section):
     covered_share: float | None = None  # of the held-out views' pixels
     # PSNR when one affine map of colours for each view has made up for its exposure and white balance; mean over views
     color_corrected_psnr_db: float | None = None
-    # Of a splat that was trained in cells: PSNR over pixels within 16 px of a change of their owner, and over the others
+    # Of a splat trained in cells: PSNR over pixels within 16 px of a change of their owner, and over the others
     seam_psnr_db: float | None = None
     interior_psnr_db: float | None = None
     seam_share: float | None = None  # of the held-out views' pixels
