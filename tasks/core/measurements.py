@@ -127,6 +127,10 @@ class TrainSection(Section):
     covered_share: float | None = None  # of the held-out views' pixels
     # PSNR when one affine map of colours for each view has made up for its exposure and white balance; mean over views
     color_corrected_psnr_db: float | None = None
+    # Of a splat trained in cells: PSNR over pixels within 16 px of a change of their owner, and over the others
+    seam_psnr_db: float | None = None
+    interior_psnr_db: float | None = None
+    seam_share: float | None = None  # of the held-out views' pixels
     # The step after which, everything above being measured, the held-out photos joined the training; null: never
     held_out_joined_at_step: int | None = None
     eval_views: tuple[str, ...] = ()  # names of the held-out cameras
@@ -136,6 +140,25 @@ class TrainSection(Section):
     curve: tuple[CurvePoint, ...] = ()
     decisions: tuple[str, ...] = ()  # what was chosen because of the machine, as where photos lie
     degradations: tuple[str, ...] = ()  # what the machine made worse than was asked for
+
+
+class CellPlan(Section):
+    """A cell of a scene that is trained in parts."""
+
+    number: int
+    digest: str  # sha256 of all that decides its training, beside the options
+    views: int  # photos that it is trained on
+    ring_views: int  # those of them of which another cell owns more
+    share: float  # of the photos' pixels that it owns
+    steps: int
+    max_gaussians: int  # in its training, the margin that is cut off included
+
+
+class CellsSection(Section):
+    """A scene's division into cells."""
+
+    cells: tuple[CellPlan, ...]
+    decisions: tuple[str, ...] = ()
 
 
 class SogSection(Section):

@@ -160,7 +160,7 @@ class StoredPhoto(Sequence[Photo]):
 
     def __init__(self, file: PhotoFile, places: tuple[Place, ...]) -> None:
         self.places = places
-        self._file = file
+        self.file = file
 
     def __len__(self) -> int:
         return len(self.places)
@@ -171,5 +171,5 @@ class StoredPhoto(Sequence[Photo]):
     def __getitem__(self, level: slice) -> tuple[Photo, ...]: ...
     def __getitem__(self, level: int | slice) -> Photo | tuple[Photo, ...]:
         if isinstance(level, slice):
-            return tuple(self._file.photo(place) for place in self.places[level])
-        return self._file.photo(self.places[level])
+            return tuple(self.file.photo(place) for place in self.places[level])
+        return self.file.photo(self.places[level])

@@ -1,13 +1,15 @@
 """Decisions before the first step, from the scene, the photos and the machine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.core.errors import InputError
+from tasks.core.gaussians import Gaussians
 from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.render.backends import resolve_backend
 from tasks.core.scene import Camera, Scene, SparsePoints
@@ -18,11 +20,11 @@ from tasks.core.training.engine import CpuEngine, Engine
 from tasks.core.training.held_out import split_views
 from tasks.core.training.memory import SPARE_SHARE, affordable_gaussians, cpu_bytes_each
 from tasks.core.training.options import TrainOptions
-from tasks.core.training.photo_file import FEWEST_IN_MEMORY, PhotoFile
+from tasks.core.training.photo_file import FEWEST_IN_MEMORY, PhotoFile, StoredPhoto
 from tasks.core.training.views import (
-    CHANNELS,
     EndlessShuffle,
     MaskLevels,
+    Squares,
     View,
     evenly_chosen,
     in_memory,
@@ -49,7 +51,10 @@ class Plan:
     decisions: tuple[str, ...]  # for people
     steps: int  # before the held-out photos join
     joins: bool  # whether they join
-    photo_file: PhotoFile | None = None  # where the views' photos are unless all are in memory
+    joined_steps: int | None = None  # when they have joined; None for a share of the steps before
+    begins_at: float = 0.0  # the progress at the first step
+    log_gains: NDArray[np.float32] | None = None  # [V, 3] of `all_views` where exposures are known before training
+    measures_also: Callable[[Gaussians], Mapping[str, float | None]] | None = None  # fields of TrainSection
 
     @property
     def all_views(self) -> list[View]:
@@ -67,11 +72,12 @@ class Plan:
 
     def read_ahead(self, order: EndlessShuffle, progress: float) -> None:
         """Begin to read the photos that come next in the order of all views, where photos are on the disk."""
-        if self.photo_file is None:
+        file = photo_file_of(self.views)
+        if file is None:
             return
         views = self.all_views
-        coming = [views[index] for index in order.upcoming(self.photo_file.most_ahead)]
-        self.photo_file.expect((view.photos, self.level_of(view, progress)) for view in coming)
+        coming = [views[index] for index in order.upcoming(file.most_ahead)]
+        file.expect((view.photos, self.level_of(view, progress)) for view in coming)
 
     @property
     def curve_views(self) -> list[View]:
@@ -98,16 +104,12 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
     pixels = sum(width * height for width, height in sizes)
     wanted = schedule.most_gaussians(pixels, shown_by, options.max_gaussians, options.pixels_per_gaussian)
     capped = options.model_copy(update={"max_gaussians": wanted})
-    file, of_photos = room_for_photos(scene.cameras, capped, folder)
-    stored = in_memory if file is None else file.stored
-    masks: MaskLevels = {}
-    views = [load_view(scene, camera, options.max_image_size, stored, masks) for camera in training_cameras]
-    held_out = [load_view(scene, camera, options.max_image_size, stored, masks) for camera in held_out_cameras]
+    views, held_out, of_photos = read_views(scene, training_cameras, held_out_cameras, capped, folder)
     joins = options.use_all_photos and bool(held_out)
-    engine = engine_for(capped, views + held_out if joins else views, file is not None)
+    engine = engine_for(capped, views + held_out if joins else views)
     depths = SparseDepths(scene, views + held_out)
     limit = wanted if engine.max_gaussians is None else min(wanted, engine.max_gaussians)
-    halvings = min(coarsest_level(evenly_chosen(views, DETAIL_VIEWS)), max(view.most_halvings for view in views))
+    halvings = halvings_of(views)
     return Plan(
         engine=engine,
         views=views,
@@ -119,12 +121,47 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
         decisions=of_photos + _decisions(wanted, options, len(views), engine.name, shown_by, halvings, depths),
         steps=max(round(options.steps * (1 - schedule.JOINED_SHARE)), 1) if joins else options.steps,
         joins=joins,
-        photo_file=file,
     )
 
 
+def read_views(
+    scene: Scene,
+    training: Sequence[Camera],
+    held_out: Sequence[Camera],
+    options: TrainOptions,
+    folder: Path,
+    parts: Mapping[str, Squares] = MappingProxyType({}),
+) -> tuple[list[View], list[View], tuple[str, ...]]:
+    """Read the photos to train on and those held out, or parts of them, by name; and sentences for people.
+
+    They are kept in memory, or else on the folder's disk. `options.max_gaussians` decides the memory of the Gaussians.
+    """
+    file, decisions = room_for_photos([*training, *held_out], options, folder, parts)
+    stored = in_memory if file is None else file.stored
+    masks: MaskLevels = {}
+
+    def read(camera: Camera) -> View:
+        return load_view(scene, camera, options.max_image_size, stored, masks, parts.get(camera.name))
+
+    return [read(camera) for camera in training], [read(camera) for camera in held_out], decisions
+
+
+def photo_file_of(views: Sequence[View]) -> PhotoFile | None:
+    """The file in which the photos of these views are; None if they are in memory."""
+    photos = views[0].photos if views else ()
+    return photos.file if isinstance(photos, StoredPhoto) else None
+
+
+def halvings_of(views: Sequence[View]) -> int:
+    """How often the sides of photos are halved at the start of training, at most."""
+    return min(coarsest_level(evenly_chosen(views, DETAIL_VIEWS)), max(view.most_halvings for view in views))
+
+
 def room_for_photos(
-    cameras: Sequence[Camera], options: TrainOptions, folder: Path
+    cameras: Sequence[Camera],
+    options: TrainOptions,
+    folder: Path,
+    parts: Mapping[str, Squares] = MappingProxyType({}),
 ) -> tuple[PhotoFile | None, tuple[str, ...]]:
     """Decide where the photos are kept: a file on the disk and a sentence for people, or None if all are in memory.
 
@@ -132,14 +169,14 @@ def room_for_photos(
 
     Raises DiskFullError if the disk of the folder has no room for the photos.
     """
-    needed, free = photo_bytes(cameras, options.max_image_size), available_memory_bytes()
+    needed, free = photo_bytes(cameras, options.max_image_size, parts), available_memory_bytes()
     on_cpu = resolve_backend(options.backend) == "cpu"
     gaussians = options.max_gaussians * cpu_bytes_each(options.sh_degree) if on_cpu else 0.0
     room = free * (1 - SPARE_SHARE) - gaussians
     asked = options.max_photos_in_memory or len(cameras)
     if needed <= room and asked >= len(cameras):
         return None, ()
-    largest = max(CHANNELS * prod(level_sizes(camera, options.max_image_size)[0]) for camera in cameras)
+    largest = max(photo_bytes([camera], options.max_image_size, parts, smaller=False) for camera in cameras)
     most = max(min(asked, int(max(room, 0) / largest)), FEWEST_IN_MEMORY)
     if most == options.max_photos_in_memory:
         reason = f"train.max_photos_in_memory is {asked:,}."
@@ -192,7 +229,7 @@ def _decisions(
     return tuple(sentences)
 
 
-def engine_for(options: TrainOptions, views: Sequence[View] = (), photos_on_disk: bool = False) -> Engine:
+def engine_for(options: TrainOptions, views: Sequence[View] = ()) -> Engine:
     """The engine of the options' backend, with its memory planned, on a GPU for these views.
 
     Raises MissingPartError when it cannot run here.
@@ -200,7 +237,7 @@ def engine_for(options: TrainOptions, views: Sequence[View] = (), photos_on_disk
     if resolve_backend(options.backend) == "cuda":
         from tasks.core.training.torch_engine import cuda_engine
 
-        return cuda_engine(options, views, photos_on_disk)
+        return cuda_engine(options, views, photo_file_of(views) is not None)
     affordable = affordable_gaussians(available_memory_bytes(), options.sh_degree)
     if affordable >= options.max_gaussians:
         return CpuEngine(options.max_gaussians)

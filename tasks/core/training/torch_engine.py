@@ -32,6 +32,7 @@ from tasks.core.training.views import View
 # [..., N, 2] and a mask [N], or packed: pulls [M, 2] and their indices int64 [M].
 DifferentiableRasterizer = Callable[[dict[str, Tensor], Camera, int, Tensor], tuple[Tensor, Any, Tensor]]
 
+MOST_MASKS = 32  # kept on the device: of each size of what all photos of a camera hide there is one
 LOSS_EVERY = 20  # steps between two readings of the loss; at a few ms a step, the delay is too short to notice
 
 
@@ -111,8 +112,10 @@ class TorchEngine:
         return StepResult(self._noted(loss.detach()), sample())
 
     def _mask(self, hidden: NDArray[np.bool_]) -> Tensor:
-        """The mask [H, W, 1] on the device; views share masks, so there are few."""
+        """The mask [H, W, 1] on the device. Views of whole photos share a few; those of parts make new ones."""
         if id(hidden) not in self._masks:
+            if len(self._masks) >= MOST_MASKS:
+                self._masks.clear()
             self._masks[id(hidden)] = hidden, torch.from_numpy(hidden)[..., None].to(self.device)
         return self._masks[id(hidden)][1]
 

@@ -149,6 +149,18 @@ def test_the_plan_is_made_for_the_photos_at_hand(monkeypatch: pytest.MonkeyPatch
     assert not torch.backends.cudnn.allow_tf32
 
 
+def test_masks_that_are_made_anew_for_each_step_are_not_kept() -> None:
+    engine = TorchEngine("cuda", "cpu", reference.rasterize)
+    shared = [np.eye(4, 5, k, bool) for k in range(4)]
+    for _ in range(100):
+        assert [engine._mask(mask).shape for mask in shared] == [(4, 5, 1)] * 4
+    assert len(engine._masks) == 4
+    made = [np.eye(4, 5, k % 4, bool) for k in range(100)]
+    for mask in made:
+        assert torch.equal(engine._mask(mask)[..., 0], torch.from_numpy(mask))
+    assert len(engine._masks) <= 32
+
+
 def test_photos_that_are_read_anew_for_each_step_train_alike() -> None:
     gaussians, camera = random_gaussians(60, 40, 30, 3.0)
     cameras = [replace(camera, name=name) for name in ("a.jpg", "b.jpg")]
