@@ -2,6 +2,7 @@
 
 A made scene, trained in a process of its own each time, in turn. Memory is what training adds to the process: the
 kernel's peak less what was resident before, with libraries loaded. The files are compared, which have to be equal.
+Before, reading alone: CPU time of both threads for photos in the order of training, which compute nothing in between.
 
 On a machine that does other things, read the CPU seconds.
 """
@@ -13,15 +14,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from math import prod
 from pathlib import Path
+
+import numpy as np
 
 from tasks.core.progress import ignore_progress
 from tasks.core.render.warmup import compile_kernels
 from tasks.core.scene import Scene
 from tasks.core.training.options import TrainOptions
+from tasks.core.training.photo_file import PhotoFile
 from tasks.core.training.trainer import PLY_FILE, train
+from tasks.core.training.views import EndlessShuffle
 from tasks.core.usage import PeakMemory, memory_in_use_bytes
 from tests.core.training.scenes import made_scene
+
+READ_FROM, READS = 100, 500  # photos
 
 
 def measure(folder: Path, options: TrainOptions) -> dict[str, float | str]:
@@ -41,6 +49,22 @@ def measure(folder: Path, options: TrainOptions) -> dict[str, float | str]:
     return {**found, "megabytes": (memory.peak_bytes - before) / 1e6}
 
 
+def reading_ms(width: int, most: int) -> float:
+    """CPU-ms a photo for reading, in the order of training, with at most so many of READ_FROM photos in memory."""
+    generator = np.random.default_rng(0)
+    shape = (width * 3 // 4, width, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        file = PhotoFile(Path(folder), READ_FROM * prod(shape), most)
+        photos = [file.stored([generator.integers(0, 256, shape, np.uint8)]) for _ in range(READ_FROM)]
+        order = EndlessShuffle(READ_FROM, generator)
+        began = time.process_time()
+        for _ in range(READS):
+            photos[order.next()][0]
+            file.expect([(photos[index], 0) for index in order.upcoming(file.most_ahead)])
+        file.photo(photos[order.next()].places[0])  # waits for the reader
+        return 1000 * (time.process_time() - began) / READS
+
+
 def main() -> None:
     """Make the scene, train in processes of their own, and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -58,6 +82,9 @@ def main() -> None:
         )  # fmt: skip
         print(json.dumps(measure(arguments.scene, options)))
         return
+    for most in arguments.most:
+        taken = reading_ms(arguments.width, most)
+        print(f"reading, at most {most} in memory: {taken:.2f} CPU-ms a photo", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "scene"
         made_scene(folder, arguments.photos, arguments.width, arguments.width * 3 // 4, points=300)
