@@ -23,7 +23,7 @@ from tasks.core.sfm.pairs import choose_pairs
 from tasks.core.sog.options import CompressOptions
 from tasks.core.training import schedule
 from tasks.core.training.coverage import MOST_SHARE
-from tasks.core.training.evaluate import CONTRIBUTING_VIEWS, JUDGED_VIEWS, PRUNE_HALVINGS
+from tasks.core.training.evaluate import FEW_VIEWS, JUDGED_VIEWS, PRUNE_HALVINGS
 from tasks.core.training.options import TrainOptions
 
 # CPU seconds of a core of the reference machine, fitted to runs of three or four photo sets: docs/estimate.md.
@@ -263,9 +263,9 @@ def _around_the_steps(training: Training, options: TrainOptions, on_gpu: bool) -
     work += render * (evaluated + training.held_out)
     work += Work(serial=COMPLETE_SECONDS_PER_MEGAPIXEL * full) * training.held_out
     if options.max_prune_loss_db > 0:
-        contributing = min(training.views, CONTRIBUTING_VIEWS)
         judged = min(training.views, JUDGED_VIEWS) * (PRUNE_HALVINGS + 1)
-        work += _step(full, count, on_gpu) * contributing + render * judged
+        size = full if training.views <= FEW_VIEWS else full / 4
+        work += _step(size, count, on_gpu) * training.views + render * judged
     return work
 
 
