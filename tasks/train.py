@@ -11,8 +11,8 @@ from tasks.core.progress import Progress
 from tasks.core.refs import GaussiansRef, Ref, RunContext, SceneRef
 from tasks.core.scene import Scene
 from tasks.core.stage_code import StageCode
-from tasks.core.training.memory import budgets, memory_errors_explained
-from tasks.core.training.options import TrainOptions
+from tasks.core.training.memory import budgets, lowered, memory_errors_explained
+from tasks.core.training.options import WITHOUT_EFFECT, TrainOptions
 from tasks.reporting.progress import run_logger, stage_progress
 from tasks.reporting.training_board import TrainingBoard
 from tasks.running.checkpoints import StageCheckpoints
@@ -28,19 +28,21 @@ TRAIN = Stage(
     StageCode(("tasks.core.training.trainer",), ("torch", "numba", "numpy", "scipy", "PIL", "gsplat")),
     TrainSection,
 )
-# Options that are not part of the output's name: the first does not change the output; the second counts as resolved.
-NOT_NAMING = ("checkpoint_seconds", "backend")
+# Options that are not part of the output's name: some do not change the output; the backend counts as resolved.
+NOT_NAMING = (*WITHOUT_EFFECT, "backend")
 REPORT_INTERVAL_SECONDS = 0.5
 
 
 @TRAIN.task
 def train_gaussians(scene: SceneRef, options: TrainOptions, context: RunContext) -> GaussiansRef:
-    """Optimise Gaussians to look like the scene's images, with fewer Gaussians if memory is short.
+    """Optimise Gaussians to look like the scene's images, with fewer photos in memory or Gaussians if it is short.
 
     Raises TrainingDivergedError, or OutOfMemoryError if even the smallest budget needs too much memory.
     """
     # The run that dispatched this one looks for exactly the output that it asked for, and lowers the budget itself.
-    for budget in [options] if context.dispatched else budgets(options):
+    for budget in [options] if context.dispatched else budgets(options, scene.cameras):
+        if budget != options:
+            run_logger().warning("%s", lowered(options, budget))
         try:
             output = _train(scene, budget, context)
             break
@@ -103,7 +105,7 @@ def _train(scene: SceneRef, options: TrainOptions, context: RunContext) -> Ref:
 
 
 def _given_up(asked: TrainOptions, used: TrainOptions) -> tuple[str, ...]:
-    if used == asked:
+    if used.max_gaussians == asked.max_gaussians:  # fewer photos in memory cost no quality
         return ()
     share = used.max_gaussians / asked.max_gaussians
     return (

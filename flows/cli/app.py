@@ -93,11 +93,14 @@ def estimate(
     set_: SetOption = None,
     workspace: WorkspaceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    fleet: Annotated[
+        bool, typer.Option("--fleet", help="Also on 1, 4 and 16 GPU instances (default: above 150 photos).")
+    ] = False,
 ) -> None:
     """Say what a run would take: time, memory and price of each stage, here and on AWS, from the photos' headers."""
     from flows.cli.estimate import print_estimate
 
-    print_estimate(photos, preset, set_ or [], workspace, as_json, console)
+    print_estimate(photos, preset, set_ or [], workspace, as_json, fleet, console)
 
 
 @app.command()
