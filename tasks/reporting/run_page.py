@@ -82,7 +82,7 @@ class RunPage:
     def show_failure(self, error: BaseException) -> None:
         """Show the error and the remedy."""
         recorded = current_recording()
-        stage = recorded.stages[-1] if recorded and recorded.stages else None
+        stage = None if recorded is None else recorded.failed or next(reversed(recorded.stages), None)
         text = failure_markdown(self._capture, stage, error, self._log_urls())
         self._show("summary", Shown("markdown", text, f"Failed: {error}"))
 

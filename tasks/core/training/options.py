@@ -1,7 +1,7 @@
 """Options of training, the presets that most users choose from, and their values on each kind of machine."""
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -149,6 +149,12 @@ class TrainOptions(OptionModel):
         description="The same seed, photos and options give the same Gaussians on the same machine.",
     )
 
+    cells: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = Field(
+        "auto",
+        title="Cells",
+        description="Number of parts that are trained by themselves and joined in the end, each with its own photos "
+        "and memory; other machines can train them at once. 1: one part. auto: one part if it fits into memory.",
+    )
     checkpoint_seconds: float = Field(
         60,
         ge=0,

@@ -1,0 +1,1 @@
+"""Training in cells: a capture is divided, its parts are trained by themselves and joined into one splat."""
