@@ -97,8 +97,12 @@ def _number_of_cells(scene: SceneRef, options: TrainOptions, context: RunContext
 
 
 def _options_of(cell: CellPlan, options: TrainOptions) -> TrainOptions:
-    """Return the options of one cell's training."""
-    return options.model_copy(update={"steps": cell.steps, "max_gaussians": cell.max_gaussians})
+    """Return the options of one cell's training.
+
+    What is only done to the whole is switched off, so that choosing it differently trains no cell again.
+    """
+    own = {"steps": cell.steps, "max_gaussians": cell.max_gaussians}
+    return options.model_copy(update={**own, "use_all_photos": False, "max_prune_loss_db": 0.0})
 
 
 def _expecting(cell: CellPlan, context: RunContext) -> RunContext:

@@ -171,14 +171,19 @@ def _merge(
 
         trained = [open_output(cell, context) for cell in cells]
         measured = merge_cells(loaded, open_output(plan, context), trained, out, options, *callbacks)
-        return measured.model_copy(update={"cells": _cell_sections(plan, cells, context)})
+        planned = CELLS.measured(plan, context)
+        return measured.model_copy(
+            update={
+                "cells": _cell_sections(planned, cells, context),
+                "decisions": (*planned.decisions, *measured.decisions),
+            }
+        )
 
     inputs = [scene.digest, plan.digest, *(cell.digest for cell in cells)]
     return run_training(MERGE, scene, options, context, inputs=inputs, train=merge)
 
 
-def _cell_sections(plan: CellsRef, cells: tuple[CellRef, ...], context: RunContext) -> tuple[CellSection, ...]:
-    planned = CELLS.measured(plan, context).cells
+def _cell_sections(planned: CellsSection, cells: tuple[CellRef, ...], context: RunContext) -> tuple[CellSection, ...]:
     return tuple(
         CellSection(
             number=cell.number,
@@ -188,7 +193,7 @@ def _cell_sections(plan: CellsRef, cells: tuple[CellRef, ...], context: RunConte
             steps=measured.steps,
             psnr_db=measured.psnr_db,
         )
-        for cell, measured in zip(planned, (CELL.measured(ref, context) for ref in cells), strict=True)
+        for cell, measured in zip(planned.cells, (CELL.measured(ref, context) for ref in cells), strict=True)
     )
 
 

@@ -106,33 +106,13 @@ class CurvePoint(Section):
     detail: float | None = None  # of the first held-out view, which the dashboard shows; render's over photo's
 
 
-class CellPlan(Section):
-    """One cell of a training in cells, as it is planned."""
-
-    number: int  # from 0
-    # sha256 of everything that decides this cell's training: photos, cameras, masks, seeds, exposure, budget
-    digest: str
-    views: int  # photos that the cell is trained for
-    ring_views: int  # photos of its neighbours that it is trained on beside them
-    share: float  # of the whole training's work; all cells' are 1 together
-    steps: int
-    max_gaussians: int
-
-
-class CellsSection(Section):
-    """The plan of a training in cells."""
-
-    cells: tuple[CellPlan, ...]
-    decisions: tuple[str, ...] = ()  # what was chosen and why, in sentences
-
-
 class CellSection(Section):
     """The result of one cell."""
 
     number: int
-    views: int
-    ring_views: int
-    num_gaussians: int  # before merging, those outside of what the cell owns included
+    views: int  # photos that it was trained on
+    ring_views: int  # those of them of which another cell owns more
+    num_gaussians: int  # before merging, those in the margin that is cut off included
     steps: int
     psnr_db: float | None = None  # of the cell's own held-out views, before merging
     seconds: float | None = None  # null for a cell that came from the cache
@@ -160,20 +140,39 @@ class TrainSection(Section):
     covered_share: float | None = None  # of the held-out views' pixels
     # PSNR when one affine map of colours for each view has made up for its exposure and white balance; mean over views
     color_corrected_psnr_db: float | None = None
+    # Of a splat trained in cells: PSNR over pixels within 16 px of a change of their owner, and over the others
+    seam_psnr_db: float | None = None
+    interior_psnr_db: float | None = None
+    seam_share: float | None = None  # of the held-out views' pixels
     # The step after which, everything above being measured, the held-out photos joined the training; null: never
     held_out_joined_at_step: int | None = None
     eval_views: tuple[str, ...] = ()  # names of the held-out cameras
     eval_psnr_db: tuple[float, ...] = ()  # one for each of eval_views
     eval_detail: tuple[float | None, ...] = ()  # the same; null where the photo has no detail at all
     cells: tuple[CellSection, ...] = ()  # empty for a training in one part
-    # Mean PSNR over the held-out views' pixels whose owner changes within 16 px, and over the others
-    seam_psnr_db: float | None = None
-    interior_psnr_db: float | None = None
-    seam_share: float | None = None  # of the held-out views' pixels
     stopped_by: str  # "schedule", "time budget", "flat quality"
     curve: tuple[CurvePoint, ...] = ()
     decisions: tuple[str, ...] = ()  # what was chosen because of the machine, as where photos lie
     degradations: tuple[str, ...] = ()  # what the machine made worse than was asked for
+
+
+class CellPlan(Section):
+    """A cell of a scene that is trained in parts."""
+
+    number: int
+    digest: str  # sha256 of all that decides its training, beside the options
+    views: int  # photos that it is trained on
+    ring_views: int  # those of them of which another cell owns more
+    share: float  # of the photos' pixels that it owns
+    steps: int
+    max_gaussians: int  # in its training, the margin that is cut off included
+
+
+class CellsSection(Section):
+    """A scene's division into cells."""
+
+    cells: tuple[CellPlan, ...]
+    decisions: tuple[str, ...] = ()
 
 
 class SogSection(Section):

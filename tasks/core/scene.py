@@ -64,6 +64,10 @@ class Camera:
             self.name, width, height, self.fx * sx, self.fy * sy, self.cx * sx, self.cy * sy, self.cam_from_world
         )
 
+    def cropped(self, left: int, top: int, width: int, height: int) -> "Camera":
+        """The same camera with a part of its image, whose top left corner is at (left, top)."""
+        return Camera(self.name, width, height, self.fx, self.fy, self.cx - left, self.cy - top, self.cam_from_world)
+
 
 @dataclass(frozen=True)
 class SparsePoints:
@@ -73,6 +77,10 @@ class SparsePoints:
     rgb: NDArray[np.uint8]  # [P, 3]
     errors_px: Float64  # [P] mean reprojection error
     track_lengths: NDArray[np.int32]  # [P] number of images that see the point
+
+    def of(self, rows: NDArray[np.generic]) -> "SparsePoints":
+        """Some of the points, by their numbers or a mask [P]."""
+        return SparsePoints(*(array[rows] for array in vars(self).values()))
 
 
 @dataclass(frozen=True)

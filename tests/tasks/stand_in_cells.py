@@ -48,28 +48,30 @@ class StandIns:
     ) -> CellsSection:
         self.divided += 1
         names = [camera.name for camera in scene.cameras]
-        parts = [list(part) for part in np.array_split(names, count)]
+        parts = [part.tolist() for part in np.array_split(names, count)]
         described, plans = [], []
         for number, views in enumerate(parts):
             ring = [views[-1] for views in parts[:number]][-1:]
             content = b"".join((scene.folder / "images" / name).read_bytes() for name in [*views, *ring])
-            described.append({"number": number, "views": [str(name) for name in views], "ring_views": ring})
+            described.append(
+                {"number": number, "views": [{"name": name} for name in [*views, *ring]], "ring_views": ring}
+            )
             plans.append(
                 CellPlan(
                     number=number,
                     digest=hashlib.sha256(content).hexdigest(),
-                    views=len(views),
+                    views=len(views) + len(ring),
                     ring_views=len(ring),
                     share=len(views) / len(names),
                     steps=max(10, options.steps // count),
                     max_gaussians=options.max_gaussians // count,
                 )
             )
-        (out / "cells.json").write_text(json.dumps({"cells": described}, default=str))
+        (out / "cells.json").write_text(json.dumps({"cells": described}))
         owners = np.arange(len(scene.points.xyz)) * count // len(scene.points.xyz)
         np.savez(out / "owners.npz", owners=owners.astype(np.int16))
         on_progress(Progress(1, 1, f"{count} cells"))
-        return CellsSection(cells=tuple(plans))
+        return CellsSection(cells=tuple(plans), decisions=(f"{count} cells.",))
 
     def _train_cell(
         self, scene: Scene, cells: Path, number: int, out: Path, options: TrainOptions, *callbacks: Any
@@ -78,7 +80,8 @@ class StandIns:
         self.options.append(options)
         self.before_training(number, options)
         views = json.loads((cells / "cells.json").read_text())["cells"][number]["views"]
-        seed = zlib.crc32(b"".join((scene.folder / "images" / name).read_bytes() for name in views))
+        photos = [(scene.folder / "images" / view["name"]).read_bytes() for view in views]
+        seed = zlib.crc32(b"".join(photos))
         write_ply(by_lot(seed), out / "scene.ply")
         callbacks[0](stats(options.steps))
         return section(options.steps, GAUSSIANS, psnr_db=20.0 + number)

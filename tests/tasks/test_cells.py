@@ -199,11 +199,12 @@ def test_the_whole_costs_what_its_parts_cost(
     measured = TRAIN.measured(gaussians, context)
     assert [(cell.number, cell.views, cell.ring_views, cell.psnr_db) for cell in measured.cells] == [
         (0, 4, 0, 20.0),
-        (1, 4, 1, 21.0),
-        (2, 4, 1, 22.0),
-        (3, 4, 1, 23.0),
+        (1, 5, 1, 21.0),
+        (2, 5, 1, 22.0),
+        (3, 5, 1, 23.0),
     ]
     assert measured.seam_psnr_db == 24.8
+    assert measured.decisions == ("4 cells.",)
 
 
 class Pool:

@@ -58,8 +58,18 @@ def project(xyz: Float64, camera: Camera) -> Projection:
     return Projection(pixels, depths, inside)
 
 
+def sky_distance(points: SparsePoints) -> float:
+    """The depth at which the sky is placed behind a scene; 0 if all points are in one place."""
+    xyz = points.xyz[np.isfinite(points.xyz).all(axis=1)]
+    return SKY_DISTANCE * float(np.percentile(np.linalg.norm(xyz - np.median(xyz, axis=0), axis=1), 95))
+
+
 def with_gaps_filled(
-    points: SparsePoints, views: Sequence[View], up: Float64, generator: np.random.Generator
+    points: SparsePoints,
+    views: Sequence[View],
+    up: Float64,
+    generator: np.random.Generator,
+    far: float | None = None,
 ) -> SparsePoints:
     """The points, followed by new ones for the parts of photos that have none.
 
@@ -68,21 +78,20 @@ def with_gaps_filled(
         views: photos to train on. Points added for one photo count in the next ones.
         up: unit vector that points to the sky [3].
         generator: for the random position of each new point within its part of the photo.
+        far: depth of the sky; None for that of these points.
     """
     usable = np.isfinite(points.xyz).all(axis=1)
     if usable.sum() < MIN_POINTS:
         return points
     xyz, rgb = points.xyz[usable], points.rgb[usable]
-    reach = float(np.percentile(np.linalg.norm(xyz - np.median(xyz, axis=0), axis=1), 95))
-    if reach == 0:  # all points are in one place, so no distance is known
+    far = sky_distance(points) if far is None else far
+    if far == 0:  # all points are in one place, so no distance is known
         return points
     for view in views:
         seen = project(xyz, view.cameras[0])
         if seen.inside.sum() < FEWEST_POINTS:
             continue
-        new_xyz, new_rgb = _gaps(
-            view, seen.pixels[seen.inside], seen.depths[seen.inside], up, SKY_DISTANCE * reach, generator
-        )
+        new_xyz, new_rgb = _gaps(view, seen.pixels[seen.inside], seen.depths[seen.inside], up, far, generator)
         xyz, rgb = np.concatenate([xyz, new_xyz]), np.concatenate([rgb, new_rgb])
     given = int(usable.sum())
     chosen = generator.permutation(len(xyz) - given)[: int(MOST_SHARE * given)]

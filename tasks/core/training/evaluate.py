@@ -75,8 +75,13 @@ def evaluate_completely(
 
 def mean_of(qualities: Sequence[Quality], measure: Callable[[Quality], float]) -> float | None:
     """Mean of a measure over the views where it is defined; None if there is no such view."""
-    values = [value for value in map(measure, qualities) if not math.isnan(value)]
-    return float(np.mean(values)) if values else None
+    return mean_of_defined([measure(quality) for quality in qualities])
+
+
+def mean_of_defined(values: Sequence[float]) -> float | None:
+    """The mean of the values that are not NaN; None if there is none."""
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else None
 
 
 def _evaluated(
@@ -153,7 +158,11 @@ def finished_gaussians(gaussians: Gaussians) -> Gaussians:
                 f"{broken} of {len(gaussians)} Gaussians have {name} that are not finite; "
                 "try again with another train.random_seed."
             )
-    drawn = gaussians.raw_opacities >= np.log(MIN_ALPHA / (1 - MIN_ALPHA))
-    kept = gaussians.take(drawn)
+    kept = gaussians.take(is_drawn(gaussians))
     unit = kept.quats / np.linalg.norm(kept.quats, axis=1, keepdims=True)
     return Gaussians(**{**vars(kept), "quats": unit.astype(np.float32)})
+
+
+def is_drawn(gaussians: Gaussians) -> NDArray[np.bool_]:
+    """Which Gaussians [N] are opaque enough to be drawn somewhere."""
+    return np.asarray(gaussians.raw_opacities >= np.log(MIN_ALPHA / (1 - MIN_ALPHA)))

@@ -9,6 +9,7 @@ from tasks.core.gaussians import MAX_SH_DEGREE
 from tasks.core.option_model import OptionModel
 
 MOST_PIXELS_PER_GAUSSIAN = 10_000
+MOST_CELLS = 256
 
 Backend = Literal["cpu", "cuda"]
 
@@ -55,6 +56,13 @@ class TrainOptions(OptionModel):
         title="Least pixels per Gaussian",
         description="Limits the number of Gaussians to one for so many pixels of surface, counting once what several "
         "photos show, but never below 5000. Fewer pixels make a finer and slower splat. 0: no such limit.",
+    )
+    cells: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_CELLS)] = Field(
+        "auto",
+        title="Cells",
+        description="Number of parts of the scene that are trained apart and put together at the end, one after the "
+        "other, or at the same time where training has a work pool of its own. auto: one for up to 600 photos, more "
+        "where memory is short, and one for each 300 photos above.",
     )
     sh_degree: int = Field(
         MAX_SH_DEGREE,
@@ -149,12 +157,6 @@ class TrainOptions(OptionModel):
         description="The same seed, photos and options give the same Gaussians on the same machine.",
     )
 
-    cells: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = Field(
-        "auto",
-        title="Cells",
-        description="Number of parts that are trained by themselves and joined in the end, each with its own photos "
-        "and memory; other machines can train them at once. 1: one part. auto: one part if it fits into memory.",
-    )
     checkpoint_seconds: float = Field(
         60,
         ge=0,

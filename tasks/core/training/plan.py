@@ -1,12 +1,15 @@
 """Decisions before the first step, from the scene, the photos and the machine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.core.errors import InputError
+from tasks.core.gaussians import Gaussians
 from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.render.backends import resolve_backend
 from tasks.core.scene import Camera, Scene, SparsePoints
@@ -21,6 +24,7 @@ from tasks.core.training.views import (
     MaskLevels,
     Photo,
     PhotoFile,
+    Squares,
     View,
     evenly_chosen,
     in_memory,
@@ -47,6 +51,10 @@ class Plan:
     decisions: tuple[str, ...]  # for people
     steps: int  # before the held-out photos join
     joins: bool  # whether they join
+    joined_steps: int | None = None  # when they have joined; None for a share of the steps before
+    begins_at: float = 0.0  # the progress at the first step
+    log_gains: NDArray[np.float32] | None = None  # [V, 3] of `all_views` where exposures are known before training
+    measures_also: Callable[[Gaussians], Mapping[str, float | None]] | None = None  # fields of TrainSection
 
     @property
     def all_views(self) -> list[View]:
@@ -83,15 +91,12 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
     pixels = sum(width * height for width, height in sizes)
     wanted = schedule.most_gaussians(pixels, shown_by, options.max_gaussians, options.pixels_per_gaussian)
     capped = options.model_copy(update={"max_gaussians": wanted})
-    stored, of_photos = room_for_photos(scene.cameras, capped, folder)
-    masks: MaskLevels = {}
-    views = [load_view(scene, camera, options.max_image_size, stored, masks) for camera in training_cameras]
-    held_out = [load_view(scene, camera, options.max_image_size, stored, masks) for camera in held_out_cameras]
+    views, held_out, of_photos = read_views(scene, training_cameras, held_out_cameras, capped, folder)
     joins = options.use_all_photos and bool(held_out)
     engine = engine_for(capped, views + held_out if joins else views)
     depths = SparseDepths(scene, views + held_out)
     limit = wanted if engine.max_gaussians is None else min(wanted, engine.max_gaussians)
-    halvings = min(coarsest_level(evenly_chosen(views, DETAIL_VIEWS)), max(view.most_halvings for view in views))
+    halvings = halvings_of(views)
     return Plan(
         engine=engine,
         views=views,
@@ -106,14 +111,43 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
     )
 
 
+def read_views(
+    scene: Scene,
+    training: Sequence[Camera],
+    held_out: Sequence[Camera],
+    options: TrainOptions,
+    folder: Path,
+    parts: Mapping[str, Squares] = MappingProxyType({}),
+) -> tuple[list[View], list[View], tuple[str, ...]]:
+    """Read the photos to train on and those held out, or parts of them, by name; and sentences for people.
+
+    They are kept in memory, or else on the folder's disk. `options.max_gaussians` decides the memory of the Gaussians.
+    """
+    stored, decisions = room_for_photos([*training, *held_out], options, folder, parts)
+    masks: MaskLevels = {}
+
+    def read(camera: Camera) -> View:
+        return load_view(scene, camera, options.max_image_size, stored, masks, parts.get(camera.name))
+
+    return [read(camera) for camera in training], [read(camera) for camera in held_out], decisions
+
+
+def halvings_of(views: Sequence[View]) -> int:
+    """How often the sides of photos are halved at the start of training, at most."""
+    return min(coarsest_level(evenly_chosen(views, DETAIL_VIEWS)), max(view.most_halvings for view in views))
+
+
 def room_for_photos(
-    cameras: Sequence[Camera], options: TrainOptions, folder: Path
+    cameras: Sequence[Camera],
+    options: TrainOptions,
+    folder: Path,
+    parts: Mapping[str, Squares] = MappingProxyType({}),
 ) -> tuple[Callable[[Photo], Photo], tuple[str, ...]]:
     """Decide where the photos are kept: the `stored` of `load_view`, and a sentence for people unless it is memory.
 
     Raises DiskFullError if neither memory nor the disk of the folder has room for them.
     """
-    needed, free = photo_bytes(cameras, options.max_image_size), available_memory_bytes()
+    needed, free = photo_bytes(cameras, options.max_image_size, parts), available_memory_bytes()
     on_cpu = resolve_backend(options.backend) == "cpu"
     gaussians = options.max_gaussians * cpu_bytes_each(options.sh_degree) if on_cpu else 0.0
     if needed + gaussians <= free * (1 - SPARE_SHARE):

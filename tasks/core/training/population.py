@@ -48,7 +48,7 @@ class Population:
         gaussians: Gaussians,
         capacity: int,
         device: str,
-        shown_by: NDArray[np.integer] | None = None,
+        shown_by: NDArray[np.integer] | NDArray[np.floating] | None = None,
         least_log_scale: NDArray[np.floating] | None = None,
     ) -> "Population":
         """A population of the given Gaussians with room for `capacity`.

@@ -210,7 +210,8 @@ def identity_of(options: TrainOptions, engine: Engine, scene: Scene, views: Sequ
         *numbers, cam_from_world = astuple(view.cameras[0])
         digest.update(repr(numbers).encode() + np.asarray(cam_from_world, np.float64).tobytes())
         digest.update(view.photos[-1].tobytes())
-        digest.update(b"".join(mask.tobytes() for mask in view.hidden[:1]))
+        hidden = view.hidden_at(0)
+        digest.update(b"" if hidden is None else hidden.tobytes())
     return digest.hexdigest()
 
 

@@ -104,59 +104,109 @@ def train(
         DiskFullError: neither memory nor the disk has room for the photos.
         TrainingDivergedError: the loss or a parameter is not finite.
     """
-    rasterizer = rasterizer_for(resolve_backend(options.backend))
     plan = plan_for(scene, options, out)
-    engine, views, held_out, curve_views = plan.engine, plan.views, plan.held_out, plan.curve_views
+    views, held_out = plan.views, plan.held_out
 
-    belongs_to = identity_of(options, engine, scene, views + held_out)
-    state = _resumed(checkpoints, belongs_to, options, engine)
-    resumed_from_step = state.step if state else None
-    if state is None:
+    def start() -> TrainingState:
         points = scene.points
         if options.fill_gaps:
             points = with_gaps_filled(points, views, scene.up, np.random.default_rng([options.random_seed, 1]))
-        cameras = [view.cameras[0] for view in views]
-        shown_by = partial(photos_showing, cameras=cameras, points=scene.points)
-        finest = partial(finest_pixels, cameras=cameras)
-        state = TrainingState.at_start(points, options, engine.device, len(views), plan.max_gaussians, shown_by, finest)
+        return started_at(points, scene.points, plan, options)
+
+    belongs_to = identity_of(options, plan.engine, scene, views + held_out)
+    trained = train_planned(plan, options, start, scene.points, belongs_to, on_step, on_evaluation, checkpoints)
+    gaussians = finished_gaussians(trained.state.population.snapshot())
+    write_ply(gaussians, out / PLY_FILE)
+    return section_of(trained, plan, options, len(gaussians))
+
+
+def started_at(points: SparsePoints, sparse: SparsePoints, plan: Plan, options: TrainOptions) -> TrainingState:
+    """The state before the first step, with a Gaussian at each point; `sparse` are the points that hide others."""
+    cameras = [view.cameras[0] for view in plan.views]
+    shown_by = partial(photos_showing, cameras=cameras, points=sparse)
+    finest = partial(finest_pixels, cameras=cameras)
+    return TrainingState.at_start(
+        points, options, plan.engine.device, len(plan.views), plan.max_gaussians, shown_by, finest
+    )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The end of a training."""
+
+    state: TrainingState
+    resumed_from_step: int | None
+
+
+def train_planned(
+    plan: Plan,
+    options: TrainOptions,
+    start: Callable[[], TrainingState],
+    points: SparsePoints,
+    belongs_to: str,
+    on_step: Callable[[TrainingStats], None],
+    on_evaluation: Callable[[EvaluatedView], None] | None,
+    checkpoints: Checkpoints | None,
+) -> Trained:
+    """Do all steps of a planned training.
+
+    Args:
+        plan: the decisions.
+        options: see TrainOptions; the plan decides the steps before the held-out photos join.
+        start: returns the state before the first step, unless a checkpoint has a later one.
+        points: surfaces, from which follows what is covered.
+        belongs_to: a digest of all that decides the course of this training; see `identity_of`.
+        on_step: called after every step.
+        on_evaluation: as for `train`.
+        checkpoints: as for `train`.
+
+    Raises TrainingDivergedError.
+    """
+    rasterizer = rasterizer_for(resolve_backend(options.backend))
+    state = _resumed(checkpoints, belongs_to, options, plan.engine)
+    resumed_from_step = state.step if state else None
+    if state is None:
+        state = start()
 
     while not state.complete:
         loss = _step(state, plan, options)
         if _evaluation_is_due(state):
             bound_shapes(state.population)
-            if curve_views:
+            if plan.curve_views:
                 with state.watch.paused():
-                    measured = evaluate(state.population.snapshot(), curve_views, rasterizer)
-                    _note(state, state.watch.seconds(), curve_views[0], measured, on_evaluation)
+                    measured = evaluate(state.population.snapshot(), plan.curve_views, rasterizer)
+                    _note(state, state.watch.seconds(), plan.curve_views[0], measured, on_evaluation)
             if options.early_stop and schedule.is_flat(state.progress, state.losses[: state.evaluations]):
                 state.end_early()
         if state.progress >= 1 and not state.measured:
             with state.watch.paused():
-                _measure(state, plan, options, scene.points, rasterizer, on_evaluation)
+                _measure(state, plan, options, points, rasterizer, on_evaluation)
                 if plan.joins:
                     _join(state, plan, options, rasterizer)
         on_step(_stats(state, plan, options, loss))
         if checkpoints is not None and not state.complete and checkpoints.due():
             with state.watch.paused():
                 checkpoints.save(state.step, belongs_to, state.arrays())
-
     bound_shapes(state.population)
-    gaussians = finished_gaussians(state.population.snapshot())
-    write_ply(gaussians, out / PLY_FILE)
-    first = (views + held_out)[0].cameras[0]
+    return Trained(state, resumed_from_step)
+
+
+def section_of(trained: Trained, plan: Plan, options: TrainOptions, count: int) -> TrainSection:
+    """The measurements of a training that ended with `count` Gaussians."""
+    state, first = trained.state, (plan.views + plan.held_out)[0].cameras[0]
     return TrainSection(
-        backend=engine.name,
+        backend=plan.engine.name,
         steps=state.step,
-        resumed_from_step=resumed_from_step,
-        num_gaussians=len(gaussians),
+        resumed_from_step=trained.resumed_from_step,
+        num_gaussians=count,
         image_width=first.width,
         image_height=first.height,
         **state.measured,
         held_out_joined_at_step=state.joined_at or None,
         stopped_by=_stopped_by(state, options),
         curve=tuple(state.curve),
-        decisions=plan.decisions + engine.decisions,
-        degradations=engine.degradations,
+        decisions=plan.decisions + plan.engine.decisions,
+        degradations=plan.engine.degradations,
     )
 
 
@@ -174,7 +224,8 @@ def _measure(
     state.population.keep(rows)
     held_out = plan.held_out
     covered = covered_pixels([view.cameras[0] for view in held_out], [view.cameras[0] for view in plan.views], points)
-    found = evaluate_completely(finished_gaussians(state.population.snapshot()), held_out, rasterizer, covered)
+    finished = finished_gaussians(state.population.snapshot())
+    found = evaluate_completely(finished, held_out, rasterizer, covered)
     if held_out:
         _note(state, state.watch.seconds(), held_out[0], found, on_evaluation)
     state.measured = {
@@ -185,16 +236,25 @@ def _measure(
         "eval_views": [view.cameras[0].name for view in held_out],
         "eval_psnr_db": found.psnr_db,
         "eval_detail": [None if math.isnan(quality.detail) else quality.detail for quality in found.qualities],
+        **(plan.measures_also(finished) if plan.measures_also is not None else {}),
     }
 
 
 def _join(state: TrainingState, plan: Plan, options: TrainOptions, rasterizer: Rasterizer) -> None:
-    """Let the held-out photos join, with exposures measured by comparing them with the splat."""
+    """Let the held-out photos join, with exposures measured by comparing them with the splat unless they are known."""
     state.join(len(plan.held_out), options.random_seed)
-    if state.joined_at == plan.steps:  # exactly the wanted number, in spite of rounding
+    if plan.joined_steps is not None:
+        state.last_step = state.step + plan.joined_steps
+    elif state.joined_at == plan.steps:  # exactly the wanted number, in spite of rounding
         state.last_step = options.steps
-    if not options.exposure_compensation:
-        return
+    if plan.log_gains is not None:
+        state.exposures.log_gains[:] = plan.log_gains
+    elif options.exposure_compensation:
+        _expose_joined(state, plan, rasterizer)
+
+
+def _expose_joined(state: TrainingState, plan: Plan, rasterizer: Rasterizer) -> None:
+    """Measure the exposures of the held-out photos by comparing them with the splat."""
     gaussians = state.population.snapshot()
     for index, view in enumerate(plan.held_out, start=len(plan.views)):
         image = rasterizer.render(gaussians, view.cameras[0])
@@ -255,7 +315,7 @@ def _step(state: TrainingState, plan: Plan, options: TrainOptions) -> float:
             plan.depths.of(index, level) if of_depth else None,
             view.hidden_at(level),
         )
-    if options.exposure_compensation and progress >= schedule.EXPOSURE_FROM:
+    if options.exposure_compensation and plan.log_gains is None and progress >= schedule.EXPOSURE_FROM:
         every = slice(None, None, SAMPLED_EVERY)
         hidden = view.hidden_at(level)
         of_sample = None if hidden is None else hidden[every, every]
@@ -277,7 +337,7 @@ def _step(state: TrainingState, plan: Plan, options: TrainOptions) -> float:
         if due % schedule.SORTED_EVERY == 0:
             state.population.sort()
     share = max(state.step / plan.steps, state.watch.budget_share() / plan.share_before_joining)
-    state.progress = schedule.progress_at(share, state.ended_at)
+    state.progress = plan.begins_at + (1 - plan.begins_at) * schedule.progress_at(share, state.ended_at)
     return loss
 
 

@@ -14,11 +14,11 @@ constant exposure they cost 1 and 3 dB on held-out photos.
 
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,8 @@ class View:
 
     cameras: tuple[Camera, ...]
     photos: tuple[Photo, ...]  # [H, W, 3] each
-    hidden: tuple[Mask, ...] = ()  # [H, W] each, of pixels that show no place; none where all pixels count
+    hidden: Sequence[Mask] = ()  # [H, W] each, of pixels that show no place; none where all pixels count
+    whole: tuple[int, int] | None = None  # width and height in px of the photo of which this is a part
 
     def hidden_at(self, level: int) -> Mask | None:
         """The mask of what shows no place at this level, which neither trains nor is measured."""
@@ -62,7 +63,8 @@ class View:
     @property
     def most_halvings(self) -> int:
         """The number of halvings after which the photo is still at least as large as SMALLEST_SIDE_PX."""
-        return int(math.log2(max(min(self.cameras[0].width, self.cameras[0].height) / SMALLEST_SIDE_PX, 1)))
+        size = self.whole or (self.cameras[0].width, self.cameras[0].height)
+        return int(math.log2(max(min(size) / SMALLEST_SIDE_PX, 1)))
 
 
 def level_sizes(camera: Camera, max_image_size: int) -> list[tuple[int, int]]:
@@ -83,6 +85,71 @@ def in_memory(pixels: Photo) -> Photo:
     return np.array(pixels)
 
 
+@dataclass(frozen=True)
+class Squares:
+    """A part of a photo, as a mask of the squares into which it is divided, `per_side` along the longer side."""
+
+    counted: Mask  # [rows, columns] of the squares that count
+    per_side: int
+
+    def rectangle(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom in px of the smallest part of a photo that contains all squares that count.
+
+        It can be halved as often as the photo, and no side is shorter than SMALLEST_SIDE_PX if the photo's is not.
+        """
+        side = max(width, height) / self.per_side
+        bounds = []
+        for length, counted in ((width, self.counted.any(axis=0)), (height, self.counted.any(axis=1))):
+            found = np.flatnonzero(counted)
+            begin, end = (found[0] * side, (found[-1] + 1) * side) if len(found) else (0.0, 0.0)
+            lacking = max(SMALLEST_SIDE_PX - (end - begin), 0)
+            begin = max(min(begin - lacking / 2, length - SMALLEST_SIDE_PX), 0)
+            end = min(max(end + lacking / 2, begin + SMALLEST_SIDE_PX), length)
+            unit = 2**MAX_HALVINGS
+            bounds.append((int(begin) // unit * unit, min(-(-int(np.ceil(end)) // unit) * unit, length)))
+        (left, right), (top, bottom) = bounds
+        return left, top, right, bottom
+
+    def hidden(self, width: int, height: int, rectangle: tuple[int, int, int, int]) -> Mask:
+        """The pixels that do not count, in a rectangle of a photo of this size."""
+        left, top, right, bottom = rectangle
+        side = max(width, height) / self.per_side
+        rows, columns = self.counted.shape
+        row_of = np.minimum(((np.arange(top, bottom) + 0.5) / side).astype(int), rows - 1)
+        column_of = np.minimum(((np.arange(left, right) + 0.5) / side).astype(int), columns - 1)
+        return np.asarray(~self.counted[row_of[:, None], column_of])
+
+
+class HiddenBySquares(Sequence[Mask]):
+    """Masks of a part of a photo by level, made when they are asked for: squares need few bytes, and pixels many."""
+
+    def __init__(
+        self,
+        squares: Squares,
+        sizes: Sequence[tuple[int, int]],
+        rectangles: Sequence[tuple[int, int, int, int]],
+        more: Sequence[Mask],
+    ) -> None:
+        """Sizes and rectangles are in px by level; `more`: masks of the whole photo by level, or none."""
+        self._squares, self._sizes, self._rectangles, self._more = squares, sizes, rectangles, more
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    @overload
+    def __getitem__(self, level: int) -> Mask: ...
+    @overload
+    def __getitem__(self, level: slice) -> list[Mask]: ...
+    def __getitem__(self, level: int | slice) -> Mask | list[Mask]:
+        if isinstance(level, slice):
+            return [self[each] for each in range(*level.indices(len(self)))]
+        hidden = self._squares.hidden(*self._sizes[level], self._rectangles[level])
+        if self._more:
+            left, top, right, bottom = self._rectangles[level]
+            hidden |= self._more[level][top:bottom, left:right]
+        return hidden
+
+
 MaskLevels = dict[tuple[int, tuple[int, int]], tuple[Mask, ...]]  # by id of the scene's mask and size of the photo
 
 
@@ -92,18 +159,20 @@ def load_view(
     max_image_size: int,
     stored: Callable[[Photo], Photo] = in_memory,
     masks: MaskLevels | None = None,
+    part: Squares | None = None,
 ) -> View:
     """Read a photo, make it no larger than `max_image_size` px on its longer side, and halve it.
 
     `stored` takes the pixels of each level and returns the array to keep. Views that get the same `masks` share those
-    of what shows no place.
+    of what shows no place. With `part` the view is the part of the photo around these squares, and all else is hidden.
     """
     level = Image.fromarray(scene.image(camera))
     sizes = level_sizes(camera, max_image_size)
+    rectangles = rectangles_of(sizes, part)
     photos = []
-    for size in sizes:
+    for size, (left, top, right, bottom) in zip(sizes, rectangles, strict=True):
         level = level if size == level.size else level.resize(size, Image.Resampling.BOX)
-        photos.append(stored(np.asarray(level)))
+        photos.append(stored(np.asarray(level)[top:bottom, left:right]))
     mask = scene.hidden.get(camera.name)
     hidden: tuple[Mask, ...] = ()
     if mask is not None:
@@ -112,7 +181,30 @@ def load_view(
         if key not in masks:
             masks[key] = tuple(_hidden_at(mask, size) for size in sizes)
         hidden = masks[key]
-    return View(tuple(camera.resized(*size) for size in sizes), tuple(photos), hidden)
+    if part is None:
+        return View(tuple(camera.resized(*size) for size in sizes), tuple(photos), hidden)
+    cameras = tuple(
+        camera.resized(*size).cropped(left, top, right - left, bottom - top)
+        for size, (left, top, right, bottom) in zip(sizes, rectangles, strict=True)
+    )
+    return View(cameras, tuple(photos), HiddenBySquares(part, sizes, rectangles, hidden), whole=sizes[0])
+
+
+def rectangles_of(sizes: Sequence[tuple[int, int]], part: Squares | None) -> list[tuple[int, int, int, int]]:
+    """Left, top, right and bottom in px of a part of a photo at each of its sizes; of all of it without a part."""
+    if part is None:
+        return [(0, 0, *size) for size in sizes]
+    width, height = sizes[0]
+    left, top, right, bottom = part.rectangle(width, height)
+    return [
+        (
+            left >> level,
+            top >> level,
+            at_level[0] if right == width else right >> level,
+            at_level[1] if bottom == height else bottom >> level,
+        )
+        for level, at_level in enumerate(sizes)
+    ]
 
 
 def _hidden_at(mask: Mask, size: tuple[int, int]) -> Mask:
@@ -157,9 +249,15 @@ def evenly_chosen(views: Sequence[View], count: int) -> list[View]:
     return [views[round(index)] for index in np.linspace(0, len(views) - 1, count)]
 
 
-def photo_bytes(cameras: Iterable[Camera], max_image_size: int) -> int:
-    """Bytes of the cameras' photos at training size, smaller copies included."""
-    return sum(CHANNELS * prod(size) for camera in cameras for size in level_sizes(camera, max_image_size))
+def photo_bytes(
+    cameras: Iterable[Camera], max_image_size: int, parts: Mapping[str, Squares] = MappingProxyType({})
+) -> int:
+    """Bytes of the cameras' photos at training size, smaller copies included; of parts of those that have one."""
+    return sum(
+        CHANNELS * (right - left) * (bottom - top)
+        for camera in cameras
+        for left, top, right, bottom in rectangles_of(level_sizes(camera, max_image_size), parts.get(camera.name))
+    )
 
 
 class PhotoFile:

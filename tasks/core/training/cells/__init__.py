@@ -1,1 +1,1 @@
-"""Training in cells: a capture is divided, its parts are trained by themselves and joined into one splat."""
+"""Training in cells: a scene is divided, each cell is trained by itself, and the results become one splat."""
