@@ -12,14 +12,20 @@ from typing import Any
 from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.measurements import CellPlan, CellsSection, TrainSection
 from tasks.core.refs import CellRef, CellsRef, GaussiansRef, Ref, RunContext, SceneRef
+from tasks.core.report.divided_scene import DividedScene
 from tasks.core.scene import SCENE_FILE, Scene
+from tasks.core.training.cells.cell import OWNERS_FILE, PLAN_FILE
 from tasks.core.training.cells.count import number_of_cells
 from tasks.core.training.options import TrainOptions
 from tasks.places.workspace import open_workspace
+from tasks.reporting.artifacts import Shown, show_picture
 from tasks.reporting.progress import called, stage_progress
+from tasks.reporting.recording import current_recording
 from tasks.running.dispatch import runs_elsewhere
 from tasks.running.stage import open_output, run_stage
 from tasks.train import CELL, CELLS, TRAIN, given_up, naming, run_training, train_gaussians, with_less_memory
+
+CELLS_PICTURE = "pictures/cells.png"
 
 
 def train_splat(scene: SceneRef, options: TrainOptions, context: RunContext) -> GaussiansRef:
@@ -43,6 +49,24 @@ def train_splat(scene: SceneRef, options: TrainOptions, context: RunContext) -> 
     return _whole(train_gaussians(scene, options, context, plan, tuple(cells)))
 
 
+def measured_training(gaussians: GaussiansRef, context: RunContext) -> TrainSection:
+    """Return what training measured, with what each cell has taken in this run."""
+    measured = TRAIN.measured(gaussians, context)
+    if not gaussians.cells:
+        return measured
+    cells = tuple(
+        cell.model_copy(update={"seconds": ref.seconds, "cached": ref.cached})
+        for cell, ref in zip(measured.cells, gaussians.cells, strict=True)
+    )
+    return measured.model_copy(update={"cells": cells})
+
+
+def divided_scene(plan: CellsRef, context: RunContext) -> DividedScene:
+    """Return what pictures show of a plan. Raises StorageError or FormatError."""
+    store = open_workspace(context.workspace)
+    return DividedScene.read(store.read(plan.uri, PLAN_FILE), store.read(plan.uri, OWNERS_FILE))
+
+
 @CELLS.task
 def plan_cells(scene: SceneRef, options: TrainOptions, count: int, context: RunContext) -> CellsRef:
     """Divide the scene into about `count` cells."""
@@ -55,7 +79,19 @@ def plan_cells(scene: SceneRef, options: TrainOptions, count: int, context: RunC
 
     named = {**naming(options), "count": count}
     output = run_stage(CELLS, context, inputs=[scene.digest], options=named, compute=compute)
-    return CellsRef.of(output, count=len(CELLS.measured(output, context).cells))
+    plan = CellsRef.of(output, count=len(CELLS.measured(output, context).cells))
+    if (recording := current_recording()) is not None:
+        recording.show("cells", lambda: _map_of_cells(scene, plan, context))
+    return plan
+
+
+def _map_of_cells(scene: SceneRef, plan: CellsRef, context: RunContext) -> Shown | None:
+    """The plan from above as a picture, for people."""
+    from tasks.core.report.charts import cell_map_picture  # loads matplotlib, which takes a second
+
+    picture = cell_map_picture(Scene.load(open_output(scene, context)), divided_scene(plan, context))
+    said = " ".join(CELLS.measured(plan, context).decisions)
+    return show_picture(CELLS_PICTURE, picture, f"Cells from above. {said}".strip(), context)
 
 
 @CELL.task_called("cell-{number:02}")

@@ -14,7 +14,7 @@ from prefect.context import FlowRunContext
 
 from tasks.core.measurements import EstimateSection
 from tasks.core.options import ReconstructOptions
-from tasks.core.refs import Outputs, Publication, Ref, RunContext, SceneRef
+from tasks.core.refs import GaussiansRef, Outputs, Publication, Ref, RunContext, SceneRef
 from tasks.core.report.markdown import (
     RunSummary,
     StageLine,
@@ -134,6 +134,9 @@ class RunPage:
 
 def _taken(ref: Ref) -> str:
     """Return words for the part of a computed stage that was already in the workspace."""
+    if isinstance(ref, GaussiansRef) and ref.cells:
+        kept = sum(cell.cached for cell in ref.cells)
+        return f", in {len(ref.cells)} cells" + (f", {kept} of them {FROM_WORKSPACE}" if kept else "")
     return f", cameras {FROM_WORKSPACE}" if isinstance(ref, SceneRef) and ref.cameras_cached else ""
 
 
