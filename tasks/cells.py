@@ -22,6 +22,7 @@ from tasks.reporting.artifacts import Shown, show_picture
 from tasks.reporting.progress import called, stage_progress
 from tasks.reporting.recording import current_recording
 from tasks.running.dispatch import runs_elsewhere
+from tasks.running.gpu import computing_backend
 from tasks.running.stage import open_output, run_stage
 from tasks.train import CELL, CELLS, TRAIN, given_up, naming, run_training, train_gaussians, with_less_memory
 
@@ -128,7 +129,9 @@ def _number_of_cells(scene: SceneRef, options: TrainOptions, context: RunContext
         return 1
     described = json.loads(open_workspace(context.workspace).read(scene.uri, SCENE_FILE))
     pixels = sum(camera["width"] * camera["height"] for camera in described["cameras"])
-    available = None if runs_elsewhere(TRAIN.name, context) else available_memory_bytes()
+    trains_here = not runs_elsewhere(TRAIN.name, context)
+    on_cpu = computing_backend(TRAIN.name, options.backend, context) == "cpu"
+    available = available_memory_bytes() if trains_here and on_cpu else None
     return number_of_cells(options, scene.cameras, pixels, available)
 
 

@@ -75,9 +75,6 @@ RENDERING_BYTES = 650e6  # of a process that renders: numba with its kernels, sc
 # Assumptions about training before its scene is known
 SLICES = 100  # of progress; within a slice every step is assumed to cost the same
 POINTS_PER_PHOTO = 200  # sparse points: brighton 179, fox 154, demo 336, sceaux 379
-# Photos that show a typical place, where three quarters of each are in the next and in the next line's; but not more
-# than half of them. Brighton's are 4 of 15, the fox's 23 of 43, the demo's 20 of 31.
-USUAL_OVERLAP = 16.0
 USUAL_HALVINGS = 2  # how coarse training begins, where photos are large enough
 PRUNED_SHARE = 0.1  # of the Gaussians, by the final prune: fox and demo 8 %, brighton 18 %
 
@@ -143,7 +140,7 @@ def expected_training(capture: Capture, options: TrainOptions) -> Training:
     sizes = [scaled_size(photo.width, photo.height, options.max_image_size) for photo in capture.photos]
     pixels = sum(width * height for width, height in sizes)
     views = max(photos - held_out, 1)
-    overlap = min(USUAL_OVERLAP, max(views / 2, 1.0))
+    overlap = min(schedule.USUAL_OVERLAP, max(views / 2, 1.0))
     limit = schedule.most_gaussians(
         pixels * views / photos, overlap, options.max_gaussians, options.pixels_per_gaussian
     )

@@ -25,6 +25,7 @@ _HELD_OUT = "#d9822b"
 _LEFT_OUT = "#c93a3a"
 _MAP_POINTS = 20_000  # more would only paint over each other
 _MAP_DPI = 160
+_NO_CELL = -1
 _CUT_COLUMNS = 200  # of the grid on which cuts between cells are found
 _PICTURE_DPI = 160
 _WIDTH = 5.6  # inches; the page scales the drawing, so a small number means large letters
@@ -151,24 +152,18 @@ def _cells_figure(scene: Scene, plan: DividedScene) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(_WIDTH, float(np.clip(_WIDTH * size[1] / size[0], 3, 6))), layout="constrained")
     axes = figure.add_subplot()
     shown = np.argsort(scene.points.xyz @ scene.up, kind="stable")[:: max(1, -(-len(points) // _MAP_POINTS))]
-    colors = matplotlib.colormaps["tab20"](np.arange(plan.count) % 20)  # [cells, 4]
+    cells = np.arange(plan.count)
+    colors = matplotlib.colormaps["tab20"](2 * cells % 20 + cells // 10 % 2)  # [cells, 4], pairs of shades apart
     x, y = points[shown].T
     axes.scatter(x, y, s=3, c=colors[plan.owners[shown]], linewidths=0, rasterized=True)
     _draw_cuts(axes, points, plan, low, high)
-    homes = [plan.cell_of_camera.get(camera.name) for camera in scene.cameras]
-    for cell in range(plan.count):
-        of_cell = places[np.array([home == cell for home in homes])]
-        axes.plot(
-            of_cell[:, 0],
-            of_cell[:, 1],
-            "o",
-            color=colors[cell],
-            markeredgecolor=_INK,
-            markeredgewidth=0.4,
-            markersize=4,
-        )
-        if len(of_cell):
-            x, y = np.median(of_cell, axis=0)
+    homes = np.array([plan.cell_of_camera.get(camera.name, _NO_CELL) for camera in scene.cameras])
+    for cell in (*cells.tolist(), _NO_CELL):  # hollow where it is not trained on
+        color = "none" if cell == _NO_CELL else colors[cell]
+        x, y = places[homes == cell].T
+        axes.plot(x, y, "o", markerfacecolor=color, markeredgecolor=_INK, markeredgewidth=0.4, markersize=4)
+        if (plan.owners == cell).any():
+            x, y = np.median(points[plan.owners == cell], axis=0)
             axes.annotate(str(cell), (float(x), float(y)), color=_INK, fontsize=13, ha="center", va="center")
     _frame_map(axes, scene, low, high)
     return figure, axes

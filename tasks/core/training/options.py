@@ -1,7 +1,7 @@
 """Options of training, the presets that most users choose from, and their values on each kind of machine."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -10,6 +10,9 @@ from tasks.core.option_model import OptionModel
 
 MOST_PIXELS_PER_GAUSSIAN = 10_000
 MOST_CELLS = 256
+MOST_GAUSSIANS = 16_000_000
+ONE_PART_AT_MOST = 600  # photos, unless memory is short
+PHOTOS_PER_CELL = 300  # of a scene with more photos
 
 Backend = Literal["cpu", "cuda"]
 
@@ -45,9 +48,10 @@ class TrainOptions(OptionModel):
     max_gaussians: int = Field(
         1_500_000,
         ge=100,
-        le=16_000_000,
+        le=MOST_GAUSSIANS,
         title="Most Gaussians",
-        description="Upper limit of the number of Gaussians; memory in training is about 2 kB for each.",
+        description="Upper limit of the number of Gaussians; memory in training is about 2 kB for each, and a cell has "
+        "its share of them. What a preset says is for up to 600 photos, and grows with the number of cells beyond.",
     )
     pixels_per_gaussian: float = Field(
         7.0,
@@ -57,12 +61,14 @@ class TrainOptions(OptionModel):
         description="Limits the number of Gaussians to one for so many pixels of surface, counting once what several "
         "photos show, but never below 5000. Fewer pixels make a finer and slower splat. 0: no such limit.",
     )
-    cells: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_CELLS)] = Field(
-        "auto",
+    cells: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_CELLS,
         title="Cells",
-        description="Number of parts of the scene that are trained apart and put together at the end, one after the "
-        "other, or at the same time where training has a work pool of its own. auto: one for up to 600 photos, more "
-        "where memory is short, and one for each 300 photos above.",
+        description="Number of parts of the scene that are trained apart and put together at the end: one after the "
+        "other, or at the same time where training has a work pool of its own. Left empty, or auto: one for up to 600 "
+        "photos, one for each 300 photos of larger captures, and more where memory is short.",
     )
     sh_degree: int = Field(
         MAX_SH_DEGREE,
@@ -166,6 +172,11 @@ class TrainOptions(OptionModel):
         "0 saves none. The result does not depend on it.",
     )
 
+    @field_validator("cells", mode="before")
+    @classmethod
+    def _auto_is_left_empty(cls, value: object) -> object:
+        return None if value == "auto" else value
+
     @field_validator("hold_out_every")
     @classmethod
     def _something_left_to_train_on(cls, value: int) -> int:
@@ -196,6 +207,11 @@ def steps_for(steps: int, photos: int) -> int:
     return round(steps * math.sqrt(max(photos / FEW_PHOTOS, 1.0)) / 10) * 10
 
 
+def cells_for(photos: int) -> int:
+    """The cells of a scene with this number of photos, where the user leaves it open and memory suffices."""
+    return 1 if photos <= ONE_PART_AT_MOST else math.ceil(photos / PHOTOS_PER_CELL)
+
+
 def budgeted(chosen: TrainOptions, preset: str, backend: Backend, photos: int) -> TrainOptions:
     """Decide the options that were not chosen: those missing in `chosen.model_fields_set`.
 
@@ -207,5 +223,7 @@ def budgeted(chosen: TrainOptions, preset: str, backend: Backend, photos: int) -
     """
     budget = CUDA_BUDGETS[preset] if backend == "cuda" else {n: getattr(TRAIN_PRESETS[preset], n) for n in BY_MACHINE}
     budget = {**budget, "steps": steps_for(budget["steps"], photos)}
+    if chosen.cells is None:  # each cell may have as many Gaussians as a scene of one part
+        budget["max_gaussians"] = min(budget["max_gaussians"] * cells_for(photos), MOST_GAUSSIANS)
     decided = {name: value for name, value in budget.items() if name not in chosen.model_fields_set}
     return chosen.model_copy(update=decided)

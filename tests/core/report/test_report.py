@@ -165,7 +165,7 @@ def test_one_part_has_neither(scene: Scene, held_out: tuple[str, ...], renders: 
 
 def test_the_map_of_cells_shows_each_in_its_colour_and_the_cut_between(scene: Scene, divided: DividedScene) -> None:
     drawn = cell_map(scene, divided)
-    first, second = "#1f77b4", "#aec7e8"  # of matplotlib's tab20
+    first, second = "#1f77b4", "#ff7f0e"  # of matplotlib's tab20
     assert first in drawn
     assert second in drawn
     whole = cell_map(scene, DividedScene(1, np.zeros_like(divided.owners), divided.cell_of_camera))

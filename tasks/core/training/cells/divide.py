@@ -19,7 +19,7 @@ from tasks.core.training.cells.surfaces import ObservedPoints, Surfaces
 from tasks.core.training.coverage import SurfaceMap, project, sky_distance
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.plan import split_cameras
-from tasks.core.training.views import level_sizes, load_view
+from tasks.core.training.views import Mask, level_sizes, load_view
 from tasks.core.transforms import Float64
 
 MARGIN = 0.2  # of a cell's radius, the median distance of its points from their middle: trained beside the cell
@@ -32,10 +32,10 @@ COLORED_AT_LEVEL = 1  # colours are read from photos of half the size, whose noi
 
 @dataclass(frozen=True)
 class _Shown:
-    """Two masks of one photo's squares for every cell, and its owners."""
+    """The squares of one photo."""
 
     owners: Owners  # [rows, columns]
-    trained: NDArray[np.bool_]  # [cells, rows, columns]
+    trained: dict[int, Mask]  # [rows, columns] by cell, of those that the photo shows: the cell with its margin
 
     def owned_share(self, cell: int) -> float:
         return float((self.owners == cell).mean())
@@ -84,7 +84,8 @@ def divide(scene: Scene, out: Path, options: TrainOptions, count: int, on_progre
         measuring = [
             view
             for camera in held_out
-            if (view := _view(cell, camera, shown[numbers[camera.name]])).owned_share >= LEAST_OWNED
+            if cell in shown[numbers[camera.name]].trained
+            and (view := _view(cell, camera, shown[numbers[camera.name]])).owned_share >= LEAST_OWNED
         ]
         seeds = np.flatnonzero(
             np.isfinite(scene.points.xyz).all(axis=1) & (regions.outside_by(cell, scene.points.xyz) <= margins[cell])
@@ -145,8 +146,9 @@ def _read_photos(
     for number, camera in enumerate(scene.cameras):
         points = observed.of(number)
         surfaces = Surfaces.of(camera, scene.points.xyz[points], scene.up, far)
-        trained = [surfaces.within(regions, cell, margin) for cell, margin in enumerate(margins)]
-        shown.append(_Shown(surfaces.owners(regions), np.array(trained)))
+        owners = surfaces.owners(regions)
+        trained = {cell: surfaces.within(regions, cell, margins[cell]) for cell in np.unique(owners).tolist()}
+        shown.append(_Shown(owners, trained))
         view = load_view(scene, camera, options.max_image_size)
         small = view.cameras[COLORED_AT_LEVEL]
         x, y = project(scene.points.xyz[points], small).pixels.T
@@ -173,7 +175,7 @@ def _views(
     owners: Owners,
 ) -> list[CellView]:
     """The photos that train a cell: those that show enough of it, and those that its places need."""
-    views = [_view(cell, camera, shown) for camera, shown in cameras]
+    views = [_view(cell, camera, shown) for camera, shown in cameras if cell in shown.trained]
     observed_by = [observed.of(numbers[view.name]) for view in views]
     of_view = [points[owners[points] == cell] for points in observed_by]
     seen, wanted = np.zeros(len(owners), int), np.zeros(len(owners), int)
