@@ -51,7 +51,7 @@ from tasks.running.settings import settings_in_use
 DEPLOY = "create it with `spaceport up` or `prefect deploy --all`, or take the stage out of SPACEPORT_DISPATCH"
 POLL_SECONDS, MOST_POLL_SECONDS = 1.0, 10.0
 SHARE_OF_WAIT = 0.05  # a stage's end is noticed after at most this share of its time
-UNCLAIMED_SECONDS = 60.0  # after this a log line asks to look for a worker
+UNCLAIMED_SECONDS = 60.0  # after this a log line asks to look for a worker, and again after twice the time
 SERVER_PATIENCE_SECONDS = 600.0  # how long a Prefect server may be gone, as in a restart or an upgrade
 CANCEL_PATIENCE_SECONDS = 20.0  # a worker ends the process of a cancelled run within a few seconds
 TOO_LONG = "This run took many times as long as was expected: it hangs, and is ended."
@@ -217,6 +217,7 @@ def _wait(stage: str, child_id: UUID, expected_seconds: float | None) -> FlowRun
     Cancels a run that takes much longer than expected, and then raises StageHungError.
     """
     claimed_at = changed_at = time.monotonic()
+    patience = UNCLAIMED_SECONDS
     state: UUID | None = None
     hung = False
     with get_client(sync_client=True) as client:
@@ -232,8 +233,8 @@ def _wait(stage: str, child_id: UUID, expected_seconds: float | None) -> FlowRun
             waiting = child.state_type in (StateType.SCHEDULED, StateType.PENDING)
             if not waiting:
                 claimed_at = answered_at
-            elif answered_at - claimed_at > UNCLAIMED_SECONDS:
-                claimed_at = answered_at
+            elif answered_at - claimed_at > patience:
+                claimed_at, patience = answered_at, 2 * patience  # a cell may wait for hours behind others
                 run_logger().warning(
                     "%s still waits for a worker of pool %r; `spaceport status` shows the local ones",
                     called(stage),

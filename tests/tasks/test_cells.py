@@ -20,13 +20,14 @@ from pydantic import BaseModel
 
 from tasks.cells import plan_cells, train_cell, train_splat
 from tasks.core.errors import StageError
+from tasks.core.measurements import CellPlan
 from tasks.core.refs import GaussiansRef, RunContext, SceneRef
 from tasks.core.training.options import TrainOptions
 from tasks.places.workspace import open_workspace
 from tasks.running import dispatch
 from tasks.running.stage import open_output, run_stage
 from tasks.sfm import SFM
-from tasks.train import TRAIN, train_gaussians
+from tasks.train import CELLS, TRAIN, train_gaussians
 from tests.core.training.scenes import made_scene
 from tests.tasks.stand_in_cells import GAUSSIANS, StandIns
 
@@ -347,3 +348,30 @@ def test_an_end_signal_ends_the_waits_for_all_cells(
         sender.join()
         signal.signal(signal.SIGTERM, before)
     assert ended == ["cell"] * 4
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_real_cells_of_a_small_scene(context: RunContext) -> None:
+    """No stand-ins: a lost cell is trained to the same bytes, and only seams need the whole."""
+    options = OPTIONS.model_copy(update={"cells": 2, "max_gaussians": 900, "sh_degree": 1, "early_stop": False})
+    scene = stored_scene(context)
+    first = trained(scene, context, options)
+    assert [cell.number for cell in first.cells] == [0, 1]
+    measured = TRAIN.measured(first, context)
+    assert measured.seam_psnr_db is not None
+    assert [cell.steps for cell in measured.cells] == [cell.steps for cell in planned(first, context)]
+    lost = first.cells[1]
+    assert (Path(lost.uri) / "scene.ply").is_file()
+    shutil.rmtree(lost.uri)
+    again = trained(scene, context, options)
+    assert again.cells[1].digest == lost.digest
+    assert [cell.cached for cell in again.cells] == [True, False]
+    assert again.digest == first.digest
+    pruned = trained(scene, context, options.model_copy(update={"max_prune_loss_db": 0.0}))
+    assert [cell.cached for cell in pruned.cells] == [True, True]
+    assert not pruned.cached
+
+
+def planned(gaussians: GaussiansRef, context: RunContext) -> tuple[CellPlan, ...]:
+    assert gaussians.plan is not None
+    return CELLS.measured(gaussians.plan, context).cells
