@@ -106,6 +106,19 @@ class CurvePoint(Section):
     detail: float | None = None  # of the first held-out view, which the dashboard shows; render's over photo's
 
 
+class CellSection(Section):
+    """The result of one cell."""
+
+    number: int
+    views: int  # photos that it was trained on
+    ring_views: int  # those of them of which another cell owns more
+    num_gaussians: int  # before merging, those in the margin that is cut off included
+    steps: int
+    psnr_db: float | None = None  # of the cell's own held-out views, before merging
+    seconds: float | None = None  # null for a cell that came from the cache
+    cached: bool = False
+
+
 class TrainSection(Section):
     """The result of training."""
 
@@ -136,6 +149,7 @@ class TrainSection(Section):
     eval_views: tuple[str, ...] = ()  # names of the held-out cameras
     eval_psnr_db: tuple[float, ...] = ()  # one for each of eval_views
     eval_detail: tuple[float | None, ...] = ()  # the same; null where the photo has no detail at all
+    cells: tuple[CellSection, ...] = ()  # empty for a training in one part
     stopped_by: str  # "schedule", "time budget", "flat quality"
     curve: tuple[CurvePoint, ...] = ()
     decisions: tuple[str, ...] = ()  # what was chosen because of the machine, as where photos lie

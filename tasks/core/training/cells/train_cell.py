@@ -47,7 +47,7 @@ def train_cell(
         cells: the folder that `divide` wrote.
         number: of the cell.
         out: as for `train`.
-        options: of the whole training.
+        options: of the whole training, or with fewer `max_gaussians` than the cell may have.
         on_step: as for `train`.
         on_evaluation: as for `train`.
         checkpoints: as for `train`.
@@ -99,7 +99,7 @@ def options_of(cell: Cell, divided: CellsPlan, options: TrainOptions) -> TrainOp
     return options.model_copy(
         update={
             "steps": cell.steps,
-            "max_gaussians": cell.max_gaussians,
+            "max_gaussians": min(cell.max_gaussians, options.max_gaussians),
             "use_all_photos": False,
             "time_budget_seconds": budget,
         }
