@@ -21,7 +21,7 @@ from tasks.core.demo import place
 from tasks.core.demo.camera_film import expose
 from tasks.core.demo.flight_plan import FOCAL_35MM_EQUIVALENT, DemoOptions, look_at, plan
 from tasks.core.demo.place import Position, position_from_enu
-from tasks.core.demo.world import build_world
+from tasks.core.demo.world import World, build_world
 from tasks.core.errors import DestinationError, FormatError
 from tasks.core.progress import Progress, ProgressCallback
 from tasks.core.scene import Camera
@@ -122,10 +122,10 @@ def load_ground_truth(path: Path) -> tuple[Camera, ...]:
         ) from error
 
 
-def compile_kernels() -> None:
+def compile_kernels(world: World | None = None) -> None:
     """Compile the ray caster, if it is not compiled yet: about 15 seconds of one core, once for a machine."""
     view = look_at(np.array([0.0, 0.0, 40.0]), np.zeros(3), 0.0)
-    expose(build_world(), Camera("", 4, 3, 3.0, 3.0, 2.0, 1.5, view))
+    expose(world or build_world(), Camera("", 4, 3, 3.0, 3.0, 2.0, 1.5, view))
 
 
 def fly(out: Path, options: DemoOptions, on_progress: ProgressCallback) -> None:
@@ -145,8 +145,8 @@ def fly(out: Path, options: DemoOptions, on_progress: ProgressCallback) -> None:
     """
     cameras, gps = plan(options)
     _prepare(out, {camera.name for camera in cameras})
-    world = build_world()
-    compile_kernels()  # here, before several threads would do it at the same time
+    world = build_world(options.extent_m, options.seed)
+    compile_kernels(world)  # here, before several threads would do it at the same time
 
     def shoot(number: int, camera: Camera, reported: Float64) -> None:
         photo = jpeg_bytes(
