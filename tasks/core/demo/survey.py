@@ -84,7 +84,7 @@ def _lowest(photos: int, extent_m: float, width_per_m: float, height_per_m: floa
 
 
 def _spread(count: int, span_m: float) -> Float64:
-    return np.asarray(np.linspace(-span_m / 2, span_m / 2, count)) if count > 1 else np.zeros(1)
+    return np.asarray(np.linspace(-span_m / 2, span_m / 2, count)) if count > 1 else np.zeros(count)
 
 
 def survey_aims(plan: SurveyPlan, extent_m: float, ground: Callable[[float, float], float]) -> list[Aim]:

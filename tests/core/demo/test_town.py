@@ -10,11 +10,13 @@ from PIL import Image
 from tasks.core.demo import place
 from tasks.core.demo.camera_film import Exposure, expose
 from tasks.core.demo.flight import fly, ground_truth_path, load_ground_truth
-from tasks.core.demo.flight_plan import DemoOptions, plan
+from tasks.core.demo.flight_plan import DemoOptions, look_at, plan
+from tasks.core.demo.heights import heights_path, load_heights, save_heights, surface_heights
 from tasks.core.demo.rays import FAR, GROUND
 from tasks.core.demo.scenery import MAP_STEP, PAVED, WATER, World
 from tasks.core.demo.town_plan import Use, plan_town
 from tasks.core.demo.world import build_world
+from tasks.core.errors import FormatError
 from tasks.core.progress import ignore_progress
 from tasks.core.scene import Camera
 from tasks.core.transforms import Float64, rigid_inverse
@@ -48,6 +50,8 @@ def test_the_same_bytes_again_and_every_photo_shows_texture(tmp_path: Path) -> N
         plan_town.cache_clear()
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
     assert len(digests(tmp_path / "one")) == 24
+    for beside in (ground_truth_path, heights_path):
+        assert beside(tmp_path / "one").read_bytes() == beside(tmp_path / "two").read_bytes()
     world = build_world(OPTIONS.extent_m, OPTIONS.seed)
     for camera in load_ground_truth(ground_truth_path(tmp_path / "one")):
         exposure = expose(world, camera)
@@ -66,6 +70,33 @@ def test_no_photo_looks_beyond_the_land(options: DemoOptions) -> None:
     cameras, _ = plan(options)
     for camera in (cameras[0], cameras[len(cameras) // 2], *cameras[-30::5]):
         channel(world, hits(camera, expose(world, camera)), PAVED)  # which asserts it
+
+
+@pytest.mark.parametrize("extent_m", [0, 100])
+def test_the_raster_of_heights_is_the_surface_that_photos_show(extent_m: int, tmp_path: Path) -> None:
+    world = build_world(extent_m)
+    view = look_at(np.array([5.0, 4.0, 60.0]), np.array([5.0, 4.0, 0.0]), 9.0)
+    camera = Camera("", 200, 150, 150.0, 150.0, 100.0, 75.0, view)
+    save_heights(tmp_path / "heights.npz", surface_heights(world, 100.0))
+    raster = load_heights(tmp_path / "heights.npz")
+    assert (raster.heights_m.shape, raster.origin_m, raster.step_m) == ((201, 201), (-50.0, -50.0), 0.5)
+    exposure = expose(world, camera)
+    points = hits(camera, exposure)
+    off = np.abs(raster.at(points[..., 0], points[..., 1]) - points[..., 2])
+    is_ground = exposure.objects == GROUND
+    # The map of the ground is linear between the raster's samples; the rest are walls and leaves above.
+    assert np.median(off[is_ground]) < 0.01  # metres
+    assert np.mean(off[is_ground] < 0.05) > 0.85
+    is_roof = (world.kinds == place.GABLE)[exposure.objects] & ~is_ground
+    assert is_roof.sum() > 100
+    assert np.median(off[is_roof]) < 0.05  # 3 cm sideways on a slope of 40°
+    assert np.isnan(raster.at(np.array([51.0]), np.array([0.0]))).all()
+
+
+def test_a_file_that_holds_no_heights_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a_heights.npz").write_bytes(b"PK no archive")
+    with pytest.raises(FormatError, match=r"a_heights.npz does not hold the heights of a demo flight"):
+        load_heights(tmp_path / "a_heights.npz")
 
 
 def test_a_town_has_streets_houses_of_few_types_fields_trees_and_a_river() -> None:
