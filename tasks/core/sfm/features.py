@@ -8,7 +8,7 @@ import os
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tasks.core.machine_memory import available_memory_bytes
 from tasks.core.photoset import IMAGES_FOLDER, Photo, is_believed_focal
 from tasks.core.safe_names import printable
+from tasks.core.sfm.appearance import Float32, photo_vectors
 from tasks.core.sfm.evidence import is_fooled, no_depth, read_pairs
 from tasks.core.sfm.grey import GreyJob, contrast_of, features_image_size, scaled_size, write_all_grey
 from tasks.core.sfm.lenses import largest_of_crops
@@ -29,7 +30,8 @@ from tasks.core.sfm.match_part import BLOCK, verification_options
 from tasks.core.sfm.matching import in_tiles, match_pairs, processes_for
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.overlay import FEWEST_PHOTOS, FrameChanges, Mask, covers, for_features, reduction
-from tasks.core.sfm.pairs import PairChoice
+from tasks.core.sfm.pairs import ESCALATED_AT_MOST, Pair, PairChoice
+from tasks.core.sfm.similar import join_parts, match_similar
 from tasks.core.sfm.zoom import find_zoomed, split_cameras
 
 logger = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class FeatureDatabase:
         self.path = folder / "database.db"
         self.images = folder / "images"
         self.names = tuple(f"{i:06d}{Path(photo.name).suffix.lower()}" for i, photo in enumerate(photos, start=1))
+        self._photo_of = dict(zip(self.names, photos, strict=True))
         self._photos_folder = photos_folder
         self._photos = photos
         self._options = options
@@ -79,7 +82,7 @@ class FeatureDatabase:
 
     def user_name(self, name: str) -> str:
         """The photo's own name from the name of its link."""
-        return self._photos[self.names.index(name)].name
+        return self._photo_of[name].name
 
     def overlay_of(self, photo: Photo) -> Mask | None:
         """What never changes in this photo and all others of its camera; None where everything does."""
@@ -97,10 +100,9 @@ class FeatureDatabase:
 
     def _numbered(self) -> dict[int, Photo]:
         """The photos by their number in the database."""
-        photos = dict(zip(self.names, self._photos, strict=True))
         with closing(sqlite3.connect(self.path)) as connection:
             images = connection.execute("select image_id, name from images").fetchall()
-        return {number: photos[name] for number, name in images}
+        return {number: self._photo_of[name] for number, name in images}
 
     def _sizes(self) -> dict[int, tuple[int, int]]:
         return {number: (photo.width, photo.height) for number, photo in self._numbered().items()}
@@ -167,7 +169,7 @@ class FeatureDatabase:
             with pycolmap.Database.open(self.path) as database:
                 like = database.read_image_with_name(first)
                 assert like is not None
-                _settle_focal_length(database, like.camera_id, self._photos[self.names.index(first)], largest_px)
+                _settle_focal_length(database, like.camera_id, self._photo_of[first], largest_px)
                 frame = database.read_frame(like.frame_id)
                 for name in others:
                     image = pycolmap.Image(name=name, camera_id=like.camera_id)
@@ -264,14 +266,33 @@ class FeatureDatabase:
             _write_overlays(connection, self.overlays)
             connection.commit()
 
-    def match(self, choice: PairChoice, kept: Path | None = None) -> None:
-        """Match the pairs and verify them; pairs that are done already cost nothing.
+    def match(self, choice: PairChoice, kept: Path | None = None) -> tuple[Pair, ...]:
+        """Match the pairs of a choice and verify them; pairs that are done already cost nothing.
 
-        `kept` gets a snapshot of the database after every some thousand pairs, and at the end.
+        `kept` gets a snapshot of the database after every some thousand pairs, and at the end. Returns what was
+        compared: also the pairs that photos alike have led to, or that join parts of many photos.
         """
-        pairs = in_tiles(choice.pairs)
+        seed = self._options.random_seed
+
+        def compare(pairs: Sequence[Pair]) -> None:
+            self._match(pairs, choice.matcher, kept)
+
+        def vectors() -> Float32:
+            return photo_vectors(self.path, self.names, seed)
+
+        if choice.similar:
+            return match_similar(self.path, self.names, choice, compare, vectors())
+        compare(choice.pairs)
+        if len(self.names) <= ESCALATED_AT_MOST:
+            return choice.pairs
+        return join_parts(
+            self.path, self.names, choice.pairs, compare, lambda: photo_vectors(self.path, self.names, seed)
+        )
+
+    def _match(self, chosen: Sequence[Pair], matcher: str, kept: Path | None) -> None:
+        pairs = in_tiles(chosen)
         logger.info("phase matching %d", -(-len(pairs) // BLOCK))
-        logger.info("%d pairs of %d photos, %s", len(pairs), len(self._photos), choice.matcher)
+        logger.info("%d pairs of %d photos, %s", len(pairs), len(self._photos), matcher)
         processes = processes_for(len(pairs), self._fitting(MATCHING_BYTES_PER_FEATURE * self._options.max_features))
         part = PAIRS_AT_RISK * processes
         for begin in range(0, len(pairs), part):

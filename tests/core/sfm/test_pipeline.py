@@ -11,7 +11,7 @@ from tasks.core.photoset import Photo, PhotoSet
 from tasks.core.sfm import pipeline
 from tasks.core.sfm.mapping import Mapped
 from tasks.core.sfm.options import SfmOptions
-from tasks.core.sfm.pairs import PairChoice
+from tasks.core.sfm.pairs import Pair, PairChoice
 from tasks.core.sfm.worker import CamerasJob
 
 COUNT = 30
@@ -67,9 +67,10 @@ class Ladder:
     def overlay_of(self, _: Photo) -> None:
         return None
 
-    def match(self, choice: PairChoice, kept: Path | None) -> None:
+    def match(self, choice: PairChoice, kept: Path | None) -> tuple[Pair, ...]:
         assert (kept is None) == (len(self.asked) > 1)  # of the first only
         self.asked.append(choice.matcher)
+        return choice.pairs
 
     def user_name(self, name: str) -> str:
         return f"user/{name}"
