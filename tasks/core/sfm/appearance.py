@@ -62,7 +62,7 @@ def similar_pairs(vectors: Float32, neighbours: int) -> list[Pair]:
 
 def most_similar(vectors: Float32, count: int) -> Iterator[list[int]]:
     """For each photo the others most alike, the most similar first; none for a photo without features."""
-    blind = ~vectors.any(axis=1)
+    blind = np.logical_not(vectors.any(axis=1))
     for begin in range(0, len(vectors), BLOCK):
         likeness = vectors[begin : begin + BLOCK] @ vectors.T
         likeness[:, blind] = -np.inf

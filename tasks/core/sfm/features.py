@@ -20,7 +20,7 @@ import pycolmap
 from numpy.typing import NDArray
 
 from tasks.core.machine_memory import available_memory_bytes
-from tasks.core.photoset import IMAGES_FOLDER, Photo, is_believed_focal
+from tasks.core.photoset import IMAGES_FOLDER, Gps, Photo, is_believed_focal
 from tasks.core.safe_names import printable
 from tasks.core.sfm.appearance import Float32, photo_vectors
 from tasks.core.sfm.evidence import is_fooled, no_depth, read_pairs
@@ -83,6 +83,10 @@ class FeatureDatabase:
     def user_name(self, name: str) -> str:
         """The photo's own name from the name of its link."""
         return self._photo_of[name].name
+
+    def gps_by_name(self) -> dict[str, Gps]:
+        """Where photos were taken, by their names in the database; without those that do not know it."""
+        return {name: photo.gps for name, photo in self._photo_of.items() if photo.gps is not None}
 
     def overlay_of(self, photo: Photo) -> Mask | None:
         """What never changes in this photo and all others of its camera; None where everything does."""
@@ -293,7 +297,7 @@ class FeatureDatabase:
         pairs = in_tiles(chosen)
         logger.info("phase matching %d", -(-len(pairs) // BLOCK))
         logger.info("%d pairs of %d photos, %s", len(pairs), len(self._photos), matcher)
-        processes = processes_for(len(pairs), self._fitting(MATCHING_BYTES_PER_FEATURE * self._options.max_features))
+        processes = processes_for(len(pairs), self.fitting(MATCHING_BYTES_PER_FEATURE * self._options.max_features))
         part = PAIRS_AT_RISK * processes
         for begin in range(0, len(pairs), part):
             logger.info("matching after %d blocks", begin // BLOCK)
@@ -330,9 +334,9 @@ class FeatureDatabase:
         """All cores for finding features, unless memory is short."""
         limit = self._image_size
         pixels = max(p.width * p.height * min(1.0, limit / max(p.width, p.height)) ** 2 for p in self._photos)
-        return self._fitting(pixels * BYTES_PER_PIXEL * (4 if doubled else 1))
+        return self.fitting(pixels * BYTES_PER_PIXEL * (4 if doubled else 1))
 
-    def _fitting(self, needed_bytes: float) -> int:
+    def fitting(self, needed_bytes: float) -> int:
         """Return how many threads or processes that need so much memory each this machine can run."""
         return max(1, min(_cores(), int(available_memory_bytes() * 0.8 / needed_bytes)))
 

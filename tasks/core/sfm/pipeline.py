@@ -76,6 +76,7 @@ def find_in_worker(job: CamerasJob) -> SfmSection:
             *doubts.of_exif(photos),
             *doubts.of_overlays(ladder.overlays),
             *doubts.of_failed_cameras(ladder.failed, ladder.reasons),
+            *doubts.of_parts(ladder.best.problems),
             *doubts.of_model(ladder.best.doubt),
             *doubts.of_flatness(is_flat(model), any(c.has_prior_focal_length for c in model.cameras.values())),
             *placement.degradations,

@@ -90,8 +90,8 @@ def _relative(steps: list[tuple[int, int, float]]) -> dict[int, float]:
     """
     images = sorted({image for first, second, _ in steps for image in (first, second)})
     row = {image: i for i, image in enumerate(images)}
-    first, second = (np.array([row[step[side]] for step in steps]) for side in (0, 1))
-    wanted = np.array([step[2] for step in steps])
+    first, second = np.array([row[a] for a, _, _ in steps]), np.array([row[b] for _, b, _ in steps])
+    wanted = np.array([step for _, _, step in steps])
 
     def from_pairs(values: Float64) -> Float64:
         """Sums [N] of what pairs say of their second photo, less what they say of their first."""
