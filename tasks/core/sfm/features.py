@@ -24,6 +24,15 @@ from tasks.core.photoset import IMAGES_FOLDER, Gps, Photo, is_believed_focal
 from tasks.core.safe_names import printable
 from tasks.core.sfm.appearance import Float32, photo_vectors
 from tasks.core.sfm.evidence import is_fooled, no_depth, read_pairs
+from tasks.core.sfm.feature_state import (
+    FrameKind,
+    end_progress,
+    frame_kind,
+    read_overlays,
+    read_progress,
+    write_overlays,
+    write_progress,
+)
 from tasks.core.sfm.grey import GreyJob, contrast_of, features_image_size, scaled_size, write_all_grey
 from tasks.core.sfm.lenses import largest_of_crops
 from tasks.core.sfm.match_part import BLOCK, verification_options
@@ -41,6 +50,7 @@ BYTES_PER_PIXEL = 120  # of the scaled photo, in one extraction thread: 0.22 GB 
 MATCHING_BYTES_PER_FEATURE = 35_000
 PAIRS_AT_RISK = 16 * BLOCK  # that a process matches before they are kept: a minute's work or two
 GREY_AT_ONCE = 128  # small grey copies of photos on the disk, 2 MB each
+MOST_COPIES = 8  # of the database while features are found, and while pairs are matched: many photos' is a gigabyte
 STILL_PX = 4.0  # of the copy that features are looked for in: a match that moves less does not move
 LOW_CONTRAST = 32.0  # grey levels of 255, a photo's deviation: sunlit places have 45 to 70
 SAME_FOCAL = 0.02  # as a share; COLMAP rounds the diagonal of a 35 mm film
@@ -148,8 +158,9 @@ class FeatureDatabase:
         if not file.is_file():
             return False
         shutil.copyfile(file, self.path)
-        self.overlays = _read_overlays(self.path)
-        logger.info("features of %d photos and what was matched of them, kept from an earlier run", len(self._photos))
+        self.overlays = read_overlays(self.path)
+        done, _ = read_progress(self.path, len(self.names))
+        logger.info("features of %d photos and what was matched of them, kept from an earlier run", done)
         return True
 
     def add_cameras(self) -> None:
@@ -182,11 +193,15 @@ class FeatureDatabase:
                     own.add_data_id(image.data_id)
                     database.write_frame(own)
 
-    def extract(self, *, doubled: bool = False, equalised: bool = False) -> None:
-        """Find SIFT features in all photos, except in what never changes in the photos of one camera.
+    def extract(self, *, doubled: bool = False, equalised: bool = False, kept: Path | None = None) -> None:
+        """Find SIFT features in all photos that have none yet, except in what never changes in photos of one camera.
 
-        `doubled` uses twice the resolution: 4 × the time and memory. `equalised` raises low contrast first.
+        `doubled` uses twice the resolution: 4 × the time and memory. `equalised` raises low contrast first. `kept` gets
+        a snapshot of the database after every block of photos, and at the end.
         """
+        done, changes = read_progress(self.path, len(self.names))
+        if done == len(self.names):
+            return
         logger.info("phase features %d", len(self._photos))
         options = pycolmap.FeatureExtractionOptions()
         options.max_image_size = self._image_size
@@ -194,22 +209,32 @@ class FeatureDatabase:
         options.num_threads = self._threads(doubled)
         options.sift.max_num_features = self._options.max_features
         options.sift.first_octave = -1 if doubled else 0
-        kinds = Counter(map(frame_kind, self._photos))
-        changes = {kind: FrameChanges() for kind, count in kinds.items() if count >= FEWEST_PHOTOS}
-        for begin in range(0, len(self.names), GREY_AT_ONCE):
+        if not done:
+            kinds = Counter(map(frame_kind, self._photos))
+            changes = {kind: FrameChanges() for kind, count in kinds.items() if count >= FEWEST_PHOTOS}
+        at_risk = max(GREY_AT_ONCE, len(self.names) // MOST_COPIES)
+        last_kept = done
+        for begin in range(done, len(self.names), GREY_AT_ONCE):
             logger.info("features after %d photos", begin)
+            if kept is not None and begin - last_kept >= at_risk:
+                write_progress(self.path, begin, changes)
+                self.snapshot(kept)
+                last_kept = begin
             some = range(begin, min(begin + GREY_AT_ONCE, len(self.names)))
             self._extract_some(some, options, changes, equalised)
+        end_progress(self.path)
         found = {kind: of_kind.unchanging() for kind, of_kind in changes.items()}
         self.overlays = {kind: mask for kind, mask in found.items() if mask is not None}
         if self.overlays:
             self._leave_out_overlays()
+        if kept is not None:
+            self.snapshot(kept)
 
     def _extract_some(
         self,
         numbers: range,
         options: pycolmap.FeatureExtractionOptions,
-        changes: dict["FrameKind", FrameChanges],
+        changes: dict[FrameKind, FrameChanges],
         equalised: bool,
     ) -> None:
         """Features of some photos, found in small grey copies. Database and caller see the photos' own pixels only."""
@@ -267,7 +292,7 @@ class FeatureDatabase:
                 ):
                     change = f"update {table} set rows = ?, data = ? where image_id = ?"
                     connection.execute(change, (int(kept.sum()), values[kept].tobytes(), number))
-            _write_overlays(connection, self.overlays)
+            write_overlays(connection, self.overlays)
             connection.commit()
 
     def match(self, choice: PairChoice, kept: Path | None = None) -> tuple[Pair, ...]:
@@ -298,7 +323,7 @@ class FeatureDatabase:
         logger.info("phase matching %d", -(-len(pairs) // BLOCK))
         logger.info("%d pairs of %d photos, %s", len(pairs), len(self._photos), matcher)
         processes = processes_for(len(pairs), self.fitting(MATCHING_BYTES_PER_FEATURE * self._options.max_features))
-        part = PAIRS_AT_RISK * processes
+        part = max(PAIRS_AT_RISK * processes, len(pairs) // MOST_COPIES)
         for begin in range(0, len(pairs), part):
             logger.info("matching after %d blocks", begin // BLOCK)
             some = [(self.names[a], self.names[b]) for a, b in pairs[begin : begin + part]]
@@ -346,15 +371,6 @@ def _cores() -> int:
     return len(psutil.Process().cpu_affinity() or [0]) if psutil.LINUX else os.cpu_count() or 1
 
 
-FrameKind = tuple[int, int, str]  # width, height, make and model: photos that can have the same overlay
-OVERLAY_TABLE = "unchanging"  # of ours in the database, so that a later run has it with the features
-
-
-def frame_kind(photo: Photo) -> FrameKind:
-    """Return what photos of one camera have in common."""
-    return photo.width, photo.height, photo.camera or ""
-
-
 Kind = TypeVar("Kind", bound=np.generic)
 
 
@@ -362,26 +378,6 @@ def _read_rows(connection: sqlite3.Connection, table: str, image: int, kind: typ
     find = f"select rows, cols, data from {table} where image_id = ?"
     rows, columns, data = connection.execute(find, (image,)).fetchone()
     return np.frombuffer(data or b"", kind).reshape(rows, columns)
-
-
-def _write_overlays(connection: sqlite3.Connection, overlays: dict[FrameKind, Mask]) -> None:
-    connection.execute(
-        f"create table {OVERLAY_TABLE} (width integer, height integer, camera text, rows integer, columns integer, "
-        "data blob)"
-    )
-    values = [(*kind, *mask.shape, mask.tobytes()) for kind, mask in sorted(overlays.items())]
-    connection.executemany(f"insert into {OVERLAY_TABLE} values (?, ?, ?, ?, ?, ?)", values)
-
-
-def _read_overlays(database: Path) -> dict[FrameKind, Mask]:
-    with closing(sqlite3.connect(database)) as connection:
-        if not connection.execute("select 1 from sqlite_master where name = ?", (OVERLAY_TABLE,)).fetchone():
-            return {}
-        stored = connection.execute(f"select * from {OVERLAY_TABLE}").fetchall()
-    return {
-        (width, height, camera): np.frombuffer(data, np.bool_).reshape(rows, columns)
-        for width, height, camera, rows, columns, data in stored
-    }
 
 
 def _settle_focal_length(

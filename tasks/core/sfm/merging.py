@@ -107,15 +107,18 @@ def _mean_rotation(between: Float64) -> Float64:
 
 
 def _scale_and_shift(ours: Float64, wanted: Float64) -> tuple[float, Float64]:
-    """Scale and shift that lay most of our centres [N, 3] over the wanted ones."""
-    weight = np.ones(len(ours))
-    scale, shift = 1.0, np.zeros(3)
+    """Scale and shift that lay most of our centres [N, 3] over the wanted ones: medians first, and then refined."""
+    first, second = np.triu_indices(len(ours), 1)
+    distances = np.linalg.norm(ours[first] - ours[second], axis=1)
+    ratios = np.linalg.norm(wanted[first] - wanted[second], axis=1) / np.maximum(distances, 1e-12)
+    scale = float(np.median(ratios))
+    shift = np.median(wanted - scale * ours, axis=0)
     for _ in range(ROUNDS):
+        distance = np.linalg.norm(scale * ours + shift - wanted, axis=1)
+        weight = 1 / np.maximum(distance, max(float(np.median(distance)) / 10, 1e-12))
         share = weight[:, None] / weight.sum()
         middle, target = (share * ours).sum(axis=0), (share * wanted).sum(axis=0)
         spread = float((share * (ours - middle) ** 2).sum())
         scale = float((share * (ours - middle) * (wanted - target)).sum()) / max(spread, 1e-300)
         shift = target - scale * middle
-        distance = np.linalg.norm(scale * ours + shift - wanted, axis=1)
-        weight = 1 / np.maximum(distance, max(float(np.median(distance)) / 10, 1e-12))
     return scale, np.asarray(shift)

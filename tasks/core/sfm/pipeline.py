@@ -188,8 +188,7 @@ def map_with_escalation(job: CamerasJob, photos: PhotoSet) -> Ladder:
     database = FeatureDatabase(job.work / "first", job.source, photos.photos, job.options)
     if not database.restore(job.work / KEPT_DATABASE_FILE):
         database.add_cameras()
-        database.extract()
-        database.snapshot(job.work / DATABASE_FILE)
+    database.extract(kept=job.work / DATABASE_FILE)
     climb.attempt("first try", database, choice)
     if not climb.best.is_good(len(photos.photos)) and database.is_fooled():
         logger.info("many pairs agree by points that do not move: matching without them")

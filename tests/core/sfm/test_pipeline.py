@@ -43,13 +43,10 @@ class Ladder:
     def restore(self, _: Path) -> bool:
         return False
 
-    def snapshot(self, _: Path) -> None:
-        pass
-
     def add_cameras(self) -> None:
         pass
 
-    def extract(self, *, doubled: bool = False, equalised: bool = False) -> None:
+    def extract(self, *, doubled: bool = False, equalised: bool = False, kept: Path | None = None) -> None:
         self.asked.append(("doubled" if doubled else "features") + (", raised" if equalised else ""))
 
     def no_depth(self) -> str:
