@@ -189,7 +189,7 @@ def sfm_cost(capture: Capture, options: SfmOptions, image_size: int, machine: Ma
         return Cost((start + undistorting).seconds_on(machine), WORKER_BYTES)
     long_side = features_image_size(photos, options.max_features_image_size)
     sizes = [scaled_size(photo.width, photo.height, long_side) for photo in photos]
-    pairs = len(choose_pairs(photos, options).pairs)
+    pairs = choose_pairs(photos, options).expected_pairs(len(photos))
     reading = GREY_SECONDS_PER_MEGAPIXEL * capture.megapixels + FEATURE_SECONDS_PER_MEGAPIXEL * _megapixels(sizes)
     matching, mapping = Work(parallel=PAIR_SECONDS * pairs), Work(serial=MAPPING_SECONDS_PER_PHOTO * len(photos))
     work = start + undistorting + Work(parallel=reading) + matching + mapping
