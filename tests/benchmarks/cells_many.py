@@ -110,7 +110,7 @@ def main() -> None:
         print(
             f"{photos:6,} photos: {told['cells']:3} cells, a photo in {told['views']:.2f}, "
             f"the largest {told['largest']:.2f} of the mean; {1000 * told['cpu_seconds'] / photos:5.1f} CPU-ms and "
-            f"{told['grown_bytes'] / photos / 1000:6.1f} kB of memory a photo, {told['file_bytes'] / 1e6:.1f} MB of files",
+            f"{told['grown_bytes'] / photos / 1000:6.1f} kB of memory a photo, {told['file_bytes'] / 1e6:.1f} MB",
             flush=True,
         )
 
