@@ -112,7 +112,8 @@ def train_cell(
 
         return run_training(CELL, scene, budget, context, inputs=[digest], train=train, changed={"options": budget})
 
-    output, budget = with_less_memory(options, context, train_with)
+    views = CELLS.measured(plan, context).cells[number].views
+    output, budget = with_less_memory(options, views, context, train_with)
     measured = CELL.measured(output, context)
     said = (*given_up(options, budget), *measured.degradations)
     return CellRef.of(
@@ -141,7 +142,7 @@ def _options_of(cell: CellPlan, options: TrainOptions) -> TrainOptions:
     What is only done to the whole is switched off, so that choosing it differently trains no cell again.
     """
     own = {"steps": cell.steps, "max_gaussians": cell.max_gaussians}
-    return options.model_copy(update={**own, "use_all_photos": False, "max_prune_loss_db": 0.0})
+    return options.model_copy(update={**own, "use_all_photos": False})
 
 
 def _expecting(cell: CellPlan, context: RunContext) -> RunContext:

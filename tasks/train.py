@@ -13,8 +13,8 @@ from tasks.core.progress import Progress
 from tasks.core.refs import CellRef, CellsRef, GaussiansRef, Ref, RunContext, SceneRef
 from tasks.core.scene import Scene
 from tasks.core.stage_code import StageCode
-from tasks.core.training.memory import budgets, memory_errors_explained
-from tasks.core.training.options import TrainOptions
+from tasks.core.training.memory import budgets, lowered, memory_errors_explained
+from tasks.core.training.options import WITHOUT_EFFECT, TrainOptions
 from tasks.reporting.progress import called, run_logger, stage_progress
 from tasks.reporting.training_board import TrainingBoard
 from tasks.running.checkpoints import StageCheckpoints
@@ -34,9 +34,9 @@ MERGE = Stage("train", StageCode(("tasks.core.training.cells.merge",), LIBRARIES
 # Parts of the stage with outputs of their own: tasks/cells.py.
 CELLS = Stage("cells", StageCode(("tasks.core.training.cells.divide",), LIBRARIES), CellsSection)
 CELL = Stage("cell", StageCode(("tasks.core.training.cells.train_cell",), LIBRARIES), TrainSection)
-# Options that are not part of the output's name: the first does not change the output; the second counts as resolved;
-# the third decides which outputs are made, and not what is in them.
-NOT_NAMING = ("checkpoint_seconds", "backend", "cells")
+# Options that are not part of the output's name: some do not change the output; the backend counts as resolved; the
+# number of cells decides which outputs are made, and not what is in them.
+NOT_NAMING = (*WITHOUT_EFFECT, "backend", "cells")
 REPORT_INTERVAL_SECONDS = 0.5
 
 # Trains a scene into a folder. The last three arguments are those of `tasks.core.training.trainer.train`.
@@ -51,7 +51,7 @@ def train_gaussians(
     plan: CellsRef | None = None,
     cells: tuple[CellRef, ...] = (),
 ) -> GaussiansRef:
-    """Optimise Gaussians to look like the scene's images, with fewer Gaussians if memory is short.
+    """Optimise Gaussians to look like the scene's images, with fewer photos in memory or Gaussians if it is short.
 
     With a `plan` of cells, join its trained `cells` into one splat instead.
 
@@ -61,7 +61,9 @@ def train_gaussians(
         output = _merge(scene, options, context, plan, cells)
         degradations: tuple[str, ...] = ()
     else:
-        output, budget = with_less_memory(options, context, lambda budget: _train(scene, budget, context))
+        output, budget = with_less_memory(
+            options, scene.cameras, context, lambda budget: _train(scene, budget, context)
+        )
         degradations = given_up(options, budget)
     measured = TRAIN.measured(output, context)
     return GaussiansRef.of(
@@ -75,14 +77,18 @@ def train_gaussians(
 
 
 def with_less_memory(
-    options: TrainOptions, context: RunContext, train: Callable[[TrainOptions], Ref]
+    options: TrainOptions, photos: int, context: RunContext, train: Callable[[TrainOptions], Ref]
 ) -> tuple[Ref, TrainOptions]:
-    """Train with these options, or with fewer Gaussians if memory does not suffice; return the options used too.
+    """Train with these options, or with fewer photos in memory, then fewer Gaussians, if memory does not suffice.
+
+    Return the options used too.
 
     Raises OutOfMemoryError.
     """
     # The run that dispatched this one looks for exactly the output that it asked for, and lowers the budget itself.
-    for budget in [options] if context.dispatched else budgets(options):
+    for budget in [options] if context.dispatched else budgets(options, photos):
+        if budget != options:
+            run_logger().warning("%s", lowered(options, budget))
         try:
             return train(budget), budget
         except OutOfMemoryError as error:
@@ -199,7 +205,7 @@ def _cell_sections(planned: CellsSection, cells: tuple[CellRef, ...], context: R
 
 def given_up(asked: TrainOptions, used: TrainOptions) -> tuple[str, ...]:
     """Return sentences on what the second options lack of the first."""
-    if used == asked:
+    if used.max_gaussians == asked.max_gaussians:  # fewer photos in memory cost no quality
         return ()
     share = used.max_gaussians / asked.max_gaussians
     return (

@@ -7,6 +7,7 @@ from pydantic import JsonValue
 from rich.console import Console
 
 from deployments.aws.runtime.estimate import AwsEstimate, estimate_on_aws
+from deployments.aws.runtime.fleet import WORTH_A_FLEET, AwsFleet, estimate_on_fleet
 from deployments.aws.runtime.jobs import PRICES_DATE, PRICES_REGION
 from flows.cli.prefect_variables import configure_prefect
 from flows.cli.terminal import lines_of_cells, plain
@@ -22,9 +23,18 @@ NUMBERS = (1, 2, 3, 4)  # columns
 
 
 def print_estimate(
-    photos: str, preset: str | None, assignments: list[str], workspace: str | None, as_json: bool, console: Console
+    photos: str,
+    preset: str | None,
+    assignments: list[str],
+    workspace: str | None,
+    as_json: bool,
+    on_fleet: bool,
+    console: Console,
 ) -> None:
-    """Read the photos' headers and print the estimate. Raises OptionsError, or PhotosError if there are no photos."""
+    """Read the photos' headers and print the estimate; that of a fleet if asked for, or if there are many photos.
+
+    Raises OptionsError, or PhotosError if there are no photos.
+    """
     options = parse_options(preset, assignments)
     settings = use_settings(Settings())
     configure_prefect(settings)
@@ -37,8 +47,10 @@ def print_estimate(
     train = expected_options(capture, options, machines["train"])
     here = estimate_stages(capture, options, machines)
     aws = estimate_on_aws(capture, options)
+    wanted = on_fleet or len(capture.photos) > WORTH_A_FLEET
+    fleet = estimate_on_fleet(capture, options) if wanted else None
     if as_json:
-        typer.echo(json.dumps(_as_json(capture, options.with_train(train).spelled_out(), here, aws), indent=1))
+        typer.echo(json.dumps(_as_json(capture, options.with_train(train).spelled_out(), here, aws, fleet), indent=1))
         return
     console.print(
         f"{len(capture.photos)} photos, {capture.megapixels:.0f} megapixels; preset {plain(options.preset)}: "
@@ -48,6 +60,8 @@ def print_estimate(
     )
     _print_here(here, console)
     _print_aws(aws, console)
+    if fleet is not None:
+        _print_fleet(fleet, console)
 
 
 def _print_here(stages: tuple[StageEstimate, ...], console: Console) -> None:
@@ -82,16 +96,34 @@ def _print_aws(aws: AwsEstimate, console: Console) -> None:
         console.print(f"[dim]{plain(note)}[/]", highlight=False, soft_wrap=True)
 
 
-def _print_table(rows: list[tuple[str, ...]], console: Console) -> None:
-    """Print rows whose first is the headings and whose last is the sum."""
+def _print_fleet(fleet: AwsFleet, console: Console) -> None:
+    parts = f"blocks of structure from motion: {fleet.blocks}, cells of training: {fleet.cells}"
+    console.print(f"\n[bold]On a fleet[/] of {plain(fleet.gpu)}, {parts}", highlight=False)
+    rows: list[tuple[str, ...]] = [("instances", "time", "10 to 90 % of runs", "price", "10 to 90 % of runs")]
+    for row in fleet.rows:
+        times = (rough_duration(each) for each in (row.seconds, row.seconds_p10, row.seconds_p90))
+        prices = (dollars(each) for each in (row.cost_usd, row.cost_usd_p10, row.cost_usd_p90))
+        (time, *time_range), (price, *price_range) = times, prices
+        rows.append((f"{row.instances}", time, " to ".join(time_range), price, " to ".join(price_range)))
+    _print_table(rows, console, has_sum=False)
+    for note in fleet.notes:
+        console.print(f"[dim]{plain(note)}[/]", highlight=False, soft_wrap=True)
+
+
+def _print_table(rows: list[tuple[str, ...]], console: Console, *, has_sum: bool = True) -> None:
+    """Print rows whose first is the headings and, with `has_sum`, whose last is the sum."""
     lines = lines_of_cells(rows, NUMBERS)
     for i, line in enumerate(lines):
-        style = "bold" if i in (0, len(lines) - 1) else None
+        style = "bold" if i == 0 or (has_sum and i == len(lines) - 1) else None
         console.print(plain(f"  {line}"), style=style, highlight=False, soft_wrap=True)
 
 
 def _as_json(
-    capture: Capture, options: dict[str, JsonValue], here: tuple[StageEstimate, ...], aws: AwsEstimate
+    capture: Capture,
+    options: dict[str, JsonValue],
+    here: tuple[StageEstimate, ...],
+    aws: AwsEstimate,
+    fleet: AwsFleet | None,
 ) -> dict[str, object]:
     section = section_of(here)
     return {
@@ -106,4 +138,5 @@ def _as_json(
             "cost_usd": section.cost_usd.total,
         },
         "aws": aws.model_dump(mode="json"),
+        "fleet": None if fleet is None else fleet.model_dump(mode="json"),
     }

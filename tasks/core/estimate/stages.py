@@ -23,7 +23,7 @@ from tasks.core.sfm.pairs import choose_pairs
 from tasks.core.sog.options import CompressOptions
 from tasks.core.training import schedule
 from tasks.core.training.coverage import MOST_SHARE
-from tasks.core.training.evaluate import CONTRIBUTING_VIEWS, JUDGED_VIEWS, PRUNE_HALVINGS
+from tasks.core.training.evaluate import FEW_VIEWS, JUDGED_VIEWS, PRUNE_HALVINGS
 from tasks.core.training.options import TrainOptions
 
 # CPU seconds of a core of the reference machine, fitted to runs of three or four photo sets: docs/estimate.md.
@@ -189,7 +189,7 @@ def sfm_cost(capture: Capture, options: SfmOptions, image_size: int, machine: Ma
         return Cost((start + undistorting).seconds_on(machine), WORKER_BYTES)
     long_side = features_image_size(photos, options.max_features_image_size)
     sizes = [scaled_size(photo.width, photo.height, long_side) for photo in photos]
-    pairs = len(choose_pairs(photos, options).pairs)
+    pairs = choose_pairs(photos, options).expected_pairs(len(photos))
     reading = GREY_SECONDS_PER_MEGAPIXEL * capture.megapixels + FEATURE_SECONDS_PER_MEGAPIXEL * _megapixels(sizes)
     matching, mapping = Work(parallel=PAIR_SECONDS * pairs), Work(serial=MAPPING_SECONDS_PER_PHOTO * len(photos))
     work = start + undistorting + Work(parallel=reading) + matching + mapping
@@ -206,20 +206,21 @@ def train_cost(training: Training, options: TrainOptions, machine: Machine) -> C
     """Cost of all steps, or of the time budget if it is shorter, and of the work before, between and after steps."""
     on_gpu = machine.gpu and options.backend != "cpu"
     steps = Work()
-    for share, megapixels, count in _course(training):
-        steps += _step(megapixels, count, on_gpu) * (share * options.steps)
+    for share, megapixels, count in course(training):
+        steps += step_work(megapixels, count, on_gpu) * (share * options.steps)
     stepping = steps.seconds_on(machine)
     if options.time_budget_seconds is not None:
         stepping = min(stepping, options.time_budget_seconds)
-    seconds = stepping + _around_the_steps(training, options, on_gpu).seconds_on(machine)
+    seconds = stepping + around_the_steps(training, options, on_gpu).seconds_on(machine)
     pixels = 1e6 * training.megapixels
-    photos = BYTES_PER_PHOTO_PIXEL * pixels * (training.views + training.held_out)
+    count, most = training.views + training.held_out, options.max_photos_in_memory
+    photos = BYTES_PER_PHOTO_PIXEL * pixels * (count if most is None else min(most, count))
     if on_gpu:  # whose own memory holds the Gaussians
         return Cost(seconds, T4_PROCESS_BYTES + photos)
     return Cost(seconds, PROCESS_BYTES + photos + BYTES_PER_GAUSSIAN * training.limit + BYTES_PER_STEP_PIXEL * pixels)
 
 
-def _course(training: Training) -> Iterator[tuple[float, float, float]]:
+def course(training: Training) -> Iterator[tuple[float, float, float]]:
     """Yield share of the steps, and a photo's megapixels and Gaussians, for each slice of progress."""
     smallest_side = min(training.width, training.height)
     most_halvings = int(math.log2(max(smallest_side / schedule.SMALLEST_SIDE_PX, 1)))
@@ -230,7 +231,7 @@ def _course(training: Training) -> Iterator[tuple[float, float, float]]:
         yield 1 / SLICES, training.megapixels / 4**halvings, count * training.shown_share
 
 
-def _step(megapixels: float, count: float, on_gpu: bool) -> Work:
+def step_work(megapixels: float, count: float, on_gpu: bool) -> Work:
     """Work of one update, with `count` Gaussians in the photo; the cost of depths on a GPU is not known."""
     photo = _photo_step(megapixels, count, on_gpu)
     return photo if on_gpu else photo * (1 + DEPTH_SHARE)
@@ -253,7 +254,7 @@ def _render(megapixels: float, count: float, on_gpu: bool = False) -> Work:
     return _photo_step(megapixels, count, on_gpu) * FORWARD_SHARE
 
 
-def _around_the_steps(training: Training, options: TrainOptions, on_gpu: bool) -> Work:
+def around_the_steps(training: Training, options: TrainOptions, on_gpu: bool) -> Work:
     """Work of training without its steps: loading, evaluations, the final prune, the last measurement."""
     full, count = training.megapixels, training.limit * training.shown_share
     render = _render(full, count, on_gpu)
@@ -263,9 +264,9 @@ def _around_the_steps(training: Training, options: TrainOptions, on_gpu: bool) -
     work += render * (evaluated + training.held_out)
     work += Work(serial=COMPLETE_SECONDS_PER_MEGAPIXEL * full) * training.held_out
     if options.max_prune_loss_db > 0:
-        contributing = min(training.views, CONTRIBUTING_VIEWS)
         judged = min(training.views, JUDGED_VIEWS) * (PRUNE_HALVINGS + 1)
-        work += _step(full, count, on_gpu) * contributing + render * judged
+        size = full if training.views <= FEW_VIEWS else full / 4
+        work += step_work(size, count, on_gpu) * training.views + render * judged
     return work
 
 

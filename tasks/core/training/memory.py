@@ -1,7 +1,7 @@
 """Memory of training: how many Gaussians fit into a machine's or a GPU's memory, and smaller budgets if it runs out.
 
 The number is computed before training, by arithmetic alone, from free bytes, photos and options. If memory runs out
-nevertheless, the stage reports it in one sentence and starts again with fewer Gaussians.
+nevertheless, the stage reports it in one sentence and starts again with fewer photos in memory or fewer Gaussians.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +15,9 @@ from tasks.core.training.options import MOST_PIXELS_PER_GAUSSIAN, TrainOptions
 
 SMALLER_SHARES = (0.5, 0.25)  # of the Gaussians asked for; if a quarter is too much, the photos are too large
 MIN_GAUSSIANS = 1000  # fewer make no useful picture
+FEW_PHOTOS_IN_MEMORY = 16  # of the next try: twice as many as are read ahead
+LARGE_PART = 0.2  # of the memory: if photos are less, holding fewer of them does not help
+USUAL_ASPECT = 0.75  # of a photo's height to its width, as most cameras have it; the sizes are not known here
 
 # Share of the free memory that is left for other programs and for everything not counted here.
 SPARE_SHARE = 0.2
@@ -53,15 +56,41 @@ MOMENT_BYTES_PER_PIXEL = 2 * 3 * 4  # of PhotoMoments. float32: float16 would ro
 PINNED_SHARE = 0.25  # of the host's free memory, at most: page-locked pages cannot be swapped out
 
 
-def budgets(options: TrainOptions) -> Iterator[TrainOptions]:
-    """Yield the options as they are, then with fewer Gaussians, by whichever option limits them."""
+def budgets(options: TrainOptions, photos: int) -> Iterator[TrainOptions]:
+    """Yield the options as they are, then with fewer photos in memory, then also with fewer Gaussians.
+
+    Fewer photos cost nothing but time, so they come first, where `photos` of them are a large part of the memory. The
+    Gaussians are lowered by whichever option limits them.
+    """
     yield options
+    if photos_are_large_part(options, photos):
+        options = options.model_copy(update={"max_photos_in_memory": FEW_PHOTOS_IN_MEMORY})
+        yield options
     for share in SMALLER_SHARES:
         count = int(options.max_gaussians * share)
         if count >= MIN_GAUSSIANS:
             coarser = min(options.pixels_per_gaussian / share, MOST_PIXELS_PER_GAUSSIAN)
             fewer = {"max_gaussians": count, "pixels_per_gaussian": coarser}
             yield options.model_copy(update=fewer)
+
+
+def photos_are_large_part(options: TrainOptions, photos: int) -> bool:
+    """Whether so many photos, or as many as may be in memory, can be LARGE_PART of what training needs on the CPU."""
+    held = min(photos, options.max_photos_in_memory or photos)
+    of_photos = held * USUAL_ASPECT * options.max_image_size**2 * PYRAMID * PHOTO_BYTES_PER_PIXEL
+    of_gaussians = options.max_gaussians * cpu_bytes_each(options.sh_degree)
+    return held > FEW_PHOTOS_IN_MEMORY and of_photos > LARGE_PART * (of_photos + of_gaussians)
+
+
+def lowered(asked: TrainOptions, used: TrainOptions) -> str:
+    """A sentence for people about the next try of `budgets`."""
+    photos = (
+        f"at most {used.max_photos_in_memory:,} photos in memory"
+        if used.max_photos_in_memory != asked.max_photos_in_memory and used.max_photos_in_memory is not None
+        else ""
+    )
+    gaussians = f"at most {used.max_gaussians:,} Gaussians" if used.max_gaussians != asked.max_gaussians else ""
+    return f"trying again with {' and '.join(filter(None, (photos, gaussians)))}"
 
 
 @contextmanager
@@ -83,8 +112,8 @@ def _explained(options: TrainOptions) -> OutOfMemoryError:
     free = available_memory_bytes() / 1e9
     return OutOfMemoryError(
         f"Memory did not suffice for up to {options.max_gaussians:,} Gaussians at {options.max_image_size} px "
-        f"({free:.1f} GB are free now): lower train.max_image_size or train.max_gaussians, or raise "
-        "train.pixels_per_gaussian."
+        f"({free:.1f} GB are free now): lower train.max_image_size, train.max_gaussians or "
+        "train.max_photos_in_memory, or raise train.pixels_per_gaussian."
     )
 
 

@@ -27,6 +27,9 @@ CUDA_BUDGETS: dict[str, dict[str, Any]] = {
 BY_MACHINE = tuple(CUDA_BUDGETS["draft"])
 
 
+WITHOUT_EFFECT = ("checkpoint_seconds", "max_photos_in_memory")  # options that do not change the result
+
+
 class TrainOptions(OptionModel):
     """Options of the train stage."""
 
@@ -145,6 +148,14 @@ class TrainOptions(OptionModel):
         title="Most dropout",
         description="Share of the Gaussians that every step leaves out where one or two photos show a place; it falls "
         "to none where five do. Keeps training from learning these photos by heart. 0: none.",
+    )
+    max_photos_in_memory: int | None = Field(
+        None,
+        ge=2,
+        le=1_000_000,
+        title="Most photos in memory (photos)",
+        description="Training holds at most so many photos in memory at once; the others are read from the disk in "
+        "time. Without a number, free memory decides. The result does not depend on it.",
     )
     time_budget_seconds: float | None = Field(
         None,

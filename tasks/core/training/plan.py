@@ -20,10 +20,10 @@ from tasks.core.training.engine import CpuEngine, Engine
 from tasks.core.training.held_out import split_views
 from tasks.core.training.memory import SPARE_SHARE, affordable_gaussians, cpu_bytes_each
 from tasks.core.training.options import TrainOptions
+from tasks.core.training.photo_file import FEWEST_IN_MEMORY, PhotoFile, StoredPhoto
 from tasks.core.training.views import (
+    EndlessShuffle,
     MaskLevels,
-    Photo,
-    PhotoFile,
     Squares,
     View,
     evenly_chosen,
@@ -54,6 +54,7 @@ class Plan:
     joined_steps: int | None = None  # when they have joined; None for a share of the steps before
     begins_at: float = 0.0  # the progress at the first step
     log_gains: NDArray[np.float32] | None = None  # [V, 3] of `all_views` where exposures are known before training
+    all_training: tuple[Camera, ...] = ()  # cameras of all photos to train on, where `views` are some of them
     measures_also: Callable[[Gaussians], Mapping[str, float | None]] | None = None  # fields of TrainSection
 
     @property
@@ -65,6 +66,19 @@ class Plan:
     def share_before_joining(self) -> float:
         """The share of the whole training before the held-out photos join."""
         return 1 - schedule.JOINED_SHARE if self.joins else 1.0
+
+    def level_of(self, view: View, progress: float) -> int:
+        """The number of halvings of a view's photo at this progress."""
+        return min(schedule.halvings_at(progress), self.halvings, view.most_halvings)
+
+    def read_ahead(self, order: EndlessShuffle, progress: float) -> None:
+        """Begin to read the photos that come next in the order of all views, where photos are on the disk."""
+        file = photo_file_of(self.views)
+        if file is None:
+            return
+        views = self.all_views
+        coming = [views[index] for index in order.upcoming(file.most_ahead)]
+        file.expect((view.photos, self.level_of(view, progress)) for view in coming)
 
     @property
     def curve_views(self) -> list[View]:
@@ -83,7 +97,7 @@ def plan_for(scene: Scene, options: TrainOptions, folder: Path) -> Plan:
     Raises:
         InputError: too few cameras.
         MissingPartError: the backend cannot run on this machine.
-        DiskFullError: neither memory nor the disk has room for the photos.
+        DiskFullError: the disk has no room for photos that memory does not suffice for.
     """
     training_cameras, held_out_cameras = split_cameras(scene, options.hold_out_every)
     shown_by = photos_showing_a_point(training_cameras, scene.points)
@@ -123,13 +137,20 @@ def read_views(
 
     They are kept in memory, or else on the folder's disk. `options.max_gaussians` decides the memory of the Gaussians.
     """
-    stored, decisions = room_for_photos([*training, *held_out], options, folder, parts)
+    file, decisions = room_for_photos([*training, *held_out], options, folder, parts)
+    stored = in_memory if file is None else file.stored
     masks: MaskLevels = {}
 
     def read(camera: Camera) -> View:
         return load_view(scene, camera, options.max_image_size, stored, masks, parts.get(camera.name))
 
     return [read(camera) for camera in training], [read(camera) for camera in held_out], decisions
+
+
+def photo_file_of(views: Sequence[View]) -> PhotoFile | None:
+    """The file in which the photos of these views are; None if they are in memory."""
+    photos = views[0].photos if views else ()
+    return photos.file if isinstance(photos, StoredPhoto) else None
 
 
 def halvings_of(views: Sequence[View]) -> int:
@@ -142,27 +163,37 @@ def room_for_photos(
     options: TrainOptions,
     folder: Path,
     parts: Mapping[str, Squares] = MappingProxyType({}),
-) -> tuple[Callable[[Photo], Photo], tuple[str, ...]]:
-    """Decide where the photos are kept: the `stored` of `load_view`, and a sentence for people unless it is memory.
+) -> tuple[PhotoFile | None, tuple[str, ...]]:
+    """Decide where the photos are kept: a file on the disk and a sentence for people, or None if all are in memory.
 
-    Raises DiskFullError if neither memory nor the disk of the folder has room for them.
+    When memory is short, fewer photos are in memory at once, so that the Gaussians have their room.
+
+    Raises DiskFullError if the disk of the folder has no room for the photos.
     """
     needed, free = photo_bytes(cameras, options.max_image_size, parts), available_memory_bytes()
     on_cpu = resolve_backend(options.backend) == "cpu"
     gaussians = options.max_gaussians * cpu_bytes_each(options.sh_degree) if on_cpu else 0.0
-    if needed + gaussians <= free * (1 - SPARE_SHARE):
-        return in_memory, ()
+    room = free * (1 - SPARE_SHARE) - gaussians
+    asked = options.max_photos_in_memory or len(cameras)
+    if needed <= room and asked >= len(cameras):
+        return None, ()
+    largest = max(photo_bytes([camera], options.max_image_size, parts, smaller=False) for camera in cameras)
+    most = max(min(asked, int(max(room, 0) / largest)), FEWEST_IN_MEMORY)
+    if most == options.max_photos_in_memory:
+        reason = f"train.max_photos_in_memory is {asked:,}."
+    else:
+        reason = f"{free / 1e9:.2f} GB of memory are free, of which the Gaussians may need {gaussians / 1e9:.2f} GB."
     sentence = (
-        f"The {len(cameras):,} photos ({needed / 1e9:.2f} GB) are read from a file on the disk during training: "
-        f"{free / 1e9:.2f} GB of memory are free, of which the Gaussians may need {gaussians / 1e9:.2f} GB."
+        f"The {len(cameras):,} photos ({needed / 1e9:.2f} GB) are read from a file on the disk during training, and "
+        f"at most {most:,} of them are in memory: {reason}"
     )
-    return PhotoFile(folder, needed).stored, (sentence,)
+    return PhotoFile(folder, needed, most), (sentence,)
 
 
 def coarsest_level(views: Sequence[View]) -> int:
     """The number of halvings at which photos keep KEPT_DETAIL of their variance, the median over views."""
-    kept = [[float(photo.var()) / max(float(view.photos[0].var()), 1e-9) for photo in view.photos] for view in views]
-    shares = np.median(kept, axis=0)
+    variances = np.array([[float(photo.var()) for photo in view.photos] for view in views])  # [V, levels]
+    shares = np.median(variances / np.maximum(variances[:, :1], 1e-9), axis=0)
     return int(np.flatnonzero(shares >= schedule.KEPT_DETAIL).max(initial=0))
 
 
@@ -207,7 +238,7 @@ def engine_for(options: TrainOptions, views: Sequence[View] = ()) -> Engine:
     if resolve_backend(options.backend) == "cuda":
         from tasks.core.training.torch_engine import cuda_engine
 
-        return cuda_engine(options, views)
+        return cuda_engine(options, views, photo_file_of(views) is not None)
     affordable = affordable_gaussians(available_memory_bytes(), options.sh_degree)
     if affordable >= options.max_gaussians:
         return CpuEngine(options.max_gaussians)

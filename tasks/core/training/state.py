@@ -24,7 +24,7 @@ from tasks.core.training import schedule
 from tasks.core.training.checkpoint import Arrays
 from tasks.core.training.coverage import MIN_POINTS
 from tasks.core.training.engine import Engine
-from tasks.core.training.options import TrainOptions
+from tasks.core.training.options import WITHOUT_EFFECT, TrainOptions
 from tasks.core.training.population import Population
 from tasks.core.training.views import EndlessShuffle, Exposures, View
 from tasks.core.transforms import Float64
@@ -201,7 +201,7 @@ def identity_of(options: TrainOptions, engine: Engine, scene: Scene, views: Sequ
     Of each photo only the smallest copy counts: it has few bytes and changes with the others.
     """
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(options.model_dump_json(exclude={"checkpoint_seconds"}).encode())
+    digest.update(options.model_dump_json(exclude=set(WITHOUT_EFFECT)).encode())
     points, observed = scene.points, scene.observations
     digest.update(f"{engine.name} {len(points.xyz)} {len(observed.points)} {len(views)}".encode())
     for array in (points.xyz, points.rgb, points.track_lengths, observed.cameras, observed.points):

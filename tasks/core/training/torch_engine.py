@@ -32,6 +32,7 @@ from tasks.core.training.views import View
 # [..., N, 2] and a mask [N], or packed: pulls [M, 2] and their indices int64 [M].
 DifferentiableRasterizer = Callable[[dict[str, Tensor], Camera, int, Tensor], tuple[Tensor, Any, Tensor]]
 
+MOST_MASKS = 32  # kept on the device: of each size of what all photos of a camera hide there is one
 LOSS_EVERY = 20  # steps between two readings of the loss; at a few ms a step, the delay is too short to notice
 
 
@@ -59,6 +60,7 @@ class TorchEngine:
         self.device = device
         self._rasterize = rasterize
         self.photos = photos or PhotoStore(device, math.inf, math.inf)
+        self.photos_stay = True  # whether a photo's array is the same one in every step
         self._background = torch.zeros(3, device=device)
         # the array is kept, so that no other one can get its id
         self._masks: dict[int, tuple[NDArray[np.bool_], Tensor]] = {}
@@ -85,11 +87,12 @@ class TorchEngine:
         # Copies to the host are requested before the long half of the step, so that it only waits for the short half
         sample = self._sampled(image.detach())
         rows = visible.nonzero()[:, 0] if visible.dtype == torch.bool else visible
+        name = None if self.photos_stay else (camera.name, camera.width, camera.height)
         exposed = image * torch.from_numpy(gain).to(self.device, non_blocking=True)
         if hidden is None:
-            target, moments = self.photos.get(photo, with_moments=settings.ssim_weight > 0)
+            target, moments = self.photos.get(photo, settings.ssim_weight > 0, name)
         else:  # the target depends on the render, and its moments do as well
-            pixels, moments = self.photos.get(photo, with_moments=False)
+            pixels, moments = self.photos.get(photo, False, name)
             here = self._mask(hidden)
             rendered = exposed.detach()
             target, exposed = torch.where(here, rendered, pixels), torch.where(here, rendered, exposed)
@@ -109,8 +112,10 @@ class TorchEngine:
         return StepResult(self._noted(loss.detach()), sample())
 
     def _mask(self, hidden: NDArray[np.bool_]) -> Tensor:
-        """The mask [H, W, 1] on the device; views share masks, so there are few."""
+        """The mask [H, W, 1] on the device. Views of whole photos share a few; those of parts make new ones."""
         if id(hidden) not in self._masks:
+            if len(self._masks) >= MOST_MASKS:
+                self._masks.clear()
             self._masks[id(hidden)] = hidden, torch.from_numpy(hidden)[..., None].to(self.device)
         return self._masks[id(hidden)][1]
 
@@ -191,8 +196,11 @@ def adam(parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, row
     parameter.index_add_(0, rows, step, alpha=-1)
 
 
-def cuda_engine(options: TrainOptions, views: Sequence[View]) -> "MemoryGuard":
-    """The engine for these options and photos, planned for the memory that is free on the GPU now."""
+def cuda_engine(options: TrainOptions, views: Sequence[View], photos_on_disk: bool = False) -> "MemoryGuard":
+    """The engine for these options and photos, planned for the memory that is free on the GPU now.
+
+    With photos on the disk, the host's memory keeps none of them.
+    """
     # SSIM subtracts moments from one another; the ten bits of TF32's mantissa are too few for that.
     torch.backends.cudnn.allow_tf32 = False
     budget = gpu_budget(
@@ -204,8 +212,11 @@ def cuda_engine(options: TrainOptions, views: Sequence[View]) -> "MemoryGuard":
     )
     rasterize = Gsplat()
     rasterize.packed = budget.packed
-    photos = PhotoStore("cuda", budget.pixel_bytes, budget.moment_bytes, budget.pinned_bytes)
-    return MemoryGuard(TorchEngine("cuda", "cuda", rasterize, photos, LOSS_EVERY), rasterize, budget)
+    pinned_bytes = 0 if photos_on_disk else budget.pinned_bytes
+    photos = PhotoStore("cuda", budget.pixel_bytes, budget.moment_bytes, pinned_bytes)
+    engine = TorchEngine("cuda", "cuda", rasterize, photos, LOSS_EVERY)
+    engine.photos_stay = not photos_on_disk
+    return MemoryGuard(engine, rasterize, budget)
 
 
 def free_bytes() -> float:

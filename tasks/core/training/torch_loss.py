@@ -3,6 +3,7 @@
 The loss is mean absolute difference and SSIM. The part that depends on the photo alone is computed once.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
 
@@ -91,7 +92,8 @@ def _window(dtype: torch.dtype, device: torch.device) -> Tensor:
 
 @dataclass
 class _Kept:
-    photo: NDArray[np.uint8]  # kept, so that no other array can get its id
+    nbytes: int  # of the photo
+    photo: NDArray[np.uint8] | None  # kept, so that no other array can get its id; None if it has a name
     pixels: Tensor | None = None  # uint8 [H, W, 3] on the device
     pinned: Tensor | None = None  # the same in page-locked memory of the host
     moments: PhotoMoments | None = None
@@ -99,7 +101,7 @@ class _Kept:
 
     @property
     def moment_bytes(self) -> int:
-        return self.photo.size // 3 * MOMENT_BYTES_PER_PIXEL
+        return self.nbytes // 3 * MOMENT_BYTES_PER_PIXEL
 
 
 class PhotoStore:
@@ -115,17 +117,25 @@ class PhotoStore:
         self._pixel_bytes_left = pixel_bytes
         self._moment_bytes_left = moment_bytes
         self._pinned_bytes_left = pinned_bytes  # of the host; copies from there are faster, and the host need not wait
-        self._kept: dict[int, _Kept] = {}
+        self._kept: dict[Hashable, _Kept] = {}
+        self._buffer = torch.empty(0, dtype=torch.uint8)  # page-locked, for photos that are read from the disk
+        self._copied: torch.cuda.Event | None = None  # from the buffer to the device
         self._requests = 0
         self._most_kept = 0
 
-    def get(self, photo: NDArray[np.uint8], with_moments: bool) -> tuple[Tensor, PhotoMoments | None]:
-        """The photo as float32 [H, W, 3] in 0..1 on the device, and its moments if wanted."""
+    def get(
+        self, photo: NDArray[np.uint8], with_moments: bool, name: Hashable | None = None
+    ) -> tuple[Tensor, PhotoMoments | None]:
+        """The photo as float32 [H, W, 3] in 0..1 on the device, and its moments if wanted.
+
+        Its array must stay where it is and unchanged, or `name` stands for it: then no reference to the array is kept.
+        """
         self._requests += 1
-        kept = self._kept.setdefault(id(photo), _Kept(photo))
+        key, array = (id(photo), photo) if name is None else (name, None)
+        kept = self._kept.setdefault(key, _Kept(photo.nbytes, array))
         kept.asked_for_at = self._requests
         self._most_kept = max(self._most_kept, len(self._kept))
-        pixels = self._pixels(kept)
+        pixels = self._pixels(kept, photo)
         target = pixels.float() / 255
         return target, self._moments(kept, target) if with_moments else None
 
@@ -145,14 +155,14 @@ class PhotoStore:
         self._pixel_bytes_left = 0
         return bool(held)
 
-    def _pixels(self, kept: _Kept) -> Tensor:
+    def _pixels(self, kept: _Kept, photo: NDArray[np.uint8]) -> Tensor:
         if kept.pixels is not None:
             return kept.pixels
-        pixels = self._from_host(kept)
-        if self._pixel_bytes_left < kept.photo.nbytes:
+        pixels = self._from_host(kept) if kept.photo is photo else self._through_buffer(photo)
+        if self._pixel_bytes_left < kept.nbytes:
             self._forget_unused()
-        if self._pixel_bytes_left >= kept.photo.nbytes:
-            self._pixel_bytes_left -= kept.photo.nbytes
+        if self._pixel_bytes_left >= kept.nbytes:
+            self._pixel_bytes_left -= kept.nbytes
             kept.pixels = pixels
         return pixels
 
@@ -167,10 +177,27 @@ class PhotoStore:
             kept.moments = moments
         return moments
 
+    def _through_buffer(self, photo: NDArray[np.uint8]) -> Tensor:
+        """Copy a photo that does not stay in memory, by way of one page-locked buffer."""
+        source = torch.from_numpy(photo)
+        if self._device == "cpu":
+            return source.clone()
+        if self._copied is not None:
+            self._copied.synchronize()
+        if self._buffer.numel() < photo.size:
+            self._buffer = torch.empty(photo.size, dtype=torch.uint8, pin_memory=True)
+        page_locked = self._buffer[: photo.size].view(photo.shape)
+        page_locked.copy_(source)
+        pixels = page_locked.to(self._device, non_blocking=True)
+        self._copied = torch.cuda.Event()
+        self._copied.record()
+        return pixels
+
     def _from_host(self, kept: _Kept) -> Tensor:
-        if kept.pinned is None and self._pinned_bytes_left >= kept.photo.nbytes:
+        assert kept.photo is not None
+        if kept.pinned is None and self._pinned_bytes_left >= kept.nbytes:
             kept.pinned = torch.from_numpy(kept.photo).pin_memory()
-            self._pinned_bytes_left -= kept.photo.nbytes
+            self._pinned_bytes_left -= kept.nbytes
         source = torch.from_numpy(kept.photo) if kept.pinned is None else kept.pinned
         return source.to(self._device, non_blocking=True, copy=True)
 
@@ -181,6 +208,6 @@ class PhotoStore:
             if kept.asked_for_at >= oldest:
                 continue
             del self._kept[key]
-            self._pixel_bytes_left += 0 if kept.pixels is None else kept.photo.nbytes
-            self._pinned_bytes_left += 0 if kept.pinned is None else kept.photo.nbytes
+            self._pixel_bytes_left += 0 if kept.pixels is None else kept.nbytes
+            self._pinned_bytes_left += 0 if kept.pinned is None else kept.nbytes
             self._moment_bytes_left += 0 if kept.moments is None else kept.moment_bytes

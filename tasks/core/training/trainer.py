@@ -32,10 +32,11 @@ from tasks.core.training.evaluate import (
     rows_worth_keeping,
 )
 from tasks.core.training.options import TrainOptions
+from tasks.core.training.photo_file import Photo
 from tasks.core.training.plan import Plan, plan_for
 from tasks.core.training.refine import bound_shapes, refine, some_left_out
 from tasks.core.training.state import TrainingState, identity_of
-from tasks.core.training.views import Photo, View
+from tasks.core.training.views import View
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def train(
     Raises:
         InputError: too few cameras or points.
         MissingPartError: the backend cannot run on this machine.
-        DiskFullError: neither memory nor the disk has room for the photos.
+        DiskFullError: the disk has no room for photos that memory does not suffice for.
         TrainingDivergedError: the loss or a parameter is not finite.
     """
     plan = plan_for(scene, options, out)
@@ -223,7 +224,8 @@ def _measure(
     rows = rows_worth_keeping(state.population.snapshot(), plan.views, rasterizer, options.max_prune_loss_db)
     state.population.keep(rows)
     held_out = plan.held_out
-    covered = covered_pixels([view.cameras[0] for view in held_out], [view.cameras[0] for view in plan.views], points)
+    others = plan.all_training or [view.cameras[0] for view in plan.views]
+    covered = covered_pixels([view.cameras[0] for view in held_out], others, points)
     finished = finished_gaussians(state.population.snapshot())
     found = evaluate_completely(finished, held_out, rasterizer, covered)
     if held_out:
@@ -303,13 +305,15 @@ def _step(state: TrainingState, plan: Plan, options: TrainOptions) -> float:
     )
     index = state.order.next()
     view = plan.all_views[index]
-    level = min(schedule.halvings_at(progress), plan.halvings, view.most_halvings)
+    level = plan.level_of(view, progress)
+    photo = view.photos[level]
+    plan.read_ahead(state.order, progress)
     gain = state.exposures.gain(index)
     with some_left_out(state.population, options.max_dropout, state.torch_generator):
         loss, sample = plan.engine.step(
             state.population,
             view.cameras[level],
-            view.photos[level],
+            photo,
             gain,
             settings,
             plan.depths.of(index, level) if of_depth else None,
@@ -319,7 +323,7 @@ def _step(state: TrainingState, plan: Plan, options: TrainOptions) -> float:
         every = slice(None, None, SAMPLED_EVERY)
         hidden = view.hidden_at(level)
         of_sample = None if hidden is None else hidden[every, every]
-        state.exposures.update(index, view.photos[level][every, every], sample, hidden=of_sample)
+        state.exposures.update(index, photo[every, every], sample, hidden=of_sample)
     state.step += 1
     if not math.isfinite(loss):
         raise TrainingDivergedError(f"The loss is {loss} at step {state.step} of {options.steps}; {WAY_OUT}")

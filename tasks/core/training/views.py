@@ -12,11 +12,10 @@ Gains trained by gradient together with the colours, and ratios of mean colours,
 constant exposure they cost 1 and 3 dB on held-out photos.
 """
 
+import copy
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, overload
 
@@ -24,12 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.core.errors import DiskFullError
 from tasks.core.scene import Camera, Scene
-from tasks.core.storage.disk import free_bytes, watching_disk
+from tasks.core.training.photo_file import Photo
 from tasks.core.training.schedule import MAX_HALVINGS, SMALLEST_SIDE_PX
 
-Photo = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 CHANNELS = 3
@@ -47,7 +44,7 @@ class View:
     """One photo and its camera; entry k of both lists has k times halved sides."""
 
     cameras: tuple[Camera, ...]
-    photos: tuple[Photo, ...]  # [H, W, 3] each
+    photos: Sequence[Photo]  # [H, W, 3] each; a `StoredPhoto` reads them from the disk
     hidden: Sequence[Mask] = ()  # [H, W] each, of pixels that show no place; none where all pixels count
     whole: tuple[int, int] | None = None  # width and height in px of the photo of which this is a part
 
@@ -80,9 +77,9 @@ def level_sizes(camera: Camera, max_image_size: int) -> list[tuple[int, int]]:
     return sizes
 
 
-def in_memory(pixels: Photo) -> Photo:
-    """A photo [H, W, 3] in an array of its own, writeable because the kernels are compiled for that."""
-    return np.array(pixels)
+def in_memory(levels: Iterable[Photo]) -> tuple[Photo, ...]:
+    """The sizes of a photo in arrays of their own, writeable because the kernels are compiled for that."""
+    return tuple(np.array(pixels) for pixels in levels)
 
 
 @dataclass(frozen=True)
@@ -157,14 +154,14 @@ def load_view(
     scene: Scene,
     camera: Camera,
     max_image_size: int,
-    stored: Callable[[Photo], Photo] = in_memory,
+    stored: Callable[[Iterable[Photo]], Sequence[Photo]] = in_memory,
     masks: MaskLevels | None = None,
     part: Squares | None = None,
 ) -> View:
     """Read a photo, make it no larger than `max_image_size` px on its longer side, and halve it.
 
-    `stored` takes the pixels of each level and returns the array to keep. Views that get the same `masks` share those
-    of what shows no place. With `part` the view is the part of the photo around these squares, and all else is hidden.
+    `stored` takes the pixels of all levels and returns what to keep. Views that get the same `masks` share those of
+    what shows no place. With `part` the view is the part of the photo around these squares, and all else is hidden.
     """
     level = Image.fromarray(scene.image(camera))
     sizes = level_sizes(camera, max_image_size)
@@ -172,7 +169,7 @@ def load_view(
     photos = []
     for size, (left, top, right, bottom) in zip(sizes, rectangles, strict=True):
         level = level if size == level.size else level.resize(size, Image.Resampling.BOX)
-        photos.append(stored(np.asarray(level)[top:bottom, left:right]))
+        photos.append(np.asarray(level)[top:bottom, left:right])
     mask = scene.hidden.get(camera.name)
     hidden: tuple[Mask, ...] = ()
     if mask is not None:
@@ -182,12 +179,12 @@ def load_view(
             masks[key] = tuple(_hidden_at(mask, size) for size in sizes)
         hidden = masks[key]
     if part is None:
-        return View(tuple(camera.resized(*size) for size in sizes), tuple(photos), hidden)
+        return View(tuple(camera.resized(*size) for size in sizes), stored(photos), hidden)
     cameras = tuple(
         camera.resized(*size).cropped(left, top, right - left, bottom - top)
         for size, (left, top, right, bottom) in zip(sizes, rectangles, strict=True)
     )
-    return View(cameras, tuple(photos), HiddenBySquares(part, sizes, rectangles, hidden), whole=sizes[0])
+    return View(cameras, stored(photos), HiddenBySquares(part, sizes, rectangles, hidden), whole=sizes[0])
 
 
 def rectangles_of(sizes: Sequence[tuple[int, int]], part: Squares | None) -> list[tuple[int, int, int, int]]:
@@ -228,6 +225,13 @@ class EndlessShuffle:
         self._given += 1
         return int(self.round[self._given - 1])
 
+    def upcoming(self, count: int) -> list[int]:
+        """The next indices, at most `count`, up to the end of the next round; this changes nothing."""
+        coming: list[int] = self.round[self._given : self._given + count].tolist()
+        if len(coming) < count:
+            coming += copy.deepcopy(self._generator).permutation(len(self.round))[: count - len(coming)].tolist()
+        return coming
+
     def numbers(self) -> dict[str, Any]:
         """The state without `round`, in values that JSON supports."""
         return {"given": self._given, "generator": self._generator.bit_generator.state}
@@ -250,50 +254,19 @@ def evenly_chosen(views: Sequence[View], count: int) -> list[View]:
 
 
 def photo_bytes(
-    cameras: Iterable[Camera], max_image_size: int, parts: Mapping[str, Squares] = MappingProxyType({})
+    cameras: Iterable[Camera],
+    max_image_size: int,
+    parts: Mapping[str, Squares] = MappingProxyType({}),
+    *,
+    smaller: bool = True,
 ) -> int:
-    """Bytes of the cameras' photos at training size, smaller copies included; of parts of those that have one."""
-    return sum(
-        CHANNELS * (right - left) * (bottom - top)
-        for camera in cameras
-        for left, top, right, bottom in rectangles_of(level_sizes(camera, max_image_size), parts.get(camera.name))
-    )
-
-
-class PhotoFile:
-    """Photos that do not fit into memory: a mapped file on the folder's disk. The kernel caches as much as fits.
-
-    The file has no name and a fixed size. It disappears with its arrays.
-    """
-
-    def __init__(self, folder: Path, size_bytes: int) -> None:
-        """`size_bytes`: of all photos that will be stored, at least 1. Raises DiskFullError."""
-        free = free_bytes(folder)
-        if free < size_bytes:
-            raise DiskFullError(
-                f"The photos take {size_bytes / 1e9:.1f} GB in training. Neither the free memory suffices for them nor "
-                f"the disk of {folder} ({free / 1e9:.1f} GB are free there): lower train.max_image_size, make room, or "
-                "name a workspace on another disk."
-            )
-        self._folder = folder
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as this object
-        self._file.truncate(size_bytes)
-        # Shared and writeable: kernels are compiled for that, and such a mapping does not count as this process's
-        # memory. One for all photos: each mapping has a descriptor, and a process may have a thousand.
-        self._bytes = np.asarray(np.memmap(self._file, np.uint8, "r+"))
-        self._filled = 0
-
-    def stored(self, pixels: Photo) -> Photo:
-        """Append a photo [H, W, 3] and return it as an array that the file backs. Raises DiskFullError.
-
-        It is written to the file. Copying it through the mapping would kill the process if the disk is full.
-        """
-        begin, self._filled = self._filled, self._filled + pixels.nbytes
-        with watching_disk(self._folder):
-            self._file.seek(begin)
-            self._file.write(np.ascontiguousarray(pixels).data)
-            self._file.flush()
-        return self._bytes[begin : self._filled].reshape(pixels.shape)
+    """Bytes of the cameras' photos at training size; of parts of those that have one. With their smaller copies."""
+    total = 0
+    for camera in cameras:
+        levels = rectangles_of(level_sizes(camera, max_image_size), parts.get(camera.name))
+        for left, top, right, bottom in levels if smaller else levels[:1]:
+            total += CHANNELS * (right - left) * (bottom - top)
+    return total
 
 
 @dataclass

@@ -10,10 +10,11 @@ from tasks.core.errors import OptionsError
 from tasks.core.estimate import stages
 from tasks.core.estimate.machine import Machine
 from tasks.core.estimate.run import STAGES, StageEstimate, cpu_seconds, estimate_stages, in_words, section_of
-from tasks.core.estimate.stages import START_SECONDS, USUAL_OVERLAP, Capture, expected_training
+from tasks.core.estimate.stages import START_SECONDS, Capture, expected_training
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.photos.headers import read_headers
 from tasks.core.photoset import Photo
+from tasks.core.training.schedule import USUAL_OVERLAP
 from tasks.core.words import rough_duration
 
 REFERENCE = Machine(name="reference", cores=2)

@@ -3,6 +3,7 @@
 The last test needs a GPU: training as a whole on it.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -146,6 +147,45 @@ def test_the_plan_is_made_for_the_photos_at_hand(monkeypatch: pytest.MonkeyPatch
     assert "20 photos" in engine.decisions[0]
     assert "4,000,000" in engine.degradations[0]
     assert not torch.backends.cudnn.allow_tf32
+
+
+def test_masks_that_are_made_anew_for_each_step_are_not_kept() -> None:
+    engine = TorchEngine("cuda", "cpu", reference.rasterize)
+    shared = [np.eye(4, 5, k, bool) for k in range(4)]
+    for _ in range(100):
+        assert [engine._mask(mask).shape for mask in shared] == [(4, 5, 1)] * 4
+    assert len(engine._masks) == 4
+    made = [np.eye(4, 5, k % 4, bool) for k in range(100)]
+    for mask in made:
+        assert torch.equal(engine._mask(mask)[..., 0], torch.from_numpy(mask))
+    assert len(engine._masks) <= 32
+
+
+def test_photos_that_are_read_anew_for_each_step_train_alike() -> None:
+    gaussians, camera = random_gaussians(60, 40, 30, 3.0)
+    cameras = [replace(camera, name=name) for name in ("a.jpg", "b.jpg")]
+    photos = [PHOTO, PHOTO[::-1].copy()]
+    losses: list[list[float]] = []
+    for photos_stay in (True, False):
+        engine = TorchEngine("cuda", "cpu", reference.rasterize)
+        engine.photos_stay = photos_stay
+        population = Population.of(gaussians, 100, "cpu")
+        losses.append([])
+        for index in (0, 1, 1, 0):
+            photo = photos[index] if photos_stay else photos[index].copy()
+            losses[-1].append(engine.step(population, cameras[index], photo, GAIN, SETTINGS).loss)
+            if not photos_stay:
+                photo[:] = 0  # its memory is for other photos now
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.cuda
+def test_photos_on_the_disk_train_alike(tmp_path: Path) -> None:
+    scene = made_scene(tmp_path / "made")
+    options = TrainOptions(max_image_size=96, steps=300, max_gaussians=900, sh_degree=1, backend="cuda")
+    section = train(scene, tmp_path, options.model_copy(update={"max_photos_in_memory": 2}), lambda _: None)
+    in_memory = train(scene, tmp_path, options, lambda _: None)
+    assert section.psnr_db == pytest.approx(in_memory.psnr_db, abs=0.5)  # dB: atomics add in any order
 
 
 @pytest.mark.cuda

@@ -1,5 +1,7 @@
 """Photos in memory or on the disk: the same bytes come out of both."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -85,3 +87,21 @@ def test_giving_up_says_whether_there_was_anything_to_give_up() -> None:
     pixels, _ = store.get(images[0], with_moments=False)
     assert torch.equal(pixels, torch.tensor(images[0]) / 255)
     assert kept(store) == (0, 0)
+
+
+@pytest.mark.parametrize("pixel_bytes", [0, 2 * BYTES])
+def test_a_photo_with_a_name_may_move_and_is_not_held(pixel_bytes: int) -> None:
+    """As photos that are read from the disk anew for each step."""
+    store = PhotoStore("cpu", pixel_bytes, 3 * PIXELS * MOMENT_BYTES_PER_PIXEL)
+    images = photos(5)
+    for index in [*range(5)] * 3:
+        again = images[index].copy()
+        read_from_disk = weakref.ref(again)
+        pixels, moments = store.get(again, True, index)
+        again[:] = 0  # another photo's turn
+        del again
+        assert read_from_disk() is None
+        assert torch.equal(pixels, torch.tensor(images[index]) / 255)
+        assert moments is not None
+        assert torch.equal(moments.mean, photo_moments(pixels).mean)
+    assert kept(store) == (pixel_bytes // BYTES, 3)

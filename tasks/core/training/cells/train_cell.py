@@ -91,7 +91,7 @@ def train_cell(
 
 
 def options_of(cell: Cell, divided: CellsPlan, options: TrainOptions) -> TrainOptions:
-    """The options of a cell's training: its share of the budgets. What is left out at the end, merging decides."""
+    """The options of a cell's training: its share of the budgets."""
     budget = options.time_budget_seconds
     if budget is not None:
         of_all = sum(other.steps for other in divided.cells) + divided.seam_steps + divided.joined_steps
@@ -101,7 +101,6 @@ def options_of(cell: Cell, divided: CellsPlan, options: TrainOptions) -> TrainOp
             "steps": cell.steps,
             "max_gaussians": min(cell.max_gaussians, options.max_gaussians),
             "use_all_photos": False,
-            "max_prune_loss_db": 0.0,
             "time_budget_seconds": budget,
         }
     )
