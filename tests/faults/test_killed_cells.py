@@ -19,7 +19,7 @@ from tests.faults.harness import Reconstruction
 from tests.support.engines import engines
 from tests.support.local_server import Served
 
-TRAIN = {"steps": 900, "cells": 2, "checkpoint_seconds": 0.5}
+TRAIN = {"steps": 300, "max_gaussians": 6000, "cells": 2, "checkpoint_seconds": 0.5}
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from tasks.core.progress import Progress
 from tasks.core.refs import CellRef, GaussiansRef, Outputs, PhotosRef, Publication, RunContext, SceneRef, SogRef
 from tasks.core.training.trainer import EvaluatedView, TrainingStats
 from tasks.reporting import recording
-from tasks.reporting.progress import stage_progress
+from tasks.reporting.progress import run_logger, stage_progress
 from tasks.reporting.run_page import RunPage, run_page, show_end
 from tasks.reporting.training_board import KEPT_ROWS, TrainingBoard
 from tasks.running.retries import stage_task
@@ -111,6 +111,7 @@ def test_a_failed_stage_is_in_its_log_and_on_the_runs_page(context: RunContext) 
 def test_the_cell_that_failed_is_named_and_not_the_last_one_that_began(context: RunContext) -> None:
     @stage_task("cell", "cell-{number:02}")
     def cell(number: int, context: RunContext) -> int:
+        run_logger().info("on cell %d", number)
         if number == 1:
             raise RegistrationError("The bucket is gone.")
         return number
@@ -128,9 +129,10 @@ def test_the_cell_that_failed_is_named_and_not_the_last_one_that_began(context: 
     with pytest.raises(RegistrationError):
         run_in_flow(body)
     assert str(artifacts_of(runs[0])["north-field-summary"].data).startswith("# North Field: failed in cell-01\n")
-    log = run_file(context, "logs/cell-01.log").decode()
-    assert "The bucket is gone" in log
-    assert "The bucket is gone" not in run_file(context, "logs/cell-02.log").decode()
+    logs = [run_file(context, f"logs/cell-0{number}.log").decode() for number in range(3)]
+    assert ["The bucket is gone" in log for log in logs] == [False, True, False]
+    for number, log in enumerate(logs):
+        assert [f"on cell {other}" in log for other in range(3)] == [other == number for other in range(3)]
 
 
 @pytest.mark.parametrize(
