@@ -93,6 +93,9 @@ bench-train: $(READY) ## Held-out PSNR after given times on fox, brighton and th
 bench-geometry: $(READY) ## How far the splat of the demo is from the true surface, and what floats before it
 	$(BIN)/python -m tests.benchmarks.geometry
 
+bench-cells: $(READY) ## Training in four cells against one part, on 200 photos of the demo's flight
+	$(BIN)/python -m tests.benchmarks.cells --workers
+
 bench-train-ablation: $(READY) ## What each part of the training recipe brings
 	$(BIN)/python -m tests.benchmarks.train_ablation
 

@@ -15,7 +15,7 @@ from prefect.events.schemas.events import ResourceSpecification
 
 from deployments.blocks import apply_notification_block
 from deployments.plan import Plan
-from tasks.core.stages import STAGES
+from tasks.core.stages import PARTS, STAGES
 from tasks.running.settings import HEARTBEAT_SECONDS
 
 SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS + 10  # two heartbeats may be lost, for example while the server restarts
@@ -73,7 +73,12 @@ async def apply_automations(client: PrefectClient, plan: Plan) -> list[str]:
 def always(plan: Plan | None = None) -> tuple[AutomationCore, ...]:
     """Return the automations that need no block; without a plan, those for a user's own machines."""
     hours = STAGE_HOURS if plan is None or plan.infrastructure is None else AWS_STAGE_HOURS
-    return zombies(), unstarted(), hung(HUNG_STAGE, STAGES, hours), hung(HUNG_RUN, ("reconstruct",), RUN_HOURS)
+    return (
+        zombies(),
+        unstarted(),
+        hung(HUNG_STAGE, (*STAGES, *PARTS), hours),
+        hung(HUNG_RUN, ("reconstruct",), RUN_HOURS),
+    )
 
 
 def zombies() -> AutomationCore:
@@ -117,7 +122,7 @@ def hung(name: str, flows: tuple[str, ...], hours: float) -> AutomationCore:
 def _crash_of_silence(
     name: str, description: str, after: set[str], expect: set[str], seconds: int, message: str
 ) -> AutomationCore:
-    trigger = _unless_heard(("reconstruct", *STAGES), after, expect, timedelta(seconds=seconds))
+    trigger = _unless_heard(("reconstruct", *STAGES, *PARTS), after, expect, timedelta(seconds=seconds))
     return AutomationCore(
         name=name,
         description=description,

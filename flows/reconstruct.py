@@ -4,6 +4,7 @@ import time
 
 from prefect import flow
 
+from tasks.cells import train_splat
 from tasks.compress import compress_gaussians
 from tasks.core.options import ReconstructOptions
 from tasks.core.refs import Outputs, Publication
@@ -17,7 +18,6 @@ from tasks.running.preflight import check_before_spending
 from tasks.running.run_folder import context_of_run, default_destination, name_of_run
 from tasks.running.settings import read_settings_of_run
 from tasks.sfm import find_cameras, import_cameras, is_given_model
-from tasks.train import train_gaussians
 
 
 @flow(name="reconstruct", flow_run_name=name_of_run, on_cancellation=[show_end], on_crashed=[show_end])
@@ -58,7 +58,7 @@ def reconstruct(
             context = expecting(context, estimate)
             scene = find_cameras(photo_set, options.sfm, image_size, context)
         decided = options.with_train(options.train_on(backend, scene.cameras))
-        gaussians = train_gaussians(scene, decided.train, context)
+        gaussians = train_splat(scene, decided.train, context)
         sog = compress_gaussians(gaussians, scene, options.compress, context)
         publication = publish_splat(photo_set, scene, gaussians, sog, decided, target, started_at, context, estimate)
         outputs = Outputs(photos=photo_set, scene=scene, gaussians=gaussians, sog=sog)

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import TypeAdapter
 
+from tasks.cells import divided_scene, measured_training
 from tasks.compress import COMPRESS
 from tasks.core.georeference import GEOREFERENCE_FILE
 from tasks.core.measurements import (
@@ -56,7 +57,6 @@ from tasks.running.gpu import computing_backend
 from tasks.running.settings import settings_in_use
 from tasks.running.stage import Stage, open_output, run_stage
 from tasks.sfm import SFM
-from tasks.train import TRAIN
 
 PICTURES = Stage(  # an output of its own, since drawing takes most of the time
     "pictures",
@@ -183,7 +183,8 @@ def _deliver(
         report = report_of(start, memory)
         from tasks.core.report.html import write_report  # loads matplotlib, which takes a second
 
-        write_report(report, loaded, sog / "held_out", partial / REPORT_FILE, partial / FLY_AROUND_FILE)
+        cells = None if outputs.gaussians.plan is None else divided_scene(outputs.gaussians.plan, context)
+        write_report(report, loaded, sog / "held_out", partial / REPORT_FILE, partial / FLY_AROUND_FILE, cells)
         if options.page == "files":
             take_apart(partial / REPORT_FILE, partial / VIEWER_FOLDER)
         (partial / REPORT_DATA_FILE).write_text(report.model_dump_json(indent=1), encoding="utf-8")
@@ -270,7 +271,7 @@ def _compose_report(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         photos=None if outputs.photos is None else PHOTOS.measured(outputs.photos, context),
         sfm=sfm,
-        train=TRAIN.measured(outputs.gaussians, context),
+        train=measured_training(outputs.gaussians, context),
         sog=sog,
         seconds=SecondsSection(
             **{name: ref.seconds for name, ref in stages.items()},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.stages import STAGES
+from tasks.core.stages import PARTS, STAGES
 
 REPOSITORY = Path(__file__).parents[1]
 SOURCES = sorted(path for top in ("flows", "tasks", "deployments") for path in (REPOSITORY / top).rglob("*.py"))
@@ -286,7 +286,7 @@ def test_every_flow_reads_the_settings_of_its_machine_first() -> None:
     assert flows == 2
     made = ast.parse((REPOSITORY / "flows" / "stages.py").read_text(encoding="utf-8"))
     values = [ast.unparse(each.value) for each in made.body if isinstance(each, ast.Assign)]
-    assert len(values) == len(STAGES)
+    assert len(values) == len((*STAGES, *PARTS))
     assert all(value.endswith(".as_flow()") for value in values)
 
 

@@ -103,20 +103,44 @@ def estimate(
     print_estimate(photos, preset, set_ or [], workspace, as_json, fleet, console)
 
 
-@app.command()
+@app.command(
+    epilog="Examples:  spaceport demo  ·  spaceport demo --photos 800 --extent 300  ·  "
+    "spaceport demo --photos 200 --extent 140 --photos-only"
+)
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where the result goes.")] = Path(
-        "spaceport-demo"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Where the result goes (default: spaceport-demo…).",
+        ),
+    ] = None,
+    photos: Annotated[
+        int | None,
+        typer.Option("--photos", metavar="N", help="How many photos the drone takes, 8 to 5000 (default: 36)."),
+    ] = None,
+    extent: Annotated[
+        int | None,
+        typer.Option(
+            "--extent",
+            metavar="M",
+            help="Survey a generated town, M metres wide (100 to 1000), with photos of 640 x 480 px.",
+        ),
+    ] = None,
+    photos_only: Annotated[
+        bool, typer.Option("--photos-only", help="Only take the photos and write what is true about them.")
+    ] = False,
     preset: PresetOption = "draft",
     set_: SetOption = None,
     workspace: WorkspaceOption = None,
     fresh: FreshOption = False,
 ) -> None:
     """Fly a simulated drone over a generated place and reconstruct it: needs no photos and no network."""
-    from flows.cli.run import run_demo
+    from flows.cli.demo import run_demo
 
-    run_demo(out, preset, set_ or [], workspace, fresh, console)
+    run_demo(photos, extent, photos_only, out, preset, set_ or [], workspace, fresh, console)
 
 
 @app.command()

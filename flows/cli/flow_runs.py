@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from deployments.local.processes import Detached
 from tasks.core.errors import InputError, ServerError, SpaceportError
 from tasks.core.paths import private_folder, write_private
-from tasks.core.stages import STAGES
+from tasks.core.stages import PARTS, STAGES
 from tasks.places.result_files import PAGE_FILE, REPORT_DATA_FILE
 from tasks.places.sources import capture_name
 from tasks.places.workspace import open_workspace
@@ -211,7 +211,9 @@ def stage_in_progress(client: SyncPrefectClient, run: FlowRun) -> str:
         task_run_filter=TaskRunFilter(state={"type": {"any_": [StateType.RUNNING]}}),
     )
     # Prefect also creates a task run for every child run, with a generated name.
-    stage = next((task.name.split("-")[0] for task in tasks if task.name.startswith(STAGES)), None)
+    names = [task.name for task in tasks]
+    of_part = sorted(name for name in names if name.startswith(tuple(PARTS)))  # such as cell-03
+    stage = next((name.split("-")[0] for name in names if name.startswith(STAGES)), next(iter(of_part), None))
     if stage is None:
         return ""
     # A stage's own run shows its progress in this run too.

@@ -1,25 +1,20 @@
-"""`spaceport run` and `spaceport demo`: the flow in this process, with its progress on the terminal."""
+"""`spaceport run`: the flow in this process, with its progress on the terminal."""
 
 import json
 import logging
-import shutil
-import tempfile
 from pathlib import Path
 
 from rich.console import Console
 
 from flows.cli.connection import ServerOfRun
 from flows.cli.terminal import plain
-from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.errors import PhotosError
 from tasks.core.options import ReconstructOptions, parse_options
 from tasks.core.paths import local_path
 from tasks.places.destination import open_destination
 from tasks.places.sources import capture_name, is_archive, is_remote_source, local_source
-from tasks.places.workspace import is_remote, open_workspace
+from tasks.places.workspace import open_workspace
 from tasks.running.settings import Settings
-
-DEMO_PHOTOS = "demo"
 
 
 def run_locally(
@@ -33,52 +28,21 @@ def run_locally(
 ) -> None:
     """Check what needs no Prefect, then run the flow. Raises SpaceportError."""
     options = parse_options(preset, assignments)
-    settings, server = _use_workspace(workspace)
+    settings, server = use_workspace(workspace)
 
     source = photos if is_remote_source(photos) else str(local_source(photos))
     _refuse_model(source)
     target = out if out is not None else str(Path("spaceport-out") / capture_name(source))
-    _reconstruct(source, target, options, fresh, settings, server, console)
+    reconstruct_locally(source, target, options, fresh, settings, server, console)
 
 
-def run_demo(
-    out: Path, preset: str | None, assignments: list[str], workspace: str | None, fresh: bool, console: Console
-) -> None:
-    """Photograph the generated place, unless its photos exist already, and reconstruct it. Raises SpaceportError."""
-    options = parse_options(preset, assignments)
-    settings, server = _use_workspace(workspace)
-
-    # Photos are generated on this machine, even if stage outputs are stored elsewhere.
-    root = settings.home if is_remote(settings.workspace) else local_path(settings.workspace).resolve()
-    photos = root / DEMO_PHOTOS / "drone-demo"
-    if fresh or not photos.is_dir():
-        _photograph_demo(photos, console)
-    _reconstruct(str(photos), str(out), options, fresh, settings, server, console)
-
-
-def _use_workspace(workspace: str | None) -> tuple[Settings, ServerOfRun]:
+def use_workspace(workspace: str | None) -> tuple[Settings, ServerOfRun]:
     """Choose settings and server of this process before Prefect is imported. Every stage sees them."""
     settings = Settings()
     if workspace is not None:
         settings = settings.model_copy(update={"workspace": workspace})
     server = ServerOfRun(settings)
     return server.settings, server
-
-
-def _photograph_demo(photos: Path, console: Console) -> None:
-    """Fly over the generated place; the folder of photos appears when it is complete."""
-    from flows.cli.terminal import showing_progress
-    from tasks.core.demo.flight import fly
-    from tasks.reporting.progress import stage_progress
-
-    photos.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=photos.parent) as folder, showing_progress(console):
-        fly(Path(folder) / photos.name, DemoOptions(), stage_progress("demo"))
-        for entry in Path(folder).iterdir():
-            place = photos.parent / entry.name
-            if place.is_dir():
-                shutil.rmtree(place)
-            entry.replace(place)
 
 
 def _refuse_model(source: str) -> None:
@@ -112,7 +76,7 @@ def _say_estimate(source: str, options: ReconstructOptions, settings: Settings, 
     console.print(plain(" ".join(filter(None, [words + ".", note]))), highlight=False, soft_wrap=True)
 
 
-def _reconstruct(
+def reconstruct_locally(
     source: str,
     target: str,
     options: ReconstructOptions,
@@ -121,6 +85,7 @@ def _reconstruct(
     server: ServerOfRun,
     console: Console,
 ) -> None:
+    """Check the run, say what it will take, run the flow and print its result. Raises SpaceportError."""
     from flows.cli.terminal import showing_progress
     from tasks.running.preflight import check_run, note_on
 

@@ -56,8 +56,8 @@ class LeftOutPhoto(Section):
 class SfmTry(Section):
     """One try to register the photos; a more expensive one follows if it was not good enough."""
 
-    # "first try", "moving points", "zoomed photos apart", "more neighbours", "all pairs", "raised contrast",
-    # "finer features"
+    # "first try", "moving points", "zoomed photos apart", "more neighbours", "similar photos", "all pairs",
+    # "raised contrast", "finer features"
     rung: str
     matcher: str
     pairs: int
@@ -90,7 +90,9 @@ class SfmSection(Section):
     georeference: Georeference | None = None  # also in georeference.json, beside the splat
     frame: FrameSection | None = None  # null for a given model
     model_frame: ModelFrame | None = None  # of a user's own model; also in model_frame.json, beside the splat
-    matcher: str  # "exhaustive", "spatial+sequential", or "given" for a user's own model
+    # "exhaustive", "sequential", "spatial+sequential", "appearance", one of these with "+appearance", or "given" for a
+    # user's own model
+    matcher: str
     mapper: str  # "incremental", "global", or "given"
     rung: str = "given"  # of the ladder of efforts, whose result is used
     tries: tuple[SfmTry, ...] = ()  # in order, the last one not always the best
@@ -104,6 +106,19 @@ class CurvePoint(Section):
     seconds: float  # wall time of training, evaluation left out
     psnr_db: float
     detail: float | None = None  # of the first held-out view, which the dashboard shows; render's over photo's
+
+
+class CellSection(Section):
+    """The result of one cell."""
+
+    number: int
+    views: int  # photos that it was trained on
+    ring_views: int  # those of them of which another cell owns more
+    num_gaussians: int  # before merging, those in the margin that is cut off included
+    steps: int
+    psnr_db: float | None = None  # of the cell's own held-out views, before merging
+    seconds: float | None = None  # null for a cell that came from the cache
+    cached: bool = False
 
 
 class TrainSection(Section):
@@ -136,6 +151,7 @@ class TrainSection(Section):
     eval_views: tuple[str, ...] = ()  # names of the held-out cameras
     eval_psnr_db: tuple[float, ...] = ()  # one for each of eval_views
     eval_detail: tuple[float | None, ...] = ()  # the same; null where the photo has no detail at all
+    cells: tuple[CellSection, ...] = ()  # empty for a training in one part
     stopped_by: str  # "schedule", "time budget", "flat quality"
     curve: tuple[CurvePoint, ...] = ()
     decisions: tuple[str, ...] = ()  # what was chosen because of the machine, as where photos lie

@@ -68,12 +68,39 @@ class SceneRef(Ref):
         return f"{self.cameras} cameras"
 
 
+class CellsRef(Ref):
+    """The plan of a training in cells."""
+
+    count: int
+
+    @property
+    def summary(self) -> str:
+        """How many cells it has."""
+        return f"{self.count} cells"
+
+
+class CellRef(Ref):
+    """One trained cell."""
+
+    number: int  # from 0
+    count: int
+    psnr_db: float | None
+    degradations: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """How many Gaussians it has."""
+        return f"{self.count:,} Gaussians"
+
+
 class GaussiansRef(Ref):
-    """A trained splat."""
+    """A trained splat. Of a training in cells, time and cost are those of all its parts."""
 
     count: int
     psnr_db: float | None
     degradations: tuple[str, ...] = ()  # what was done worse than asked for, and why
+    plan: CellsRef | None = None  # None for a training in one part
+    cells: tuple[CellRef, ...] = ()
 
     @property
     def summary(self) -> str:

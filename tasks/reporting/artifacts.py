@@ -64,6 +64,11 @@ class RunArtifacts:
         flow_run_id = flow_run.id if flow_run else (task_run.flow_run_id if task_run else None)
         return None if flow_run_id is None else cls(flow_run, flow_run_id, task_run)
 
+    @property
+    def task_run_id(self) -> UUID | None:
+        """The task run, if it is not of a whole flow run."""
+        return self._task_run.id if self._task_run else None
+
     def show(self, key: str, shown: Shown) -> None:
         """Create or update the artifact, unless its content is unchanged.
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from prefect import get_run_logger
+from prefect.context import TaskRunContext
 from prefect.exceptions import MissingContextError
 
 from tasks.core.progress import Progress, ProgressCallback
@@ -40,6 +41,12 @@ def listening_here(listener: StageListener) -> Iterator[None]:
         yield
     finally:
         _listener_here.reset(token)
+
+
+def called(stage: str) -> str:
+    """Return the name of the current task run, which tells the cells of a training apart; outside of one the word."""
+    task_run = TaskRunContext.get()
+    return stage if task_run is None else task_run.task_run.name
 
 
 def stage_progress(stage: str) -> ProgressCallback:

@@ -16,7 +16,7 @@ from typing import ParamSpec, TypeVar
 from tasks.core.progress import Progress
 from tasks.core.refs import RunContext
 from tasks.reporting.artifacts import RunArtifacts, Shown
-from tasks.reporting.progress import listening_here, run_logger
+from tasks.reporting.progress import called, listening_here, run_logger
 from tasks.reporting.run_log import LOGGERS, RunLog, outlive_reader
 from tasks.running.dispatch import runs_elsewhere
 
@@ -94,6 +94,7 @@ class Recording:
 
     def __init__(self, artifacts: RunArtifacts, writer: BackgroundWriter) -> None:
         self.stages: list[str] = []  # stages that began within this recording, if it is of a whole run
+        self.failed: str | None = None  # the last of them that failed
         self._artifacts = artifacts
         self._writer = writer
         self._began_at = time.monotonic()
@@ -134,13 +135,14 @@ def recording(stage: str, context: RunContext) -> Iterator[None]:
     if artifacts is None:
         yield
         return
+    name = called(stage)
     if (around := _current.get()) is not None:
-        around.stages.append(stage)
+        around.stages.append(name)
     writer = BackgroundWriter()
     recorded = Recording(artifacts, writer)
     token = _current.set(recorded)
     try:
-        with _logging_to(stage, context, artifacts, writer) as log:
+        with _logging_to(stage, name, context, artifacts, writer) as log:
 
             def listen(reporting_stage: str, progress: Progress) -> None:
                 log.progress(reporting_stage, progress)
@@ -148,16 +150,28 @@ def recording(stage: str, context: RunContext) -> Iterator[None]:
 
             with listening_here(listen):
                 yield
+        if around is not None and around.failed == name:
+            around.failed = None  # another attempt has succeeded
+    except BaseException:
+        if around is not None:
+            around.failed = name
+        raise
     finally:
         _current.reset(token)
         writer.close()
 
 
 @contextmanager
-def _logging_to(stage: str, context: RunContext, artifacts: RunArtifacts, writer: BackgroundWriter) -> Iterator[RunLog]:
+def _logging_to(
+    stage: str, name: str, context: RunContext, artifacts: RunArtifacts, writer: BackgroundWriter
+) -> Iterator[RunLog]:
     # The stage's own run keeps its log under the stage's name. The log of the run that waits for it is short.
-    name = f"{stage}-dispatch" if runs_elsewhere(stage, context) else stage
-    log = RunLog(name, context, artifacts.flow_run_id, lambda: writer.put("log", log.write, log.pause_seconds))
+    of_log = f"{name}-dispatch" if runs_elsewhere(stage, context) else name
+
+    def on_line() -> None:
+        writer.put("log", log.write, log.pause_seconds)
+
+    log = RunLog(of_log, context, artifacts.flow_run_id, on_line, artifacts.task_run_id)
     outlive_reader()
     loggers = [logging.getLogger(logger) for logger in LOGGERS]
     for logger in loggers:

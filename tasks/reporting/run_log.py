@@ -37,11 +37,22 @@ class RunLog(logging.Handler):
     An earlier attempt's log is continued, so that a retried stage has a single log.
     """
 
-    def __init__(self, stage: str, context: RunContext, flow_run_id: UUID, on_line: Callable[[], None]) -> None:
-        """`on_line` is called after every line. Raises DestinationError if there is no such workspace."""
+    def __init__(
+        self,
+        stage: str,
+        context: RunContext,
+        flow_run_id: UUID,
+        on_line: Callable[[], None],
+        task_run_id: UUID | None = None,
+    ) -> None:
+        """`on_line` is called after every line. With a `task_run_id`, other tasks' records are left out.
+
+        Raises DestinationError if there is no such workspace.
+        """
         super().__init__()
         self._store, self._run, self._name = open_workspace(context.workspace), context.run, log_name(stage)
         self._flow_run_id = str(flow_run_id)
+        self._task_run_id = None if task_run_id is None else str(task_run_id)
         self._on_line = on_line
         self._earlier: bytes | None = None  # read when the first lines are written
         self._lines: list[str] = []
@@ -50,9 +61,12 @@ class RunLog(logging.Handler):
         self._writing = threading.Lock()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Add a record of this run, or one that names no run."""
+        """Add a record of this run and task, or one that names none."""
         run = getattr(record, "flow_run_id", None)
-        if (run is None or str(run) == self._flow_run_id) and not getattr(record, "is_progress", False):
+        task = getattr(record, "task_run_id", None)
+        is_ours = run is None or str(run) == self._flow_run_id
+        is_others = self._task_run_id is not None and task is not None and str(task) != self._task_run_id
+        if is_ours and not is_others and not getattr(record, "is_progress", False):
             text = record.getMessage()
             if record.exc_info:
                 text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"

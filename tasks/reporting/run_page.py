@@ -14,7 +14,7 @@ from prefect.context import FlowRunContext
 
 from tasks.core.measurements import EstimateSection
 from tasks.core.options import ReconstructOptions
-from tasks.core.refs import Outputs, Publication, Ref, RunContext, SceneRef
+from tasks.core.refs import GaussiansRef, Outputs, Publication, Ref, RunContext, SceneRef
 from tasks.core.report.markdown import (
     RunSummary,
     StageLine,
@@ -82,7 +82,7 @@ class RunPage:
     def show_failure(self, error: BaseException) -> None:
         """Show the error and the remedy."""
         recorded = current_recording()
-        stage = recorded.stages[-1] if recorded and recorded.stages else None
+        stage = None if recorded is None else recorded.failed or next(reversed(recorded.stages), None)
         text = failure_markdown(self._capture, stage, error, self._log_urls())
         self._show("summary", Shown("markdown", text, f"Failed: {error}"))
 
@@ -134,6 +134,9 @@ class RunPage:
 
 def _taken(ref: Ref) -> str:
     """Return words for the part of a computed stage that was already in the workspace."""
+    if isinstance(ref, GaussiansRef) and ref.cells:
+        kept = sum(cell.cached for cell in ref.cells)
+        return f", in {len(ref.cells)} cells" + (f", {kept} of them {FROM_WORKSPACE}" if kept else "")
     return f", cameras {FROM_WORKSPACE}" if isinstance(ref, SceneRef) and ref.cameras_cached else ""
 
 

@@ -23,8 +23,11 @@ Row = dict[str, JsonValue]
 class TrainingBoard:
     """Turns training's callbacks into artifacts of the current run; does nothing outside of a run."""
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, context: RunContext, part: str | None = None) -> None:
+        """`part` is the name of a part of the training, such as `cell-03`, which then has artifacts of its own."""
         self._context = context
+        self._key = "training" if part is None else f"training-{part}"
+        self._pictures = "pictures/" if part is None else f"pictures/{part}-"
         self._recording = current_recording()
         self._rows: list[Row] = []  # rows that stay, newest first
         self._shown_rows: list[Row] = []  # the same after the newest row
@@ -58,27 +61,27 @@ class TrainingBoard:
         if self._shown_rows:
             self._shown_rows[0] |= quality_of(evaluated.point.psnr_db, evaluated.point.detail)
             self._show_table(self._recording)
-        self._recording.show("training-curve", lambda: self._draw_curve(evaluated.curve))
-        self._recording.show("training-preview", lambda: self._draw_preview(evaluated))
+        self._recording.show(f"{self._key}-curve", lambda: self._draw_curve(evaluated.curve))
+        self._recording.show(f"{self._key}-preview", lambda: self._draw_preview(evaluated))
 
     def _show_table(self, recording: Recording) -> None:
         rows: list[JsonValue] = [dict(row) for row in self._shown_rows]  # as they are now
         newest = self._shown_rows[0]
         quality = "" if newest["PSNR (dB)"] is None else f", {newest['PSNR (dB)']} dB"
         text = f"Step {newest['step']}{quality}, {newest['ETA (s)']} s to go"
-        recording.show("training", lambda: Shown("table", rows, text))
+        recording.show(self._key, lambda: Shown("table", rows, text))
 
     def _draw_curve(self, curve: tuple[CurvePoint, ...]) -> Shown | None:
         from tasks.core.report.charts import quality_curve_picture
 
-        name = f"pictures/curve-{curve[-1].step:07d}.png"
+        name = f"{self._pictures}curve-{curve[-1].step:07d}.png"
         text = f"Step {curve[-1].step:,}: {curve[-1].psnr_db:.2f} dB on photos that are not trained on"
         return show_picture(name, quality_curve_picture(curve), text, self._context)
 
     def _draw_preview(self, evaluated: "EvaluatedView") -> Shown | None:
         from tasks.core.report.preview import side_by_side
 
-        name = f"pictures/view-{evaluated.point.step:07d}.jpg"
+        name = f"{self._pictures}view-{evaluated.point.step:07d}.jpg"
         text = f"Step {evaluated.point.step:,}: photo and render of {evaluated.name}, which is not trained on"
         return show_picture(name, side_by_side(evaluated.photo, evaluated.image), text, self._context)
 

@@ -4,12 +4,15 @@ The child run has an idempotency key of parent run, stage, parameters and attemp
 that is retried, therefore finds the child that it started before: it waits for a child that still runs, and starts the
 next attempt after one that died. Different parameters, such as fewer Gaussians, make a different child. Only the
 child's final state comes back through Prefect: its output, or the error that it failed with, is in the workspace.
+
+Parts of a stage, such as the cells of a training, are dispatched with their stage, each to a deployment of its own.
 """
 
 import hashlib
 import json
 import math
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,15 +41,17 @@ from tasks.core.errors import (
 )
 from tasks.core.option_model import OptionModel
 from tasks.core.refs import Ref, RunContext
+from tasks.core.stages import stage_of
 from tasks.core.words import rough_duration
 from tasks.places.workspace import open_workspace
-from tasks.reporting.progress import run_logger
+from tasks.reporting.progress import called, run_logger
+from tasks.running.at_once import pause
 from tasks.running.settings import settings_in_use
 
 DEPLOY = "create it with `spaceport up` or `prefect deploy --all`, or take the stage out of SPACEPORT_DISPATCH"
 POLL_SECONDS, MOST_POLL_SECONDS = 1.0, 10.0
 SHARE_OF_WAIT = 0.05  # a stage's end is noticed after at most this share of its time
-UNCLAIMED_SECONDS = 60.0  # after this a log line asks to look for a worker
+UNCLAIMED_SECONDS = 60.0  # after this a log line asks to look for a worker, and again after twice the time
 SERVER_PATIENCE_SECONDS = 600.0  # how long a Prefect server may be gone, as in a restart or an upgrade
 CANCEL_PATIENCE_SECONDS = 20.0  # a worker ends the process of a cancelled run within a few seconds
 TOO_LONG = "This run took many times as long as was expected: it hangs, and is ended."
@@ -58,6 +63,9 @@ ERRORS_FOLDER = "errors"  # in the run's folder: the errors of the stages' own r
 KILLED = re.compile(r"\b(?:status|exit) code:? (?:-9|137)(?!\d)|\bSIGKILL\b|\bOutOfMemory")
 
 T = TypeVar("T")
+
+# Prefect counts the children of a run without a lock, and gives each the next number.
+_CREATING = threading.Lock()
 
 
 class StageRunFailed(Exception):  # noqa: N818 - the cause of an error, never raised by itself
@@ -90,15 +98,15 @@ def _error_file(run: object) -> str:
 
 
 def runs_elsewhere(stage: str, context: RunContext) -> bool:
-    """Whether a run of the stage's own deployment computes the stage."""
-    return not context.dispatched and stage in settings_in_use().dispatch
+    """Whether a run of its own deployment computes a stage, or a part of one."""
+    return not context.dispatched and stage_of(stage) in settings_in_use().dispatch
 
 
 def run_elsewhere(stage: str, context: RunContext, changed: dict[str, BaseModel] | None = None) -> None:
     """Run `<stage>/<stage>` with the current task's parameters and wait for its end.
 
     Args:
-        stage: the stage's word.
+        stage: the word of a stage or of a part of one.
         context: of the parent run.
         changed: parameters that replace the task's. A caller that passes them can also pass smaller ones, so a second
             kill is then treated as lack of memory.
@@ -114,6 +122,7 @@ def run_elsewhere(stage: str, context: RunContext, changed: dict[str, BaseModel]
     task_run = TaskRunContext.get()
     if task_run is None:
         raise RuntimeError("a stage can only be dispatched from within its task")
+    name = called(stage)
     elsewhere = context.model_copy(update={"dispatched": True})
     given = {**task_run.parameters, **(changed or {}), "context": elsewhere}
     is_as_asked = all(task_run.parameters[name] == value for name, value in (changed or {}).items())
@@ -123,12 +132,12 @@ def run_elsewhere(stage: str, context: RunContext, changed: dict[str, BaseModel]
         child = _child(stage, context, given, attempt, is_again=attempt > 1 or not is_as_asked)
         has_ended_before = child.state is not None and child.state.is_final()
         if not has_ended_before:
-            run_logger().info("%s runs as %r", stage, child.name)
+            run_logger().info("%s runs as %r", name, child.name)
             with _cancelled_with_parent(child.id):
                 child = _wait(stage, child.id, context.expected_seconds.get(stage))
         killed += _was_killed(child)
         if changed and killed >= KILLS:
-            raise OutOfMemoryError(f"The {stage} run was killed {killed} times, most likely for want of memory.")
+            raise OutOfMemoryError(f"The {name} run was killed {killed} times, most likely for want of memory.")
         if not has_ended_before:
             _raise_for(stage, child, context)
             return
@@ -142,19 +151,22 @@ def _was_killed(child: FlowRun) -> bool:
 
 def _child(stage: str, context: RunContext, given: dict[str, object], attempt: int, *, is_again: bool) -> FlowRun:
     """Return the child run of this attempt; it is created unless this run did so before a restart."""
-    again = settings_in_use().job_variables_again.get(stage)
-    try:
-        child = _patiently(
-            lambda: run_deployment(
+    again = settings_in_use().job_variables_again.get(stage_of(stage))
+
+    def create() -> object:
+        with _CREATING:
+            return run_deployment(
                 f"{stage}/{stage}",
                 parameters={name: _plain(value) for name, value in given.items()},
-                flow_run_name=f"{context.run} {stage}" + (f" ({attempt})" if attempt > 1 else ""),
+                flow_run_name=f"{context.run} {called(stage)}" + (f" ({attempt})" if attempt > 1 else ""),
                 tags=["spaceport", stage, context.run],
                 idempotency_key=f"{current_run.id}:{stage}:{_digest(given)}:{attempt}",
                 timeout=0,
                 job_variables=again if is_again else None,
             )
-        )
+
+    try:
+        child = _patiently(create)
     except ObjectNotFound as error:
         raise no_deployment(stage) from error
     assert isinstance(child, FlowRun)
@@ -167,6 +179,8 @@ def no_deployment(stage: str) -> MissingPartError:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
@@ -180,6 +194,8 @@ def _digest(given: dict[str, object]) -> str:
             asked[name] = value.model_dump(mode="json")
         elif isinstance(value, str | int):
             asked[name] = value
+        elif isinstance(value, tuple | list) and value:
+            asked[name] = [each.digest for each in value if isinstance(each, Ref)]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -192,7 +208,7 @@ def _patiently(ask: Callable[[], T]) -> T:
         except (httpx.TransportError, PrefectHTTPStatusError) as error:
             if not _is_passing(error) or time.monotonic() > deadline:
                 raise
-            time.sleep(POLL_SECONDS)
+            pause(POLL_SECONDS, time.sleep)
 
 
 def _wait(stage: str, child_id: UUID, expected_seconds: float | None) -> FlowRun:
@@ -201,6 +217,7 @@ def _wait(stage: str, child_id: UUID, expected_seconds: float | None) -> FlowRun
     Cancels a run that takes much longer than expected, and then raises StageHungError.
     """
     claimed_at = changed_at = time.monotonic()
+    patience = UNCLAIMED_SECONDS
     state: UUID | None = None
     hung = False
     with get_client(sync_client=True) as client:
@@ -216,18 +233,18 @@ def _wait(stage: str, child_id: UUID, expected_seconds: float | None) -> FlowRun
             waiting = child.state_type in (StateType.SCHEDULED, StateType.PENDING)
             if not waiting:
                 claimed_at = answered_at
-            elif answered_at - claimed_at > UNCLAIMED_SECONDS:
-                claimed_at = answered_at
+            elif answered_at - claimed_at > patience:
+                claimed_at, patience = answered_at, 2 * patience  # a cell may wait for hours behind others
                 run_logger().warning(
                     "%s still waits for a worker of pool %r; `spaceport status` shows the local ones",
-                    stage,
+                    called(stage),
                     child.work_pool_name,
                 )
             at_work = child.state_type == StateType.RUNNING
             if at_work and answered_at - changed_at > _limit_seconds(expected_seconds):
                 hung = True
                 _patiently(lambda: client.set_flow_run_state(child_id, Cancelling(message=TOO_LONG)))
-            time.sleep(_pause_seconds(answered_at - changed_at))
+            pause(_pause_seconds(answered_at - changed_at), time.sleep)
 
 
 def _limit_seconds(expected_seconds: float | None) -> float:
@@ -238,9 +255,9 @@ def _limit_seconds(expected_seconds: float | None) -> float:
 def _hung(stage: str, child: FlowRun, expected_seconds: float | None) -> StageHungError:
     expected = rough_duration(expected_seconds or 0.0)
     return StageHungError(
-        f"The {stage} run {child.name!r} was at work for {rough_duration(_limit_seconds(expected_seconds))}, and "
-        f"{expected} were expected: it was cancelled, as one that hangs. Run the same again to continue from what it "
-        "had stored; if the machine is as slow as that, leave the stage out of SPACEPORT_DISPATCH."
+        f"The {called(stage)} run {child.name!r} was at work for {rough_duration(_limit_seconds(expected_seconds))}, "
+        f"and {expected} were expected: it was cancelled, as one that hangs. Run the same again to continue from what "
+        "it had stored; if the machine is as slow as that, leave the stage out of SPACEPORT_DISPATCH."
     )
 
 
@@ -289,7 +306,7 @@ def _await_own_end() -> None:
             if time.monotonic() > deadline:
                 client.set_flow_run_state(UUID(str(current_run.id)), Cancelled())
                 raise Abort("The run was cancelled.")
-            time.sleep(POLL_SECONDS)
+            pause(POLL_SECONDS, time.sleep)
 
 
 def _raise_for(stage: str, child: FlowRun, context: RunContext) -> None:
@@ -299,10 +316,10 @@ def _raise_for(stage: str, child: FlowRun, context: RunContext) -> None:
     if state.is_completed():
         return
     if state.is_crashed():
-        raise StageCrashedError(f"The {stage} run {child.name!r} died: {state.message or 'no reason known'}")
+        raise StageCrashedError(f"The {called(stage)} run {child.name!r} died: {state.message or 'no reason known'}")
     if state.is_cancelled():
         _await_own_end()
-        raise StageCancelledError(f"The {stage} run {child.name!r} was cancelled.")
+        raise StageCancelledError(f"The {called(stage)} run {child.name!r} was cancelled.")
     raise _as_raised(stage, child, context) from StageRunFailed(child.name)
 
 
@@ -315,4 +332,4 @@ def _as_raised(stage: str, child: FlowRun, context: RunContext) -> SpaceportErro
         if isinstance(kind, type) and issubclass(kind, SpaceportError):
             return kind(kept.message)
     message = (child.state.message if child.state else None) or "no reason known"
-    return StageError(f"The {stage} run failed: {message}")
+    return StageError(f"The {called(stage)} run failed: {message}")

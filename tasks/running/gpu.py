@@ -17,6 +17,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from tasks.core.estimate.machine import has_usable_gpu
 from tasks.core.refs import RunContext
+from tasks.core.stages import stage_of
 from tasks.reporting.progress import run_logger
 from tasks.running.dispatch import runs_elsewhere
 from tasks.running.settings import settings_in_use
@@ -100,7 +101,7 @@ def computing_backend(stage: str, asked: Literal["auto", "cpu", "cuda"], context
     if asked != "auto":
         return asked
     if runs_elsewhere(stage, context):
-        machine = settings_in_use().machines.get(stage)
+        machine = settings_in_use().machines.get(stage_of(stage))
         if machine is not None:
             return "cuda" if machine.gpu else "cpu"
     return "cuda" if has_usable_gpu() else "cpu"

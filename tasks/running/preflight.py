@@ -16,6 +16,7 @@ from tasks.core.refs import RunContext
 from tasks.core.safe_names import printable
 from tasks.core.sfm.given_model import read_given
 from tasks.core.sfm.given_places import folders_read, model_among, unused_model
+from tasks.core.stages import PARTS
 from tasks.core.storage import S3Workspace, Workspace
 from tasks.places.destination import open_destination
 from tasks.places.result_files import RESULT_FOLDERS
@@ -76,6 +77,9 @@ def check_run(photos: str, destination: str, options: ReconstructOptions, worksp
         with get_client(sync_client=True) as client:
             for stage in sorted(dispatched):
                 _check_pool(client, stage)
+            for part, stage in PARTS.items():
+                if stage in dispatched and options.train.cells != 1:
+                    _check_pool(client, part)
 
 
 def _check_workspace(store: Workspace, name: str) -> None:

@@ -34,13 +34,16 @@ RETRY_DELAYS_SECONDS = [2.0, 10.0, 40.0]
 RETRY_JITTER_FACTOR = 0.5
 
 
-def stage_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """`@task` with the settings of every stage. Prefect's cache is off: the workspace stores outputs by key."""
+def stage_task(name: str, run_name: str | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """`@task` with the settings of every stage. Prefect's cache is off: the workspace stores outputs by key.
+
+    `run_name` is the name of a task run, with the task's parameters in braces, where it is not the stage's word.
+    """
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
         as_task = task(
             name=name,
-            task_run_name=name,
+            task_run_name=run_name or name,
             retries=len(RETRY_DELAYS_SECONDS),
             retry_delay_seconds=RETRY_DELAYS_SECONDS,
             retry_jitter_factor=RETRY_JITTER_FACTOR,

@@ -15,10 +15,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from prefect import Flow, Task, flow
 from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture
 from prefect.states import Completed
 from pydantic import BaseModel, JsonValue
 
@@ -30,7 +31,8 @@ from tasks.core.storage import MEASUREMENTS_FILE, Manifest, Workspace, cache_key
 from tasks.core.usage import PeakMemory
 from tasks.places.workspace import open_workspace
 from tasks.reporting.metrics import tell_stage
-from tasks.reporting.progress import stage_progress
+from tasks.reporting.progress import called, stage_progress
+from tasks.running.at_once import results_at_once
 from tasks.running.dispatch import keep_error, run_elsewhere, runs_elsewhere
 from tasks.running.gpu import OTHER, Computing
 from tasks.running.retries import stage_task
@@ -66,11 +68,15 @@ class Stage(Generic[Measured]):
         """Decorate the stage's function, which takes its RunContext as `context` and returns a Ref."""
         return StageTask(self.name, function)
 
+    def task_called(self, run_name: str) -> Callable[[Callable[P, Made]], "StageTask[P, Made]"]:
+        """Return such a decorator for a task that a run has several of; parameters in braces tell them apart."""
+        return lambda function: StageTask(self.name, function, run_name)
+
 
 class StageTask(Generic[P, Made]):
     """A stage's function as a Prefect task, whose state is `Cached` when the output was in the workspace."""
 
-    def __init__(self, name: str, function: Callable[P, Made]) -> None:
+    def __init__(self, name: str, function: Callable[P, Made], run_name: str | None = None) -> None:
         self.name, self.fn = name, function
 
         @functools.wraps(function)
@@ -79,15 +85,27 @@ class StageTask(Generic[P, Made]):
             if not made.cached:
                 return made
             message = f"{made.summary}, from the workspace"
-            stage_progress(name)(Progress(1, 1, message))
+            stage_progress(called(name))(Progress(1, 1, message))
             return Completed(name="Cached", message=message, data=made)
 
-        self.prefect: Task[P, Made | State[Made]] = stage_task(name)(with_state)
+        self.prefect: Task[P, Made | State[Made]] = stage_task(name, run_name)(with_state)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Made:
         """Run the task and return the output's Ref; raises the task's error."""
         returned = self.prefect(*args, **kwargs)
         return returned.result() if isinstance(returned, State) else returned
+
+    def each(self, calls: Sequence[dict[str, Any]], context: RunContext) -> list[Made]:
+        """Run the task with each of these arguments, and return the outputs' Refs in order.
+
+        Runs elsewhere are all started at once, and their pool decides how many of them compute at the same time. In
+        this process, where one alone uses all cores, they follow one another.
+        """
+        if runs_elsewhere(self.name, context):
+            submit = cast("Callable[..., PrefectFuture[Made]]", self.prefect.submit)  # a State becomes its result
+            return results_at_once([functools.partial(submit, **call) for call in calls])
+        in_turn: Callable[..., Made] = self
+        return [in_turn(**call) for call in calls]
 
     def as_flow(self) -> Flow[P, Made]:
         """Return a flow with the stage's name and the task's parameters, for a deployment in a work pool of its own.

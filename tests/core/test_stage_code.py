@@ -14,7 +14,9 @@ from tests.core.test_source_digest import copy_sources, forget
 
 STAGES = {
     **{stage.name: stage.code for stage in (photos.PHOTOS, sfm.CAMERAS, sfm.SFM, train.TRAIN, compress.COMPRESS)},
+    **{stage.name: stage.code for stage in (train.CELLS, train.CELL)},
     "import": sfm.IMPORT.code,
+    "merge": train.MERGE.code,
 }
 OUTPUTS = {**STAGES, **{stage.name: stage.code for stage in (publish.PICTURES, publish.PUBLISH)}}
 
@@ -24,6 +26,7 @@ COMPUTE_NO_OUTPUT = {
     "tasks.core.render.warmup",  # runs kernels to have them compiled
     "tasks.core.sog.convert",  # `spaceport convert`
     "tasks.core.sog.streamed_reader",  # `spaceport convert`
+    "tasks.core.training.cells.count",  # chooses between outputs
 }
 
 
@@ -45,9 +48,11 @@ def versions() -> dict[str, str]:
 @pytest.mark.parametrize(
     ("file", "old", "new", "concerned"),
     [
-        ("render/interface.py", "EPS2D = 0.3", "EPS2D = 0.4", {"train", "compress"}),
+        ("render/interface.py", "EPS2D = 0.3", "EPS2D = 0.4", {"train", "cells", "cell", "merge", "compress"}),
         ("sog/layout.py", "PALETTE_COLUMNS = 64", "PALETTE_COLUMNS = 32", {"compress"}),
-        ("training/schedule.py", '"means": 6e-3', '"means": 7e-3', {"train"}),
+        ("training/schedule.py", '"means": 6e-3', '"means": 7e-3', {"train", "cells", "cell", "merge"}),
+        ("training/cells/seams.py", "import ", "import sys\nimport ", {"merge"}),
+        ("training/cells/divide.py", "MARGIN = 0.2", "MARGIN = 0.3", {"cells"}),
         ("sfm/mapping.py", "import ", "import sys\nimport ", {"cameras", "sfm"}),
         ("sfm/mapping.py", "FEW_FEATURES = 100", "FEW_FEATURES = 90", {"cameras", "sfm"}),
         ("sfm/process.py", "POLL_SECONDS = 0.1", "POLL_SECONDS = 0.2", {"cameras", "sfm", "import"}),

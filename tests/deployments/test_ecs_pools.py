@@ -16,7 +16,7 @@ from prefect_aws.workers.ecs_worker import ECSWorker
 
 from deployments.apply import apply_all
 from deployments.plan import Plan
-from tasks.core.stages import STAGES
+from tasks.core.stages import PARTS, STAGES
 from tests.deployments.accounts import CLUSTER, account
 from tests.support.aws_server import AwsServer, aws_server
 from tests.support.patience import STALL_SECONDS
@@ -109,13 +109,13 @@ def test_a_second_time_changes_nothing(aws: AwsServer) -> None:
 def test_deployments_go_to_the_accounts_pools() -> None:
     async def pools() -> dict[str, Any]:
         async with get_client() as client:
-            names = ("reconstruct", *STAGES)
+            names = ("reconstruct", *STAGES, *PARTS)
             return {name: await client.read_deployment_by_name(f"{name}/{name}") for name in names}
 
     found = asyncio.run(pools())
     assert {name: each.work_pool_name for name, each in found.items()} == {
-        **dict.fromkeys(("reconstruct", "photos", "sfm", "compress", "publish"), "spaceport-ecs-cpu"),
-        "train": "spaceport-ecs-gpu",
+        **dict.fromkeys(("reconstruct", "photos", "sfm", "cells", "compress", "publish"), "spaceport-ecs-cpu"),
+        **dict.fromkeys(("train", "cell"), "spaceport-ecs-gpu"),
     }
     assert found["reconstruct"].job_variables["dispatch"] == "sfm,train,compress"
     assert found["train"].job_variables == {}

@@ -27,6 +27,7 @@ from deployments.pools import POOLS
 from tasks.core.demo.flight import fly
 from tasks.core.demo.flight_plan import DemoOptions
 from tasks.core.progress import ignore_progress
+from tasks.core.stages import PARTS, STAGES
 from tests.conftest import REPOSITORY
 from tests.deployments.receiver import Receiver, receiving
 from tests.support.local_server import Served, serving
@@ -208,7 +209,7 @@ def test_prefects_own_command_makes_the_same_deployments(server: Served) -> None
         )
         assert done.returncode == 0, done.stderr
         theirs = {entry.name: entry for entry in client.read_deployments()}
-    assert theirs.keys() == ours.keys() == {"reconstruct", "photos", "sfm", "train", "compress", "publish"}
+    assert theirs.keys() == ours.keys() == {"reconstruct", *STAGES, *PARTS}
     for name, entry in theirs.items():
         same = ("work_pool_name", "work_queue_name", "entrypoint", "parameter_openapi_schema", "pull_steps", "tags")
         for field in same:

@@ -20,7 +20,7 @@ from deployments.local.state import WORKERS
 from deployments.plan import Plan
 from deployments.pools import ENGINE, Pool, planned_pools
 from tasks.core.errors import InputError
-from tasks.core.stages import STAGES
+from tasks.core.stages import PARTS, STAGES
 from tests.deployments.accounts import ROLE, account
 
 LOCAL = Plan(workspace="/workspace", hourly_cost_usd=0.5)
@@ -140,7 +140,7 @@ def test_our_own_choices_are_taken(deployed: dict[str, Any]) -> None:
         ("spaceport-cpu", {"dispatch": ""}),
         ("spaceport-ecs-gpu", again),
     ]
-    ours += [job_variables(flow, "ecs-gpu") for flow in ("reconstruct", *STAGES)]
+    ours += [job_variables(flow, "ecs-gpu") for flow in ("reconstruct", *STAGES, *PARTS)]
     with get_client(sync_client=True) as client:
         for pool_name, chosen in ours:
             run = client.create_flow_run_from_deployment(deployed[pool_name], job_variables=chosen)

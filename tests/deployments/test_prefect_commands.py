@@ -15,6 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.apply import apply_all
 from deployments.plan import Plan
+from tasks.core.stages import PARTS, STAGES
 from tests.conftest import REPOSITORY
 from tests.support.own_home import without_users_servers
 from tests.support.patience import finished
@@ -55,7 +56,7 @@ def test_they_make_what_apply_makes(environment: dict[str, str], tmp_path: Path)
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
     api = environment["PREFECT_API_URL"]
     named = {entry["name"] for entry in httpx.post(f"{api}/deployments/filter", json={}).json()}
-    assert named == {"reconstruct", "photos", "sfm", "train", "compress", "publish"}
+    assert named == {"reconstruct", *STAGES, *PARTS}
     with temporary_settings({PREFECT_API_URL: api}):
         made = {pool.name: pool for pool in asyncio.run(pools())}
         changes = asyncio.run(apply_all(Plan(workspace=str(tmp_path))))

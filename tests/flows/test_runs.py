@@ -2,12 +2,14 @@
 
 import inspect
 from pathlib import Path
-from uuid import UUID
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID, uuid4
 
 import prefect.states
 import pytest
 from prefect import flow, task
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.runtime import flow_run
 from prefect.server.schemas import states as server_states
@@ -46,6 +48,22 @@ def test_no_state_of_prefect_is_missing() -> None:
     names = {state.name for state in made if isinstance(state, State) or hasattr(state, "name")}
     assert len(names) > 8
     assert names <= set(STATES)
+
+
+def test_the_first_cell_in_progress_is_shown() -> None:
+    asked: list[Any] = []
+
+    class Client:
+        def read_task_runs(self, **filters: Any) -> list[Any]:
+            return [SimpleNamespace(name=name) for name in ("cell-07", "swift-otter", "cell-03")]
+
+        def read_artifacts(self, artifact_filter: Any, **options: Any) -> list[Any]:
+            asked.append(artifact_filter.key.any_)
+            return [SimpleNamespace(data=45.0)]
+
+    run = FlowRun(flow_id=uuid4())
+    assert stage_in_progress(cast(SyncPrefectClient, Client()), run) == "cell-03 45 %"
+    assert asked == [["progress-cell-03"]]
 
 
 @pytest.mark.usefixtures("prefect_server")

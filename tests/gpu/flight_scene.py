@@ -24,7 +24,7 @@ def flight_scene(folder: Path, options: DemoOptions) -> Scene:
     """Write the scene into a folder and return it. The same options give the same bytes."""
     cameras, _ = plan(options)
     (folder / IMAGES_FOLDER).mkdir(parents=True, exist_ok=True)
-    world, rng = build_world(), np.random.default_rng(options.seed)
+    world, rng = build_world(options.extent_m, options.seed), np.random.default_rng(options.seed)
     xyz, rgb = [], []
     for camera in cameras:
         exposure = expose(world, camera)

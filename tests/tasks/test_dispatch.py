@@ -159,6 +159,29 @@ def test_a_run_that_waits_long_asks_less_often(monkeypatch: pytest.MonkeyPatch) 
     assert begun == {1.0}, "a short stage is heard of at once, however long it waited"
 
 
+def test_a_run_that_waits_for_a_worker_says_so_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the sixteenth cell of a training does in a pool with one place, for a day."""
+    now, day = 0.0, 86400.0
+    waits, done = Scheduled(), Completed()
+
+    class Client:
+        def read_flow_run(self, run: UUID) -> FlowRun:
+            state = waits if now < day else done
+            return FlowRun(id=run, flow_id=run, state=state, state_id=state.id, state_type=state.type)
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(dispatch, "get_client", lambda sync_client: nullcontext(Client()))
+    monkeypatch.setattr(dispatch, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    dispatch._wait("cell", uuid4(), None)
+    said = [record for record in caplog.records if "still waits for a worker" in record.message]
+    assert len(said) == 10, "after 1 minute, 2 more, 4 more, …: 1,023 minutes are within a day, 2,047 are not"
+
+
 @pytest.mark.parametrize("expected_seconds", [120.0, 3600.0, None])
 def test_a_run_may_take_ten_times_what_was_expected_and_at_least_an_hour(
     expected_seconds: float | None, monkeypatch: pytest.MonkeyPatch

@@ -264,6 +264,9 @@ def test_a_gpu_is_asked_for_only_where_training_runs_in_this_process(
     asked: list[str] = []
     monkeypatch.setattr(preflight, "_check_pool", lambda client, stage: asked.append(stage))
     check_run(**{**given, "options": options})
+    assert asked == ["train", "cells", "cell"], "parts of training need deployments too"
+    asked.clear()
+    check_run(**{**given, "options": parse_options("draft", ["train.backend=cuda", "train.cells=1"])})
     assert asked == ["train"]
 
 

@@ -19,11 +19,11 @@ from tasks.core.errors import RegistrationError
 from tasks.core.measurements import CurvePoint, EstimateSection, SecondsSection
 from tasks.core.options import ReconstructOptions
 from tasks.core.progress import Progress
-from tasks.core.refs import GaussiansRef, Outputs, PhotosRef, Publication, RunContext, SceneRef, SogRef
+from tasks.core.refs import CellRef, GaussiansRef, Outputs, PhotosRef, Publication, RunContext, SceneRef, SogRef
 from tasks.core.training.trainer import EvaluatedView, TrainingStats
 from tasks.reporting import recording
-from tasks.reporting.progress import stage_progress
-from tasks.reporting.run_page import run_page, show_end
+from tasks.reporting.progress import run_logger, stage_progress
+from tasks.reporting.run_page import RunPage, run_page, show_end
 from tasks.reporting.training_board import KEPT_ROWS, TrainingBoard
 from tasks.running.retries import stage_task
 from tests.support.flow_runs import PAGES, artifacts_of, run_file, run_in_flow
@@ -106,6 +106,52 @@ def test_a_failed_stage_is_in_its_log_and_on_the_runs_page(context: RunContext) 
     assert "RegistrationError: 3 of 40 photos" in run_file(context, "logs/reconstruct.log").decode()
     with get_client(sync_client=True) as client:
         assert set(client.read_flow_run(runs[0]).tags) >= {"spaceport", "standard", "North Field"}
+
+
+def test_the_cell_that_failed_is_named_and_not_the_last_one_that_began(context: RunContext) -> None:
+    @stage_task("cell", "cell-{number:02}")
+    def cell(number: int, context: RunContext) -> int:
+        run_logger().info("on cell %d", number)
+        if number == 1:
+            raise RegistrationError("The bucket is gone.")
+        return number
+
+    runs: list[UUID] = []
+
+    def body() -> None:
+        runs.append(UUID(str(flow_run.id)))
+        with run_page("North Field", ReconstructOptions(), context):
+            futures = [cell.submit(number, context) for number in range(3)]
+            for future in futures:
+                future.wait()
+            futures[1].result()
+
+    with pytest.raises(RegistrationError):
+        run_in_flow(body)
+    assert str(artifacts_of(runs[0])["north-field-summary"].data).startswith("# North Field: failed in cell-01\n")
+    logs = [run_file(context, f"logs/cell-0{number}.log").decode() for number in range(3)]
+    assert ["The bucket is gone" in log for log in logs] == [False, True, False]
+    for number, log in enumerate(logs):
+        assert [f"on cell {other}" in log for other in range(3)] == [other == number for other in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("cached", "said"),
+    [
+        ((False, False, False), "in this process, in 3 cells"),
+        ((True, False, True), "in this process, in 3 cells, 2 of them from the workspace"),
+    ],
+)
+def test_a_training_in_cells_says_how_many_it_has_computed(
+    cached: tuple[bool, ...], said: str, context: RunContext
+) -> None:
+    cells = tuple(
+        CellRef(uri=f"/{number}", digest="a", cached=was, number=number, count=1, psnr_db=None)
+        for number, was in enumerate(cached)
+    )
+    gaussians = GaussiansRef(uri="/g", digest="b", seconds=300.0, count=3, psnr_db=None, cells=cells)
+    [line] = RunPage("North Field", context, None)._stage_lines({"train": gaussians}, None)
+    assert line.where == said
 
 
 def test_names_on_a_failed_runs_page_are_no_markdown(context: RunContext) -> None:

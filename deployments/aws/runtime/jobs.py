@@ -67,6 +67,7 @@ SIZES = {
     "reconstruct": TaskSize(cpu=2048, memory=8192, disk_gb=60),  # checks the photos and publishes in its own process
     "photos": TaskSize(cpu=2048, memory=8192, disk_gb=60),
     "sfm": TaskSize(cpu=4096, memory=16384, disk_gb=100),
+    "cells": TaskSize(cpu=4096, memory=16384, disk_gb=100),  # reads every photo once
     "compress": TaskSize(cpu=4096, memory=8192, disk_gb=60),
     "publish": TaskSize(cpu=2048, memory=8192, disk_gb=60),
 }
@@ -115,7 +116,7 @@ def train_environment() -> dict[str, str]:
 
 def job_variables(flow: str, gpu_pool: GpuPool) -> tuple[str, dict[str, Any]]:
     """Return the pool of a deployment, and its values of that pool's variables."""
-    if flow == "train":
+    if flow in ("train", "cell"):
         return f"{PREFIX}{gpu_pool}", {}
     size = SIZES[flow]
     return ECS_CPU, {"stage": flow, "price": round(size.hourly_usd, 4), **size.model_dump()}

@@ -15,12 +15,13 @@ from deployments.aws.stacks.data import Data
 from deployments.aws.stacks.options import AwsOptions
 from deployments.aws.stacks.server import Server
 from deployments.aws.stacks.services import Services
-from tasks.core.stages import STAGES
+from tasks.core.stages import PARTS, STAGES
 
 NAMESPACE = "Spaceport"  # of the metrics that tasks/reporting/metrics.py writes
 FIVE_MINUTES, HOUR = Duration.minutes(5), Duration.hours(1)
 SERVICES = ("cloudwatch.amazonaws.com", "budgets.amazonaws.com")
 IDLE_HOURS = 3
+COMPUTING = (*STAGES, *PARTS)  # what writes metrics of its own
 
 
 class Monitoring(Stack):
@@ -161,20 +162,22 @@ class Monitoring(Stack):
                     "Runs that ended, an hour",
                     [_spaceport(name, HOUR, "Sum") for name in ("RunsCompleted", "RunsFailed")],
                 ),
-                _graph("Cost, $ an hour", [_of_stage("CostUsd", stage, HOUR, "Sum") for stage in STAGES], stacked=True),
+                _graph(
+                    "Cost, $ an hour", [_of_stage("CostUsd", stage, HOUR, "Sum") for stage in COMPUTING], stacked=True
+                ),
                 _graph(
                     "Held-out PSNR, dB", [_of_stage("PsnrDb", "train", HOUR, each) for each in ("Minimum", "Average")]
                 ),
             ],
             [
-                _graph("Seconds of a stage", [_of_stage("Seconds", stage, HOUR, "Average") for stage in STAGES]),
+                _graph("Seconds of a stage", [_of_stage("Seconds", stage, HOUR, "Average") for stage in COMPUTING]),
                 _graph("Gaussians", [_of_stage("Gaussians", "train", HOUR, "Average")]),
                 _graph("Bytes of results", [_of_stage("SogBytes", "compress", HOUR, "Average")]),
             ],
             [
                 _graph("GPU in use, %", [_of_stage("GpuUtilisation", "train", FIVE_MINUTES, "Average")]),
                 _graph(
-                    "Peak memory, bytes", [_of_stage("PeakMemoryBytes", stage, HOUR, "Maximum") for stage in STAGES]
+                    "Peak memory, bytes", [_of_stage("PeakMemoryBytes", stage, HOUR, "Maximum") for stage in COMPUTING]
                 ),
                 _graph("GPU memory, bytes", [_of_stage("GpuMemoryBytes", "train", HOUR, "Maximum")]),
             ],

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tasks.core.demo import place
 from tasks.core.demo.noise import kernel, ramp
 from tasks.core.demo.rays import FAR, GROUND, foliage_depth, ground_at, in_shadow, trace
+from tasks.core.demo.scenery import OPENNESS, SLOPE_X, SLOPE_Y, WATER, World
 from tasks.core.demo.surfaces import (
     Rgb,
     ground_albedo,
@@ -28,7 +29,6 @@ from tasks.core.demo.surfaces import (
     scaled,
     wall_albedo,
 )
-from tasks.core.demo.world import OPENNESS, SLOPE_X, SLOPE_Y, WATER, World
 from tasks.core.kernel_cache import njit
 from tasks.core.scene import Camera
 from tasks.core.transforms import Float64, rigid_inverse

@@ -1,7 +1,7 @@
-"""Fly the demo's drone over the generated hamlet, and write the photos and the true cameras.
+"""Fly the demo's drone over the hamlet or a generated town, and write the photos and the truth about them.
 
 The photos are JPEG files with EXIF, as a drone writes them. `<photos>_ground_truth.json` next to their folder contains
-the true cameras.
+the true cameras, `<photos>_heights.npz` the true surface.
 """
 
 import io
@@ -20,8 +20,9 @@ from PIL.TiffImagePlugin import IFDRational
 from tasks.core.demo import place
 from tasks.core.demo.camera_film import expose
 from tasks.core.demo.flight_plan import FOCAL_35MM_EQUIVALENT, DemoOptions, look_at, plan
+from tasks.core.demo.heights import heights_path, raster_width_m, save_heights, surface_heights
 from tasks.core.demo.place import Position, position_from_enu
-from tasks.core.demo.world import build_world
+from tasks.core.demo.world import World, build_world
 from tasks.core.errors import DestinationError, FormatError
 from tasks.core.progress import Progress, ProgressCallback
 from tasks.core.scene import Camera
@@ -122,22 +123,22 @@ def load_ground_truth(path: Path) -> tuple[Camera, ...]:
         ) from error
 
 
-def compile_kernels() -> None:
+def compile_kernels(world: World | None = None) -> None:
     """Compile the ray caster, if it is not compiled yet: about 15 seconds of one core, once for a machine."""
     view = look_at(np.array([0.0, 0.0, 40.0]), np.zeros(3), 0.0)
-    expose(build_world(), Camera("", 4, 3, 3.0, 3.0, 2.0, 1.5, view))
+    expose(world or build_world(), Camera("", 4, 3, 3.0, 3.0, 2.0, 1.5, view))
 
 
 def fly(out: Path, options: DemoOptions, on_progress: ProgressCallback) -> None:
     """Take the photos of the demo flight.
 
     Writes `DEMO_0001.JPG` … into `out`, with EXIF: time, focal length, and the GPS position, which is the true position
-    plus a seeded error of 0.3 m standard deviation per axis. Writes the true cameras to `ground_truth_path(out)`.
-    The same options give the same bytes.
+    plus a seeded error of 0.3 m standard deviation per axis. Writes the true cameras to `ground_truth_path(out)`
+    and the true surface to `heights_path(out)`. The same options give the same bytes.
 
     Args:
         out: the photos' folder; made if missing.
-        options: number and size of the photos, seed.
+        options: number and size of the photos, extent of the place, seed.
         on_progress: called after every photo; the unit is photos.
 
     Raises:
@@ -145,8 +146,8 @@ def fly(out: Path, options: DemoOptions, on_progress: ProgressCallback) -> None:
     """
     cameras, gps = plan(options)
     _prepare(out, {camera.name for camera in cameras})
-    world = build_world()
-    compile_kernels()  # here, before several threads would do it at the same time
+    world = build_world(options.extent_m, options.seed)
+    compile_kernels(world)  # here, before several threads would do it at the same time
 
     def shoot(number: int, camera: Camera, reported: Float64) -> None:
         photo = jpeg_bytes(
@@ -162,7 +163,9 @@ def fly(out: Path, options: DemoOptions, on_progress: ProgressCallback) -> None:
         shots = drones.map(shoot, range(len(cameras)), cameras, gps)
         for done, _ in enumerate(shots, start=1):
             on_progress(Progress(done, len(cameras), f"photo {done}/{len(cameras)}"))
+        heights = surface_heights(world, raster_width_m(options.extent_m), drones.map)
     save_ground_truth(ground_truth_path(out), cameras, place.ORIGIN)
+    save_heights(heights_path(out), heights)
 
 
 def _prepare(out: Path, expected: set[str]) -> None:

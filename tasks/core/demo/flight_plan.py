@@ -1,32 +1,69 @@
-"""The flight: two orbits and a small nadir grid over the hamlet, flown with a real drone's drift."""
+"""The flight, flown with a real drone's drift: orbits and a small nadir grid over the hamlet, or a survey of a town."""
 
 import math
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from tasks.core.demo.survey import Aim, plan_survey, survey_aims
+from tasks.core.demo.town_ground import land_height
+from tasks.core.demo.town_plan import plan_town
 from tasks.core.option_model import OptionModel
 from tasks.core.scene import Camera
 from tasks.core.transforms import Float64, rigid
 
 FOCAL_35MM_EQUIVALENT = 24  # of the usual drone; 36 mm of film are as wide as the image: 73.7° across
+TOWN_SIZE = (640, 480)  # pixels
+SMALLEST_TOWN_M = 100
 GPS_NOISE_M = 0.3  # standard deviation per axis
 
 
 class DemoOptions(OptionModel):
     """The demo flight."""
 
-    photos: int = Field(36, ge=8, le=200, title="Photos", description="How many photos the drone takes.")
-    width: int = Field(1152, ge=240, le=4000, title="Width", description="Width of a photo in pixels.")
-    height: int = Field(864, ge=180, le=3000, title="Height", description="Height of a photo in pixels.")
+    photos: int = Field(36, ge=8, le=5000, title="Photos", description="How many photos the drone takes.")
+    extent_m: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        title="Extent",
+        description="Width in metres of a town to survey, 100 at least; 0 flies around the hamlet.",
+    )
+    width: int = Field(
+        1152, ge=240, le=4000, title="Width", description="Width of a photo in pixels; with an extent 640 if not given."
+    )
+    height: int = Field(
+        864,
+        ge=180,
+        le=3000,
+        title="Height",
+        description="Height of a photo in pixels; with an extent 480 if not given.",
+    )
     seed: int = Field(
         0,
         ge=0,
         le=2**31 - 1,
         title="Seed",
-        description="Changes the drone's drift and the error of its GPS; not the place.",
+        description="Changes the drone's drift and the error of its GPS; also the town, but not the hamlet.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _smaller_photos_of_a_town(cls, given: Any) -> Any:
+        """A survey has many photos, so they are smaller unless someone chose their size."""
+        if isinstance(given, dict) and given.get("extent_m"):
+            return {"width": TOWN_SIZE[0], "height": TOWN_SIZE[1], **given}
+        return given
+
+    @model_validator(mode="after")
+    def _large_enough(self) -> Self:
+        if 0 < self.extent_m < SMALLEST_TOWN_M:
+            raise ValueError(
+                f"an extent of {self.extent_m} m is too small for a town; take {SMALLEST_TOWN_M} m or more"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -75,11 +112,9 @@ def _grid(photos: int) -> list[tuple[float, float]]:
     return spots
 
 
-def plan(options: DemoOptions) -> tuple[tuple[Camera, ...], Float64]:
-    """Cameras in flight order, in ENU metres around the origin, and the positions that GPS reports [photos, 3]."""
-    generator = np.random.default_rng(options.seed)
-    poses = []
-    for leg in legs(options.photos):
+def _hamlet_aims(photos: int) -> list[Aim]:
+    aims: list[Aim] = []
+    for leg in legs(photos):
         for number, (x, y) in enumerate(_grid(leg.photos) if leg.radius_m == 0 else [(0.0, 0.0)] * leg.photos):
             if leg.radius_m:
                 angle = math.radians(leg.first_angle_deg + 360 * number / leg.photos)
@@ -88,9 +123,26 @@ def plan(options: DemoOptions) -> tuple[tuple[Camera, ...], Float64]:
             else:
                 center = np.array([x, y, leg.height_m])
                 target = np.array([x, y, 0.0])
-            center = center + generator.normal(0, [0.7, 0.7, 0.4])  # wind
-            target = target + generator.normal(0, [0.9, 0.9, 0.3])  # the gimbal
-            poses.append(look_at(center, target, generator.normal(0, 0.4)))
+            aims.append((center, target, 0.0))
+    return aims
+
+
+def _town_aims(options: DemoOptions) -> list[Aim]:
+    town = plan_town(options.extent_m, options.seed)
+    longer = max(options.width, options.height)
+    per_m = 36 / FOCAL_35MM_EQUIVALENT / longer  # metres a pixel, from a height of one metre
+    survey = plan_survey(options.photos, options.extent_m, options.width * per_m, options.height * per_m)
+    return survey_aims(survey, options.extent_m, lambda x, y: float(land_height(town, np.array(x), np.array(y))[0]))
+
+
+def plan(options: DemoOptions) -> tuple[tuple[Camera, ...], Float64]:
+    """Cameras in flight order, in ENU metres around the origin, and the positions that GPS reports [photos, 3]."""
+    generator = np.random.default_rng(options.seed)
+    poses = []
+    for center, target, roll_deg in _town_aims(options) if options.extent_m else _hamlet_aims(options.photos):
+        blown = center + generator.normal(0, [0.7, 0.7, 0.4])  # wind
+        turned = target + generator.normal(0, [0.9, 0.9, 0.3])  # the gimbal
+        poses.append(look_at(blown, turned, roll_deg + generator.normal(0, 0.4)))
     focal = FOCAL_35MM_EQUIVALENT / 36 * max(options.width, options.height)
     cameras = tuple(
         Camera(

@@ -89,7 +89,7 @@ BOX, GABLE, ELLIPSOID, CYLINDER, CROWN, CONIFER = range(6)
 PLASTER, PLANKS, STONE, CLAY_TILES, SLATE, METAL, BRICK, LEAVES, NEEDLES, BARK, FENCE_WOOD, ROCK, STRAW, CAR_PAINT = (
     range(14)
 )
-GLASS, RUBBER, SOIL_BED = 14, 15, 16
+GLASS, RUBBER, SOIL_BED, CONCRETE, ROAD_PAINT, HEDGE = range(14, 20)
 
 
 class House(NamedTuple):
@@ -132,7 +132,7 @@ YARDS = ((3.4, 9.0, 4.2), (5.0, 6.5, 3.4), (15.6, -8.0, 2.4))
 
 
 class Field(NamedTuple):
-    """A rectangle of rows; `crop` 0 lavender, 1 vegetables, 2 straw stubble."""
+    """A rectangle of rows; `crop` 0 lavender, 1 vegetables, 2 straw stubble, 3 grain, 4 ploughed soil."""
 
     x: float
     y: float
@@ -243,7 +243,8 @@ class Block(NamedTuple):
     style: float = 0.5
 
 
-def _car(x: float, y: float, yaw_deg: float, style: float) -> tuple[Block, ...]:
+def car(x: float, y: float, yaw_deg: float, style: float) -> tuple[Block, ...]:
+    """Parts of a car; `style` is its colour: red, blue, above 0.75 white."""
     return (
         Block(x, y, 0.18, 2.15, 0.78, 0.22, yaw_deg, RUBBER),
         Block(x, y, 0.35, 2.2, 0.88, 0.55, yaw_deg, CAR_PAINT, style),
@@ -253,8 +254,8 @@ def _car(x: float, y: float, yaw_deg: float, style: float) -> tuple[Block, ...]:
 
 
 BLOCKS = (
-    *_car(4.2, 5.4, 62, 0.05),
-    *_car(16.4, -6.6, 100, 0.6),
+    *car(4.2, 5.4, 62, 0.05),
+    *car(16.4, -6.6, 100, 0.6),
     # farm trailer with planks
     Block(5.6, 2.7, 0.7, 2.2, 1.0, 0.25, 20, FENCE_WOOD, 0.8),
     Block(5.6, 2.7, 0.3, 1.6, 0.8, 0.4, 20, RUBBER),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tasks.core.demo.noise import kernel, noise3
 from tasks.core.demo.place import BOX, CROWN, CYLINDER, ELLIPSOID, GABLE
-from tasks.core.demo.world import CELL_M, CELLS, HEIGHT, MAP_SIZE, MAP_STEP, SLOPE_X, SLOPE_Y, World
+from tasks.core.demo.scenery import CELL_M, HEIGHT, MAP_STEP, SLOPE_X, SLOPE_Y, World
 from tasks.core.transforms import Float64
 
 FAR = 1e30
@@ -21,8 +21,9 @@ _FOLIAGE_STEPS = 8
 @kernel
 def ground_at(ground: NDArray[np.float32], x: float, y: float, channel: int) -> float:
     """One channel of the ground map at a place, bilinear."""
-    u = min(max(x / MAP_STEP + (MAP_SIZE - 1) / 2, 0.0), MAP_SIZE - 1.001)
-    v = min(max(y / MAP_STEP + (MAP_SIZE - 1) / 2, 0.0), MAP_SIZE - 1.001)
+    last = ground.shape[0] - 1
+    u = min(max(x / MAP_STEP + last / 2, 0.0), last - 0.001)
+    v = min(max(y / MAP_STEP + last / 2, 0.0), last - 0.001)
     i, j = int(u), int(v)
     u, v = u - i, v - j
     low = ground[j, i, channel] * (1 - u) + ground[j, i + 1, channel] * u
@@ -186,7 +187,8 @@ def object_hit(
     kinds, shapes, tops, starts, items = (
         world.kinds, world.shapes, world.cell_tops, world.cell_starts, world.cell_items
     )  # fmt: skip
-    half = CELLS * CELL_M / 2
+    cells = tops.shape[0]
+    half = cells * CELL_M / 2
     column = math.floor((ox + start * dx + half) / CELL_M)
     row = math.floor((oy + start * dy + half) / CELL_M)
     step_column, step_row = (1 if dx > 0 else -1), (1 if dy > 0 else -1)
@@ -196,11 +198,11 @@ def object_hit(
     next_row = ((row + (dy > 0)) * CELL_M - half - oy) / dy if abs(dy) > 1e-12 else FAR
     best, found, entered = limit, GROUND, start
     tried, tried_before, tried_first = -3, -3, -3  # a primitive can be in several cells: remember the last three tried
-    while entered < best and 0 <= column < CELLS and 0 <= row < CELLS:
+    while entered < best and 0 <= column < cells and 0 <= row < cells:
         leaving = min(next_column, next_row)
-        cell = row * CELLS + column
+        cell = row * cells + column
         lowest = oz + min(entered * dz, min(leaving, best) * dz)
-        if lowest < tops[cell]:
+        if lowest < tops[row, column]:
             for item in range(starts[cell], starts[cell + 1]):
                 index = items[item]
                 if index == ignored or lowest > shapes[index, 10]:

@@ -8,7 +8,7 @@ import math
 from tasks.core.demo import place
 from tasks.core.demo.noise import band, fractal2, hash01, joint, kernel, noise2, noise3, ramp, resolved
 from tasks.core.demo.rays import ground_at
-from tasks.core.demo.world import DRY, FIELD, FIELD_NUMBER, LANE, LUSH, WATER, YARD, World
+from tasks.core.demo.scenery import DRY, FIELD, FIELD_NUMBER, LANE, LUSH, PAVED, WATER, YARD, World
 
 Rgb = tuple[float, float, float]
 
@@ -62,6 +62,21 @@ def _gravel(x: float, y: float, pixel: float) -> Rgb:
 
 
 @kernel
+def _asphalt(x: float, y: float, pixel: float) -> Rgb:
+    color = mix((0.105, 0.105, 0.11), (0.19, 0.185, 0.18), ramp(-0.6, 0.6, fractal2(x, y, 6.0, 4, 0.7, pixel, 263)))
+    color = scaled(color, 1 + 0.30 * fractal2(x, y, 0.6, 3, 0.8, pixel, 269))
+    cracked = ramp(0.5, 0.75, noise2(x * 0.11, y * 0.11, 277))
+    color = scaled(color, 1 - 0.5 * cracked * band(fractal2(x, y, 3.4, 3, 0.6, pixel, 271), 0.035, 0.05))
+    return _dots(color, (0.07, 0.07, 0.075), x, y, 4.3, 0.4, 0.75, pixel, 281)  # mended spots and manholes
+
+
+@kernel
+def _pavement(x: float, y: float, pixel: float) -> Rgb:
+    color = mix((0.29, 0.28, 0.26), (0.41, 0.39, 0.36), ramp(-0.5, 0.5, fractal2(x, y, 2.0, 4, 0.75, pixel, 283)))
+    return scaled(color, 1 - 0.35 * max(joint(x, 0.75, 0.06, pixel), joint(y, 0.75, 0.06, pixel)))
+
+
+@kernel
 def _rows(crop: int, along: float, across: float, spacing: float, pixel: float) -> Rgb:
     soil = mix(
         (0.20, 0.135, 0.085), (0.28, 0.20, 0.13), ramp(-0.6, 0.6, fractal2(along, across, 2.0, 4, 0.7, pixel, 83))
@@ -77,6 +92,13 @@ def _rows(crop: int, along: float, across: float, spacing: float, pixel: float) 
         return mix(
             scaled((0.52, 0.40, 0.19), tone), soil, 0.35 * ramp(0.2, 0.9, fractal2(along, across, 5, 3, 0.6, pixel, 5))
         )
+    if crop == 3:  # ripening grain with the tracks of a tractor
+        ripe = ramp(-0.6, 0.6, fractal2(along, across, 7, 4, 0.7, pixel, 127))
+        grain = mix((0.30, 0.29, 0.09), (0.47, 0.38, 0.15), ripe)
+        grain = scaled(grain, 1 + 0.26 * fractal2(along, across, 0.8, 3, 0.8, pixel, 139))
+        return mix(grain, soil, 0.8 * max(joint(across, 12.0, 0.5, pixel), joint(across - 1.8, 12.0, 0.5, pixel)))
+    if crop == 4:  # ploughed soil
+        return scaled(soil, 0.9 + 0.3 * math.cos(2 * math.pi * (inside + 0.3 * wobble)) * known)
     plant = mix((0.075, 0.15, 0.035), (0.16, 0.25, 0.06), noise2(along * 1.7, 13.0 * row, 101))
     if crop == 0:
         plant = mix((0.16, 0.10, 0.28), (0.33, 0.22, 0.47), noise2(along * 1.5, 13.0 * row, 103))
@@ -126,6 +148,11 @@ def ground_albedo(world: World, x: float, y: float, pixel: float) -> Rgb:
         if lane < 0.6:  # grass between the wheel tracks
             gravel = mix(gravel, color, 0.75 * ramp(0.45, 0.1, lane + 0.6 * ragged))
         color = mix(color, gravel, ramp(0.25, -0.25, gravel_edge))
+    paved = ground_at(world.ground, x, y, PAVED)
+    if paved < 1.7:
+        color = mix(color, _pavement(x, y, pixel), ramp(1.65, 1.45, paved))
+        color = mix(color, (0.44, 0.43, 0.40), band(paved, 0.14, pixel))  # kerb
+        color = mix(color, _asphalt(x, y, pixel), ramp(0.0, -0.2, paved))
     return color
 
 
@@ -205,7 +232,7 @@ def wall_albedo(
         surround = band(inside, 0.74, pixel) * band(v - 1.15, 1.25, pixel)
         color = mix(color, trim, surround)
         return mix(color, scaled((0.13, 0.22, 0.16), 1 - 0.4 * joint(inside, 0.29, 0.04, pixel)), door)
-    floors = 2 if height > 4.8 else 1
+    floors = max(2, int(height / 2.6)) if height > 4.8 else 1
     for storey in range(floors):
         w = v - (1.55 + 2.35 * storey)
         shutter = band(abs(inside) - 0.80, 0.23, pixel) * band(w, 0.66, pixel)
@@ -244,7 +271,8 @@ def plain_albedo(material: int, u: float, v: float, w: float, style: float, top:
         color = scaled((0.36, 0.35, 0.32), 1 + 0.45 * (fractal2(u, w, 0.9, 4, 0.7, pixel, 223)))
         return mix(color, (0.17, 0.20, 0.08), 0.6 * ramp(0.5, 0.75, noise3(u * 2.2, v * 2.2, w * 2.2, 227)))
     if material == place.CAR_PAINT:
-        return mix((0.50, 0.045, 0.04), (0.12, 0.24, 0.42), ramp(0.3, 0.5, style))
+        color = mix((0.50, 0.045, 0.04), (0.12, 0.24, 0.42), ramp(0.3, 0.5, style))
+        return mix(color, (0.55, 0.56, 0.57), ramp(0.75, 0.85, style))
     if material == place.GLASS:
         if style > 0.7:  # greenhouse
             pane = max(joint(u, 0.62, 0.07, pixel), joint(v, 0.6, 0.07, pixel))
@@ -259,6 +287,15 @@ def plain_albedo(material: int, u: float, v: float, w: float, style: float, top:
         return scaled((0.16, 0.115, 0.08), 1 + 0.4 * fractal2(u, v, 0.5, 2, 0.7, pixel, 241))
     if material == place.RUBBER:
         return 0.035, 0.035, 0.037
+    if material == place.HEDGE:
+        leafy = ramp(-0.5, 0.5, fractal2(u, v + w, 0.9, 4, 0.8, pixel, 293))
+        color = mix((0.045, 0.10, 0.025), (0.13, 0.21, 0.05), leafy)
+        return scaled(color, 1 + 0.5 * fractal2(u, v - w, 0.3, 2, 0.8, pixel, 307))
+    if material == place.CONCRETE:
+        color = scaled((0.40, 0.39, 0.37), 1 + 0.30 * fractal2(u, v, 3.0, 5, 0.75, pixel, 311))
+        return scaled(color, 1 - 0.3 * max(joint(u, 2.5, 0.08, pixel), joint(v, 2.5, 0.08, pixel)))
+    if material == place.ROAD_PAINT:
+        return scaled((0.60, 0.60, 0.57), 1 + 0.25 * fractal2(u, v, 0.7, 3, 0.8, pixel, 313))
     return _planks(u, v, style, pixel)
 
 

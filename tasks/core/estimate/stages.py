@@ -23,7 +23,7 @@ from tasks.core.sfm.pairs import choose_pairs
 from tasks.core.sog.options import CompressOptions
 from tasks.core.training import schedule
 from tasks.core.training.coverage import MOST_SHARE
-from tasks.core.training.evaluate import CONTRIBUTING_VIEWS, JUDGED_VIEWS, PRUNE_HALVINGS
+from tasks.core.training.evaluate import FEW_VIEWS, JUDGED_VIEWS, PRUNE_HALVINGS
 from tasks.core.training.options import TrainOptions
 
 # CPU seconds of a core of the reference machine, fitted to runs of three or four photo sets: docs/estimate.md.
@@ -189,7 +189,7 @@ def sfm_cost(capture: Capture, options: SfmOptions, image_size: int, machine: Ma
         return Cost((start + undistorting).seconds_on(machine), WORKER_BYTES)
     long_side = features_image_size(photos, options.max_features_image_size)
     sizes = [scaled_size(photo.width, photo.height, long_side) for photo in photos]
-    pairs = len(choose_pairs(photos, options).pairs)
+    pairs = choose_pairs(photos, options).expected_pairs(len(photos))
     reading = GREY_SECONDS_PER_MEGAPIXEL * capture.megapixels + FEATURE_SECONDS_PER_MEGAPIXEL * _megapixels(sizes)
     matching, mapping = Work(parallel=PAIR_SECONDS * pairs), Work(serial=MAPPING_SECONDS_PER_PHOTO * len(photos))
     work = start + undistorting + Work(parallel=reading) + matching + mapping
@@ -264,9 +264,9 @@ def around_the_steps(training: Training, options: TrainOptions, on_gpu: bool) ->
     work += render * (evaluated + training.held_out)
     work += Work(serial=COMPLETE_SECONDS_PER_MEGAPIXEL * full) * training.held_out
     if options.max_prune_loss_db > 0:
-        contributing = min(training.views, CONTRIBUTING_VIEWS)
         judged = min(training.views, JUDGED_VIEWS) * (PRUNE_HALVINGS + 1)
-        work += step_work(full, count, on_gpu) * contributing + render * judged
+        size = full if training.views <= FEW_VIEWS else full / 4
+        work += step_work(size, count, on_gpu) * training.views + render * judged
     return work
 
 

@@ -1,4 +1,4 @@
-"""The report's drawings as inline SVG, the quality curve and the map of cameras; the curve also as a picture.
+"""The report's drawings as inline SVG: the quality curve, the maps of cameras and of cells; each also as a picture.
 
 Figures are made with matplotlib's objects, never with pyplot, so that stages in several threads do not share a figure.
 Whatever is text or line takes the page's own colour, so that one drawing serves light and dark.
@@ -12,8 +12,10 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from tasks.core.measurements import CurvePoint, LeftOutPhoto
+from tasks.core.report.divided_scene import DividedScene
 from tasks.core.scene import Scene
 from tasks.core.transforms import Float64
 
@@ -23,6 +25,8 @@ _HELD_OUT = "#d9822b"
 _LEFT_OUT = "#c93a3a"
 _MAP_POINTS = 20_000  # more would only paint over each other
 _MAP_DPI = 160
+_NO_CELL = -1
+_CUT_COLUMNS = 200  # of the grid on which cuts between cells are found
 _PICTURE_DPI = 160
 _WIDTH = 5.6  # inches; the page scales the drawing, so a small number means large letters
 _FARTHEST = 3  # times the extent of all cameras, to which the map reaches for photos that were left out
@@ -110,14 +114,72 @@ def _map_figure(
         axes.quiver(x, y, along[:, 0], along[:, 1], color=color, angles="xy", scale_units="xy", scale=1, width=0.003)
     if len(lost):
         axes.plot(*lost.T, "x", color=_LEFT_OUT, markersize=5, label="not registered")
+    _frame_map(axes, scene, low, high)
+    axes.legend(frameon=False, fontsize=9.5, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=3, labelcolor=_INK)
+    return figure, axes
+
+
+def _frame_map(axes: Axes, scene: Scene, low: Float64, high: Float64) -> None:
     axes.set_xlim(low[0], high[0])
     axes.set_ylim(low[1], high[1])
     axes.set_aspect("equal")
     metric = scene.georeference is not None
     axes.set_xlabel("east (m)" if metric else "x (scene units, not metres)")
     axes.set_ylabel("north (m)" if metric else "y (scene units, not metres)")
-    axes.legend(frameon=False, fontsize=9.5, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=3, labelcolor=_INK)
+
+
+def cell_map(scene: Scene, plan: DividedScene) -> Markup:
+    """A training's cells from above: sparse points and cameras in the colours of their cells, and the cuts between."""
+    figure, axes = _cells_figure(scene, plan)
+    return _as_svg(figure, axes, "Map of the cells from above")
+
+
+def cell_map_picture(scene: Scene, plan: DividedScene) -> bytes:
+    """The same as a PNG on white."""
+    figure, _ = _cells_figure(scene, plan)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_PICTURE_DPI, facecolor="white")
+    return buffer.getvalue()
+
+
+def _cells_figure(scene: Scene, plan: DividedScene) -> tuple[Figure, Axes]:
+    right, ahead = _ground_axes(scene.up)
+    points = np.column_stack([scene.points.xyz @ right, scene.points.xyz @ ahead])  # [P, 2]
+    centers = np.stack([camera.center for camera in scene.cameras])
+    places = np.column_stack([centers @ right, centers @ ahead])  # [C, 2]
+    low, high = _limits(points, places)
+    size = high - low
+    figure = Figure(figsize=(_WIDTH, float(np.clip(_WIDTH * size[1] / size[0], 3, 6))), layout="constrained")
+    axes = figure.add_subplot()
+    shown = np.argsort(scene.points.xyz @ scene.up, kind="stable")[:: max(1, -(-len(points) // _MAP_POINTS))]
+    cells = np.arange(plan.count)
+    colors = matplotlib.colormaps["tab20"](2 * cells % 20 + cells // 10 % 2)  # [cells, 4], pairs of shades apart
+    x, y = points[shown].T
+    axes.scatter(x, y, s=3, c=colors[plan.owners[shown]], linewidths=0, rasterized=True)
+    _draw_cuts(axes, points, plan, low, high)
+    homes = np.array([plan.cell_of_camera.get(camera.name, _NO_CELL) for camera in scene.cameras])
+    for cell in (*cells.tolist(), _NO_CELL):  # hollow where it is not trained on
+        color = "none" if cell == _NO_CELL else colors[cell]
+        x, y = places[homes == cell].T
+        axes.plot(x, y, "o", markerfacecolor=color, markeredgecolor=_INK, markeredgewidth=0.4, markersize=4)
+        if (plan.owners == cell).any():
+            x, y = np.median(points[plan.owners == cell], axis=0)
+            axes.annotate(str(cell), (float(x), float(y)), color=_INK, fontsize=13, ha="center", va="center")
+    _frame_map(axes, scene, low, high)
     return figure, axes
+
+
+def _draw_cuts(axes: Axes, points: Float64, plan: DividedScene, low: Float64, high: Float64) -> None:
+    """Draw lines between places whose nearest points belong to different cells."""
+    if not len(points):
+        return
+    x, y = (np.linspace(low[axis], high[axis], _CUT_COLUMNS) for axis in (0, 1))
+    grid = np.stack(np.meshgrid(x, y), axis=-1)
+    _, nearest = cKDTree(points).query(grid.reshape(-1, 2))
+    owners = plan.owners[nearest].reshape(grid.shape[:2])
+    for cell in np.unique(owners):
+        if (owners != cell).any():
+            axes.contour(x, y, owners == cell, levels=[0.5], colors=[_INK], linewidths=0.7, alpha=0.6)
 
 
 def _lost_places(scene: Scene, left_out: tuple[LeftOutPhoto, ...]) -> Float64:

@@ -14,7 +14,8 @@ from PIL import Image
 from tasks.core.errors import StorageError
 from tasks.core.image_file import open_image
 from tasks.core.measurements import Report, held_out_picture
-from tasks.core.report.charts import camera_map, quality_curve
+from tasks.core.report.charts import camera_map, cell_map, quality_curve
+from tasks.core.report.divided_scene import DividedScene
 from tasks.core.scene import Scene
 from tasks.core.stages import STAGES
 
@@ -36,11 +37,17 @@ class ViewPair:
 
 
 def write_report(
-    report: Report, scene: Scene, held_out_renders: Path, target: Path, fly_around: Path | None = None
+    report: Report,
+    scene: Scene,
+    held_out_renders: Path,
+    target: Path,
+    fly_around: Path | None = None,
+    cells: DividedScene | None = None,
 ) -> None:
     """Write report.html, which holds all its pictures and asks no network.
 
     fly_around: an animated WebP of the splat.
+    cells: the plan of a training in cells.
     held_out_renders: the folder with `<camera, / as __>.render.jpg` for each of report.train.eval_views. Raises
     StorageError when one of them is missing.
     """
@@ -61,6 +68,7 @@ def write_report(
         pairs=[_pair(report, scene, held_out_renders, i) for i in chosen],
         views_left_out=len(report.train.eval_views) - len(chosen),
         curve=quality_curve(report.train.curve) if report.train.curve else None,
+        cell_map=None if cells is None else cell_map(scene, cells),
         camera_map=camera_map(scene, report.train.eval_views, report.sfm.left_out),
         stages=[
             (name, getattr(report.seconds, name), name in report.cache_hits, _expected(report, name)) for name in STAGES

@@ -18,7 +18,7 @@ from tasks.core.photoset import PHOTOS_FILE
 from tasks.core.progress import ProgressCallback
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.process import run_worker
-from tasks.core.sfm.worker import DATABASE_FILE, KEPT_DATABASE_FILE, CamerasJob
+from tasks.core.sfm.worker import DATABASE_FILE, KEPT_DATABASE_FILE, KEPT_PARTS_FOLDER, PART_ENDING, CamerasJob
 from tasks.core.storage.workspace import CheckpointPlace
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def find_cameras(
 
 
 def _run_worker(job: CamerasJob, on_progress: ProgressCallback, kept: CheckpointPlace | None) -> SfmSection | None:
-    if kept is None or not take(kept, job.work / KEPT_DATABASE_FILE):
+    if kept is None or not take(kept, job.work / KEPT_DATABASE_FILE):  # parts without their database are of no use
         return run_worker(job, on_progress, lambda: _keep_news(job, kept))
     try:
         return run_worker(job, on_progress, lambda: _keep_news(job, kept))
@@ -76,27 +76,34 @@ def _run_worker(job: CamerasJob, on_progress: ProgressCallback, kept: Checkpoint
 
 
 def _keep_news(job: CamerasJob, kept: CheckpointPlace | None) -> None:
-    finished = job.work / DATABASE_FILE
-    if kept is not None and finished.is_file():
-        keep(finished, kept)
+    if kept is None:
+        return
+    for finished in (job.work / DATABASE_FILE, *sorted(job.work.glob(f"*{PART_ENDING}"))):
+        if finished.is_file():
+            keep(finished, kept)
 
 
-def keep(database: Path, place: CheckpointPlace) -> None:
-    """Move a finished copy of the database to the place; failure to write is logged as a warning."""
+def keep(finished: Path, place: CheckpointPlace) -> None:
+    """Move a finished file to the place: a copy of the database, or a part's cameras. Failure is a warning."""
     try:
         with place.scratch() as scratch:
-            place.put(Path(shutil.move(database, scratch / DATABASE_FILE)))
+            place.put(Path(shutil.move(finished, scratch / finished.name)))
     except (SpaceportError, OSError) as error:
-        database.unlink(missing_ok=True)
+        finished.unlink(missing_ok=True)
         logger.warning("features and matches could not be kept for a later run (%s)", error)
 
 
 def take(place: CheckpointPlace, target: Path) -> bool:
-    """Copy the kept database to `target` if it exists and is intact; remove a damaged one."""
+    """Copy the kept database to `target` if it exists and is intact, and parts beside it; remove a damaged one."""
     try:
         if DATABASE_FILE not in place.names():
             return False
         shutil.copyfile(place.get(DATABASE_FILE, target.parent), target)
+        parts = target.with_name(KEPT_PARTS_FOLDER)
+        parts.mkdir(exist_ok=True)
+        for name in place.names():
+            if name.endswith(PART_ENDING):
+                shutil.copyfile(place.get(name, target.parent), parts / name)
     except (SpaceportError, OSError) as error:
         target.unlink(missing_ok=True)
         logger.warning("features kept from an earlier run could not be read (%s)", error)
@@ -112,7 +119,7 @@ def drop(place: CheckpointPlace, reason: str) -> None:
     """Remove the kept database, and log the reason."""
     logger.warning("features kept from an earlier run are not used: %s", reason)
     with suppress(SpaceportError, OSError):  # the next run checks it again
-        place.remove([DATABASE_FILE])
+        place.remove([name for name in place.names() if name == DATABASE_FILE or name.endswith(PART_ENDING)])
 
 
 def damage(database: Path) -> str | None:

@@ -56,6 +56,14 @@ def of_failed_cameras(failed: tuple[FailedCamera, ...], reasons: Mapping[str, st
     return tuple(found)
 
 
+def of_parts(problems: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a sentence for each part of many photos that could not be mapped or merged."""
+    return tuple(
+        f"So many photos are mapped in parts, and {problem}: its photos were placed one by one, where they fit."
+        for problem in problems
+    )
+
+
 def of_model(doubt: str) -> tuple[str, ...]:
     """Return a sentence on a model that its own numbers speak against, if `doubt` says so."""
     return (f"The cameras may be wrong: {doubt}.",) if doubt else ()

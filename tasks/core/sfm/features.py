@@ -8,7 +8,7 @@ import os
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
@@ -20,16 +20,27 @@ import pycolmap
 from numpy.typing import NDArray
 
 from tasks.core.machine_memory import available_memory_bytes
-from tasks.core.photoset import IMAGES_FOLDER, Photo, is_believed_focal
+from tasks.core.photoset import IMAGES_FOLDER, Gps, Photo, is_believed_focal
 from tasks.core.safe_names import printable
+from tasks.core.sfm.appearance import Float32, photo_vectors
 from tasks.core.sfm.evidence import is_fooled, no_depth, read_pairs
+from tasks.core.sfm.feature_state import (
+    FrameKind,
+    end_progress,
+    frame_kind,
+    read_overlays,
+    read_progress,
+    write_overlays,
+    write_progress,
+)
 from tasks.core.sfm.grey import GreyJob, contrast_of, features_image_size, scaled_size, write_all_grey
 from tasks.core.sfm.lenses import largest_of_crops
 from tasks.core.sfm.match_part import BLOCK, verification_options
 from tasks.core.sfm.matching import in_tiles, match_pairs, processes_for
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.overlay import FEWEST_PHOTOS, FrameChanges, Mask, covers, for_features, reduction
-from tasks.core.sfm.pairs import PairChoice
+from tasks.core.sfm.pairs import ESCALATED_AT_MOST, Pair, PairChoice
+from tasks.core.sfm.similar import join_parts, match_similar
 from tasks.core.sfm.zoom import find_zoomed, split_cameras
 
 logger = logging.getLogger(__name__)
@@ -39,6 +50,7 @@ BYTES_PER_PIXEL = 120  # of the scaled photo, in one extraction thread: 0.22 GB 
 MATCHING_BYTES_PER_FEATURE = 35_000
 PAIRS_AT_RISK = 16 * BLOCK  # that a process matches before they are kept: a minute's work or two
 GREY_AT_ONCE = 128  # small grey copies of photos on the disk, 2 MB each
+MOST_COPIES = 8  # of the database while features are found, and while pairs are matched: many photos' is a gigabyte
 STILL_PX = 4.0  # of the copy that features are looked for in: a match that moves less does not move
 LOW_CONTRAST = 32.0  # grey levels of 255, a photo's deviation: sunlit places have 45 to 70
 SAME_FOCAL = 0.02  # as a share; COLMAP rounds the diagonal of a 35 mm film
@@ -63,6 +75,7 @@ class FeatureDatabase:
         self.path = folder / "database.db"
         self.images = folder / "images"
         self.names = tuple(f"{i:06d}{Path(photo.name).suffix.lower()}" for i, photo in enumerate(photos, start=1))
+        self._photo_of = dict(zip(self.names, photos, strict=True))
         self._photos_folder = photos_folder
         self._photos = photos
         self._options = options
@@ -79,7 +92,11 @@ class FeatureDatabase:
 
     def user_name(self, name: str) -> str:
         """The photo's own name from the name of its link."""
-        return self._photos[self.names.index(name)].name
+        return self._photo_of[name].name
+
+    def gps_by_name(self) -> dict[str, Gps]:
+        """Where photos were taken, by their names in the database; without those that do not know it."""
+        return {name: photo.gps for name, photo in self._photo_of.items() if photo.gps is not None}
 
     def overlay_of(self, photo: Photo) -> Mask | None:
         """What never changes in this photo and all others of its camera; None where everything does."""
@@ -97,10 +114,9 @@ class FeatureDatabase:
 
     def _numbered(self) -> dict[int, Photo]:
         """The photos by their number in the database."""
-        photos = dict(zip(self.names, self._photos, strict=True))
         with closing(sqlite3.connect(self.path)) as connection:
             images = connection.execute("select image_id, name from images").fetchall()
-        return {number: photos[name] for number, name in images}
+        return {number: self._photo_of[name] for number, name in images}
 
     def _sizes(self) -> dict[int, tuple[int, int]]:
         return {number: (photo.width, photo.height) for number, photo in self._numbered().items()}
@@ -142,8 +158,9 @@ class FeatureDatabase:
         if not file.is_file():
             return False
         shutil.copyfile(file, self.path)
-        self.overlays = _read_overlays(self.path)
-        logger.info("features of %d photos and what was matched of them, kept from an earlier run", len(self._photos))
+        self.overlays = read_overlays(self.path)
+        done, _ = read_progress(self.path, len(self.names))
+        logger.info("features of %d photos and what was matched of them, kept from an earlier run", done)
         return True
 
     def add_cameras(self) -> None:
@@ -167,7 +184,7 @@ class FeatureDatabase:
             with pycolmap.Database.open(self.path) as database:
                 like = database.read_image_with_name(first)
                 assert like is not None
-                _settle_focal_length(database, like.camera_id, self._photos[self.names.index(first)], largest_px)
+                _settle_focal_length(database, like.camera_id, self._photo_of[first], largest_px)
                 frame = database.read_frame(like.frame_id)
                 for name in others:
                     image = pycolmap.Image(name=name, camera_id=like.camera_id)
@@ -176,11 +193,15 @@ class FeatureDatabase:
                     own.add_data_id(image.data_id)
                     database.write_frame(own)
 
-    def extract(self, *, doubled: bool = False, equalised: bool = False) -> None:
-        """Find SIFT features in all photos, except in what never changes in the photos of one camera.
+    def extract(self, *, doubled: bool = False, equalised: bool = False, kept: Path | None = None) -> None:
+        """Find SIFT features in all photos that have none yet, except in what never changes in photos of one camera.
 
-        `doubled` uses twice the resolution: 4 × the time and memory. `equalised` raises low contrast first.
+        `doubled` uses twice the resolution: 4 × the time and memory. `equalised` raises low contrast first. `kept` gets
+        a snapshot of the database after every block of photos, and at the end.
         """
+        done, changes = read_progress(self.path, len(self.names))
+        if done == len(self.names):
+            return
         logger.info("phase features %d", len(self._photos))
         options = pycolmap.FeatureExtractionOptions()
         options.max_image_size = self._image_size
@@ -188,22 +209,32 @@ class FeatureDatabase:
         options.num_threads = self._threads(doubled)
         options.sift.max_num_features = self._options.max_features
         options.sift.first_octave = -1 if doubled else 0
-        kinds = Counter(map(frame_kind, self._photos))
-        changes = {kind: FrameChanges() for kind, count in kinds.items() if count >= FEWEST_PHOTOS}
-        for begin in range(0, len(self.names), GREY_AT_ONCE):
+        if not done:
+            kinds = Counter(map(frame_kind, self._photos))
+            changes = {kind: FrameChanges() for kind, count in kinds.items() if count >= FEWEST_PHOTOS}
+        at_risk = max(GREY_AT_ONCE, len(self.names) // MOST_COPIES)
+        last_kept = done
+        for begin in range(done, len(self.names), GREY_AT_ONCE):
             logger.info("features after %d photos", begin)
+            if kept is not None and begin - last_kept >= at_risk:
+                write_progress(self.path, begin, changes)
+                self.snapshot(kept)
+                last_kept = begin
             some = range(begin, min(begin + GREY_AT_ONCE, len(self.names)))
             self._extract_some(some, options, changes, equalised)
+        end_progress(self.path)
         found = {kind: of_kind.unchanging() for kind, of_kind in changes.items()}
         self.overlays = {kind: mask for kind, mask in found.items() if mask is not None}
         if self.overlays:
             self._leave_out_overlays()
+        if kept is not None:
+            self.snapshot(kept)
 
     def _extract_some(
         self,
         numbers: range,
         options: pycolmap.FeatureExtractionOptions,
-        changes: dict["FrameKind", FrameChanges],
+        changes: dict[FrameKind, FrameChanges],
         equalised: bool,
     ) -> None:
         """Features of some photos, found in small grey copies. Database and caller see the photos' own pixels only."""
@@ -261,19 +292,38 @@ class FeatureDatabase:
                 ):
                     change = f"update {table} set rows = ?, data = ? where image_id = ?"
                     connection.execute(change, (int(kept.sum()), values[kept].tobytes(), number))
-            _write_overlays(connection, self.overlays)
+            write_overlays(connection, self.overlays)
             connection.commit()
 
-    def match(self, choice: PairChoice, kept: Path | None = None) -> None:
-        """Match the pairs and verify them; pairs that are done already cost nothing.
+    def match(self, choice: PairChoice, kept: Path | None = None) -> tuple[Pair, ...]:
+        """Match the pairs of a choice and verify them; pairs that are done already cost nothing.
 
-        `kept` gets a snapshot of the database after every some thousand pairs, and at the end.
+        `kept` gets a snapshot of the database after every some thousand pairs, and at the end. Returns what was
+        compared: also the pairs that photos alike have led to, or that join parts of many photos.
         """
-        pairs = in_tiles(choice.pairs)
+        seed = self._options.random_seed
+
+        def compare(pairs: Sequence[Pair]) -> None:
+            self._match(pairs, choice.matcher, kept)
+
+        def vectors() -> Float32:
+            return photo_vectors(self.path, self.names, seed)
+
+        if choice.similar:
+            return match_similar(self.path, self.names, choice, compare, vectors())
+        compare(choice.pairs)
+        if len(self.names) <= ESCALATED_AT_MOST:
+            return choice.pairs
+        return join_parts(
+            self.path, self.names, choice.pairs, compare, lambda: photo_vectors(self.path, self.names, seed)
+        )
+
+    def _match(self, chosen: Sequence[Pair], matcher: str, kept: Path | None) -> None:
+        pairs = in_tiles(chosen)
         logger.info("phase matching %d", -(-len(pairs) // BLOCK))
-        logger.info("%d pairs of %d photos, %s", len(pairs), len(self._photos), choice.matcher)
-        processes = processes_for(len(pairs), self._fitting(MATCHING_BYTES_PER_FEATURE * self._options.max_features))
-        part = PAIRS_AT_RISK * processes
+        logger.info("%d pairs of %d photos, %s", len(pairs), len(self._photos), matcher)
+        processes = processes_for(len(pairs), self.fitting(MATCHING_BYTES_PER_FEATURE * self._options.max_features))
+        part = max(PAIRS_AT_RISK * processes, len(pairs) // MOST_COPIES)
         for begin in range(0, len(pairs), part):
             logger.info("matching after %d blocks", begin // BLOCK)
             some = [(self.names[a], self.names[b]) for a, b in pairs[begin : begin + part]]
@@ -309,9 +359,9 @@ class FeatureDatabase:
         """All cores for finding features, unless memory is short."""
         limit = self._image_size
         pixels = max(p.width * p.height * min(1.0, limit / max(p.width, p.height)) ** 2 for p in self._photos)
-        return self._fitting(pixels * BYTES_PER_PIXEL * (4 if doubled else 1))
+        return self.fitting(pixels * BYTES_PER_PIXEL * (4 if doubled else 1))
 
-    def _fitting(self, needed_bytes: float) -> int:
+    def fitting(self, needed_bytes: float) -> int:
         """Return how many threads or processes that need so much memory each this machine can run."""
         return max(1, min(_cores(), int(available_memory_bytes() * 0.8 / needed_bytes)))
 
@@ -321,15 +371,6 @@ def _cores() -> int:
     return len(psutil.Process().cpu_affinity() or [0]) if psutil.LINUX else os.cpu_count() or 1
 
 
-FrameKind = tuple[int, int, str]  # width, height, make and model: photos that can have the same overlay
-OVERLAY_TABLE = "unchanging"  # of ours in the database, so that a later run has it with the features
-
-
-def frame_kind(photo: Photo) -> FrameKind:
-    """Return what photos of one camera have in common."""
-    return photo.width, photo.height, photo.camera or ""
-
-
 Kind = TypeVar("Kind", bound=np.generic)
 
 
@@ -337,26 +378,6 @@ def _read_rows(connection: sqlite3.Connection, table: str, image: int, kind: typ
     find = f"select rows, cols, data from {table} where image_id = ?"
     rows, columns, data = connection.execute(find, (image,)).fetchone()
     return np.frombuffer(data or b"", kind).reshape(rows, columns)
-
-
-def _write_overlays(connection: sqlite3.Connection, overlays: dict[FrameKind, Mask]) -> None:
-    connection.execute(
-        f"create table {OVERLAY_TABLE} (width integer, height integer, camera text, rows integer, columns integer, "
-        "data blob)"
-    )
-    values = [(*kind, *mask.shape, mask.tobytes()) for kind, mask in sorted(overlays.items())]
-    connection.executemany(f"insert into {OVERLAY_TABLE} values (?, ?, ?, ?, ?, ?)", values)
-
-
-def _read_overlays(database: Path) -> dict[FrameKind, Mask]:
-    with closing(sqlite3.connect(database)) as connection:
-        if not connection.execute("select 1 from sqlite_master where name = ?", (OVERLAY_TABLE,)).fetchone():
-            return {}
-        stored = connection.execute(f"select * from {OVERLAY_TABLE}").fetchall()
-    return {
-        (width, height, camera): np.frombuffer(data, np.bool_).reshape(rows, columns)
-        for width, height, camera, rows, columns, data in stored
-    }
 
 
 def _settle_focal_length(

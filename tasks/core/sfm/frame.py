@@ -118,8 +118,8 @@ def _georeferenced(
     known = np.isfinite(altitudes_m)
     middle_m = float(np.median(altitudes_m[known])) if known.any() else 0.0
     lat_lon_alt = np.column_stack([degrees, np.where(known, altitudes_m, middle_m)])
-    origin = _middle(lat_lon_alt)
-    places_m = np.asarray(_wgs84().ellipsoid_to_enu(lat_lon_alt, *origin), dtype=np.float64)
+    origin = middle_place(lat_lon_alt)
+    places_m = np.asarray(wgs84().ellipsoid_to_enu(lat_lon_alt, *origin), dtype=np.float64)
     places_m[~known, 2] = np.nan
     level = np.linalg.norm(places_m[:, :2], axis=1)
     if np.median(level) < ONE_PLACE_M and np.mean(level < ONE_PLACE_M) > 0.5:
@@ -234,7 +234,7 @@ def _distance(meters: float) -> str:
     return f"{meters:.0f} m" if meters < 10_000 else f"{meters / 1000:,.0f} km"
 
 
-def _middle(lat_lon_alt: Float64) -> tuple[float, float, float]:
+def middle_place(lat_lon_alt: Float64) -> tuple[float, float, float]:
     """Latitude, longitude and altitude of the median position [N, 3] east, north and up; right at 180° and the poles.
 
     pycolmap's way back from metres to degrees errs by metres at a pole itself, so the origin is moved by degrees of a
@@ -243,14 +243,15 @@ def _middle(lat_lon_alt: Float64) -> tuple[float, float, float]:
     latitude, longitude = latitude_longitude(np.median(nvectors(lat_lon_alt[:, 0], lat_lon_alt[:, 1]), axis=0))
     altitude = float(np.median(lat_lon_alt[:, 2]))
     for _ in range(ORIGIN_STEPS):
-        offsets_m = np.asarray(_wgs84().ellipsoid_to_enu(lat_lon_alt, latitude, longitude, altitude))
+        offsets_m = np.asarray(wgs84().ellipsoid_to_enu(lat_lon_alt, latitude, longitude, altitude))
         east_m, north_m, up_m = (float(value) for value in np.median(offsets_m, axis=0))
         latitude, longitude = moved(latitude, longitude, east_m, north_m)
         altitude += up_m
     return latitude, longitude, altitude
 
 
-def _wgs84() -> pycolmap.GPSTransform:
+def wgs84() -> pycolmap.GPSTransform:
+    """The ellipsoid of GPS."""
     return pycolmap.GPSTransform(pycolmap.GPSTransformEllipsoid.WGS84)
 
 
@@ -262,7 +263,7 @@ def enu_position(gps: Gps, georeference: Georeference | None) -> tuple[float, fl
     own_m = altitude_m if georeference.altitude_m is None or gps.altitude_m is None else gps.altitude_m
     place = np.array([[gps.latitude_deg, gps.longitude_deg, own_m]], dtype=np.float64)
     origin = georeference.latitude_deg, georeference.longitude_deg, altitude_m
-    [(east, north, up)] = _wgs84().ellipsoid_to_enu(place, *origin)
+    [(east, north, up)] = wgs84().ellipsoid_to_enu(place, *origin)
     return float(east), float(north), float(up)
 
 

@@ -12,6 +12,8 @@ import pycolmap
 from tasks.core.machine_memory import oom_kills
 from tasks.core.sfm.evidence import LEAST_MATCHES, evidence_of, without_impossible_cameras
 from tasks.core.sfm.features import FeatureDatabase
+from tasks.core.sfm.map_part import GROWTH, GROWTH_OF_MANY, incremental_options
+from tasks.core.sfm.mapping_parts import WHOLE_AT_MOST, map_in_parts
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.worker import ending, how_it_ended
 from tasks.core.transforms import Float64, rotation_angle_deg
@@ -22,9 +24,6 @@ GOOD_SHARE = 0.95  # below it, or with more than one model, try the other mapper
 # Photos up to which the mapper works in one thread. In several, sums come in another order each time: one run in thirty
 # of nine small photos ended 1e-7 beside the others, and every run of fifty. Two cores gain no time with these fifty.
 ONE_THREAD_AT_MOST = 100
-# By how much a model grows between two bundle adjustments of all of it. With 1.6 the demo's 200 photos need 42 CPU-s
-# instead of 47, and their cameras err no more (0.028 degrees from the truth, median).
-GROWTH, GROWTH_OF_MANY = 1.3, 1.6
 MAX_DISAGREEMENT_DEG = 5.0  # median; two good solutions differ by 0.2°, a wrong global one was 20° off
 FEWEST_POINTS = 30  # of a photo that one mapper alone has placed: pycolmap's abs_pose_min_num_inliers
 FEW_FEATURES = 100  # a sharp photo has thousands
@@ -43,6 +42,7 @@ class Mapped:
     models: int
     note: str = ""  # on the other mapper, where both were tried
     doubt: str = ""  # what speaks against the model by its own numbers, a phrase
+    problems: tuple[str, ...] = ()  # phrases on parts of many photos that are not in the model
 
     @property
     def registered(self) -> int:
@@ -83,7 +83,7 @@ def map_photos(database: FeatureDatabase, folder: Path, options: SfmOptions) -> 
     logger.info("phase mapping %d", photos)
     if options.mapper == "global":
         return _judged(map_globally(database, folder / "global", options), database)
-    incremental = _judged(map_incrementally(database, folder / "incremental", options), database)
+    incremental = _judged(_map_one_after_the_other(database, folder, options), database)
     if options.mapper == "incremental" or incremental.is_good(photos) or database.has_crops:
         return incremental
     logger.info("incremental: %d of %d in %d models; trying global", incremental.registered, photos, incremental.models)
@@ -98,6 +98,22 @@ def map_photos(database: FeatureDatabase, folder: Path, options: SfmOptions) -> 
     if comparable(incremental, rescue) and not agree(incremental, rescue):
         return replace(incremental, note=f"global: {rescue.registered}, but turned otherwise")
     return replace(rescue, note=f"incremental: {incremental.registered} in {incremental.models} models")
+
+
+def _map_one_after_the_other(database: FeatureDatabase, folder: Path, options: SfmOptions) -> Mapped:
+    """Map few photos in one process, and many in parts; of these the whole, if the parts leave too many out."""
+    photos = len(database.names)
+    if photos <= WHOLE_AT_MOST:
+        return map_incrementally(database, folder / "incremental", options)
+    found = map_in_parts(database, folder / "parts", folder.parent, options)
+    in_parts = Mapped("incremental", found.model, 1, f"mapped in {found.parts} parts", problems=found.problems)
+    if in_parts.registered >= GOOD_SHARE * photos:
+        return in_parts
+    logger.info("%d parts: %d of %d photos; mapping the whole", found.parts, in_parts.registered, photos)
+    whole = map_incrementally(database, folder / "incremental", options)
+    if whole.worth <= in_parts.worth:
+        return in_parts
+    return replace(whole, note=f"in {found.parts} parts: {in_parts.registered}")
 
 
 def _judged(mapped: Mapped, database: FeatureDatabase) -> Mapped:
@@ -124,19 +140,12 @@ def comparable(first: Mapped, second: Mapped) -> bool:
 
 
 def map_incrementally(database: FeatureDatabase, folder: Path, options: SfmOptions) -> Mapped:
-    """Register one photo after the other, with bundle adjustment relaxed as facts allow: 2 × faster, within 0.05°."""
-    pipeline = pycolmap.IncrementalPipelineOptions()
-    pipeline.random_seed = options.random_seed
+    """Register one photo after the other."""
     few = len(database.names) <= ONE_THREAD_AT_MOST
+    growth = GROWTH if few else GROWTH_OF_MANY
+    pipeline = incremental_options(options.random_seed, growth=growth, fixed_lenses=database.has_crops)
     if few:
         pipeline.num_threads = 1
-    pipeline.ba_global_frames_ratio = pipeline.ba_global_points_ratio = GROWTH if few else GROWTH_OF_MANY
-    pipeline.ba_global_max_refinements = 2
-    pipeline.ba_local_max_refinements = 1
-    pipeline.ba_global_function_tolerance = 1e-6
-    if database.has_crops:  # with a focal length each, of which the whole photo's is known, they would find many ways
-        pipeline.ba_refine_focal_length = pipeline.mapper.abs_pose_refine_focal_length = False
-        pipeline.ba_refine_extra_params = pipeline.mapper.abs_pose_refine_extra_params = False
     folder.mkdir(parents=True, exist_ok=True)
     models = pycolmap.incremental_mapping(database.path, database.images, folder, pipeline)
     return _largest("incremental", list(models.values()))

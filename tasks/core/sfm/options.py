@@ -25,12 +25,12 @@ class SfmOptions(OptionModel):
         ge=500,
         le=32768,
     )
-    matcher: Literal["auto", "exhaustive", "spatial", "sequential"] = Field(
+    matcher: Literal["auto", "exhaustive", "spatial", "sequential", "appearance"] = Field(
         "auto",
         title="Matcher",
         description="Which photos are compared: every pair (exhaustive), neighbours by GPS (spatial), neighbours in "
-        "capture order (sequential), or chosen from number, GPS and order of the photos (auto), which compares more "
-        "pairs when too few photos register.",
+        "capture order (sequential), photos that look alike by their features (appearance), or chosen from number, GPS "
+        "and order of the photos (auto), which compares more pairs when too few photos register.",
     )
     spatial_neighbors: int = Field(
         12,

@@ -6,6 +6,9 @@ snow is unchanging too, so a patch of such pixels counts only if it is sharply b
 it changes as much as photos of a place do, or it has edges of its own, which only something fixed to the camera has.
 """
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,6 +42,8 @@ def reduction(width: int, height: int) -> int:
 class FrameChanges:
     """How much every pixel differs between the photos of one camera."""
 
+    ARRAYS: ClassVar = ("first", "sum", "squares", "changed")
+
     def __init__(self) -> None:
         self.photos = 0
         self._first: NDArray[np.uint8] = np.zeros((0, 0), np.uint8)
@@ -55,6 +60,20 @@ class FrameChanges:
         self._squares += np.multiply(small, small, dtype=np.uint32)
         self._changed += np.maximum(small, self._first) - np.minimum(small, self._first) > CHANGED
         self.photos += 1
+
+    def arrays(self) -> tuple[NDArray[np.generic], ...]:
+        """The sums so far [h, w], as ARRAYS names them."""
+        return self._first, self._sum, self._squares, self._changed
+
+    @classmethod
+    def of(cls, photos: int, shape: tuple[int, int], arrays: Sequence[bytes]) -> "FrameChanges":
+        """Continue from sums over some photos, as the bytes of `arrays`."""
+        made = cls()
+        made.photos = photos
+        first, *sums = arrays
+        made._first = np.frombuffer(first, np.uint8).reshape(shape)
+        made._sum, made._squares, made._changed = (np.frombuffer(a, np.uint32).reshape(shape).copy() for a in sums)
+        return made
 
     def unchanging(self) -> Mask | None:
         """Return where the frame never changes, or None where it does everywhere, or where too few photos tell."""

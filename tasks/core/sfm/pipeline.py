@@ -18,7 +18,7 @@ from tasks.core.sfm.frame import enu_position, place_in_frame
 from tasks.core.sfm.lenses import COMPARED_PAIRS, FailedCamera, failed_cameras
 from tasks.core.sfm.mapping import Mapped, map_photos, reasons
 from tasks.core.sfm.overlay import Mask
-from tasks.core.sfm.pairs import FEW_PHOTOS, PairChoice, choose_pairs, wider_pairs
+from tasks.core.sfm.pairs import FEW_PHOTOS, Pair, PairChoice, choose_pairs, wider_pairs
 from tasks.core.sfm.worker import CAMERAS_MODEL, DATABASE_FILE, KEPT_DATABASE_FILE, OVERLAY_FILE, CamerasJob, work
 
 logger = logging.getLogger(__name__)
@@ -76,6 +76,7 @@ def find_in_worker(job: CamerasJob) -> SfmSection:
             *doubts.of_exif(photos),
             *doubts.of_overlays(ladder.overlays),
             *doubts.of_failed_cameras(ladder.failed, ladder.reasons),
+            *doubts.of_parts(ladder.best.problems),
             *doubts.of_model(ladder.best.doubt),
             *doubts.of_flatness(is_flat(model), any(c.has_prior_focal_length for c in model.cameras.values())),
             *placement.degradations,
@@ -124,15 +125,16 @@ class Climb:
     databases: list[FeatureDatabase] = field(default_factory=list)
     tries: list[SfmTry] = field(default_factory=list)
     best_number: int = 0
+    compared: tuple[Pair, ...] = ()  # by the last effort
 
     def attempt(self, rung: str, database: FeatureDatabase, choice: PairChoice) -> None:
         """Match pairs and map. Raises RegistrationError where the photos have no depth, whatever is tried."""
         # a rerun must continue from exactly what this effort had found, so that it ends with the same cameras
-        database.match(choice, self.job.work / DATABASE_FILE if not self.tries else None)
+        self.compared = database.match(choice, self.job.work / DATABASE_FILE if not self.tries else None)
         if how := database.no_depth():
             raise RegistrationError(NO_DEPTH.format(how=how, count=len(self.photos)))
         mapped = map_photos(database, self.job.work / f"models-{len(self.tries)}", self.job.options)
-        counts = {"registered": mapped.registered, "models": mapped.models, "pairs": len(choice.pairs)}
+        counts = {"registered": mapped.registered, "models": mapped.models, "pairs": len(self.compared)}
         self.tries.append(SfmTry(rung=rung, matcher=choice.matcher, mapper=mapped.mapper, note=mapped.note, **counts))
         self.found.append(mapped)
         self.databases.append(database)
@@ -158,12 +160,12 @@ class Climb:
             return ()
         return failed_cameras(self.photos, self.placed(), self.job.options.min_registered_share)
 
-    def worth_trying(self, choice: PairChoice) -> int:
+    def worth_trying(self) -> int:
         """How many photos more pairs may place: without cameras that have nothing in common with the scene."""
         hopeless, placed = 0, self.placed()
         for camera in self.failed():
             names = {photo.name for photo in camera.photos}
-            sides = ((self.photos[a].name, self.photos[b].name) for a, b in choice.pairs)
+            sides = ((self.photos[a].name, self.photos[b].name) for a, b in self.compared)
             across = sum((a in names and b in placed) or (b in names and a in placed) for a, b in sides)
             if across >= COMPARED_PAIRS * len(names) and not self.databases[-1].has_pair_between(names, placed):
                 hopeless += len(names)
@@ -186,8 +188,7 @@ def map_with_escalation(job: CamerasJob, photos: PhotoSet) -> Ladder:
     database = FeatureDatabase(job.work / "first", job.source, photos.photos, job.options)
     if not database.restore(job.work / KEPT_DATABASE_FILE):
         database.add_cameras()
-        database.extract()
-        database.snapshot(job.work / DATABASE_FILE)
+    database.extract(kept=job.work / DATABASE_FILE)
     climb.attempt("first try", database, choice)
     if not climb.best.is_good(len(photos.photos)) and database.is_fooled():
         logger.info("many pairs agree by points that do not move: matching without them")
@@ -201,11 +202,11 @@ def map_with_escalation(job: CamerasJob, photos: PhotoSet) -> Ladder:
             database = apart
 
     for wider in wider_pairs(photos.photos, choice, job.options):
-        if _enough_pairs(climb.best.registered, climb.worth_trying(choice)):
+        if _enough_pairs(climb.best.registered, climb.worth_trying()):
             break
         logger.info("%d of %d registered: comparing more pairs", climb.found[-1].registered, len(photos.photos))
         choice = wider
-        climb.attempt("all pairs" if wider.matcher == "exhaustive" else "more neighbours", database, choice)
+        climb.attempt(_rung(wider), database, choice)
 
     still_points_count, equalised = database.still_points_count, False
     for rung in ("raised contrast", "finer features"):
@@ -230,6 +231,12 @@ def map_with_escalation(job: CamerasJob, photos: PhotoSet) -> Ladder:
         for image in best.model.images.values():
             image.name = database.user_name(image.name)
     return Ladder(best, tuple(climb.tries), climb.tries[climb.best_number], why, failed, overlays)
+
+
+def _rung(wider: PairChoice) -> str:
+    if wider.matcher == "exhaustive":
+        return "all pairs"
+    return "similar photos" if wider.matcher.endswith("+appearance") else "more neighbours"
 
 
 def _enough_pairs(registered: int, photos: int) -> bool:

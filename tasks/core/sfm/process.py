@@ -129,7 +129,7 @@ class ProgressLog:
         self._read_bytes = 0
         self._phase, self._total = "features", 0
         self._before = 0  # photos or blocks of earlier batches
-        self._blocks: dict[str, int] = {}  # begun in this batch, by the thread that logs it: one in each process
+        self._blocks: dict[str, int] = {}  # done in this batch, by the thread that logs it: one in each process
         self._done = 0.0
         self._started = time.monotonic()
 
@@ -164,10 +164,11 @@ class ProgressLog:
 
     def _in_batch(self, line: str, number: int) -> int:
         """Return how many units of this batch are done, once a line of the log has named this one."""
-        if self._phase != "matching":
+        if self._phase == "features":
             return number
         thread = GLOG_PREFIX.match(line)
-        self._blocks[thread[1] if thread else ""] = number - 1  # a block is named as it begins
+        begun = 1 if self._phase == "matching" else 0  # a block is named as it begins, a photo when it is placed
+        self._blocks[thread[1] if thread else ""] = number - begun
         return sum(self._blocks.values())
 
     def _time_left(self) -> str:

@@ -30,6 +30,8 @@ WORK_FOLDER = ".work"  # database and intermediate models, removed at the end
 ANSWER_FILE = "answer.json"
 PLAN_FILE = "undistort.npz"
 DATABASE_FILE = "database.db"  # features of all photos, and matches so far, from which a later run can continue
+PART_ENDING = ".part.zip"  # of files with the cameras of a part of many photos, beside the database
+KEPT_PARTS_FOLDER = "kept-parts"  # such files of an earlier run that was interrupted
 KEPT_DATABASE_FILE = "kept-database.db"  # the same of an earlier run that was interrupted
 LESS_MEMORY = "lower sfm.max_features_image_size or sfm.max_features, close other programs, or take a larger machine"
 

@@ -16,7 +16,7 @@ from tasks.core.training.views import View, evenly_chosen
 Pixels = NDArray[np.floating]
 
 JUDGED_VIEWS = 12  # photos, at most, on which the loss is measured
-CONTRIBUTING_VIEWS = 60  # photos, at most, whose pixels count as a contribution
+FEW_VIEWS = 60  # photos, at most, whose contributions are counted at full size; of more, at half of it
 PRUNE_HALVINGS = 7  # of the interval that contains the number to leave out: exact to 1 %
 MOST_PRUNED = 0.9  # share of the Gaussians
 
@@ -117,7 +117,9 @@ def rows_worth_keeping(
     kept = np.arange(len(gaussians))
     if max_loss_db <= 0 or not views or len(gaussians) == 0:
         return kept
-    order = np.argsort(contributions(gaussians, evenly_chosen(views, CONTRIBUTING_VIEWS), rasterizer), kind="stable")
+    # All photos count: a Gaussian that only some of them show would otherwise seem to contribute nothing
+    level = 0 if len(views) <= FEW_VIEWS else 1
+    order = np.argsort(contributions(gaussians, views, rasterizer, level), kind="stable")
     judged = evenly_chosen(views, JUDGED_VIEWS)
     enough = evaluate(gaussians, judged, rasterizer).mean_psnr_db - max_loss_db
     low, high = 0.0, MOST_PRUNED
@@ -131,8 +133,10 @@ def rows_worth_keeping(
     return kept
 
 
-def contributions(gaussians: Gaussians, views: Sequence[View], rasterizer: Rasterizer) -> Float:
+def contributions(gaussians: Gaussians, views: Sequence[View], rasterizer: Rasterizer, level: int = 0) -> Float:
     """The contribution of each Gaussian [N], in px: the sum over views and pixels of its share of the pixel.
+
+    Pixels are those of photos that are halved `level` times, without the pixels that show no place.
 
     A pixel is a sum of colours times shares, so the derivative of the picture's sum with respect to a colour is the sum
     of shares. All colours are set to mid-grey, so that none is clamped at black.
@@ -140,8 +144,10 @@ def contributions(gaussians: Gaussians, views: Sequence[View], rasterizer: Raste
     plain = replace(gaussians, sh0=np.zeros_like(gaussians.sh0), shN=gaussians.shN[:, :0])
     total = np.zeros(len(gaussians))
     for view in views:
-        image = rasterizer.forward(plain, view.cameras[0])
-        total += rasterizer.backward(np.ones_like(image)).sh0[:, 0, 0] / SH_C0
+        counted = np.ones_like(rasterizer.forward(plain, view.cameras[level]))
+        if (hidden := view.hidden_at(level)) is not None:
+            counted[hidden] = 0
+        total += rasterizer.backward(counted).sh0[:, 0, 0] / SH_C0
     return total
 
 

@@ -54,6 +54,7 @@ class Plan:
     joined_steps: int | None = None  # when they have joined; None for a share of the steps before
     begins_at: float = 0.0  # the progress at the first step
     log_gains: NDArray[np.float32] | None = None  # [V, 3] of `all_views` where exposures are known before training
+    all_training: tuple[Camera, ...] = ()  # cameras of all photos to train on, where `views` are some of them
     measures_also: Callable[[Gaussians], Mapping[str, float | None]] | None = None  # fields of TrainSection
 
     @property

@@ -224,7 +224,8 @@ def _measure(
     rows = rows_worth_keeping(state.population.snapshot(), plan.views, rasterizer, options.max_prune_loss_db)
     state.population.keep(rows)
     held_out = plan.held_out
-    covered = covered_pixels([view.cameras[0] for view in held_out], [view.cameras[0] for view in plan.views], points)
+    others = plan.all_training or [view.cameras[0] for view in plan.views]
+    covered = covered_pixels([view.cameras[0] for view in held_out], others, points)
     finished = finished_gaussians(state.population.snapshot())
     found = evaluate_completely(finished, held_out, rasterizer, covered)
     if held_out:

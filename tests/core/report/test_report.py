@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.core.errors import StorageError
+from tasks.core.errors import FormatError, StorageError
 from tasks.core.gaussians import Gaussians
 from tasks.core.georeference import Georeference, GpsResidual
-from tasks.core.measurements import FrameSection, LeftOutPhoto, Report, held_out_picture
+from tasks.core.measurements import CellSection, FrameSection, LeftOutPhoto, Report, held_out_picture
 from tasks.core.render.backends import rasterizer_for
 from tasks.core.report import html
-from tasks.core.report.charts import camera_map, camera_map_picture, quality_curve
+from tasks.core.report.charts import camera_map, camera_map_picture, cell_map, cell_map_picture, quality_curve
+from tasks.core.report.divided_scene import DividedScene
 from tasks.core.report.html import evenly_chosen, write_report
 from tasks.core.report.preview import write_fly_around, write_preview
 from tasks.core.scene import Camera, Scene
@@ -125,6 +126,58 @@ def test_photos_whose_gps_does_not_fit_are_named_and_not_averaged(scene: Scene, 
     assert "cameras against GPS 0.80 m rms, 0.60 m median" in text
     for said in (frame.up, frame.scale, frame.place, *frame.not_believed):
         assert said in unescape(text)
+
+
+@pytest.fixture
+def divided(scene: Scene) -> DividedScene:
+    """Two cells, by the sign of x; every fourth camera is not trained on."""
+    homes = {camera.name: int(camera.center[0] > 0) for camera in scene.cameras[1::4] + scene.cameras[2::4]}
+    return DividedScene(2, (scene.points.xyz[:, 0] > 0).astype(np.int16), homes)
+
+
+def test_cells_have_a_table_and_a_map(
+    scene: Scene, held_out: tuple[str, ...], renders: Path, divided: DividedScene, tmp_path: Path
+) -> None:
+    report = full_report(scene, held_out)
+    cells = (
+        CellSection(number=0, views=9, ring_views=2, num_gaussians=21_000, steps=700, psnr_db=23.456, seconds=65.0),
+        CellSection(number=1, views=8, ring_views=1, num_gaussians=19_500, steps=600, cached=True),
+    )
+    measured = {"cells": cells, "seam_psnr_db": 24.111, "interior_psnr_db": 24.333, "seam_share": 0.031}
+    report = report.model_copy(update={"train": report.train.model_copy(update=measured)})
+    write_report(report, scene, renders, tmp_path / "report.html", cells=divided)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = visible_text(page)
+    for said in (
+        "0 9 2 21 000 700 23.46 dB 1 min 5 s",
+        "1 8 1 19 500 600 not measured from an earlier run",
+        "PSNR at seams 24.11 dB, 3 % of the pixels",
+        "PSNR elsewhere 24.33 dB",
+    ):
+        assert said in text, said
+    assert "Map of the cells from above" in page
+
+
+def test_one_part_has_neither(scene: Scene, held_out: tuple[str, ...], renders: Path, tmp_path: Path) -> None:
+    write_report(full_report(scene, held_out), scene, renders, tmp_path / "report.html")
+    assert "Cells" not in visible_text((tmp_path / "report.html").read_text(encoding="utf-8"))
+
+
+def test_the_map_of_cells_shows_each_in_its_colour_and_the_cut_between(scene: Scene, divided: DividedScene) -> None:
+    drawn = cell_map(scene, divided)
+    first, second = "#1f77b4", "#ff7f0e"  # of matplotlib's tab20
+    assert first in drawn
+    assert second in drawn
+    whole = cell_map(scene, DividedScene(1, np.zeros_like(divided.owners), divided.cell_of_camera))
+    assert second not in whole
+    assert drawn.count("ContourSet") > whole.count("ContourSet") == 0
+    picture = Image.open(io.BytesIO(cell_map_picture(scene, divided)))
+    assert picture.format == "PNG"
+
+
+def test_a_plan_that_is_none_is_refused() -> None:
+    with pytest.raises(FormatError, match="cannot be read"):
+        DividedScene.read(b"{}", b"")
 
 
 def test_at_most_twelve_pairs_and_the_rest_counted(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Overlays: what every photo of a camera shows at the same place is found, and nothing else is taken for it."""
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from tasks.core.photoset import IMAGES_FOLDER, Photo
+from tasks.core.sfm import features
 from tasks.core.sfm.features import FeatureDatabase
 from tasks.core.sfm.options import SfmOptions
 from tasks.core.sfm.overlay import FEWEST_PHOTOS, FrameChanges, Mask, covers
@@ -167,3 +170,52 @@ def test_features_leave_it_out_also_when_a_later_run_takes_them(tmp_path: Path) 
     again = later.overlay_of(photos[0])
     assert again is not None
     assert np.array_equal(again, mask)
+
+
+def test_features_found_so_far_lead_to_the_same_as_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ended after the second of five blocks: the next run looks for features in the other photos only."""
+    monkeypatch.setattr(features, "GREY_AT_ONCE", 2)
+    (tmp_path / IMAGES_FOLDER).mkdir()
+    names = [f"{i}.png" for i in range(FEWEST_PHOTOS + 2)]
+    for name, photo in zip(names, drawn(title, len(names)), strict=True):
+        photo.save(tmp_path / IMAGES_FOLDER / name)
+    photos = tuple(Photo(name=name, width=WIDTH, height=HEIGHT, sha256="") for name in names)
+
+    def database(folder: str) -> FeatureDatabase:
+        return FeatureDatabase(tmp_path / folder, tmp_path, photos, SfmOptions(max_features=500))
+
+    whole = database("whole")
+    whole.add_cameras()
+    whole.extract()
+
+    begun, asked = database("begun"), []
+    begun.add_cameras()
+    extract = FeatureDatabase._extract_some
+
+    def until_the_third(self: FeatureDatabase, numbers: range, *more: object) -> None:
+        asked.append(numbers)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        extract(self, numbers, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FeatureDatabase, "_extract_some", until_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        begun.extract(kept=tmp_path / "kept.db")
+    later = database("later")
+    assert later.restore(tmp_path / "kept.db")
+    later.extract(kept=tmp_path / "kept.db")
+    assert asked == [range(2), range(2, 4), range(4, 6), range(4, 6), range(6, 8), range(8, 10)]
+    assert later.overlay_of(photos[0]) is not None
+    assert np.array_equal(later.overlay_of(photos[0]), whole.overlay_of(photos[0]))  # type: ignore[arg-type]
+    tables = ("cameras", "images", "keypoints", "descriptors", "unchanging")
+    for table in tables:
+        one, other = (sorted(rows_of(made.path, table)) for made in (whole, later))
+        assert one == other, table
+    assert later.restore(tmp_path / "kept.db")
+    later.extract()
+    assert len(asked) == 6, "nothing is looked for again"
+
+
+def rows_of(database: Path, table: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute(f"select * from {table}").fetchall()

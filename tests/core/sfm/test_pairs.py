@@ -70,7 +70,7 @@ def test_spatial_pairs_against_brute_force() -> None:
         (photos(60, gap_seconds=30), "exhaustive"),
         (photos(60), "sequential"),
         (photos(3, name="front_{}.jpg") + photos(57, name="{:04}.jpg"), "exhaustive"),
-        (photos(110, gap_seconds=30) + photos(110, name="b{}.jpg", gap_seconds=30), "sequential"),
+        (photos(110, gap_seconds=30) + photos(110, name="b{}.jpg", gap_seconds=30), "appearance"),
     ],
     ids=[
         "few with gps",
@@ -136,12 +136,14 @@ def test_further_tries_compare_more() -> None:
     for n, matchers in {
         30: ["exhaustive"],  # thrice the neighbours would be nearly everybody
         100: ["spatial+sequential", "exhaustive"],
-        400: ["spatial+sequential"],
+        400: ["spatial+sequential", "spatial+sequential+appearance"],
     }.items():
         flight = photos(n, gps=True)
         choices = [choose_pairs(flight, options), *wider_pairs(flight, choose_pairs(flight, options), options)]
         assert [choice.matcher for choice in choices[1:]] == matchers
-        assert all(set(less.pairs) < set(more.pairs) for less, more in pairwise(choices))
+        assert all(
+            (set(less.pairs), less.similar) < (set(more.pairs), more.similar) for less, more in pairwise(choices)
+        )
         assert (len(choices[-1].pairs) == n * (n - 1) // 2) == (n <= 300)
 
 

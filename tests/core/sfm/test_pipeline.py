@@ -11,7 +11,7 @@ from tasks.core.photoset import Photo, PhotoSet
 from tasks.core.sfm import pipeline
 from tasks.core.sfm.mapping import Mapped
 from tasks.core.sfm.options import SfmOptions
-from tasks.core.sfm.pairs import PairChoice
+from tasks.core.sfm.pairs import Pair, PairChoice
 from tasks.core.sfm.worker import CamerasJob
 
 COUNT = 30
@@ -43,13 +43,10 @@ class Ladder:
     def restore(self, _: Path) -> bool:
         return False
 
-    def snapshot(self, _: Path) -> None:
-        pass
-
     def add_cameras(self) -> None:
         pass
 
-    def extract(self, *, doubled: bool = False, equalised: bool = False) -> None:
+    def extract(self, *, doubled: bool = False, equalised: bool = False, kept: Path | None = None) -> None:
         self.asked.append(("doubled" if doubled else "features") + (", raised" if equalised else ""))
 
     def no_depth(self) -> str:
@@ -67,9 +64,10 @@ class Ladder:
     def overlay_of(self, _: Photo) -> None:
         return None
 
-    def match(self, choice: PairChoice, kept: Path | None) -> None:
+    def match(self, choice: PairChoice, kept: Path | None) -> tuple[Pair, ...]:
         assert (kept is None) == (len(self.asked) > 1)  # of the first only
         self.asked.append(choice.matcher)
+        return choice.pairs
 
     def user_name(self, name: str) -> str:
         return f"user/{name}"

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tasks.core.gaussians import Gaussians
 from tasks.core.render.backends import rasterizer_for
-from tasks.core.scene import Scene
+from tasks.core.scene import Camera, Scene
 from tasks.core.training.evaluate import contributions, evaluate, rows_worth_keeping
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.trainer import train
@@ -43,6 +44,29 @@ def test_what_is_behind_a_wall_goes_and_what_is_seen_stays() -> None:
     before, after = (evaluate(g, [view], CPU).mean_psnr_db for g in (gaussians, kept))
     assert after >= before - 0.05
     assert len(rows_worth_keeping(gaussians, [view], CPU, 3.0)) < len(kept)
+
+
+def test_gaussians_that_no_chosen_photo_shows_stay() -> None:
+    """Of 90 photos, a quarter show another place, and loss is measured on none of these."""
+    gaussians, camera = random_gaussians(200, 48, 48, 4.0, sh_degree=0)
+    away = np.diag([1.0, -1.0, -1.0, 1.0])  # half a turn around the axis to the right: it looks the other way
+    turned = dataclasses.replace(camera, cam_from_world=away @ camera.cam_from_world)
+    rotation, translation = camera.cam_from_world[:3, :3], camera.cam_from_world[:3, 3]
+    there = (gaussians.means.astype(np.float64) @ rotation.T + translation) @ away[:3, :3]
+    other = dataclasses.replace(gaussians, means=((there - translation) @ rotation).astype(np.float32))
+    both = Gaussians(**{name: np.concatenate([array, getattr(other, name)]) for name, array in vars(gaussians).items()})
+
+    def view_of(eye: Camera) -> View:
+        cameras = eye, eye.resized(24, 24)
+        photos = [(CPU.render(both, each).clip(0, 1) * 255).astype(np.uint8) for each in cameras]
+        return View(cameras, tuple(photos))
+
+    one, another = view_of(camera), view_of(turned)
+    judged = {round(number) for number in np.linspace(0, 89, 12)}
+    views = [another if number % 3 == 1 and number not in judged else one for number in range(90)]
+    kept = rows_worth_keeping(both, views, CPU, 0.05)
+    ours, theirs = (kept < 200).sum(), (kept >= 200).sum()
+    assert theirs > ours / 2  # their photos are fewer, so somewhat more of them count as contributing least
 
 
 def test_nothing_goes_without_leave_or_views() -> None:

@@ -58,11 +58,16 @@ def divide(scene: Scene, out: Path, options: TrainOptions, count: int, on_progre
     trained_on = {camera.name for camera in training}
     is_trained = np.array([camera.name in trained_on for camera in scene.cameras])
     observed = ObservedPoints(scene)
-    counted = is_trained[observed.cameras]
-    regions = divide_space(scene.points.xyz, observed.cameras[counted], observed.points[counted], count, scene.up)
+    far = sky_distance(scene.points)
+    sampled = [
+        Surfaces.of(camera, scene.points.xyz[observed.of(number)], scene.up, far).sample()
+        for number, camera in enumerate(scene.cameras)
+        if is_trained[number]
+    ]
+    showing = np.repeat(np.arange(len(sampled)), [len(places) for places in sampled])
+    regions = divide_space(np.concatenate(sampled), showing, count, scene.up)
     owners = regions.owner(scene.points.xyz)
     margins = [MARGIN * _radius(scene.points.xyz[owners == cell]) for cell in range(count)]
-    far = sky_distance(scene.points)
 
     shown, colors, digests = _read_photos(scene, options, observed, regions, margins, far, on_progress)
     usable, logs = usable_logs(colors)

@@ -108,7 +108,13 @@ def _options_of_seams(divided: CellsPlan, options: TrainOptions, count: int) -> 
     if budget is not None:
         budget = budget * steps / (sum(cell.steps for cell in divided.cells) + steps)
     return options.model_copy(
-        update={"steps": steps, "max_gaussians": max(count, 1), "time_budget_seconds": budget, "early_stop": False}
+        update={
+            "steps": steps,
+            "max_gaussians": max(count, 1),
+            "time_budget_seconds": budget,
+            "early_stop": False,
+            "max_prune_loss_db": 0.0,  # each cell has been pruned, by all of its photos
+        }
     )
 
 
@@ -138,6 +144,7 @@ def _plan(scene: Scene, divided: CellsPlan, owners: dict[str, Owners], options: 
         joined_steps=divided.joined_steps,
         begins_at=BEGINS_AT,
         log_gains=divided.log_gains[[numbers[view.cameras[0].name] for view in (*views, *measuring)]],
+        all_training=training,
         measures_also=lambda gaussians: vars(measure_seams(gaussians)),
     )
 

@@ -17,8 +17,8 @@ Owners = NDArray[np.int16]
 
 DIRECTIONS = 12  # horizontal ones that are tried, evenly spread over half a circle
 POSITIONS = 21  # of the plane in each direction
-MOST_UNEVEN = 0.12  # by which the share of the work on one side may differ from the wanted one
-UNEVEN_COSTS = 0.5  # a plane that is as uneven as that must split so many fewer photos, as a share of the work
+MOST_UNEVEN = 0.1  # by which the share of the work on one side may differ from the wanted one
+UNEVEN_COSTS = 1.5  # of a share of the work on the wrong side, where a share that two cells need costs 1
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,12 @@ class Regions:
         return []
 
 
-def divide_space(
-    xyz: Float64, cameras: NDArray[np.integer], points: NDArray[np.integer], count: int, up: Float64
-) -> Regions:
+def divide_space(places: Float64, cameras: NDArray[np.integer], count: int, up: Float64) -> Regions:
     """Regions in which photos have about equal work.
 
     Args:
-        xyz: sparse points [P, 3], all finite.
-        cameras: [O] numbers of photos, one for each observation of a point.
-        points: [O] numbers of the observed points.
+        places: [S, 3] what parts of equal size of all photos show.
+        cameras: [S] numbers of the photos.
         count: of regions, at least 1.
         up: [3] unit vector that points to the sky. Planes are upright.
     """
@@ -101,19 +98,19 @@ def divide_space(
     directions = _upright_directions(up)
 
     def node(rows: NDArray[np.intp], cells: int) -> int:
-        """Divide the observations at `rows` among so many cells; returns the number of the plane, or -1 - cell."""
+        """Divide the places at `rows` among so many cells; returns the number of the plane, or -1 - cell."""
         if cells == 1:
             return -1 - next(next_cell)
         here = len(planes)
         planes.append(None)  # its children come after it
         few = cells // 2
-        normal, offset = _best_plane(xyz[points[rows]], cameras[rows], few / cells, directions)
-        is_below = xyz[points[rows]] @ normal < offset
+        normal, offset = _best_plane(places[rows], cameras[rows], few / cells, directions)
+        is_below = places[rows] @ normal < offset
         below, above = node(rows[is_below], few), node(rows[~is_below], cells - few)
         planes[here] = Plane((float(normal[0]), float(normal[1]), float(normal[2])), float(offset), below, above)
         return here
 
-    node(np.arange(len(points)), count)
+    node(np.arange(len(places)), count)
     return Regions(tuple(plane for plane in planes if plane is not None))
 
 
@@ -128,7 +125,7 @@ def _upright_directions(up: Float64) -> Float64:
 def _best_plane(
     places: Float64, cameras: NDArray[np.integer], wanted: float, directions: Float64
 ) -> tuple[Float64, float]:
-    """The plane with about the wanted share of the places [O, 3] below it that splits the fewest photos [O]."""
+    """The plane with about the wanted share of the places [S, 3] below it that splits the fewest photos [S]."""
     shares = np.linspace(max(wanted - MOST_UNEVEN, 0.02), min(wanted + MOST_UNEVEN, 0.98), POSITIONS)
     numbers = np.unique(cameras, return_inverse=True)[1]
     photos = int(numbers.max(initial=-1)) + 1

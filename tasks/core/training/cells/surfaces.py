@@ -24,6 +24,7 @@ from tasks.core.training.coverage import (
 )
 from tasks.core.transforms import Float64
 
+SAMPLED_EVERY = 4  # rows and columns of squares
 MOST_SAMPLED = 20_000  # points of a scene that records no observations, of which each photo's are found by projection
 
 
@@ -65,6 +66,7 @@ class Surfaces:
     """Places of the surface in the squares of one photo."""
 
     places: Float64  # [rows, columns, 3]
+    is_sky: NDArray[np.bool_]  # [rows, columns], and nothing that is known
 
     @classmethod
     def of(cls, camera: Camera, xyz: Float64, up: Float64, far: float) -> "Surfaces":
@@ -92,9 +94,14 @@ class Surfaces:
             is_sky = (elevations > SKY_ELEVATION) & (np.asarray(distances)[:, 0] > clear_px)
             surface = np.where(is_sky, far, np.median(depths[nearest], axis=1))
         else:
-            surface = np.full(len(middles), far)
+            is_sky, surface = np.ones(len(middles), bool), np.full(len(middles), far)
         places = (rays * surface[:, None] - translation) @ rotation
-        return cls(places.reshape(rows, columns, 3))
+        return cls(places.reshape(rows, columns, 3), is_sky.reshape(rows, columns))
+
+    def sample(self) -> Float64:
+        """Some places of the surface [S, 3], evenly spread over the photo, without the sky."""
+        some = np.s_[SAMPLED_EVERY // 2 :: SAMPLED_EVERY, SAMPLED_EVERY // 2 :: SAMPLED_EVERY]
+        return np.asarray(self.places[some][~self.is_sky[some]])
 
     def owners(self, regions: Regions) -> Owners:
         """The cell that owns each square [rows, columns]."""

@@ -47,7 +47,7 @@ def train_cell(
         cells: the folder that `divide` wrote.
         number: of the cell.
         out: as for `train`.
-        options: of the whole training.
+        options: of the whole training, or with fewer `max_gaussians` than the cell may have.
         on_step: as for `train`.
         on_evaluation: as for `train`.
         checkpoints: as for `train`.
@@ -91,7 +91,7 @@ def train_cell(
 
 
 def options_of(cell: Cell, divided: CellsPlan, options: TrainOptions) -> TrainOptions:
-    """The options of a cell's training: its share of the budgets. What is left out at the end, merging decides."""
+    """The options of a cell's training: its share of the budgets."""
     budget = options.time_budget_seconds
     if budget is not None:
         of_all = sum(other.steps for other in divided.cells) + divided.seam_steps + divided.joined_steps
@@ -99,9 +99,8 @@ def options_of(cell: Cell, divided: CellsPlan, options: TrainOptions) -> TrainOp
     return options.model_copy(
         update={
             "steps": cell.steps,
-            "max_gaussians": cell.max_gaussians,
+            "max_gaussians": min(cell.max_gaussians, options.max_gaussians),
             "use_all_photos": False,
-            "max_prune_loss_db": 0.0,
             "time_budget_seconds": budget,
         }
     )

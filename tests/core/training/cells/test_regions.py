@@ -9,18 +9,18 @@ UP = np.array([0.0, 0.0, 1.0])
 
 
 def street(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two places that no photo shows together, 40 m apart: points, and the photo and point of each observation."""
+    """Two places that no photo shows together, 40 m apart: points, and places in photos with their photos."""
     rng = np.random.default_rng(seed)
     xyz = rng.uniform(0, 10, (600, 3))
     xyz[300:, 0] += 50
     photos = [(photo, rng.choice(300, 60, replace=False) + 300 * (photo % 2)) for photo in range(20)]
     cameras = np.repeat([photo for photo, _ in photos], 60)
-    return xyz, cameras, np.concatenate([points for _, points in photos])
+    return xyz, xyz[np.concatenate([points for _, points in photos])], cameras
 
 
 def test_a_plane_goes_where_no_photo_sees_both_sides() -> None:
-    xyz, cameras, points = street()
-    regions = divide_space(xyz, cameras, points, 2, UP)
+    xyz, places, cameras = street()
+    regions = divide_space(places, cameras, 2, UP)
     owners = regions.owner(xyz)
     assert len(set(owners[:300])) == len(set(owners[300:])) == 1
     assert owners[0] != owners[-1]
@@ -29,18 +29,17 @@ def test_a_plane_goes_where_no_photo_sees_both_sides() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
 def test_cells_share_the_work(count: int) -> None:
     rng = np.random.default_rng(1)
-    xyz = rng.uniform(0, 100, (4000, 3)) * [1, 1, 0.1]
-    cameras, points = rng.integers(0, 50, 20_000), rng.integers(0, 4000, 20_000)
-    regions = divide_space(xyz, cameras, points, count, UP)
-    shares = np.bincount(regions.owner(xyz[points]), minlength=count) / len(points)
+    places, cameras = rng.uniform(0, 100, (20_000, 3)) * [1, 1, 0.1], rng.integers(0, 50, 20_000)
+    regions = divide_space(places, cameras, count, UP)
+    shares = np.bincount(regions.owner(places), minlength=count) / len(places)
     assert regions.count == len(shares) == count
-    # each of at most three planes may put 12 % more of its work on one side
+    # each of at most three planes may put 10 % more of its work on one side
     assert shares.min() > (1 - 0.3) ** np.ceil(np.log2(max(count, 2))) / count
 
 
 def test_every_place_has_one_owner_and_is_inside_of_it_alone() -> None:
-    xyz, cameras, points = street()
-    regions = divide_space(xyz, cameras, points, 5, UP)
+    _, places, cameras = street()
+    regions = divide_space(places, cameras, 5, UP)
     places = np.random.default_rng(2).uniform(-500, 500, (500, 3))
     owners = regions.owner(places)
     beyond = np.stack([regions.outside_by(cell, places) for cell in range(5)])
@@ -49,8 +48,8 @@ def test_every_place_has_one_owner_and_is_inside_of_it_alone() -> None:
 
 
 def test_planes_are_upright() -> None:
-    xyz, cameras, points = street()
-    for plane in divide_space(xyz, cameras, points, 4, UP).planes:
+    _, places, cameras = street()
+    for plane in divide_space(places, cameras, 4, UP).planes:
         assert abs(np.array(plane.normal) @ UP) < 1e-12
 
 
@@ -62,6 +61,6 @@ def test_distance_to_a_cell_is_that_to_its_wall() -> None:
 
 
 def test_planes_survive_json() -> None:
-    xyz, cameras, points = street()
-    regions = divide_space(xyz, cameras, points, 4, UP)
+    _, places, cameras = street()
+    regions = divide_space(places, cameras, 4, UP)
     assert from_lists(as_lists(regions)) == regions
