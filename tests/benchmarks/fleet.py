@@ -10,6 +10,7 @@ import resource
 import time
 
 from deployments.aws.runtime.fleet import INSTANCES, LOSSES_PER_HOUR, estimate_on_fleet
+from tasks.core.estimate.fleet import blocks_for
 from tasks.core.estimate.stages import Capture
 from tasks.core.options import parse_options
 from tasks.core.photoset import Gps, Photo
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("photos", nargs="*", type=int, default=[200, 1000, 5000])
     parser.add_argument("--preset", default="standard")
     parser.add_argument("--cells", type=int, help="instead of the number by photos")
+    parser.add_argument("--blocks", action="store_true", help="divide structure from motion, too: not possible yet")
     parser.add_argument("--losses-per-hour", type=float, default=LOSSES_PER_HOUR, help="of each GPU instance")
     arguments = parser.parse_args()
     options = parse_options(arguments.preset, [f"train.cells={arguments.cells}"] if arguments.cells else [])
@@ -45,7 +47,9 @@ def main() -> None:
     print("|---|" + "---|" * len(INSTANCES))
     for count in arguments.photos:
         began = time.process_time()
-        found = estimate_on_fleet(flight(count), options, arguments.losses_per_hour)
+        found = estimate_on_fleet(
+            flight(count), options, arguments.losses_per_hour, blocks_for(count) if arguments.blocks else 1
+        )
         cells = [
             f"{rough_duration(row.seconds)} ({rough_duration(row.seconds_p10)} to {rough_duration(row.seconds_p90)}), "
             f"{dollars(row.cost_usd)}, {row.losses:.1f} lost"

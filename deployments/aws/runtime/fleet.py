@@ -67,11 +67,14 @@ def fleet(checkpoint_seconds: float, losses_per_hour: float) -> Fleet:
 
 
 def estimate_on_fleet(
-    capture: Capture, options: ReconstructOptions, losses_per_hour: float = LOSSES_PER_HOUR
+    capture: Capture, options: ReconstructOptions, losses_per_hour: float = LOSSES_PER_HOUR, blocks: int = 1
 ) -> AwsFleet:
-    """Simulate the run on fleets of INSTANCES. Raises OptionsError if the options cannot be met with these photos."""
+    """Simulate the run on fleets of INSTANCES. Raises OptionsError if the options cannot be met with these photos.
+
+    `blocks` of structure from motion: more than one, if it could be divided among tasks, which it cannot yet.
+    """
     here = fleet(options.train.checkpoint_seconds, losses_per_hour)
-    work = fleet_work(capture, options, here)
+    work = fleet_work(capture, options, here, blocks)
     return AwsFleet(
         blocks=len(work.blocks),
         cells=len(work.cells),

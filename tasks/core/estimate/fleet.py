@@ -1,4 +1,4 @@
-"""A run on a fleet, simulated: blocks of structure from motion, then cells of training, on so many instances each.
+"""A run on a fleet, simulated: structure from motion, whole or in blocks, then cells of training, on several instances.
 
 The work of each job comes from the model of a run on one machine (`stages.py`). What that model does not have is
 assumed here, each with a name. None of it has run on a fleet.
@@ -102,13 +102,20 @@ class FleetEstimate(NamedTuple):
     losses: float  # mean number of lost instances
 
 
-def fleet_work(capture: Capture, options: ReconstructOptions, fleet: Fleet) -> FleetWork:
-    """The jobs of a run with these photos. Raises OptionsError if the options cannot be met with them."""
+def blocks_for(photos: int) -> int:
+    """The number of blocks of structure from motion, if each were a job of its own."""
+    return 1 if photos <= ONE_BLOCK_AT_MOST else math.ceil(photos / PHOTOS_PER_BLOCK)
+
+
+def fleet_work(capture: Capture, options: ReconstructOptions, fleet: Fleet, blocks: int = 1) -> FleetWork:
+    """The jobs of a run with these photos. Raises OptionsError if the options cannot be met with them.
+
+    `blocks` of structure from motion. Now it is one job, which maps parts of many photos in processes of its own.
+    """
     photos = len(capture.photos)
     train = expected_options(capture, options, fleet.gpu)
     training = expected_training(capture, train)
     cells = train.cells or cells_for(photos)
-    blocks = 0 if capture.is_given_model else math.ceil(photos / PHOTOS_PER_BLOCK) if photos > ONE_BLOCK_AT_MOST else 1
     joining = ADJUST_SECONDS_PER_PHOTO * photos if blocks > 1 else 0.0
     dividing = LOAD_SECONDS_PER_MEGAPIXEL * training.megapixels * photos if cells > 1 else 0.0
     compressing = compress_cost(training, options.compress, fleet.cpu).seconds
@@ -161,15 +168,14 @@ def _blocks(
     capture: Capture, options: ReconstructOptions, train: TrainOptions, machine: Machine, count: int
 ) -> tuple[Job, ...]:
     """Features, matching, mapping and undistorted images of each block; all blocks are alike."""
-    if count <= 1:
-        photos = capture
-    else:
+    photos = capture
+    if count > 1:
         share = (1 + SHARED_SHARE) / count
         photos = replace(capture, photos=capture.photos[: math.ceil(len(capture.photos) * share)])
     seconds = sfm_cost(photos, options.sfm, train.max_image_size, machine).seconds
     arrives = _transfer(BYTES_PER_PHOTO_PIXEL * 1e6 * photos.megapixels)
     leaves = _transfer(_image_bytes(expected_training(photos, train)))
-    return (Job(seconds, arrives, leaves),) * max(count, 1)
+    return (Job(seconds, arrives, leaves),) * count
 
 
 def _cells(training: Training, options: TrainOptions, count: int, machine: Machine) -> tuple[Job, ...]:

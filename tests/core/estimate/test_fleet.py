@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tasks.core.estimate.fleet import Fleet, FleetWork, Spread, fleet_work, simulate
+from tasks.core.estimate.fleet import Fleet, FleetWork, Spread, blocks_for, fleet_work, simulate
 from tasks.core.estimate.machine import Machine
 from tasks.core.estimate.pool import Job
 from tasks.core.options import ReconstructOptions, parse_options
@@ -73,7 +73,7 @@ def test_a_capture_of_one_part_is_the_run_on_one_machine() -> None:
 
 def test_large_captures_are_divided() -> None:
     work = fleet_work(capture(1000), SEQUENTIAL, FLEET)
-    assert (len(work.blocks), len(work.cells)) == (4, 4)
+    assert (len(work.blocks), len(work.cells)) == (1, 4)
     assert work.merging is not None
     # All cells train the margins around them as well, and fewer steps: 88 % of them are theirs.
     whole = fleet_work(capture(1000), parse_options("standard", ["sfm.matcher=sequential", "train.cells=1"]), FLEET)
@@ -81,13 +81,20 @@ def test_large_captures_are_divided() -> None:
     assert 0.88 < share < 1.6
 
 
+def test_structure_from_motion_in_blocks_takes_a_fifth_more_and_joining() -> None:
+    assert [blocks_for(photos) for photos in (200, 300, 301, 1000, 5000)] == [1, 1, 2, 4, 20]
+    whole, divided = (fleet_work(capture(1000), SEQUENTIAL, FLEET, blocks) for blocks in (1, 4))
+    assert sum(job.seconds for job in divided.blocks) == pytest.approx(1.2 * whole.blocks[0].seconds, rel=0.05)
+    assert divided.joining.seconds - whole.joining.seconds == pytest.approx(0.05 * 1000)
+
+
 def test_the_number_of_cells_can_be_chosen() -> None:
     options = parse_options("standard", ["sfm.matcher=sequential", "train.cells=7"])
     assert len(fleet_work(capture(200), options, FLEET).cells) == 7
 
 
-def test_a_given_model_needs_no_blocks() -> None:
+def test_a_given_model_needs_no_features() -> None:
     given = replace(capture(1000), is_given_model=True, given_points=100_000)
-    work = fleet_work(given, ReconstructOptions(), FLEET)
-    assert len(work.blocks) == 1  # the undistorted images alone
-    assert work.joining.seconds < fleet_work(capture(1000), SEQUENTIAL, FLEET).joining.seconds
+    [images] = fleet_work(given, ReconstructOptions(), FLEET).blocks
+    [all_of_it] = fleet_work(capture(1000), SEQUENTIAL, FLEET).blocks
+    assert 0 < images.seconds < 0.7 * all_of_it.seconds
