@@ -56,8 +56,8 @@ class LeftOutPhoto(Section):
 class SfmTry(Section):
     """One try to register the photos; a more expensive one follows if it was not good enough."""
 
-    # "first try", "moving points", "zoomed photos apart", "more neighbours", "all pairs", "raised contrast",
-    # "finer features"
+    # "first try", "moving points", "zoomed photos apart", "more neighbours", "similar photos", "all pairs",
+    # "raised contrast", "finer features"
     rung: str
     matcher: str
     pairs: int
@@ -90,7 +90,9 @@ class SfmSection(Section):
     georeference: Georeference | None = None  # also in georeference.json, beside the splat
     frame: FrameSection | None = None  # null for a given model
     model_frame: ModelFrame | None = None  # of a user's own model; also in model_frame.json, beside the splat
-    matcher: str  # "exhaustive", "spatial+sequential", or "given" for a user's own model
+    # "exhaustive", "sequential", "spatial+sequential", "appearance", one of these with "+appearance", or "given" for a
+    # user's own model
+    matcher: str
     mapper: str  # "incremental", "global", or "given"
     rung: str = "given"  # of the ladder of efforts, whose result is used
     tries: tuple[SfmTry, ...] = ()  # in order, the last one not always the best

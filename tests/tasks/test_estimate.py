@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import flows.cli.estimate
 from flows.cli.app import app
 from tasks.core.errors import InputError, OptionsError
 from tasks.core.measurements import EstimateSection, SecondsSection
@@ -61,6 +62,23 @@ def test_tables_say_that_aws_was_not_measured(photos: Path, monkeypatch: pytest.
         assert said in text, said
     assert "This machine is busy (load 100.0" in text
     assert "price" in text
+
+
+def test_a_fleet_is_simulated_where_it_is_asked_for(photos: Path) -> None:
+    text = CliRunner().invoke(app, ["estimate", str(photos), "--fleet"]).output
+    for said in ("On a fleet of g4dn.xlarge", "instances", "nothing of this ran on AWS or on a fleet"):
+        assert said in text, said
+    assert "On a fleet" not in CliRunner().invoke(app, ["estimate", str(photos)]).output
+    found = json.loads(CliRunner().invoke(app, ["estimate", str(photos), "--fleet", "--json"]).output)["fleet"]
+    assert [row["instances"] for row in found["rows"]] == [1, 4, 16]
+    assert (found["blocks"], found["cells"]) == (1, 1)
+
+
+def test_a_fleet_is_simulated_for_many_photos(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows.cli.estimate, "WORTH_A_FLEET", len(SIZES))
+    assert json.loads(CliRunner().invoke(app, ["estimate", str(photos), "--json"]).output)["fleet"] is None
+    monkeypatch.setattr(flows.cli.estimate, "WORTH_A_FLEET", len(SIZES) - 1)
+    assert json.loads(CliRunner().invoke(app, ["estimate", str(photos), "--json"]).output)["fleet"] is not None
 
 
 def test_stages_are_expected_to_take_what_the_estimate_says() -> None:

@@ -10,7 +10,7 @@ import tasks.running.stage
 import tasks.train
 from tasks.core.errors import OutOfMemoryError
 from tasks.core.refs import RunContext, SceneRef
-from tasks.core.training import plan, trainer
+from tasks.core.training import memory, plan, trainer
 from tasks.core.training.engine import CpuEngine
 from tasks.core.training.options import TrainOptions
 from tasks.running.checkpoints import StageCheckpoints
@@ -71,6 +71,26 @@ def test_the_degraded_output_is_not_taken_for_the_whole(
     again = tasks.train.train_gaussians.fn(scene, OPTIONS, context)
     assert not again.cached
     assert again.degradations == ()
+
+
+def test_photos_leave_memory_before_gaussians_do_and_the_output_is_the_one_asked_for(
+    scene: SceneRef, context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "FEW_PHOTOS_IN_MEMORY", 2)
+    monkeypatch.setattr(memory, "LARGE_PART", 0.0)
+    whole = trainer.train
+
+    def limited(scene, folder, options, *callbacks):  # type: ignore[no-untyped-def]
+        if options.max_photos_in_memory is None:
+            np.ones(2**44)
+        return whole(scene, folder, options, *callbacks)
+
+    monkeypatch.setattr(trainer, "train", limited)
+    gaussians = tasks.train.train_gaussians.fn(scene, OPTIONS, context)
+    assert gaussians.degradations == (), "the result is the same"
+    [sentence, *_] = tasks.train.TRAIN.measured(gaussians, context).decisions
+    assert "at most 2 of them are in memory: train.max_photos_in_memory is 2." in sentence
+    assert tasks.train.train_gaussians.fn(scene, OPTIONS, context).cached
 
 
 def test_a_run_of_its_own_leaves_the_decision_to_the_one_that_asked(

@@ -104,7 +104,8 @@ def _notes(work: FleetWork, losses_per_hour: float) -> tuple[str, ...]:
         "checkpoint on another one, 8 minutes later. Training at spot prices, everything else on demand. "
         "docs/estimate.md says what else is assumed."
     )
-    fits = gpu_budget(T4_FREE_BYTES, T4_HOST_FREE_BYTES, [], work.gaussians, work.sh_degree).max_gaussians
+    budget = gpu_budget(T4_FREE_BYTES, T4_HOST_FREE_BYTES, [work.photo_pixels], work.gaussians, work.sh_degree)
+    fits = budget.max_gaussians
     if len(work.cells) == 1 or fits >= work.gaussians:
         return (simulated,)
     return (

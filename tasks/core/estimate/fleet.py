@@ -72,6 +72,7 @@ class FleetWork:
     merging: Job | None  # of the cells, on one gpu instance; None for one cell
     compressing: Job
     after: float  # seconds in the run's own task
+    photo_pixels: int  # of a usual photo in training
     gaussians: int  # the most, in all cells together
     sh_degree: int
 
@@ -119,6 +120,7 @@ def fleet_work(capture: Capture, options: ReconstructOptions, fleet: Fleet) -> F
         merging=_merging(training, train, cells, fleet.gpu) if cells > 1 else None,
         compressing=Job(compressing, before=_transfer(_gaussian_bytes(training.kept, train.sh_degree))),
         after=publish_cost(training, fleet.run).seconds,
+        photo_pixels=training.width * training.height,
         gaussians=training.limit,
         sh_degree=train.sh_degree,
     )

@@ -40,7 +40,8 @@ def divide(graph: ViewGraph, most: int) -> list[Part]:
         if len(group) <= most:
             cut.append(group)
         else:
-            groups[:0] = _halves(group, neighbours)
+            parts = -(-len(group) // most)
+            groups[:0] = _cut(group, neighbours, len(group) * (parts // 2) // parts)
     owner = {photo: number for number, group in enumerate(cut) for photo in group}
     return [Part(tuple(group), tuple(sorted([*group, *_ring(group, neighbours, owner)]))) for group in cut]
 
@@ -51,8 +52,8 @@ def _connected(graph: ViewGraph) -> list[list[int]]:
     return [group for group in groups if len(group) >= FEWEST_PHOTOS]
 
 
-def _halves(group: list[int], neighbours: list[dict[int, int]]) -> tuple[list[int], list[int]]:
-    """Two halves of a group of photos, cut where few points are shared."""
+def _cut(group: list[int], neighbours: list[dict[int, int]], count: int) -> tuple[list[int], list[int]]:
+    """Cut a group of photos where few points are shared, with `count` of them on one side."""
     row = {photo: i for i, photo in enumerate(group)}
     edges = [
         (i, row[other], count)
@@ -62,7 +63,7 @@ def _halves(group: list[int], neighbours: list[dict[int, int]]) -> tuple[list[in
     ]
     first, second, weight = np.array(edges, np.int64).reshape(-1, 3).T
     order = np.argsort(_slowest_change(len(group), first, second, weight.astype(np.float64)), kind="stable")
-    one, other = np.sort(order[: len(group) // 2]), np.sort(order[len(group) // 2 :])
+    one, other = np.sort(order[:count]), np.sort(order[count:])
     return [group[i] for i in one], [group[i] for i in other]
 
 

@@ -43,12 +43,13 @@ def compress(
     gaussians = read_ply(gaussians_ply)
     sog = out / SOG_FILE
     cameras = {camera.name: camera for camera in scene.cameras}
-    photos = {name: scene.image(cameras[name]).astype(np.float32) / 255 for name in held_out}
-    shown = {name: ~scene.hidden[name] for name in held_out if name in scene.hidden}
-    before_db = {
-        name: psnr(_render(rasterizer, gaussians, cameras[name]), photo, shown.get(name))
-        for name, photo in photos.items()
-    }
+
+    def measured_db(name: str, render: NDArray[np.floating]) -> float:
+        # the photo is read again each time: a large capture has hundreds held out, which memory could not hold
+        photo = scene.image(cameras[name]).astype(np.float32) / 255
+        return psnr(render, photo, ~scene.hidden[name] if name in scene.hidden else None)
+
+    before_db = {name: measured_db(name, _render(rasterizer, gaussians, cameras[name])) for name in held_out}
     pictures = out / HELD_OUT_FOLDER
     pictures.mkdir(exist_ok=True)
 
@@ -57,11 +58,11 @@ def compress(
         write_sog(gaussians, sog, options, _part_of(report, 0, 2), precision)
         decoded = read_sog(sog)  # from the file, as a viewer reads it
         drops_db: list[float] = []
-        for done, (name, photo) in enumerate(photos.items(), start=1):
+        for done, name in enumerate(held_out, start=1):
             after = _render(rasterizer, decoded, cameras[name])
             _save(after, pictures / held_out_picture(name))
-            drops_db.append(before_db[name] - psnr(after, photo, shown.get(name)))
-            _part_of(report, 1, 2)(Progress(done, len(photos), f"measured {done}/{len(photos)} held-out views"))
+            drops_db.append(before_db[name] - measured_db(name, after))
+            _part_of(report, 1, 2)(Progress(done, len(held_out), f"measured {done}/{len(held_out)} held-out views"))
         drop_db = float(np.mean(drops_db)) if drops_db else None
         degradations = _too_lossy(drop_db, options.max_psnr_drop_db)
         if not degradations:

@@ -24,6 +24,7 @@ WORK = FleetWork(
     merging=Job(400),
     compressing=Job(50),
     after=20,
+    photo_pixels=1,
     gaussians=1,
     sh_degree=3,
 )

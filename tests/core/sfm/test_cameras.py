@@ -18,9 +18,9 @@ from tasks.core.photoset import PHOTOS_FILE
 from tasks.core.progress import Progress
 from tasks.core.scene import Scene
 from tasks.core.sfm import cameras
-from tasks.core.sfm.cameras import damage, find_cameras, keep, take
+from tasks.core.sfm.cameras import damage, drop, find_cameras, keep, take
 from tasks.core.sfm.options import SfmOptions
-from tasks.core.sfm.worker import DATABASE_FILE
+from tasks.core.sfm.worker import DATABASE_FILE, KEPT_PARTS_FOLDER, PART_ENDING
 from tasks.core.storage.local import LocalCheckpoints
 from tests.core.sfm.conftest import COUNT, IMAGE_SIZE, Flight
 from tests.core.sfm.patched_worker import patch_worker
@@ -116,6 +116,21 @@ def test_a_place_that_cannot_be_read_is_a_warning(
     monkeypatch.setattr(LocalCheckpoints, "names", broken)
     assert not take(place, tmp_path / "taken.db")
     assert "could not be read" in caplog.text
+
+
+def test_parts_of_many_photos_are_kept_beside_the_database(
+    whole: Path, place: LocalCheckpoints, tmp_path: Path
+) -> None:
+    part = tmp_path / f"abc{PART_ENDING}"
+    part.write_bytes(b"cameras of a part")
+    put(place, whole.read_bytes())
+    keep(part, place)
+    assert not part.exists()
+    (tmp_path / "work").mkdir()
+    assert take(place, tmp_path / "work" / "taken.db")
+    assert (tmp_path / "work" / KEPT_PARTS_FOLDER / part.name).read_bytes() == b"cameras of a part"
+    drop(place, "a test")
+    assert place.names() == [], "parts are of no use without the matches they were made from"
 
 
 @pytest.mark.parametrize("error", [SfmCrashError("aborted."), StageError("a bug.")])

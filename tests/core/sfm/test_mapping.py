@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pycolmap
@@ -10,8 +11,10 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from tasks.core.photoset import Photo
+from tasks.core.sfm import mapping
 from tasks.core.sfm.features import FeatureDatabase
-from tasks.core.sfm.mapping import Mapped, agree, comparable, leave_out_strangers, reasons
+from tasks.core.sfm.mapping import Mapped, agree, comparable, leave_out_strangers, map_photos, reasons
+from tasks.core.sfm.mapping_parts import PartsMapped
 from tasks.core.sfm.options import SfmOptions
 
 FEATURES = (900, 900, 900, 40, 900, 900, 900, 900)
@@ -97,6 +100,37 @@ def test_nothing_to_compare_with() -> None:
     assert model.is_good(5)
     assert not model.is_good(6)
     assert not Mapped("incremental", model.model, 2).is_good(5)
+
+
+@pytest.mark.parametrize(
+    ("in_parts", "whole", "mapped_whole", "registered"),
+    [(20, 0, False, 20), (19, 0, False, 19), (15, 20, True, 20), (15, 12, True, 15), (0, 12, True, 12)],
+    ids=["all", "enough", "the whole places more", "the parts do", "no part fits"],
+)
+def test_many_photos_are_mapped_in_parts_and_as_a_whole_where_these_leave_many_out(
+    in_parts: int, whole: int, mapped_whole: bool, registered: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, asked = Rotation.random(20, random_state=0), []
+
+    def model(count: int) -> pycolmap.Reconstruction | None:
+        return mapped(turns[:count], Rotation.identity()).model if count else None
+
+    def map_whole(*_: object) -> Mapped:
+        asked.append("whole")
+        return Mapped("incremental", model(whole), 1)
+
+    monkeypatch.setattr(mapping, "WHOLE_AT_MOST", 19)
+    monkeypatch.setattr(mapping, "map_in_parts", lambda *_: PartsMapped(model(in_parts), 4, ("a part is lost",)))
+    monkeypatch.setattr(mapping, "map_incrementally", map_whole)
+    monkeypatch.setattr(mapping, "_judged", lambda found, _: found)
+    names = tuple(f"{i}.jpg" for i in range(20))
+    many = SimpleNamespace(names=names, has_crops=False)
+    found = map_photos(many, Path(), SfmOptions(mapper="incremental"))  # type: ignore[arg-type]
+    assert found.registered == registered
+    assert bool(asked) == mapped_whole
+    assert found.problems == (("a part is lost",) if registered == in_parts else ())
+    few = SimpleNamespace(names=names[:19], has_crops=False)
+    assert map_photos(few, Path(), SfmOptions(mapper="incremental")).registered == whole  # type: ignore[arg-type]
 
 
 # photo: its features; pairs: points in common. Photos 0 to 2 make the scene.

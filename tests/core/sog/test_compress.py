@@ -1,6 +1,7 @@
 """The compress stage's core: files in place, and a loss that is measured on what a viewer gets."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,23 @@ def test_without_held_out_views_the_loss_is_null(tmp_path: Path) -> None:
     assert section.streamed_bytes is None
     assert section.sh_bands == 0
     assert list((tmp_path / "held_out").iterdir()) == []
+
+
+def test_memory_does_not_grow_with_the_held_out_photos(tmp_path: Path) -> None:
+    scene = pictured_scene(tmp_path / "scene", 16)
+    write_ply(terrain(200, 0), tmp_path / "scene.ply")
+    width, height = scene.cameras[0].width, scene.cameras[0].height
+    photo_bytes = 4 * 3 * width * height
+
+    def peak_of(held_out: int, out: Path) -> int:
+        out.mkdir()
+        names = [camera.name for camera in scene.cameras[:held_out]]
+        tracemalloc.start()
+        compress(tmp_path / "scene.ply", scene, names, out, CompressOptions(sh_degree=0), rasterizer_for("cpu"))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    peak_of(2, tmp_path / "first")  # whatever is loaded once
+    # by less than one photo: 14 more are read one after the other
+    assert peak_of(16, tmp_path / "many") - peak_of(2, tmp_path / "few") < photo_bytes
