@@ -3,6 +3,7 @@
 The pool for training has one place, so one cell trains and the other one waits.
 """
 
+import json
 import shutil
 from pathlib import Path
 from uuid import UUID
@@ -19,7 +20,7 @@ from tests.faults.harness import Reconstruction
 from tests.support.engines import engines
 from tests.support.local_server import Served
 
-TRAIN = {"steps": 300, "max_gaussians": 6000, "cells": 2, "checkpoint_seconds": 0.5}
+TRAIN = {"steps": 200, "max_gaussians": 6000, "cells": 2, "checkpoint_seconds": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,12 @@ def undisturbed(server: Served, larger_flight: Path) -> bytes:
     assert run.states("cells") == ["Completed"]
     assert run.states("cell") == ["Completed", "Completed"]
     assert run.states("train") == ["Completed"]
+    report = json.loads((run.page.parent / "report.json").read_text())
+    assert [cell["cached"] for cell in report["train"]["cells"]] == [False, False]
+    assert sum(cell["seconds"] for cell in report["train"]["cells"]) < report["seconds"]["train"]
+    assert report["train"]["seam_psnr_db"] > 0
+    logs = {path.name for path in (run.page.parents[1] / "logs").iterdir()}
+    assert {"cells.log", "cell-00.log", "cell-01.log", "train.log"} <= logs
     return splat(run)
 
 

@@ -18,7 +18,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.states import Completed, Crashed, Failed, State
 from pydantic import BaseModel
 
-from tasks.cells import plan_cells, train_cell, train_splat
+from tasks.cells import CELLS_PICTURE, divided_scene, measured_training, plan_cells, train_cell, train_splat
 from tasks.core.errors import StageError
 from tasks.core.measurements import CellPlan
 from tasks.core.refs import GaussiansRef, RunContext, SceneRef
@@ -122,6 +122,9 @@ def test_a_lost_cell_is_trained_alone_and_gives_the_same_splat(
     assert again.digest == first.digest
     assert not again.cached
     assert again.seconds == again.cells[2].seconds, "nothing else took time"
+    reported = measured_training(again, context).cells
+    assert [cell.cached for cell in reported] == [True, True, False, True]
+    assert [cell.seconds for cell in reported] == [None, None, again.cells[2].seconds, None]
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -209,6 +212,18 @@ def test_the_whole_costs_what_its_parts_cost(
     ]
     assert measured.seam_psnr_db == 24.8
     assert measured.decisions == ("4 cells.",)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_plan_is_a_picture_of_the_run(cells: StandIns, scene: SceneRef, context: RunContext) -> None:
+    gaussians = trained(scene, context)
+    assert gaussians.plan is not None
+    picture = Path(context.workspace) / "runs" / context.run / CELLS_PICTURE
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    divided = divided_scene(gaussians.plan, context)
+    assert divided.count == 4
+    assert [divided.cell_of_camera[f"{number:03}.png"] for number in (0, 7, 8, 31)] == [0, 0, 1, 3]
+    assert np.bincount(divided.owners).tolist() == [38, 37, 38, 37]
 
 
 class Pool:
