@@ -178,9 +178,13 @@ def _merge(
         trained = [open_output(cell, context) for cell in cells]
         measured = merge_cells(loaded, open_output(plan, context), trained, out, options, *callbacks)
         planned = CELLS.measured(plan, context)
+        sections = _cell_sections(planned, cells, context)
+        before, joined = sum(section.steps for section in sections), measured.held_out_joined_at_step
         return measured.model_copy(
             update={
-                "cells": _cell_sections(planned, cells, context),
+                "cells": sections,
+                "steps": before + measured.steps,
+                "held_out_joined_at_step": None if joined is None else before + joined,
                 "decisions": (*planned.decisions, *measured.decisions),
             }
         )
