@@ -391,7 +391,7 @@ def test_an_end_signal_ends_the_waits_for_all_cells(
 
 @pytest.mark.usefixtures("prefect_server")
 def test_real_cells_of_a_small_scene(context: RunContext) -> None:
-    """No stand-ins: a lost cell is trained to the same bytes, and only seams need the whole."""
+    """No stand-ins: a lost cell is trained to the same bytes."""
     options = OPTIONS.model_copy(update={"cells": 2, "max_gaussians": 900, "sh_degree": 1, "early_stop": False})
     scene = stored_scene(context)
     first = trained(scene, context, options)
@@ -406,6 +406,10 @@ def test_real_cells_of_a_small_scene(context: RunContext) -> None:
     assert again.cells[1].digest == lost.digest
     assert [cell.cached for cell in again.cells] == [True, False]
     assert again.digest == first.digest
+    of_seams = round(0.04 * options.steps) + round(0.08 * options.steps)  # with those of the held-out photos
+    assert measured.steps == sum(cell.steps for cell in measured.cells) + of_seams
+    whole = trained(scene, context, options.model_copy(update={"max_prune_loss_db": 0.0}))
+    assert [cell.cached for cell in whole.cells] == [False, False]  # each cell is pruned by itself
 
 
 def planned(gaussians: GaussiansRef, context: RunContext) -> tuple[CellPlan, ...]:
