@@ -16,6 +16,7 @@ from tasks.core.report.divided_scene import DividedScene
 from tasks.core.scene import SCENE_FILE, Scene
 from tasks.core.training.cells.cell import OWNERS_FILE, PLAN_FILE
 from tasks.core.training.cells.count import number_of_cells
+from tasks.core.training.memory import budgets
 from tasks.core.training.options import TrainOptions
 from tasks.places.workspace import open_workspace
 from tasks.reporting.artifacts import Shown, show_picture
@@ -113,7 +114,7 @@ def train_cell(
         return run_training(CELL, scene, budget, context, inputs=[digest], train=train, changed={"options": budget})
 
     views = CELLS.measured(plan, context).cells[number].views
-    output, budget = with_less_memory(options, views, context, train_with)
+    output, budget = with_less_memory(options, budgets(options, views), context, train_with)
     measured = CELL.measured(output, context)
     said = (*given_up(options, budget), *measured.degradations)
     return CellRef.of(

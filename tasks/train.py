@@ -1,7 +1,7 @@
 """The train stage: turn a scene into Gaussians, in one part or by joining the cells of a training in cells."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,36 +57,36 @@ def train_gaussians(
 
     Raises TrainingDivergedError, or OutOfMemoryError if even the smallest budget needs too much memory.
     """
-    if plan is not None:
-        output = _merge(scene, options, context, plan, cells)
-        degradations: tuple[str, ...] = ()
-    else:
-        output, budget = with_less_memory(
-            options, scene.cameras, context, lambda budget: _train(scene, budget, context)
+    tries = budgets(options, scene.cameras)
+    if plan is None:
+        output, used = with_less_memory(options, tries, context, lambda budget: _train(scene, budget, context))
+    else:  # how many Gaussians it has is decided by its cells
+        tries = (budget for budget in tries if budget.max_gaussians == options.max_gaussians)
+        output, used = with_less_memory(
+            options, tries, context, lambda budget: _merge(scene, budget, context, plan, cells)
         )
-        degradations = given_up(options, budget)
     measured = TRAIN.measured(output, context)
     return GaussiansRef.of(
         output,
         count=measured.num_gaussians,
         psnr_db=measured.psnr_db,
-        degradations=(*degradations, *measured.degradations),
+        degradations=(*given_up(options, used), *measured.degradations),
         plan=plan,
         cells=cells,
     )
 
 
 def with_less_memory(
-    options: TrainOptions, photos: int, context: RunContext, train: Callable[[TrainOptions], Ref]
+    options: TrainOptions, tries: Iterable[TrainOptions], context: RunContext, train: Callable[[TrainOptions], Ref]
 ) -> tuple[Ref, TrainOptions]:
-    """Train with these options, or with fewer photos in memory, then fewer Gaussians, if memory does not suffice.
+    """Train with the first of `tries`, which are `budgets` of the options, for which memory suffices.
 
     Return the options used too.
 
     Raises OutOfMemoryError.
     """
     # The run that dispatched this one looks for exactly the output that it asked for, and lowers the budget itself.
-    for budget in [options] if context.dispatched else budgets(options, photos):
+    for budget in [options] if context.dispatched else tries:
         if budget != options:
             run_logger().warning("%s", lowered(options, budget))
         try:
@@ -178,15 +178,19 @@ def _merge(
         trained = [open_output(cell, context) for cell in cells]
         measured = merge_cells(loaded, open_output(plan, context), trained, out, options, *callbacks)
         planned = CELLS.measured(plan, context)
+        sections = _cell_sections(planned, cells, context)
+        before, joined = sum(section.steps for section in sections), measured.held_out_joined_at_step
         return measured.model_copy(
             update={
-                "cells": _cell_sections(planned, cells, context),
+                "cells": sections,
+                "steps": before + measured.steps,
+                "held_out_joined_at_step": None if joined is None else before + joined,
                 "decisions": (*planned.decisions, *measured.decisions),
             }
         )
 
     inputs = [scene.digest, plan.digest, *(cell.digest for cell in cells)]
-    return run_training(MERGE, scene, options, context, inputs=inputs, train=merge)
+    return run_training(MERGE, scene, options, context, inputs=inputs, train=merge, changed={"options": options})
 
 
 def _cell_sections(planned: CellsSection, cells: tuple[CellRef, ...], context: RunContext) -> tuple[CellSection, ...]:

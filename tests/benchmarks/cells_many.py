@@ -1,4 +1,4 @@
-"""What dividing many photos into cells costs: `python -m tests.benchmarks.cells_many [PHOTOS …]` (1250, 2500, 5000).
+"""Measure the division of many photos into cells: `python -m tests.benchmarks.cells_many [PHOTOS …]` (1250 to 5000).
 
 A survey is simulated: cameras over a plain in rows, with points that each observes, and small photos of noise. Each
 number of photos is a process of its own. CPU seconds and memory for a photo should not grow with their number.

@@ -22,6 +22,8 @@ from tests.support.local_server import Served
 
 TRAIN = {"steps": 200, "max_gaussians": 6000, "cells": 2, "checkpoint_seconds": 0.5}
 
+WORKERS_WORDS = "Flow run infrastructure exited"
+
 
 @pytest.fixture(scope="module")
 def larger_flight(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -51,7 +53,7 @@ def undisturbed(server: Served, larger_flight: Path) -> bytes:
 def run(undisturbed: bytes, server: Served, larger_flight: Path) -> Reconstruction:
     """The same again, whose cells are lost."""
     for stage in ("cell", "train"):
-        shutil.rmtree(server.workspace / "stages" / stage)
+        shutil.rmtree(server.workspace / "stages" / stage, ignore_errors=True)
     return Reconstruction.start(server, larger_flight, train=TRAIN)
 
 
@@ -100,6 +102,8 @@ def test_the_run_that_asked_for_the_cells(run: Reconstruction, server: Served, u
     engines()[str(run.id)].kill()
     server.wait(run.id, "Crashed")
     with server.client() as client:
+        # The process that started it says so first, and then its worker.
+        run.eventually(lambda: WORKERS_WORDS in str(client.read_flow_run(run.id).state), "worker's report")
         client.set_flow_run_state(run.id, Scheduled(), force=True)  # as *Retry* in the UI does
     run.wait("Completed")
     assert attempts(run) == {"cell-00": "Completed", "cell-01": "Completed"}, "it has found those that it had made"

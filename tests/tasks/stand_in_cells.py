@@ -33,6 +33,7 @@ class StandIns:
         self.trained: list[int] = []
         self.options: list[TrainOptions] = []
         self.before_training: Callable[[int, TrainOptions], None] = lambda number, options: None
+        self.before_merging: Callable[[TrainOptions], None] = lambda options: None
         patch.setattr(divide, "divide", self._divide)
         patch.setattr(train_cell, "train_cell", self._train_cell)
         patch.setattr(merge, "merge_cells", self._merge)
@@ -96,6 +97,7 @@ class StandIns:
         *callbacks: Any,
     ) -> TrainSection:
         self.merged += 1
+        self.before_merging(options)
         splats = [read_ply(folder / "scene.ply") for folder in trained]
         whole = {name: np.concatenate([getattr(splat, name) for splat in splats]) for name in vars(splats[0])}
         write_ply(Gaussians(**whole), out / "scene.ply")

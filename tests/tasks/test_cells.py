@@ -19,9 +19,10 @@ from prefect.states import Completed, Crashed, Failed, State
 from pydantic import BaseModel
 
 from tasks.cells import CELLS_PICTURE, divided_scene, measured_training, plan_cells, train_cell, train_splat
-from tasks.core.errors import StageError
+from tasks.core.errors import OutOfMemoryError, StageError
 from tasks.core.measurements import CellPlan
 from tasks.core.refs import GaussiansRef, RunContext, SceneRef
+from tasks.core.training import memory
 from tasks.core.training.options import TrainOptions
 from tasks.places.workspace import open_workspace
 from tasks.running import dispatch
@@ -141,7 +142,7 @@ def test_one_part_is_what_it_was(cells: StandIns, scene: SceneRef, context: RunC
     options = OPTIONS.model_copy(update={"cells": 1})
     whole = trained(scene, context, options)
     assert (cells.divided, cells.trained, cells.merged) == (0, [], 0)
-    naming = options.model_dump(mode="json", exclude={"checkpoint_seconds", "backend", "cells"})
+    naming = options.model_dump(mode="json", exclude={"checkpoint_seconds", "max_photos_in_memory", "backend", "cells"})
     assert Path(whole.uri).name == TRAIN.key([scene.digest], naming, "cpu")
     assert whole.plan is None
     assert whole.cells == ()
@@ -187,6 +188,29 @@ def test_memory_that_does_not_suffice_for_one_cell_makes_that_one_smaller(
     assert [options.max_gaussians for options in cells.options] == [4000, 4000, 4000, 4000, 2000]
     [said] = gaussians.degradations
     assert said.startswith("cell-03: Memory did not suffice")
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("photos_help", [True, False])
+def test_joining_puts_photos_out_of_memory_and_keeps_all_gaussians(
+    photos_help: bool, cells: StandIns, scene: SceneRef, context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "FEW_PHOTOS_IN_MEMORY", 2)
+    monkeypatch.setattr(memory, "LARGE_PART", 0.0)
+    tried: list[tuple[int, int | None]] = []
+
+    def limited(options: TrainOptions) -> None:
+        tried.append((options.max_gaussians, options.max_photos_in_memory))
+        if options.max_photos_in_memory is None or not photos_help:
+            np.ones(2**44)
+
+    cells.before_merging = limited
+    if photos_help:
+        assert trained(scene, context).degradations == ()
+    else:
+        with pytest.raises(OutOfMemoryError):
+            trained(scene, context)
+    assert tried == [(4000, None), (4000, 2)]
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -367,7 +391,7 @@ def test_an_end_signal_ends_the_waits_for_all_cells(
 
 @pytest.mark.usefixtures("prefect_server")
 def test_real_cells_of_a_small_scene(context: RunContext) -> None:
-    """No stand-ins: a lost cell is trained to the same bytes, and only seams need the whole."""
+    """No stand-ins: a lost cell is trained to the same bytes."""
     options = OPTIONS.model_copy(update={"cells": 2, "max_gaussians": 900, "sh_degree": 1, "early_stop": False})
     scene = stored_scene(context)
     first = trained(scene, context, options)
@@ -382,9 +406,10 @@ def test_real_cells_of_a_small_scene(context: RunContext) -> None:
     assert again.cells[1].digest == lost.digest
     assert [cell.cached for cell in again.cells] == [True, False]
     assert again.digest == first.digest
-    pruned = trained(scene, context, options.model_copy(update={"max_prune_loss_db": 0.0}))
-    assert [cell.cached for cell in pruned.cells] == [True, True]
-    assert not pruned.cached
+    of_seams = round(0.04 * options.steps) + round(0.08 * options.steps)  # with those of the held-out photos
+    assert measured.steps == sum(cell.steps for cell in measured.cells) + of_seams
+    whole = trained(scene, context, options.model_copy(update={"max_prune_loss_db": 0.0}))
+    assert [cell.cached for cell in whole.cells] == [False, False]  # each cell is pruned by itself
 
 
 def planned(gaussians: GaussiansRef, context: RunContext) -> tuple[CellPlan, ...]:

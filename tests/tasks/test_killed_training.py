@@ -139,6 +139,32 @@ def test_another_machine_goes_on(context: RunContext, uninterrupted: bytes, tmp_
     assert (open_output(trained, context) / "scene.ply").read_bytes() == uninterrupted
 
 
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("context", ["ordinary"], indirect=True)
+def test_kill_9_in_the_second_of_two_cells(context: RunContext, tmp_path: Path) -> None:
+    """The first one is there, the second one continues from its checkpoint, and the splat is that of no kill."""
+    options = OPTIONS.model_copy(update={"steps": 120, "cells": 2, "checkpoint_seconds": INTERVAL_SECONDS})
+    environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value() or ""}
+    scene = stored_scene(context)
+    run = TrainProcess(scene, options, context, environment, in_flow=True)
+    run.read_until_next(60)
+    run.process.kill()
+    run.read_rest()
+    reached = run.steps[-1]
+    again = TrainProcess(scene, options, context, environment, in_flow=True)
+    again.read_rest()
+    assert again.process.returncode == 0
+    _lost_at_most_an_interval(reached, resumed_at=again.steps[0] - 1)
+    elsewhere = RunContext(workspace=str(tmp_path / "elsewhere"), run="flight-2")
+    undisturbed = TrainProcess(stored_scene(elsewhere), options, elsewhere, environment, in_flow=True)
+    undisturbed.read_rest()
+    assert undisturbed.steps.count(1) == 3, "two cells and their seams"
+    splats = [list(Path(each.workspace).glob("stages/train/*/scene.ply")) for each in (context, elsewhere)]
+    [[disturbed_splat], [splat]] = splats
+    assert disturbed_splat.read_bytes() == splat.read_bytes()
+    assert not list((tmp_path / "workspace" / "checkpoints").rglob("*.npz"))
+
+
 def test_a_run_that_computes_anew_takes_no_others_checkpoint(tmp_path: Path, uninterrupted: bytes) -> None:
     context = RunContext(workspace=str(tmp_path), run="flight-1")
     scene = stored_scene(context)

@@ -12,16 +12,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect import flow
 
+import tasks.cells
 import tasks.train
 from tasks.core.measurements import TrainSection
 from tasks.core.refs import GaussiansRef, RunContext, SceneRef
 from tasks.core.training import trainer
+from tasks.core.training.cells import merge, train_cell
 from tasks.core.training.options import TrainOptions
 from tasks.running.checkpoints import StageCheckpoints
 from tasks.running.settings import read_settings_of_run
@@ -60,6 +63,12 @@ class TrainProcess:
             self._read(line)
         self.process.wait()
 
+    def read_until_next(self, step: int) -> None:
+        """Follow until the next training, such as that of the second cell, has done this step."""
+        while len(self.steps) < 2 or self.steps[-1] > self.steps[-2]:
+            self._read(self._line())
+        self.read_until(step)
+
     def _line(self) -> str:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -76,15 +85,17 @@ def main(scene: SceneRef, options: TrainOptions, context: RunContext, in_flow: b
     # Where tests run in a shell's background, Ctrl-C is ignored by all that it starts
     signal.signal(signal.SIGINT, signal.default_int_handler)
     read_settings_of_run()
-    train, save, clock, patch = trainer.train, StageCheckpoints.save, StepClock(), pytest.MonkeyPatch()
+    save, clock, patch = StageCheckpoints.save, StepClock(), pytest.MonkeyPatch()
 
-    def telling(scene, folder, options, on_step: Callable[[Any], None], *rest) -> TrainSection:
+    def telling(train: Callable[..., TrainSection], *given: Any) -> TrainSection:
+        *places, on_step, on_evaluation, checkpoints = given
+
         def both(stats: trainer.TrainingStats) -> None:
             print(f"step {stats.step}".ljust(LINE_BYTES), flush=True)
             clock.tick()
             on_step(stats)
 
-        return train(scene, folder, options, both, *rest)
+        return train(*places, both, on_evaluation, checkpoints)
 
     def save_whole(self: StageCheckpoints, *state: Any) -> None:
         save(self, *state)
@@ -92,12 +103,13 @@ def main(scene: SceneRef, options: TrainOptions, context: RunContext, in_flow: b
             self._upload.join()
 
     clock.rule(patch)
-    patch.setattr(trainer, "train", telling)
+    for module, name in ((trainer, "train"), (train_cell, "train_cell"), (merge, "merge_cells")):
+        patch.setattr(module, name, partial(telling, getattr(module, name)))
     patch.setattr(StageCheckpoints, "save", save_whole)
 
     @flow(name="training")
     def training() -> GaussiansRef:
-        return tasks.train.train_gaussians(scene, options, context)
+        return tasks.cells.train_splat(scene, options, context)
 
     gaussians = training() if in_flow else tasks.train.train_gaussians.fn(scene, options, context)
     print(json.dumps({"uri": gaussians.uri}), flush=True)
