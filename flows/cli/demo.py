@@ -88,4 +88,4 @@ def _say_where(photos: Path, console: Console) -> None:
 
     for name, place in (("photos ", photos), ("cameras", ground_truth_path(photos)), ("heights", heights_path(photos))):
         if place.exists():
-            console.print(f"{name} {plain(place)}", highlight=False, soft_wrap=True)
+            console.print(plain(f"{name} {place}"), highlight=False, soft_wrap=True)

@@ -97,7 +97,7 @@ def _print_aws(aws: AwsEstimate, console: Console) -> None:
 
 
 def _print_fleet(fleet: AwsFleet, console: Console) -> None:
-    console.print(f"\n[bold]On a fleet[/] of {plain(fleet.gpu)}, cells of training: {fleet.cells}", highlight=False)
+    console.print(f"\n[bold]On a fleet[/] of {plain(fleet.gpu)}, cells of training: {fleet.cells:d}", highlight=False)
     rows: list[tuple[str, ...]] = [("instances", "time", "10 to 90 % of runs", "price", "10 to 90 % of runs")]
     for row in fleet.rows:
         times = (rough_duration(each) for each in (row.seconds, row.seconds_p10, row.seconds_p90))
