@@ -98,7 +98,7 @@ def main() -> None:
                 print(
                     f"{arguments.photos} photos of {arguments.width} px, at most {most or 'all':>4} in memory: "
                     f"{found['seconds']:6.1f} s, {found['cpu_seconds']:6.1f} CPU-s, {found['megabytes']:6.0f} MB more "
-                    f"memory, {found['gaussians']:,} Gaussians",
+                    f"memory, {found['gaussians']:,} Gaussians, {found['digest'][:8]}",
                     flush=True,
                 )
         print("the same bytes each time" if len(digests) == 1 else f"{len(digests)} DIFFERENT results")

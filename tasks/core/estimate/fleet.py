@@ -30,6 +30,7 @@ from tasks.core.estimate.stages import (
 from tasks.core.gaussians import floats_per_gaussian
 from tasks.core.options import ReconstructOptions
 from tasks.core.training import schedule
+from tasks.core.training.cells.count import MARGIN_SHARE
 from tasks.core.training.options import TrainOptions, cells_for
 
 # Assumptions. Photos of a block of structure from motion, and how many more it shares with its neighbours.
@@ -37,10 +38,7 @@ PHOTOS_PER_BLOCK = 250
 ONE_BLOCK_AT_MOST = 300
 SHARED_SHARE = 0.2
 ADJUST_SECONDS_PER_PHOTO = 0.05  # in one thread: blocks are joined, and all cameras adjusted; half of mapping's time
-# Cells. A cell also trains its margin, and a photo shows parts of several cells.
-MARGIN_SHARE = 0.4  # pixels and Gaussians in the margin, for one that the cell keeps: as in training/cells/count.py
-CELLS_A_PHOTO = 1.5
-SEAM_SHARE = 0.04  # of all steps, when cells are put together: as in training/cells/divide.py
+CELLS_A_PHOTO = 1.5  # that it shows a part of, on average; margins are the same share of pixels as of Gaussians
 SEAM_PHOTOS = 0.5  # of the photos, that show a seam
 # Transfer between an instance and the storage.
 BYTES_PER_SECOND = 50e6
@@ -184,7 +182,12 @@ def _cells(training: Training, options: TrainOptions, count: int, machine: Machi
         stepping = _stepping(training, options, options.steps, 1.0).seconds_on(machine)
         around = around_the_steps(training, options, on_gpu=True).seconds_on(machine)
         return (_on_gpu(stepping + around - T4_START_SECONDS, training, options, 1.0),)
-    steps = options.steps * (1 - SEAM_SHARE - schedule.JOINED_SHARE * options.use_all_photos) * CELLS_A_PHOTO / count
+    steps = (
+        options.steps
+        * (1 - schedule.SEAM_SHARE - schedule.JOINED_SHARE * options.use_all_photos)
+        * CELLS_A_PHOTO
+        / count
+    )
     part = (1 + MARGIN_SHARE) / CELLS_A_PHOTO  # of a photo, that shows the cell
     stepping = _stepping(training, options, steps, part).seconds_on(machine)
     loading = LOAD_SECONDS_PER_MEGAPIXEL * training.megapixels * _photos(training) * CELLS_A_PHOTO / count
@@ -193,13 +196,18 @@ def _cells(training: Training, options: TrainOptions, count: int, machine: Machi
 
 def _merging(training: Training, options: TrainOptions, count: int, machine: Machine) -> Job:
     """Steps on photos at seams and with the held-out photos, then measurements and the prune of the whole."""
-    steps = options.steps * (SEAM_SHARE + schedule.JOINED_SHARE * options.use_all_photos)
+    steps = options.steps * _share_after_cells(options)
     read = replace(training, views=math.ceil(training.views * SEAM_PHOTOS))
     work = step_work(training.megapixels, training.limit * training.shown_share, True) * steps
     around = around_the_steps(read, options, on_gpu=True).seconds_on(machine)
     arrives = _transfer(_gaussian_bytes(training.limit * (1 + MARGIN_SHARE), options.sh_degree))
     job = _on_gpu(work.seconds_on(machine) + around - T4_START_SECONDS, read, options, 1.0)
     return replace(job, before=job.before + arrives)
+
+
+def _share_after_cells(options: TrainOptions) -> float:
+    """The share of all steps that is done when the cells have been put together."""
+    return schedule.SEAM_SHARE + schedule.JOINED_SHARE * options.use_all_photos
 
 
 def _stepping(training: Training, options: TrainOptions, steps: float, part: float) -> Work:

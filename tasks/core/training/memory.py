@@ -153,7 +153,12 @@ def gpu_bytes_each(sh_degree: int, packed: bool) -> float:
 
 
 def gpu_budget(
-    free_bytes: float, host_free_bytes: float, photo_pixels: Sequence[int], max_gaussians: int, sh_degree: int
+    free_bytes: float,
+    host_free_bytes: float,
+    photo_pixels: Sequence[int],
+    max_gaussians: int,
+    sh_degree: int,
+    photos_on_disk: bool = False,
 ) -> GpuBudget:
     """Decide where photos are kept, how Gaussians are projected and how many there may be.
 
@@ -166,6 +171,7 @@ def gpu_budget(
         photo_pixels: pixels of each training photo at full training size.
         max_gaussians: the number asked for.
         sh_degree: degree of the spherical harmonics.
+        photos_on_disk: whether the host's memory has no room for them, so that none is kept there.
     """
     free = free_bytes * (1 - GPU_SPARE_SHARE) - GPU_SPARE_BYTES - STEP_BYTES_PER_PIXEL * max(photo_pixels, default=0)
     photos = sum(photo_pixels) * PYRAMID * PHOTO_BYTES_PER_PIXEL
@@ -179,7 +185,7 @@ def gpu_budget(
         left, count = 0.0, max(int(max(free, 0) / gpu_bytes_each(sh_degree, packed)), MIN_GAUSSIANS)
         count = min(count, max_gaussians)
     moments = min(left, sum(photo_pixels) * PYRAMID * MOMENT_BYTES_PER_PIXEL) if on_gpu else 0
-    where = "on the GPU" if on_gpu else "in the host's memory"
+    where = "on the GPU" if on_gpu else "on the disk" if photos_on_disk else "in the host's memory"
     projection = "packed" if packed else "unpacked"
     decision = (
         f"{free_bytes / 1e9:.1f} GB of GPU memory were free: "
@@ -192,7 +198,7 @@ def gpu_budget(
         packed=packed,
         pixel_bytes=round(photos) if on_gpu else 0,
         moment_bytes=int(moments),
-        pinned_bytes=0 if on_gpu else int(min(photos, PINNED_SHARE * host_free_bytes)),
+        pinned_bytes=0 if on_gpu or photos_on_disk else int(min(photos, PINNED_SHARE * host_free_bytes)),
         decisions=(decision,),
         degradations=() if count == max_gaussians else (given_up,),
     )

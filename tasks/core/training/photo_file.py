@@ -1,8 +1,8 @@
 """Photos on the disk during training: a bounded number of them is in memory, and a thread reads the next ones ahead.
 
 The photos are in one file, which is read and not mapped: pages of a mapped file count as memory of the process and of
-its container, and nothing bounds their number. Pages that the kernel keeps of a file that is read do not count; the
-kernel gives them up for anything else.
+its container, and nothing bounds their number. Pages that the kernel keeps of a file that is read are not the process's
+memory, and the kernel gives them up for anything else.
 """
 
 import errno

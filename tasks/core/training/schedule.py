@@ -17,6 +17,8 @@ ANNEAL_TO = 0.1
 # values at JOINED_FROM and fall to their values at the end.
 JOINED_SHARE = 0.08
 JOINED_FROM = 0.9
+# When cells are put together, this share of all steps is on photos that show seams.
+SEAM_SHARE = 0.04
 
 # Held-out quality is measured at these shares of progress, and at the end. It decides nothing: training ends early by
 # the losses of its steps between these moments. `is_flat` relies on the moments from 0.3 on.

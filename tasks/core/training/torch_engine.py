@@ -209,11 +209,11 @@ def cuda_engine(options: TrainOptions, views: Sequence[View], photos_on_disk: bo
         [view.cameras[0].width * view.cameras[0].height for view in views],
         options.max_gaussians,
         options.sh_degree,
+        photos_on_disk,
     )
     rasterize = Gsplat()
     rasterize.packed = budget.packed
-    pinned_bytes = 0 if photos_on_disk else budget.pinned_bytes
-    photos = PhotoStore("cuda", budget.pixel_bytes, budget.moment_bytes, pinned_bytes)
+    photos = PhotoStore("cuda", budget.pixel_bytes, budget.moment_bytes, budget.pinned_bytes)
     engine = TorchEngine("cuda", "cuda", rasterize, photos, LOSS_EVERY)
     engine.photos_stay = not photos_on_disk
     return MemoryGuard(engine, rasterize, budget)

@@ -194,3 +194,12 @@ def test_progress_adds_up_over_processes(tmp_path: Path) -> None:
         file.write("matching after 10 blocks\n" + block.format("13", 1) + block.format("14", 3))
     progress.report_news()
     assert seen[-1].note.startswith("matching, block 12/20")
+
+
+def test_progress_adds_up_over_parts_that_are_mapped_at_once(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    log = tmp_path / "sfm.log"
+    line = "I20261128 11:00:00.000001 {} incremental_pipeline.cc:1] Registering image #7 (num_reg_frames={})\n"
+    log.write_text("phase mapping 900\n" + line.format("11", 40) + line.format("12", 30) + line.format("11", 41))
+    ProgressLog(log, seen.append).report_news()
+    assert seen[-1].note.startswith("placed 71/900 photos")

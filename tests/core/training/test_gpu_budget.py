@@ -57,6 +57,15 @@ def test_what_is_planned_fits_and_more_memory_never_means_less(
     assert bool(budget.pixel_bytes) <= bool(richer.pixel_bytes)
 
 
+def test_the_host_keeps_no_photos_that_are_on_the_disk() -> None:
+    """Where they are does not change what the GPU has room for."""
+    for free, where in ((H100, "on the GPU"), (T4, "on the disk")):
+        kept, read = (gpu_budget(free, HOST, LONG_FLIGHT, 1_500_000, 3, on_disk) for on_disk in (False, True))
+        assert f"2000 photos (15.30 GB) {where}" in read.decisions[0]
+        assert read.pinned_bytes == 0
+        assert (read.pixel_bytes, read.max_gaussians) == (kept.pixel_bytes, kept.max_gaussians)
+
+
 def test_a_degree_less_saves_its_coefficients() -> None:
     saved = gpu_bytes_each(3, packed=False) - gpu_bytes_each(2, packed=False)
     assert saved == 21 * 16 + 21 * 16  # in parameters, gradient and moments, and as much in what Adam gathers

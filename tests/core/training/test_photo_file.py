@@ -1,5 +1,6 @@
 """Photos that memory does not suffice for: read from the disk with the same result, and no file is left."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from tasks.core.training.memory import SPARE_SHARE, cpu_bytes_each
 from tasks.core.training.options import TrainOptions
 from tasks.core.training.photo_file import PhotoFile, StoredPhoto
 from tasks.core.training.trainer import train
-from tasks.core.training.views import EndlessShuffle, load_view, photo_bytes
+from tasks.core.training.views import EndlessShuffle, Squares, in_memory, load_view, photo_bytes
 
 OPTIONS = TrainOptions(max_image_size=90, steps=40, max_gaussians=900, sh_degree=0, backend="cpu")
 # For the Gaussians and a thousandth of the photos.
@@ -158,11 +159,25 @@ def test_photos_in_the_file_are_those_in_memory(scene: Scene, tmp_path: Path) ->
     del file  # the views keep it
     for one, other in zip(expected, found, strict=True):
         assert [camera.name for camera in one.cameras] == [camera.name for camera in other.cameras]
-        for in_memory, on_disk in zip(one.photos, other.photos, strict=True):
-            np.testing.assert_array_equal(in_memory, on_disk)
+        for kept, on_disk in zip(one.photos, other.photos, strict=True):
+            np.testing.assert_array_equal(kept, on_disk)
             assert type(on_disk) is np.ndarray
             assert on_disk.flags.c_contiguous, "else kernels are compiled anew"
             assert on_disk.flags.writeable
+
+
+def test_parts_of_photos_take_the_place_of_parts_alone(make_scene: Callable[..., Scene], tmp_path: Path) -> None:
+    scene = make_scene(cameras=1, width=320, height=240)  # large enough for parts
+    [camera] = scene.cameras
+    counted = np.zeros((48, 64), bool)
+    counted[10:30, 20:50] = True
+    part = Squares(counted, 64)
+    needed = photo_bytes([camera], 640, {camera.name: part})
+    file = PhotoFile(tmp_path, needed, 2)
+    expected, found = (load_view(scene, camera, 640, stored, None, part) for stored in (in_memory, file.stored))
+    assert sum(photo.nbytes for photo in found.photos) == needed < photo_bytes([camera], 640)
+    for one, other in zip(expected.photos, found.photos, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_neither_memory_nor_disk(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

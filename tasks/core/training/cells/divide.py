@@ -26,7 +26,6 @@ MARGIN = 0.2  # of a cell's radius, the median distance of its points from their
 LEAST_OWNED = 0.05  # of a photo: a cell leaves photos out that show less of it
 FEWEST_VIEWS = 3  # photos of a place that stay in its cell, whatever they show of the rest
 COUNTED_POINTS = 5000  # at most, on which the photos that show a place are counted
-SEAM_SHARE = 0.04  # of all steps, on photos that show seams
 COLORED_AT_LEVEL = 1  # colours are read from photos of half the size, whose noise is less
 
 
@@ -219,7 +218,7 @@ class _Budget:
         numbers: dict[str, int],
     ) -> "_Budget":
         joined = round(options.steps * schedule.JOINED_SHARE) if options.use_all_photos and held_out else 0
-        seams = round(options.steps * SEAM_SHARE)
+        seams = round(options.steps * schedule.SEAM_SHARE)
         pixels = sum(math.prod(level_sizes(camera, options.max_image_size)[0]) for camera in training)
         shown_by = photos_showing_a_place(scene, training, observed, numbers)
         return cls(

@@ -28,7 +28,7 @@ from tasks.core.training.plan import Plan, engine_for, halvings_of, read_views, 
 from tasks.core.training.population import Population
 from tasks.core.training.state import Stopwatch, TrainingState, identity_of
 from tasks.core.training.trainer import PLY_FILE, EvaluatedView, TrainingStats, section_of, train_planned
-from tasks.core.training.views import EndlessShuffle, Exposures
+from tasks.core.training.views import EndlessShuffle, Exposures, load_view
 
 BEGINS_AT = 0.9  # the progress at which seams are trained: rates have fallen, and the number of Gaussians is constant
 LEAST_SEAM = 0.01  # of a photo's squares: photos that show less of seams are left out
@@ -76,6 +76,22 @@ def merge_cells(
     merged = finished_gaussians(ended.state.population.snapshot())
     write_ply(merged, out / PLY_FILE)
     return section_of(ended, plan, options, len(merged))
+
+
+def seams_of(scene: Scene, cells: Path, options: TrainOptions, splat: Path) -> SeamQuality:
+    """Measure a splat, however it was trained, at the seams of a plan.
+
+    Args:
+        scene: the whole scene.
+        cells: the folder that `divide` wrote.
+        options: of the training.
+        splat: a folder with `scene.ply`.
+    """
+    owners = _owners_of_squares(scene, CellsPlan.load(cells))
+    held_out = split_cameras(scene, options.hold_out_every)[1]
+    views = [load_view(scene, camera, options.max_image_size) for camera in held_out]
+    seams = [seam_pixels(owners[view.cameras[0].name], view.cameras[0]) for view in views]
+    return seam_quality(read_ply(splat / PLY_FILE), views, seams, rasterizer_for(resolve_backend(options.backend)))
 
 
 def _owned(divided: CellsPlan, trained: Sequence[Path]) -> tuple[Gaussians, NDArray[np.float32], NDArray[np.float32]]:
