@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tasks.core.machine_memory import available_memory_bytes
+from tasks.core.machine_memory import total_memory_bytes
 from tasks.core.measurements import CellPlan, CellsSection, TrainSection
 from tasks.core.refs import CellRef, CellsRef, GaussiansRef, Ref, RunContext, SceneRef
 from tasks.core.report.divided_scene import DividedScene
@@ -133,8 +133,8 @@ def _number_of_cells(scene: SceneRef, options: TrainOptions, context: RunContext
     pixels = sum(camera["width"] * camera["height"] for camera in described["cameras"])
     trains_here = not runs_elsewhere(TRAIN.name, context)
     on_cpu = computing_backend(TRAIN.name, options.backend, context) == "cpu"
-    available = available_memory_bytes() if trains_here and on_cpu else None
-    return number_of_cells(options, scene.cameras, pixels, available)
+    memory = total_memory_bytes() if trains_here and on_cpu else None
+    return number_of_cells(options, scene.cameras, pixels, memory)
 
 
 def _options_of(cell: CellPlan, options: TrainOptions) -> TrainOptions:

@@ -1,4 +1,4 @@
-"""Memory that is available to this process, and the number of processes that the system killed for lack of memory."""
+"""Memory of this machine, what of it is available, and how many processes the system killed for lack of it."""
 
 from pathlib import Path
 
@@ -22,6 +22,15 @@ def available_memory_bytes() -> int:
     except (OSError, ValueError, KeyError):  # another system, no container, or no limit ("max")
         return available
     return max(0, min(available, limit - used + files))
+
+
+def total_memory_bytes() -> int:
+    """Return the memory of the machine, or of its container if that is less, whatever uses it now."""
+    total = int(psutil.virtual_memory().total)
+    try:
+        return min(total, int((CONTAINER / "memory.max").read_text()))
+    except (OSError, ValueError):  # another system, no container, or no limit ("max")
+        return total
 
 
 def oom_kills() -> int | None:

@@ -10,14 +10,15 @@ FEWEST_PHOTOS_BY_MEMORY = 50  # of a cell that is small because memory is short:
 MARGIN_SHARE = 0.4  # Gaussians in a cell's margin, for one that the cell keeps: an estimate, before the cells are known
 
 
-def number_of_cells(options: TrainOptions, cameras: int, pixels: int, available_bytes: float | None) -> int:
+def number_of_cells(options: TrainOptions, cameras: int, pixels: int, memory_bytes: float | None) -> int:
     """How many cells a scene is trained in.
 
     Args:
         options: see TrainOptions; a number that the user chose is taken.
         cameras: photos with a camera.
         pixels: of all photos at training size.
-        available_bytes: memory of the machine that trains; None if another one does, or a GPU.
+        memory_bytes: of the machine that trains, used or not, so that the next attempt finds the cells of this one;
+            None if another one does, or a GPU.
 
     Raises:
         InputError: the user asked for more cells than there are photos for.
@@ -30,12 +31,12 @@ def number_of_cells(options: TrainOptions, cameras: int, pixels: int, available_
             )
         return options.cells
     count = cells_for(cameras)
-    if available_bytes is None:
+    if memory_bytes is None:
         return count
     shown_by = min(schedule.USUAL_OVERLAP, max(cameras / 2, 1.0))
     wanted = schedule.most_gaussians(pixels, shown_by, options.max_gaussians, options.pixels_per_gaussian)
     needed = wanted * cpu_bytes_each(options.sh_degree)
-    room = available_bytes * (1 - SPARE_SHARE)
+    room = memory_bytes * (1 - SPARE_SHARE)
     most = max(cameras // FEWEST_PHOTOS_BY_MEMORY, count)
     while count < most and needed * (1 if count == 1 else (1 + MARGIN_SHARE) / count) > room:
         count += 1
