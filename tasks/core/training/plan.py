@@ -65,7 +65,11 @@ class Plan:
     @property
     def share_before_joining(self) -> float:
         """The share of the whole training before the held-out photos join."""
-        return 1 - schedule.JOINED_SHARE if self.joins else 1.0
+        if not self.joins:
+            return 1.0
+        if self.joined_steps is not None:
+            return self.steps / (self.steps + self.joined_steps)
+        return 1 - schedule.JOINED_SHARE
 
     def level_of(self, view: View, progress: float) -> int:
         """The number of halvings of a view's photo at this progress."""

@@ -13,6 +13,7 @@ from tasks.core.measurements import CellsSection, TrainSection
 from tasks.core.ply import read_ply
 from tasks.core.progress import ignore_progress
 from tasks.core.scene import Scene
+from tasks.core.training.cells import merge
 from tasks.core.training.cells.cell import Plan
 from tasks.core.training.cells.count import number_of_cells
 from tasks.core.training.cells.divide import divide
@@ -158,3 +159,13 @@ def test_too_many_cells_are_refused() -> None:
 def test_a_folder_without_a_plan_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="plan of cells"):
         Plan.load(tmp_path)
+
+
+def test_a_time_budget_of_seams_is_shared_as_their_steps_are(
+    wide_scene: Scene, divided: tuple[Path, CellsSection], tmp_path: Path
+) -> None:
+    cells = Plan.load(divided[0])
+    owners = {camera.name: np.zeros((48, 64), np.int16) for camera in wide_scene.cameras}
+    plan = merge._plan(wide_scene, cells, owners, OPTIONS, tmp_path)
+    assert (plan.steps, plan.joined_steps) == (8, 16)
+    assert plan.share_before_joining == pytest.approx(1 / 3)
