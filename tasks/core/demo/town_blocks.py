@@ -1,4 +1,4 @@
-"""What stands in the blocks of a town: houses of a few repeated types, flats, a church, trees and hedges.
+"""Build the blocks of a town: houses of a few repeated types, flats, a church, trees and hedges.
 
 Houses of one block are alike on purpose: repetition is hard for matching, as it is in a real suburb.
 """

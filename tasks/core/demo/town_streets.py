@@ -1,4 +1,4 @@
-"""What stands on the streets of a town and along its river: centre lines, cars, trees and bridges."""
+"""Build the streets of a town and the banks of its river: centre lines, cars, trees and bridges."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What the database keeps of the search for features beside them: masks of what never changes, and how far it is.
+"""Keep two things beside the features in the database: masks of what never changes, and how far the search is.
 
 A later run continues from a copy of the database, so everything that the rest of the search needs is in it.
 """
