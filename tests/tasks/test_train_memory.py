@@ -45,7 +45,7 @@ def memory_for(count: int, patch: pytest.MonkeyPatch) -> None:
 
     train = trainer.train
 
-    def limited(scene, folder, options, *callbacks):  # type: ignore[no-untyped-def]
+    def limited(scene, folder, options, *callbacks):
         if options.max_gaussians > count:
             np.ones(2**44)
         return train(scene, folder, options, *callbacks)
@@ -80,7 +80,7 @@ def test_photos_leave_memory_before_gaussians_do_and_the_output_is_the_one_asked
     monkeypatch.setattr(memory, "LARGE_PART", 0.0)
     whole = trainer.train
 
-    def limited(scene, folder, options, *callbacks):  # type: ignore[no-untyped-def]
+    def limited(scene, folder, options, *callbacks):
         if options.max_photos_in_memory is None:
             np.ones(2**44)
         return whole(scene, folder, options, *callbacks)

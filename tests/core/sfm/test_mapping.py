@@ -125,12 +125,12 @@ def test_many_photos_are_mapped_in_parts_and_as_a_whole_where_these_leave_many_o
     monkeypatch.setattr(mapping, "_judged", lambda found, _: found)
     names = tuple(f"{i}.jpg" for i in range(20))
     many = SimpleNamespace(names=names, has_crops=False)
-    found = map_photos(many, Path(), SfmOptions(mapper="incremental"))  # type: ignore[arg-type]
+    found = map_photos(many, Path(), SfmOptions(mapper="incremental"))
     assert found.registered == registered
     assert bool(asked) == mapped_whole
     assert found.problems == (("a part is lost",) if registered == in_parts else ())
     few = SimpleNamespace(names=names[:19], has_crops=False)
-    assert map_photos(few, Path(), SfmOptions(mapper="incremental")).registered == whole  # type: ignore[arg-type]
+    assert map_photos(few, Path(), SfmOptions(mapper="incremental")).registered == whole
 
 
 # photo: its features; pairs: points in common. Photos 0 to 2 make the scene.

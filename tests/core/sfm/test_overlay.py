@@ -196,7 +196,7 @@ def test_features_found_so_far_lead_to_the_same_as_all_at_once(tmp_path: Path, m
         asked.append(numbers)
         if len(asked) == 3:
             raise KeyboardInterrupt
-        extract(self, numbers, *more)  # type: ignore[arg-type]
+        extract(self, numbers, *more)
 
     monkeypatch.setattr(FeatureDatabase, "_extract_some", until_the_third)
     with pytest.raises(KeyboardInterrupt):
@@ -206,7 +206,7 @@ def test_features_found_so_far_lead_to_the_same_as_all_at_once(tmp_path: Path, m
     later.extract(kept=tmp_path / "kept.db")
     assert asked == [range(2), range(2, 4), range(4, 6), range(4, 6), range(6, 8), range(8, 10)]
     assert later.overlay_of(photos[0]) is not None
-    assert np.array_equal(later.overlay_of(photos[0]), whole.overlay_of(photos[0]))  # type: ignore[arg-type]
+    assert np.array_equal(later.overlay_of(photos[0]), whole.overlay_of(photos[0]))
     tables = ("cameras", "images", "keypoints", "descriptors", "unchanging")
     for table in tables:
         one, other = (sorted(rows_of(made.path, table)) for made in (whole, later))

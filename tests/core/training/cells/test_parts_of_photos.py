@@ -56,7 +56,7 @@ def test_what_does_not_count_is_hidden_at_every_level(scene: Scene) -> None:
 def test_a_small_part_is_not_smaller_than_training_allows(scene: Scene, at: slice) -> None:
     part = load_view(scene, scene.cameras[0], 640, part=squares(at, at))
     assert min(part.photos[0].shape[:2]) >= SMALLEST_SIDE_PX
-    assert not part.hidden_at(0).all()  # type: ignore[union-attr]
+    assert not part.hidden_at(0).all()
     assert part.most_halvings == load_view(scene, scene.cameras[0], 640).most_halvings
 
 
